@@ -1,0 +1,398 @@
+//! Ledger entries: canonical JSON objects, at most 65,535 bytes, linked by hash.
+
+use ascribe_tlog::{Hash, leaf_hash};
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{self, Bytes, EncodingError};
+use crate::id::{
+    ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
+};
+use crate::statement::{PersonAdd, Signed, Uses};
+use crate::time::Timestamp;
+
+/// Largest entry, in bytes (C2SP tlog-tiles).
+pub const MAX_ENTRY: usize = 65_535;
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Version of this form: 1.
+    pub v: u8,
+    /// Origin of the log.
+    pub log: String,
+    /// Chosen by the proposer; a log takes each id once.
+    pub id: EntryId,
+    /// When the sequencer ordered it; never decreases.
+    pub at: Timestamp,
+    /// Who wrote it, and its place in that writer's chain.
+    pub writer: Writer,
+    /// The newest law entry before this one; absent in the first entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub law: Option<EntryHash>,
+    /// Parents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refs: Vec<Ref>,
+    /// What it says.
+    pub body: Body,
+}
+
+/// A place in a writer's chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Writer {
+    /// The writer's name.
+    pub id: String,
+    /// Counts from 0.
+    pub seq: u64,
+    /// Hash of the writer's previous entry; absent at 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev: Option<EntryHash>,
+}
+
+/// A link to a parent, which has a smaller index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ref {
+    /// What the parent is to this entry, for instance `session`.
+    pub rel: String,
+    /// The parent.
+    pub hash: EntryHash,
+    /// Where it is; a hint.
+    pub index: u64,
+}
+
+/// The first entry: who may change anything, and who may write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// The log's verifier key (C2SP signed-note).
+    pub log_key: String,
+    /// The first administrators.
+    pub admins: Vec<PersonAdd>,
+    /// Admin signatures that a proposal needs, its proposer's included.
+    pub admin_quorum: u32,
+    /// Who may write entries.
+    pub writers: Vec<WriterKey>,
+}
+
+/// A writer and its Ed25519 key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriterKey {
+    /// The writer's name.
+    pub id: String,
+    /// 32 bytes.
+    pub key: Bytes,
+}
+
+/// Permission that follows from a request and its approvals, or from a break-glass statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Derived from the request.
+    pub grant: GrantId,
+    /// Who may act.
+    pub person: PersonId,
+    /// On which target.
+    pub target: String,
+    /// As which account.
+    pub account: String,
+    /// First instant.
+    pub not_before: Timestamp,
+    /// First instant that is too late.
+    pub not_after: Timestamp,
+    /// Single use or reusable.
+    pub uses: Uses,
+    /// Was it taken without approval?
+    pub break_glass: bool,
+}
+
+/// A grant's later end, approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantExtend {
+    /// Which grant.
+    pub grant: GrantId,
+    /// The new end.
+    pub not_after: Timestamp,
+}
+
+/// How the opening of a session is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenedBy {
+    /// The gateway checked the login and says so.
+    Testimony,
+}
+
+/// A session begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionOpen {
+    /// The session.
+    pub session: SessionId,
+    /// Under which grant.
+    pub grant: GrantId,
+    /// Who.
+    pub person: PersonId,
+    /// Fingerprint of the key that logged in.
+    pub key: String,
+    /// Where.
+    pub target: String,
+    /// As whom.
+    pub account: String,
+    /// The client's address, sealed.
+    pub from: Commitment,
+    /// How the opening is proven.
+    pub opened_by: OpenedBy,
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloseReason {
+    /// The actor left.
+    Disconnected,
+    /// The grant's window ended.
+    Expired,
+    /// The grant was revoked, or the person left.
+    Revoked,
+    /// Nothing moved for too long.
+    Idle,
+    /// The target could not be reached or broke off.
+    TargetFailed,
+    /// The ledger could not record.
+    LedgerUnavailable,
+    /// The gateway stopped; written by whoever recovered.
+    Interrupted,
+}
+
+/// A session ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionClose {
+    /// The session.
+    pub session: SessionId,
+    /// Why.
+    pub reason: CloseReason,
+    /// Intents that the session recorded.
+    pub actions: u64,
+}
+
+/// A terminal, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pty {
+    /// Terminal type.
+    pub term: String,
+    /// Columns.
+    pub cols: u32,
+    /// Rows.
+    pub rows: u32,
+}
+
+/// An action is about to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// The action.
+    pub action: ActionId,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, ...
+    pub kind: String,
+    /// Commitment to the exact command bytes; absent where there is none (a shell).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Commitment>,
+    /// Commitment to the environment that the client asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Commitment>,
+    /// The terminal, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pty: Option<Pty>,
+    /// Milliseconds after which the gateway must not send it any more.
+    pub forward_within_ms: u64,
+}
+
+/// What became of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The action was refused.
+    Denied,
+    /// It ran and said it failed.
+    Failed,
+    /// It was recorded and then not sent.
+    NotSent,
+    /// Nobody knows.
+    Unknown,
+    /// It ran and said it succeeded.
+    Succeeded,
+}
+
+/// One direction of an action's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamTotal {
+    /// `stdin`, `stdout`, `stderr` or `terminal`.
+    pub stream: String,
+    /// Bytes that passed.
+    pub bytes: u64,
+    /// Bytes that are stored.
+    pub stored: u64,
+    /// Of all bytes that passed.
+    pub sha256: ContentDigest,
+}
+
+/// An action ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// The action.
+    pub action: ActionId,
+    /// What became of it.
+    pub status: Status,
+    /// Exit code, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u32>,
+    /// Signal name, where one ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// What passed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamTotal>,
+}
+
+/// Bytes of a stream, sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// The action whose stream this is.
+    pub action: ActionId,
+    /// Chunks, in order.
+    pub chunks: Vec<Chunk>,
+}
+
+/// One sealed chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chunk {
+    /// `stdin`, `stdout`, `stderr` or `terminal`.
+    pub stream: String,
+    /// Counts from 0 within the stream.
+    pub seq: u64,
+    /// Length.
+    pub bytes: u64,
+    /// Milliseconds since the action's intent was recorded, when the chunk's first byte passed.
+    pub after_ms: u64,
+    /// Commitment to the bytes; the field name is `STREAM/SEQ`.
+    pub commit: Commitment,
+}
+
+/// Something was asked for and refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// Who asked.
+    pub person: PersonId,
+    /// What was asked: `session`, `forwarding`, a statement type, an action kind.
+    pub what: String,
+    /// A stable code.
+    pub code: String,
+    /// The session, where one was open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// Commitment to the details.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Commitment>,
+}
+
+/// A writer signs the head of its chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// The newest entry that is covered.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: EntryHash,
+    /// Ed25519 over [`head_message`].
+    pub sig: Bytes,
+}
+
+/// What a writer signs for a chain head.
+pub fn head_message(log: &str, writer: &str, seq: u64, hash: &EntryHash) -> Vec<u8> {
+    format!("ascribe/head/v1\n{log}\n{writer}\n{seq}\n{hash}\n").into_bytes()
+}
+
+macro_rules! body {
+    ($($(#[$doc:meta])* $name:ident($body:ty) = $tag:literal;)*) => {
+        /// What an entry says; the tag is the entry's kind.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Body {
+            $($(#[$doc])* #[serde(rename = $tag)] $name($body),)*
+        }
+        impl Body {
+            /// The kind's name.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$name(_) => $tag,)* }
+            }
+            /// Every kind there is.
+            pub const KINDS: &'static [&'static str] = &[$($tag,)*];
+        }
+    };
+}
+
+body! {
+    /// The first entry.
+    Genesis(Genesis) = "genesis";
+    /// A signed statement.
+    Statement(Signed) = "statement";
+    /// A grant came to be.
+    Grant(Grant) = "grant";
+    /// A grant ends later.
+    GrantExtend(GrantExtend) = "grant.extend";
+    /// A session begins.
+    SessionOpen(SessionOpen) = "session.open";
+    /// A session ends.
+    SessionClose(SessionClose) = "session.close";
+    /// Before an action.
+    Intent(Intent) = "intent";
+    /// After an action.
+    Outcome(Outcome) = "outcome";
+    /// Bytes of a stream.
+    Evidence(Evidence) = "evidence";
+    /// Something was refused.
+    Refusal(Refusal) = "refusal";
+    /// A writer's signed chain head.
+    Head(Head) = "head";
+}
+
+impl Entry {
+    /// The bytes that are stored, hashed and proven.
+    ///
+    /// # Errors
+    /// When a value has no canonical form.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, EncodingError> {
+        encoding::encode(self)
+    }
+
+    /// Reads stored bytes.
+    ///
+    /// # Errors
+    /// When they are not one canonical entry.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EncodingError> {
+        encoding::decode(bytes)
+    }
+
+    /// The parent of that relation.
+    pub fn parent(&self, rel: &str) -> Option<EntryHash> {
+        self.refs.iter().find(|r| r.rel == rel).map(|r| r.hash)
+    }
+}
+
+/// The hash by which entries name each other: RFC 6962 leaf hash of the stored bytes.
+pub fn entry_hash(bytes: &[u8]) -> EntryHash {
+    let hash: Hash = leaf_hash(bytes);
+    EntryHash(hash)
+}

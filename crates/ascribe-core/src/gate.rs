@@ -1,0 +1,207 @@
+//! The gate: a privileged action becomes sendable only by walking
+//! `Action -> Authorized -> Recorded -> Outcome`, by value.
+//!
+//! [`Authorized`] and [`Recorded`] have private fields, cannot be cloned, and are made only here.
+//! [`Authorized::recorded`] checks the receipt's inclusion proof and the log's signature itself,
+//! so nothing is sent on the word of whoever answered.
+
+use ascribe_tlog::{Checkpoint, VerifierKey, leaf_hash, verify_inclusion};
+
+use crate::entry::{Body, Entry, Intent, Pty};
+use crate::id::{ActionId, EntryHash, EntryId, SessionId};
+use crate::record::{Proposal, Receipt, Scope, Standing};
+use crate::sealed::Opening;
+use crate::time::Timestamp;
+
+/// A recorded action must be sent within this many milliseconds, or not at all.
+pub const FORWARD_WITHIN_MS: u64 = 2_000;
+
+/// A parsed privileged action, exactly as it will be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// Random.
+    pub action: ActionId,
+    /// In which session.
+    pub session: SessionId,
+    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, ...
+    pub kind: &'static str,
+    /// The exact command bytes, where there are any.
+    pub command: Option<Vec<u8>>,
+    /// The environment asked for, in order.
+    pub env: Vec<(String, String)>,
+    /// The terminal asked for.
+    pub pty: Option<Pty>,
+}
+
+/// Random values that the gate needs, drawn by the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Salts {
+    /// For the command.
+    pub command: [u8; 32],
+    /// For the environment.
+    pub env: [u8; 32],
+    /// For the entry.
+    pub entry: [u8; 16],
+}
+
+/// Why the gate stays shut.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GateError {
+    /// The session ended before the action.
+    #[error("the session has ended")]
+    Ended,
+    /// The receipt is for something else, or proves nothing.
+    #[error("the ledger's receipt does not prove this action: {0}")]
+    Receipt(&'static str),
+}
+
+/// An action that the local pre-check did not refuse. It cannot be sent yet.
+#[must_use = "an authorized action does nothing until it is recorded"]
+#[derive(Debug)]
+pub struct Authorized {
+    action: Action,
+    proposal: Proposal,
+    intent: Intent,
+    until: Timestamp,
+}
+
+/// An action whose intent is durable. The only thing that can be sent.
+#[must_use = "a recorded action must be sent or reported as not sent"]
+#[derive(Debug)]
+pub struct Recorded {
+    action: Action,
+    entry: EntryHash,
+    index: u64,
+    at: Timestamp,
+    until: Timestamp,
+}
+
+/// The environment's bytes, as they are committed to: `NAME=value` and a zero byte each.
+pub fn env_bytes(env: &[(String, String)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in env {
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'=');
+        out.extend_from_slice(value.as_bytes());
+        out.push(0);
+    }
+    out
+}
+
+impl Authorized {
+    /// The local pre-check. It can only refuse; the receipt alone allows.
+    ///
+    /// # Errors
+    /// [`GateError::Ended`] when the session's grant no longer holds.
+    pub fn check(
+        action: Action,
+        writer: &str,
+        standing: Standing,
+        now: Timestamp,
+        salts: Salts,
+    ) -> Result<Self, GateError> {
+        let until = match standing {
+            Standing::Until(until) if now < until => until,
+            Standing::Until(_) | Standing::Ended(_) => return Err(GateError::Ended),
+        };
+        let mut openings = Vec::new();
+        let mut seal = |field: &str, salt, bytes| {
+            let opening = Opening::new(field, salt, bytes);
+            let commitment = opening.commitment();
+            openings.push(opening);
+            commitment
+        };
+        let command = action
+            .command
+            .clone()
+            .map(|c| seal("command", salts.command, c));
+        let env = (!action.env.is_empty()).then(|| seal("env", salts.env, env_bytes(&action.env)));
+        let intent = Intent {
+            action: action.action,
+            session: action.session,
+            kind: action.kind.to_owned(),
+            command,
+            env,
+            pty: action.pty.clone(),
+            forward_within_ms: FORWARD_WITHIN_MS,
+        };
+        let proposal = Proposal {
+            id: EntryId::new(salts.entry),
+            writer: writer.to_owned(),
+            body: Body::Intent(intent.clone()),
+            openings,
+            scope: Scope::Session(action.session),
+        };
+        Ok(Self {
+            action,
+            proposal,
+            intent,
+            until,
+        })
+    }
+
+    /// What to give to the recorder.
+    pub fn proposal(&self) -> Proposal {
+        self.proposal.clone()
+    }
+
+    /// Opens the gate, if the receipt proves that exactly this intent is in the log.
+    ///
+    /// # Errors
+    /// [`GateError::Receipt`] when it does not.
+    pub fn recorded(self, receipt: &Receipt, log: &VerifierKey) -> Result<Recorded, GateError> {
+        let entry =
+            Entry::from_bytes(&receipt.entry).map_err(|_| GateError::Receipt("not an entry"))?;
+        let same = entry.id == self.proposal.id
+            && entry.writer.id == self.proposal.writer
+            && matches!(&entry.body, Body::Intent(intent) if *intent == self.intent);
+        if !same {
+            return Err(GateError::Receipt("another entry"));
+        }
+        let checkpoint = Checkpoint::open(receipt.checkpoint.as_bytes(), std::slice::from_ref(log))
+            .map_err(|_| GateError::Receipt("checkpoint not signed by the log"))?;
+        if checkpoint.origin != entry.log {
+            return Err(GateError::Receipt("another log"));
+        }
+        let leaf = leaf_hash(&receipt.entry);
+        verify_inclusion(
+            &leaf,
+            receipt.index,
+            checkpoint.size,
+            &receipt.proof,
+            &checkpoint.root,
+        )
+        .map_err(|_| GateError::Receipt("inclusion proof fails"))?;
+        Ok(Recorded {
+            action: self.action,
+            entry: EntryHash(leaf),
+            index: receipt.index,
+            at: entry.at,
+            until: self.until,
+        })
+    }
+}
+
+impl Recorded {
+    /// The action, given up for sending. Each protocol has one function that calls this, right
+    /// before it writes to the target.
+    pub fn into_action(self) -> Action {
+        self.action
+    }
+    /// Which action.
+    pub fn id(&self) -> ActionId {
+        self.action.action
+    }
+    /// The intent's entry.
+    pub fn entry(&self) -> (EntryHash, u64) {
+        (self.entry, self.index)
+    }
+    /// When it was ordered.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+    /// When the grant ends.
+    pub fn until(&self) -> Timestamp {
+        self.until
+    }
+}

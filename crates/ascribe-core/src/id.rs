@@ -1,0 +1,178 @@
+//! Typed ids and digests. Input is untrusted; parsing accepts the canonical form only.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ascribe_tlog::Hash;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Why a text is not an id or a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a {what}")]
+pub struct IdError {
+    text: String,
+    what: &'static str,
+}
+
+fn encode32(bytes: &[u8; 16]) -> String {
+    let mut value = u128::from_be_bytes(*bytes);
+    let mut out = [0u8; 26];
+    for slot in out.iter_mut().rev() {
+        let digit = (value & 31) as usize;
+        *slot = ALPHABET.get(digit).copied().unwrap_or(b'0');
+        value >>= 5;
+    }
+    out.iter().map(|&b| char::from(b)).collect()
+}
+
+fn decode32(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 26 {
+        return None;
+    }
+    let mut value: u128 = 0;
+    for (i, byte) in text.bytes().enumerate() {
+        let digit = ALPHABET.iter().position(|&a| a == byte)? as u128;
+        if i == 0 && digit > 7 {
+            return None;
+        }
+        value = (value << 5) | digit;
+    }
+    Some(value.to_be_bytes())
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// Makes the id from 16 bytes, normally random.
+            pub const fn new(bytes: [u8; 16]) -> Self { Self(bytes) }
+            /// The 16 bytes.
+            pub const fn bytes(&self) -> &[u8; 16] { &self.0 }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "-{}"), encode32(&self.0))
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Display::fmt(self, f) }
+        }
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                text.strip_prefix(concat!($prefix, "-")).and_then(decode32).map(Self)
+                    .ok_or_else(|| IdError { text: crate::text::clean(text, 80), what: stringify!($name) })
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.collect_str(self) }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+                text.parse().map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// One ledger entry, chosen by whoever proposes it: the same id is answered by the same receipt.
+    EntryId "e";
+    /// One signed statement; a request's statement id is the request's id.
+    StatementId "st";
+    /// A person. A pseudonym: the name is sealed.
+    PersonId "p";
+    /// A time-bounded grant, derived from the request that it answers.
+    GrantId "g";
+    /// A session.
+    SessionId "s";
+    /// An action.
+    ActionId "a";
+}
+
+macro_rules! digests {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub Hash);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0.to_base64url()) }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Display::fmt(self, f) }
+        }
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Hash::from_base64url(text).map(Self)
+                    .ok_or_else(|| IdError { text: crate::text::clean(text, 80), what: "digest in base64url" })
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.collect_str(self) }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+                text.parse().map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+digests! {
+    /// The RFC 6962 leaf hash of an entry: how entries name each other.
+    EntryHash;
+    /// A salted commitment to content that is not in the entry.
+    Commitment;
+    /// The plain SHA-256 of a byte stream.
+    ContentDigest;
+    /// A Merkle tree root.
+    Root;
+}
+
+/// The first 16 bytes of a domain-separated SHA-256: ids that follow from other ids.
+pub fn derived(domain: &str, parts: &[&[u8]]) -> [u8; 16] {
+    use sha2::{Digest as _, Sha256};
+    let mut hasher = Sha256::new();
+    hasher.update(domain.as_bytes());
+    for part in parts {
+        hasher.update([0]);
+        hasher.update(part);
+    }
+    let full: [u8; 32] = hasher.finalize().into();
+    let mut out = [0; 16];
+    out.copy_from_slice(full.first_chunk::<16>().unwrap_or(&[0; 16]));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_round_trip_and_refuse_other_forms() {
+        let id = GrantId::new([0xff; 16]);
+        assert_eq!(id.to_string().parse::<GrantId>().unwrap(), id);
+        assert_eq!(
+            GrantId::new([0; 16]).to_string(),
+            format!("g-{}", "0".repeat(26))
+        );
+        for bad in [
+            "",
+            "g-",
+            "s-00000000000000000000000000",
+            "g-8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "g-0000000000000000000000000O",
+        ] {
+            assert!(bad.parse::<GrantId>().is_err(), "{bad}");
+        }
+    }
+}

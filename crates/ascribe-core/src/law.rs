@@ -1,0 +1,347 @@
+//! The law: who may do what, as a fold over entries. Pure; the time is the entry's own `at`.
+//!
+//! [`State::sequence`] decides and orders what is proposed; [`State::apply`] replays what is
+//! stored. Both go through the same checks, so a replay proves that no recorded action ran outside
+//! a grant that held at that moment.
+
+mod chain;
+mod decide;
+mod rules;
+mod statements;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
+use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::statement::{BreakGlass, Extension, Request, Role, Say, SshKey, Target, Ticket};
+use crate::time::Timestamp;
+
+pub use decide::{Sealable, commitments};
+pub use rules::ticket_matches;
+
+/// The writer of everything that follows from the law itself.
+pub const SERVER: &str = "server";
+/// How far a signer's clock may be off, in milliseconds.
+pub const SIGNER_SKEW_MS: i64 = 300_000;
+/// Longest break-glass grant, in milliseconds.
+pub const BREAK_GLASS_MS: i64 = 3_600_000;
+/// How many of a writer's newest entries a head may name.
+const HEAD_WINDOW: usize = 16_384;
+
+/// The law says no: a stable code, the reason, the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Denied {
+    /// Stable, for scripts.
+    pub code: &'static str,
+    /// Why.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Denied {
+    /// A refusal without advice.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            help: None,
+        }
+    }
+    /// The same with advice.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Checks of signatures, pure.
+pub trait Judge: Send + Sync {
+    /// The key that signed `message` in SSHSIG form under `namespace`, if the signature is good.
+    fn sshsig(&self, namespace: &str, message: &[u8], sig: &[u8]) -> Option<SshKey>;
+}
+
+/// One finished entry.
+#[derive(Debug, Clone)]
+pub struct Sequenced {
+    /// Parsed.
+    pub entry: Entry,
+    /// Stored.
+    pub bytes: Vec<u8>,
+    /// Leaf hash.
+    pub hash: EntryHash,
+}
+
+/// Where an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its hash.
+    pub hash: EntryHash,
+    /// Its index.
+    pub index: u64,
+}
+
+/// A person, as the law knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Keys by fingerprint.
+    pub keys: BTreeMap<String, SshKey>,
+    /// Roles.
+    pub roles: BTreeSet<Role>,
+    /// When they left.
+    pub offboarded: Option<Timestamp>,
+    /// Where they were enrolled.
+    pub place: Place,
+}
+
+impl Person {
+    /// Has this role and has not left.
+    pub fn may(&self, role: Role) -> bool {
+        self.offboarded.is_none() && self.roles.contains(&role)
+    }
+}
+
+/// A registered target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetState {
+    /// Its rules.
+    pub target: Target,
+    /// The statement that set them.
+    pub place: Place,
+}
+
+/// One yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// Whose.
+    pub by: PersonId,
+    /// When it was ordered.
+    pub at: Timestamp,
+    /// Where.
+    pub place: Place,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A grant.
+    Request(Request),
+    /// A later end.
+    Extension(Extension),
+    /// Nothing: an emergency, which grants at once.
+    Emergency(BreakGlass),
+    /// A change of people, keys or targets.
+    Proposal(Say),
+}
+
+/// Where an ask stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskStatus {
+    /// Somebody said no.
+    Denied,
+    /// The asker withdrew.
+    Cancelled,
+    /// Waiting for approvals.
+    Open,
+    /// Took effect.
+    Granted,
+}
+
+/// Something that needs other people's yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Who asks.
+    pub by: PersonId,
+    /// When it was ordered.
+    pub at: Timestamp,
+    /// What.
+    pub asked: Asked,
+    /// Where.
+    pub place: Place,
+    /// Each yes, in order.
+    pub approvals: Vec<Approval>,
+    /// Where it stands.
+    pub status: AskStatus,
+}
+
+/// A grant and what happened to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantState {
+    /// As granted; `not_after` moves with extensions.
+    pub grant: Grant,
+    /// The request or break-glass statement.
+    pub request: StatementId,
+    /// Ticket, where there is one.
+    pub ticket: Option<Ticket>,
+    /// The approvals it rests on.
+    pub approvals: Vec<Approval>,
+    /// Where.
+    pub place: Place,
+    /// When it was revoked.
+    pub revoked: Option<Timestamp>,
+    /// Sessions opened under it.
+    pub sessions: Vec<SessionId>,
+    /// Break-glass only: when a review is due.
+    pub review_due: Option<Timestamp>,
+    /// When the review was closed.
+    pub reviewed: Option<Timestamp>,
+}
+
+/// A session and what happened in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionState {
+    /// As opened.
+    pub open: SessionOpen,
+    /// When it was opened.
+    pub at: Timestamp,
+    /// Where.
+    pub place: Place,
+    /// Intents so far.
+    pub actions: u64,
+    /// When and why it ended.
+    pub closed: Option<(Timestamp, CloseReason)>,
+}
+
+/// An action without outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OpenAction {
+    session: SessionId,
+    place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct WriterState {
+    key: Vec<u8>,
+    next: u64,
+    recent: VecDeque<(u64, Place)>,
+}
+
+/// Everything that the entries so far establish.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The log.
+    pub origin: String,
+    /// The first entry, once there is one.
+    pub genesis: Option<Genesis>,
+    /// Entries so far (the next index).
+    pub size: u64,
+    /// Time of the newest entry.
+    pub last_at: Option<Timestamp>,
+    /// The newest law entry.
+    pub law_head: Option<Place>,
+    /// People.
+    pub people: BTreeMap<PersonId, Person>,
+    /// Targets by name.
+    pub targets: BTreeMap<String, TargetState>,
+    /// Requests, extensions and proposals.
+    pub asks: BTreeMap<StatementId, Ask>,
+    /// Grants.
+    pub grants: BTreeMap<GrantId, GrantState>,
+    /// Sessions.
+    pub sessions: BTreeMap<SessionId, SessionState>,
+    keys: BTreeMap<String, PersonId>,
+    chosen: BTreeMap<(PersonId, String, String), GrantId>,
+    open_actions: BTreeMap<ActionId, OpenAction>,
+    statements: BTreeSet<StatementId>,
+    ids: HashMap<EntryId, u64>,
+    writers: BTreeMap<String, WriterState>,
+}
+
+impl State {
+    /// The state before the first entry of the log `origin`.
+    pub fn new(origin: &str) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Where the entry with this id is.
+    pub fn index_of(&self, id: &EntryId) -> Option<u64> {
+        self.ids.get(id).copied()
+    }
+
+    fn genesis_rules(&self) -> Result<&Genesis, Denied> {
+        self.genesis
+            .as_ref()
+            .ok_or_else(|| Denied::new("no-genesis", "the log has no first entry"))
+    }
+
+    /// Checks one entry and takes it in, or refuses it and stays as it was.
+    fn step(
+        &mut self,
+        judge: &dyn Judge,
+        index: u64,
+        entry: &Entry,
+        hash: EntryHash,
+    ) -> Result<(), Denied> {
+        let place = Place { hash, index };
+        self.check_frame(entry, index)?;
+        if entry.refs != self.refs_for(&entry.body)? {
+            return Err(Denied::new(
+                "links",
+                "the entry's links are not what its kind demands",
+            ));
+        }
+        match &entry.body {
+            Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
+            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
+            Body::Grant(grant) => self.take_grant(grant, place)?,
+            Body::GrantExtend(extend) => self.take_extend(extend)?,
+            Body::SessionOpen(open) => self.take_open(open, entry.at, place)?,
+            Body::SessionClose(close) => self.take_close(close, entry.at)?,
+            Body::Intent(intent) => self.take_intent(intent, entry.at, place)?,
+            Body::Outcome(outcome) => self.take_outcome(outcome)?,
+            Body::Evidence(evidence) => self.check_evidence(evidence)?,
+            Body::Refusal(refusal) => self.check_refusal(refusal)?,
+            Body::Head(head) => self.check_head(&entry.writer.id, head)?,
+        }
+        self.take_frame(entry, place);
+        Ok(())
+    }
+
+    /// Replays one stored entry at the next index.
+    ///
+    /// # Errors
+    /// When the bytes are not an entry, or the law did not allow it.
+    pub fn apply(&mut self, judge: &dyn Judge, bytes: &[u8]) -> Result<Sequenced, Denied> {
+        self.replay(judge, self.size, bytes)
+    }
+
+    /// Replays one entry of an excerpt: entries that are not law may be missing in between.
+    ///
+    /// # Errors
+    /// As [`State::apply`]; also when the index does not grow.
+    pub fn apply_at(
+        &mut self,
+        judge: &dyn Judge,
+        index: u64,
+        bytes: &[u8],
+    ) -> Result<Sequenced, Denied> {
+        if index < self.size {
+            return Err(Denied::new("order", "entries are not in ascending order"));
+        }
+        self.replay(judge, index, bytes)
+    }
+
+    fn replay(&mut self, judge: &dyn Judge, index: u64, bytes: &[u8]) -> Result<Sequenced, Denied> {
+        if bytes.len() > crate::entry::MAX_ENTRY {
+            return Err(Denied::new("size", "an entry is larger than 65,535 bytes"));
+        }
+        let entry =
+            Entry::from_bytes(bytes).map_err(|e| Denied::new("malformed", e.to_string()))?;
+        let hash = crate::entry::entry_hash(bytes);
+        self.step(judge, index, &entry, hash)?;
+        Ok(Sequenced {
+            entry,
+            bytes: bytes.to_vec(),
+            hash,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Deciding on a proposal: finish the entry, check it by the law, add what follows from it.
+
+use super::{Ask, AskStatus, Asked, Denied, Judge, SERVER, Sequenced, State};
+use crate::entry::{Body, Entry, MAX_ENTRY, SessionClose, Writer, entry_hash};
+use crate::id::{Commitment, EntryId, derived};
+use crate::record::Proposal;
+use crate::sealed::{Opening, Prose};
+use crate::statement::{Say, Signed};
+use crate::time::Timestamp;
+
+/// A commitment in an entry, and what its opening must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealable {
+    /// The opening's field name.
+    pub field: String,
+    /// The commitment.
+    pub commit: Commitment,
+    /// Facts about the text that the entry states in the clear.
+    pub prose: Option<Prose>,
+}
+
+impl Sealable {
+    fn plain(field: &str, commit: Commitment) -> Self {
+        Self {
+            field: field.to_owned(),
+            commit,
+            prose: None,
+        }
+    }
+    fn prose(field: &str, prose: &Prose) -> Self {
+        Self {
+            field: field.to_owned(),
+            commit: prose.commit,
+            prose: Some(prose.clone()),
+        }
+    }
+    /// Is this the content behind the commitment, and are the stated facts true of it?
+    pub fn is_opened_by(&self, opening: &Opening) -> bool {
+        opening.field == self.field
+            && opening.salt.0.len() == 32
+            && opening.commitment() == self.commit
+            && self
+                .prose
+                .as_ref()
+                .is_none_or(|prose| *prose == Prose::of(opening))
+    }
+}
+
+/// Every commitment that an entry holds.
+pub fn commitments(body: &Body) -> Vec<Sealable> {
+    match body {
+        Body::Genesis(genesis) => genesis
+            .admins
+            .iter()
+            .map(|admin| Sealable::plain("name", admin.name))
+            .collect(),
+        Body::Statement(signed) => statement_commitments(signed),
+        Body::SessionOpen(open) => vec![Sealable::plain("from", open.from)],
+        Body::Intent(intent) => {
+            let command = intent.command.map(|c| Sealable::plain("command", c));
+            let env = intent.env.map(|c| Sealable::plain("env", c));
+            command.into_iter().chain(env).collect()
+        }
+        Body::Evidence(evidence) => evidence
+            .chunks
+            .iter()
+            .map(|chunk| Sealable::plain(&format!("{}/{}", chunk.stream, chunk.seq), chunk.commit))
+            .collect(),
+        Body::Refusal(refusal) => refusal
+            .detail
+            .map(|c| Sealable::plain("detail", c))
+            .into_iter()
+            .collect(),
+        Body::Grant(_)
+        | Body::GrantExtend(_)
+        | Body::SessionClose(_)
+        | Body::Outcome(_)
+        | Body::Head(_) => Vec::new(),
+    }
+}
+
+fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
+    let Ok(statement) = signed.statement() else {
+        return Vec::new();
+    };
+    match &statement.say {
+        Say::Request(request) => vec![Sealable::prose("justification", &request.justification)],
+        Say::Approval(answer) | Say::Denial(answer) | Say::Cancellation(answer) => answer
+            .remark
+            .iter()
+            .map(|remark| Sealable::prose("remark", remark))
+            .collect(),
+        Say::Extension(extension) => {
+            vec![Sealable::prose("justification", &extension.justification)]
+        }
+        Say::Revocation(revocation) => vec![Sealable::prose("reason", &revocation.reason)],
+        Say::BreakGlass(emergency) => vec![Sealable::prose("emergency", &emergency.emergency)],
+        Say::Review(review) => vec![Sealable::prose("finding", &review.finding)],
+        Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
+        Say::Read(read) => vec![Sealable::plain("query", read.query)],
+        Say::TargetSet(_) | Say::KeyAdd(_) | Say::KeyRevoke(_) | Say::Offboard(_) | Say::Use(_) => {
+            Vec::new()
+        }
+    }
+}
+
+/// Each commitment has its opening and each opening its commitment.
+fn check_openings(body: &Body, openings: &[Opening]) -> Result<(), Denied> {
+    let sealed = commitments(body);
+    let matched = sealed.len() == openings.len()
+        && sealed
+            .iter()
+            .zip(openings)
+            .all(|(sealable, opening)| sealable.is_opened_by(opening));
+    if matched {
+        Ok(())
+    } else {
+        Err(Denied::new(
+            "openings",
+            "the sealed content does not match the entry's commitments",
+        ))
+    }
+}
+
+impl State {
+    /// Decides on a proposal and orders it: the finished entry first, then what follows from it.
+    /// On refusal the state is as before.
+    ///
+    /// # Errors
+    /// When the law says no.
+    pub fn sequence(
+        &mut self,
+        judge: &dyn Judge,
+        at: Timestamp,
+        proposal: &Proposal,
+    ) -> Result<Vec<Sequenced>, Denied> {
+        let mut body = proposal.body.clone();
+        if let Body::SessionClose(SessionClose {
+            session, actions, ..
+        }) = &mut body
+        {
+            *actions = self.session(*session)?.actions;
+        }
+        check_openings(&body, &proposal.openings)?;
+        let first = self.place_entry(judge, at, proposal.id, &proposal.writer, body)?;
+        let follow = self.follow_up(&first);
+        let mut done = vec![first];
+        if let Some(body) = follow {
+            let cause = done.first().map_or([0; 32], |s| s.hash.0.0);
+            let id = EntryId::new(derived("ascribe/follow/v1", &[&cause]));
+            // What follows was computed from the state that allowed its cause. Were it refused all
+            // the same, leaving it out only leaves a grant unmade.
+            if let Ok(next) = self.place_entry(judge, at, id, SERVER, body) {
+                done.push(next);
+            }
+        }
+        Ok(done)
+    }
+
+    fn place_entry(
+        &mut self,
+        judge: &dyn Judge,
+        at: Timestamp,
+        id: EntryId,
+        writer: &str,
+        body: Body,
+    ) -> Result<Sequenced, Denied> {
+        let writer: Writer = self.next_in_chain(writer);
+        let entry = Entry {
+            v: 1,
+            log: self.origin.clone(),
+            id,
+            at: self.last_at.map_or(at, |last| last.max(at)),
+            writer,
+            law: self.law_head.map(|place| place.hash),
+            refs: self.refs_for(&body)?,
+            body,
+        };
+        let bytes = entry
+            .to_bytes()
+            .map_err(|e| Denied::new("malformed", e.to_string()))?;
+        if bytes.len() > MAX_ENTRY {
+            return Err(Denied::new(
+                "size",
+                "the entry would be larger than 65,535 bytes",
+            ));
+        }
+        let hash = entry_hash(&bytes);
+        self.step(judge, self.size, &entry, hash)?;
+        Ok(Sequenced { entry, bytes, hash })
+    }
+
+    /// A grant follows from the approval that completes a quorum, and from a break-glass statement.
+    fn follow_up(&self, done: &Sequenced) -> Option<Body> {
+        let Body::Statement(signed) = &done.entry.body else {
+            return None;
+        };
+        let statement = signed.statement().ok()?;
+        match &statement.say {
+            Say::Approval(answer) => {
+                let ask = self.ask(answer.of).ok()?;
+                match &ask.asked {
+                    Asked::Request(_) if self.is_carried(ask) => {
+                        self.grant_from(answer.of).ok().map(Body::Grant)
+                    }
+                    Asked::Extension(extension) if self.is_carried(ask) => {
+                        Some(Body::GrantExtend(crate::entry::GrantExtend {
+                            grant: extension.grant,
+                            not_after: extension.not_after,
+                        }))
+                    }
+                    Asked::Request(_)
+                    | Asked::Extension(_)
+                    | Asked::Emergency(_)
+                    | Asked::Proposal(_) => None,
+                }
+            }
+            Say::BreakGlass(_) => self.grant_from(statement.id).ok().map(Body::Grant),
+            _ => None,
+        }
+    }
+
+    /// Has an open ask all the approvals that it needs?
+    pub(super) fn is_carried(&self, ask: &Ask) -> bool {
+        ask.status == AskStatus::Open
+            && self
+                .missing_approvals(ask)
+                .is_ok_and(|missing| missing.is_empty())
+    }
+}

@@ -1,0 +1,250 @@
+//! Rules that look at one thing alone: names, windows, tickets, prose.
+
+use super::Denied;
+use crate::sealed::Prose;
+use crate::statement::{SshKey, Target, Ticket, TicketRule};
+use crate::text::is_unsafe;
+use crate::time::Timestamp;
+
+/// Key types that may be enrolled.
+const KEY_TYPES: [&str; 2] = ["ssh-ed25519", "ecdsa-sha2-nistp256"];
+/// Longest window a target may allow: 90 days, in seconds.
+const MAX_WINDOW_SECONDS: u64 = 90 * 24 * 3600;
+
+fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(b))
+        && !text.contains("..")
+}
+
+fn is_account(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && !text.starts_with('-')
+        && text
+            .chars()
+            .all(|c| !c.is_whitespace() && !is_unsafe(c) && !"@+:/\\$`'\"".contains(c))
+}
+
+pub(super) fn check_key(key: &SshKey) -> Result<(), Denied> {
+    let mut parts = key.0.split(' ');
+    let kind = parts.next().unwrap_or_default();
+    let blob = parts.next().and_then(crate::encoding::from_base64_std);
+    if parts.next().is_some() || blob.is_none_or(|blob| blob.len() < 32) {
+        return Err(Denied::new(
+            "key",
+            "a key is written `type base64`, without comment",
+        ));
+    }
+    if KEY_TYPES.contains(&kind) {
+        Ok(())
+    } else {
+        Err(Denied::new(
+            "key-type",
+            format!(
+                "keys of type `{}` are not enrolled",
+                crate::text::clean(kind, 40)
+            ),
+        )
+        .with_help("use an Ed25519 or ECDSA P-256 key: `ssh-keygen -t ed25519`"))
+    }
+}
+
+pub(super) fn check_target(target: &Target) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("target", text));
+    if !is_name(&target.name) {
+        return refuse("a target's name is 1 to 63 lower-case letters, digits, `-`, `.`, `_`");
+    }
+    if target.host.is_empty()
+        || target.host.len() > 253
+        || target
+            .host
+            .chars()
+            .any(|c| c.is_whitespace() || is_unsafe(c))
+    {
+        return refuse("a target's host is a host name or an address");
+    }
+    if target.port == 0 || target.host_keys.is_empty() || target.host_keys.len() > 16 {
+        return refuse("a target has a port and one to sixteen pinned host keys");
+    }
+    if target.accounts.is_empty()
+        || target.accounts.len() > 256
+        || !target.accounts.iter().all(|a| is_account(a))
+    {
+        return refuse("a target has accounts, without spaces and shell characters");
+    }
+    if target.quorum == 0
+        || target.quorum > 16
+        || target.required_approvers.len() > target.quorum as usize
+    {
+        return refuse("a target's quorum is 1 to 16 and covers its required approvers");
+    }
+    if target.max_seconds == 0 || target.max_seconds > MAX_WINDOW_SECONDS {
+        return refuse("a target's longest window is 1 second to 90 days");
+    }
+    if target.min_justification < 10 || target.min_justification > 1000 {
+        return refuse("a target's least justification is 10 to 1000 characters");
+    }
+    if target.review_seconds == 0 || target.review_seconds > MAX_WINDOW_SECONDS {
+        return refuse("a break-glass review is due within 1 second to 90 days");
+    }
+    match &target.ticket {
+        Some(rule) if !is_text(&rule.system) || !is_text(&rule.pattern) => {
+            refuse("a ticket rule names a system and a pattern")
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn is_text(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || is_unsafe(c))
+}
+
+pub(super) fn check_account(target: &Target, account: &str) -> Result<(), Denied> {
+    if target.accounts.iter().any(|known| known == account) {
+        return Ok(());
+    }
+    let shown = crate::text::clean(account, 64);
+    Err(Denied::new(
+        "account",
+        format!("target `{}` has no account `{shown}`", target.name),
+    )
+    .with_help(format!("its accounts are: {}", target.accounts.join(", "))))
+}
+
+pub(super) fn check_window(
+    target: &Target,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    now: Timestamp,
+) -> Result<(), Denied> {
+    let refuse = |text: String| Err(Denied::new("window", text));
+    if not_after <= not_before {
+        return refuse("the window ends before it begins".to_owned());
+    }
+    if not_after <= now {
+        return refuse("the window has ended already".to_owned());
+    }
+    let seconds = not_after.since(not_before).unsigned_abs().div_ceil(1000);
+    if seconds > target.max_seconds {
+        return refuse(format!(
+            "the window is {seconds} s long; target `{}` allows {} s",
+            target.name, target.max_seconds
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn check_prose(prose: &Prose, min: u32, what: &str) -> Result<(), Denied> {
+    if prose.is_substantial(min) {
+        return Ok(());
+    }
+    Err(
+        Denied::new("prose", format!("the {what} is too short or says nothing")).with_help(
+            format!("write at least {min} characters in at least two words"),
+        ),
+    )
+}
+
+pub(super) fn check_ticket(target: &Target, ticket: Option<&Ticket>) -> Result<(), Denied> {
+    if let Some(ticket) = ticket
+        && !(is_text(&ticket.system) && is_text(&ticket.id))
+    {
+        return Err(Denied::new(
+            "ticket",
+            "a ticket is a system and an id without spaces",
+        ));
+    }
+    let Some(TicketRule { system, pattern }) = &target.ticket else {
+        return Ok(());
+    };
+    let help = format!("give one with `--ticket {system}:ID`, where ID looks like `{pattern}`");
+    match ticket {
+        None => Err(Denied::new(
+            "ticket",
+            format!("target `{}` demands a ticket", target.name),
+        )
+        .with_help(help)),
+        Some(ticket) if ticket.system == *system && ticket_matches(pattern, &ticket.id) => Ok(()),
+        Some(_) => {
+            Err(Denied::new("ticket", "the ticket does not fit the target's rule").with_help(help))
+        }
+    }
+}
+
+/// Does a ticket id match a pattern (`#` digits, `@` letters, `*` letters, digits, `-`, `_`)?
+pub fn ticket_matches(pattern: &str, id: &str) -> bool {
+    if !is_text(pattern) || !is_text(id) {
+        return false;
+    }
+    // Dynamic programming over positions: no pattern is slow.
+    let id: Vec<char> = id.chars().collect();
+    let mut reach = vec![false; id.len() + 1];
+    if let Some(first) = reach.first_mut() {
+        *first = true;
+    }
+    for symbol in pattern.chars() {
+        let mut next = vec![false; id.len() + 1];
+        let mut before = false;
+        for (i, c) in id.iter().enumerate() {
+            let here = reach.get(i).copied().unwrap_or(false);
+            let fits = match symbol {
+                '#' => c.is_ascii_digit(),
+                '@' => c.is_ascii_alphabetic(),
+                '*' => c.is_ascii_alphanumeric() || *c == '-' || *c == '_',
+                literal => *c == literal,
+            };
+            before = fits && (here || (before && "#@*".contains(symbol)));
+            if let Some(slot) = next.get_mut(i + 1) {
+                *slot = before;
+            }
+        }
+        reach = next;
+    }
+    reach.last().copied().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticket_patterns() {
+        for (pattern, id, fits) in [
+            ("OPS-#", "OPS-42", true),
+            ("OPS-#", "OPS-", false),
+            ("OPS-#", "OPS-4x", false),
+            ("@-#", "abc-1", true),
+            ("@-#", "-1", false),
+            ("INC*", "INC0012", true),
+            ("INC*", "INC", false),
+            ("*", "a b", false),
+            ("#", "", false),
+        ] {
+            assert_eq!(ticket_matches(pattern, id), fits, "{pattern} {id}");
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_refused() {
+        for bad in ["", "-x", "a..b", "A", "a b", "a\u{1b}", "a/b", ".a"] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+        for bad in [
+            "",
+            "-oProxyCommand=x",
+            "a b",
+            "a@b",
+            "a+b",
+            "$(id)",
+            "a\u{202e}b",
+            "a/../b",
+        ] {
+            assert!(!is_account(bad), "{bad:?}");
+        }
+        assert!(is_name("db1") && is_account("root") && is_account("DOMAIN.user_1-x"));
+    }
+}

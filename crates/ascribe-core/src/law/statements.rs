@@ -1,0 +1,568 @@
+//! Signed statements: who may say what, and what it changes.
+
+use super::{
+    Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Person, Place, SIGNER_SKEW_MS,
+    State, TargetState, rules,
+};
+use crate::id::{PersonId, SessionId, StatementId};
+use crate::statement::{
+    Answer, BreakGlass, Extension, Offboard, PersonAdd, PersonKey, Read, Request, Review,
+    Revocation, Role, Say, Signed, Statement, Target, View,
+};
+use crate::time::Timestamp;
+
+impl State {
+    pub(super) fn take_statement(
+        &mut self,
+        judge: &dyn Judge,
+        at: Timestamp,
+        signed: &Signed,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let statement = self.check_signed(judge, at, signed)?;
+        let (by, id) = (statement.by, statement.id);
+        match &statement.say {
+            Say::Request(request) => {
+                self.check_request(by, at, request)?;
+                self.put_ask(id, by, at, Asked::Request(request.clone()), place);
+            }
+            Say::Extension(extension) => {
+                self.check_extension(by, at, extension)?;
+                self.put_ask(id, by, at, Asked::Extension(extension.clone()), place);
+            }
+            Say::BreakGlass(emergency) => {
+                self.check_break_glass(by, at, emergency)?;
+                self.put_ask(id, by, at, Asked::Emergency(emergency.clone()), place);
+            }
+            Say::Approval(answer) => self.take_approval(by, at, answer, place)?,
+            Say::Denial(answer) => self.take_denial(by, answer)?,
+            Say::Cancellation(answer) => self.take_cancellation(by, answer)?,
+            Say::Revocation(revocation) => self.take_revocation(by, at, revocation)?,
+            Say::Review(review) => self.take_review(by, at, review)?,
+            Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
+            Say::KeyRevoke(key) => self.take_key_revoke(by, key)?,
+            Say::Read(read) => self.check_read(by, read)?,
+            Say::TargetSet(_) | Say::PersonAdd(_) | Say::KeyAdd(_) | Say::Offboard(_) => {
+                self.take_proposal(&statement, at, place)?;
+            }
+        }
+        self.statements.insert(id);
+        Ok(())
+    }
+
+    /// Is this a statement for this log, now, signed by an active key of the person it names?
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_signed(
+        &self,
+        judge: &dyn Judge,
+        at: Timestamp,
+        signed: &Signed,
+    ) -> Result<Statement, Denied> {
+        let statement = signed
+            .statement()
+            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+        if statement.v != 1 {
+            return Err(Denied::new("version", "unknown statement version"));
+        }
+        if statement.log != self.origin {
+            return Err(Denied::new("log", "the statement is for another ledger"));
+        }
+        if at.since(statement.at).abs() > SIGNER_SKEW_MS {
+            return Err(Denied::new(
+                "clock",
+                "the signer's clock is more than 5 minutes off the ledger's",
+            )
+            .with_help("set the clock, then sign again"));
+        }
+        if statement.seen.size > self.size {
+            return Err(Denied::new(
+                "future",
+                "the signer has seen more of this log than there is",
+            ));
+        }
+        if self.statements.contains(&statement.id) {
+            return Err(Denied::new("replay", "this statement was taken before"));
+        }
+        let key = judge
+            .sshsig(
+                &statement.say.namespace(),
+                signed.text.as_bytes(),
+                &signed.sig.0,
+            )
+            .ok_or_else(|| Denied::new("signature", "the statement's signature does not verify"))?;
+        let person = self.person(statement.by)?;
+        if person.keys.get(&key.fingerprint()) != Some(&key) {
+            return Err(Denied::new(
+                "key",
+                "the statement is signed by a key that is not its author's",
+            ));
+        }
+        if person.offboarded.is_some() {
+            return Err(Denied::new("offboarded", "the author has left"));
+        }
+        Ok(statement)
+    }
+
+    fn put_ask(
+        &mut self,
+        id: StatementId,
+        by: PersonId,
+        at: Timestamp,
+        asked: Asked,
+        place: Place,
+    ) {
+        let ask = Ask {
+            by,
+            at,
+            asked,
+            place,
+            approvals: Vec::new(),
+            status: AskStatus::Open,
+        };
+        self.asks.insert(id, ask);
+    }
+
+    fn check_request(&self, by: PersonId, at: Timestamp, request: &Request) -> Result<(), Denied> {
+        self.need(by, Role::Requester)?;
+        let target = &self.target(&request.target)?.target;
+        rules::check_account(target, &request.account)?;
+        rules::check_window(target, request.not_before, request.not_after, at)?;
+        rules::check_ticket(target, request.ticket.as_ref())?;
+        rules::check_prose(
+            &request.justification,
+            target.min_justification,
+            "justification",
+        )
+    }
+
+    fn check_extension(
+        &self,
+        by: PersonId,
+        at: Timestamp,
+        extension: &Extension,
+    ) -> Result<(), Denied> {
+        let state = self.grant(extension.grant)?;
+        let grant = &state.grant;
+        if grant.person != by {
+            return Err(Denied::new(
+                "not-yours",
+                "only the grant's holder asks for its extension",
+            ));
+        }
+        if grant.break_glass {
+            return Err(
+                Denied::new("break-glass", "a break-glass grant is not extended")
+                    .with_help("ask for an ordinary grant with `ascribe request`"),
+            );
+        }
+        if state.revoked.is_some() || at >= grant.not_after {
+            return Err(Denied::new("ended", "the grant has ended")
+                .with_help("ask for a new one with `ascribe request`"));
+        }
+        if extension.not_after <= grant.not_after {
+            return Err(Denied::new(
+                "window",
+                "the new end is not later than the present one",
+            ));
+        }
+        let target = &self.target(&grant.target)?.target;
+        rules::check_window(target, grant.not_before, extension.not_after, at)?;
+        rules::check_prose(
+            &extension.justification,
+            target.min_justification,
+            "justification",
+        )
+    }
+
+    fn check_break_glass(
+        &self,
+        by: PersonId,
+        at: Timestamp,
+        emergency: &BreakGlass,
+    ) -> Result<(), Denied> {
+        let target = &self.target(&emergency.target)?.target;
+        rules::check_account(target, &emergency.account)?;
+        if !target.break_glass.contains(&by) {
+            return Err(Denied::new(
+                "break-glass",
+                "you are not named for break-glass on this target",
+            )
+            .with_help("ask for a grant with `ascribe request`"));
+        }
+        if emergency.not_after <= at || emergency.not_after.since(at) > BREAK_GLASS_MS {
+            return Err(Denied::new(
+                "window",
+                "break-glass lasts at most one hour from now",
+            ));
+        }
+        let overdue = self.grants.iter().find(|(_, g)| {
+            g.grant.person == by
+                && g.reviewed.is_none()
+                && g.review_due.is_some_and(|due| at >= due)
+        });
+        if let Some((id, _)) = overdue {
+            return Err(Denied::new(
+                "review-overdue",
+                format!("the review of your break-glass grant `{id}` is overdue"),
+            )
+            .with_help(format!(
+                "somebody else closes it with `ascribe review {id}`"
+            )));
+        }
+        rules::check_ticket(target, emergency.ticket.as_ref())?;
+        rules::check_prose(&emergency.emergency, target.min_justification, "emergency")
+    }
+
+    fn open_ask(&self, answer: &Answer) -> Result<&Ask, Denied> {
+        let ask = self.ask(answer.of)?;
+        if ask.place.hash != answer.entry {
+            return Err(Denied::new(
+                "links",
+                "the answer names another entry than the one it is about",
+            ));
+        }
+        if matches!(ask.asked, Asked::Emergency(_)) {
+            return Err(Denied::new(
+                "break-glass",
+                "break-glass is reviewed, not approved",
+            ));
+        }
+        match ask.status {
+            AskStatus::Open => Ok(ask),
+            AskStatus::Granted => Err(Denied::new("settled", "this was granted already")),
+            AskStatus::Denied => Err(Denied::new("settled", "this was denied")),
+            AskStatus::Cancelled => Err(Denied::new("settled", "this was withdrawn")),
+        }
+    }
+
+    fn check_answerer(&self, by: PersonId, ask: &Ask) -> Result<(), Denied> {
+        if ask.by == by || self.beneficiary(ask) == Some(by) {
+            return Err(
+                Denied::new("self-approval", "nobody answers their own request")
+                    .with_help("somebody else has to; `ascribe can` lists who may"),
+            );
+        }
+        self.need(
+            by,
+            if matches!(ask.asked, Asked::Proposal(_)) {
+                Role::Admin
+            } else {
+                Role::Approver
+            },
+        )
+    }
+
+    fn beneficiary(&self, ask: &Ask) -> Option<PersonId> {
+        match &ask.asked {
+            Asked::Extension(extension) => {
+                self.grants.get(&extension.grant).map(|g| g.grant.person)
+            }
+            Asked::Proposal(Say::KeyAdd(key)) => Some(key.person),
+            Asked::Request(_) | Asked::Emergency(_) | Asked::Proposal(_) => None,
+        }
+    }
+
+    fn take_approval(
+        &mut self,
+        by: PersonId,
+        at: Timestamp,
+        answer: &Answer,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let ask = self.open_ask(answer)?;
+        self.check_answerer(by, ask)?;
+        if ask.approvals.iter().any(|approval| approval.by == by) {
+            return Err(Denied::new("duplicate", "you approved this before"));
+        }
+        let late = match &ask.asked {
+            Asked::Request(request) => at >= request.not_after,
+            Asked::Extension(extension) => {
+                let state = self.grant(extension.grant)?;
+                state.revoked.is_some() || at >= state.grant.not_after
+            }
+            Asked::Emergency(_) | Asked::Proposal(_) => false,
+        };
+        if late {
+            return Err(Denied::new(
+                "window",
+                "what was asked for has ended already",
+            ));
+        }
+        let mut carried = ask.clone();
+        carried.approvals.push(Approval { by, at, place });
+        if let Asked::Proposal(say) = &carried.asked
+            && self.is_carried(&carried)
+        {
+            let say = say.clone();
+            self.check_change(&say)?;
+            self.take_change(&say, at, place);
+            carried.status = AskStatus::Granted;
+        }
+        self.asks.insert(answer.of, carried);
+        Ok(())
+    }
+
+    fn take_denial(&mut self, by: PersonId, answer: &Answer) -> Result<(), Denied> {
+        let ask = self.open_ask(answer)?;
+        self.check_answerer(by, ask)?;
+        self.settle(answer.of, AskStatus::Denied);
+        Ok(())
+    }
+
+    fn take_cancellation(&mut self, by: PersonId, answer: &Answer) -> Result<(), Denied> {
+        if self.open_ask(answer)?.by != by {
+            return Err(Denied::new("not-yours", "only who asked withdraws")
+                .with_help("say no with `ascribe deny`"));
+        }
+        self.settle(answer.of, AskStatus::Cancelled);
+        Ok(())
+    }
+
+    pub(super) fn settle(&mut self, ask: StatementId, status: AskStatus) {
+        if let Some(ask) = self.asks.get_mut(&ask) {
+            ask.status = status;
+        }
+    }
+
+    fn take_revocation(
+        &mut self,
+        by: PersonId,
+        at: Timestamp,
+        revocation: &Revocation,
+    ) -> Result<(), Denied> {
+        let state = self.grant(revocation.grant)?;
+        let person = self.person(by)?;
+        if state.grant.person != by && !person.may(Role::Approver) && !person.may(Role::Admin) {
+            return Err(Denied::new(
+                "role",
+                "a grant is revoked by its holder, an approver or an admin",
+            ));
+        }
+        if state.revoked.is_some() {
+            return Err(Denied::new("settled", "the grant was revoked before"));
+        }
+        if let Some(state) = self.grants.get_mut(&revocation.grant) {
+            state.revoked = Some(at);
+        }
+        Ok(())
+    }
+
+    fn take_review(&mut self, by: PersonId, at: Timestamp, review: &Review) -> Result<(), Denied> {
+        let state = self.grant(review.grant)?;
+        if state.review_due.is_none() || state.reviewed.is_some() {
+            return Err(Denied::new("settled", "this grant has no open review"));
+        }
+        if state.grant.person == by {
+            return Err(Denied::new(
+                "self-approval",
+                "nobody reviews their own break-glass grant",
+            ));
+        }
+        let person = self.person(by)?;
+        if ![Role::Approver, Role::Auditor, Role::Admin]
+            .iter()
+            .any(|role| person.may(*role))
+        {
+            return Err(Denied::new(
+                "role",
+                "a review is closed by an approver, an auditor or an admin",
+            ));
+        }
+        rules::check_prose(&review.finding, 1, "finding")?;
+        if let Some(state) = self.grants.get_mut(&review.grant) {
+            state.reviewed = Some(at);
+        }
+        Ok(())
+    }
+
+    fn take_choice(&mut self, by: PersonId, grant: crate::id::GrantId) -> Result<(), Denied> {
+        let state = self.grant(grant)?;
+        if state.grant.person != by {
+            return Err(Denied::new("not-yours", "the grant is somebody else's"));
+        }
+        let key = (by, state.grant.account.clone(), state.grant.target.clone());
+        self.chosen.insert(key, grant);
+        Ok(())
+    }
+
+    fn take_key_revoke(&mut self, by: PersonId, key: &PersonKey) -> Result<(), Denied> {
+        if by != key.person {
+            self.need(by, Role::Admin)?;
+        }
+        let fingerprint = key.key.fingerprint();
+        let removed = self
+            .people
+            .get_mut(&key.person)
+            .and_then(|p| p.keys.remove(&fingerprint));
+        if removed.is_none() {
+            return Err(Denied::new("key", "the person has no such key"));
+        }
+        self.keys.remove(&fingerprint);
+        Ok(())
+    }
+
+    fn check_read(&self, by: PersonId, read: &Read) -> Result<(), Denied> {
+        let person = self.person(by)?;
+        let own = |session: SessionId| {
+            self.sessions
+                .get(&session)
+                .is_some_and(|s| s.open.person == by)
+        };
+        let allowed = match read.view {
+            View::Registry => true,
+            View::Request => {
+                person.may(Role::Approver)
+                    || person.may(Role::Auditor)
+                    || person.may(Role::Requester)
+            }
+            View::Actions | View::Replay | View::Export => {
+                person.may(Role::Auditor) || read.session.is_some_and(own)
+            }
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Denied::new(
+                "role",
+                "sealed content is read by auditors, and by actors of their own sessions",
+            )
+            .with_help("name one of your own sessions, or ask an auditor"))
+        }
+    }
+
+    fn take_proposal(
+        &mut self,
+        statement: &Statement,
+        at: Timestamp,
+        place: Place,
+    ) -> Result<(), Denied> {
+        self.need(statement.by, Role::Admin)?;
+        self.check_change(&statement.say)?;
+        let asked = Asked::Proposal(statement.say.clone());
+        self.put_ask(statement.id, statement.by, at, asked, place);
+        if self
+            .asks
+            .get(&statement.id)
+            .is_some_and(|ask| self.is_carried(ask))
+        {
+            self.take_change(&statement.say, at, place);
+            self.settle(statement.id, AskStatus::Granted);
+        }
+        Ok(())
+    }
+
+    fn check_change(&self, say: &Say) -> Result<(), Denied> {
+        match say {
+            Say::TargetSet(target) => self.check_target(target),
+            Say::PersonAdd(person) => self.check_person(person),
+            Say::KeyAdd(key) => {
+                self.person(key.person)?;
+                self.check_new_key(&key.key)
+            }
+            Say::Offboard(leaver) => self.check_offboard(leaver),
+            _ => Err(Denied::new("internal", "not a proposal")),
+        }
+    }
+
+    fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
+        match say {
+            Say::TargetSet(target) => {
+                let state = TargetState {
+                    target: target.clone(),
+                    place,
+                };
+                self.targets.insert(target.name.clone(), state);
+            }
+            Say::PersonAdd(person) => self.take_person(person, place),
+            Say::KeyAdd(key) => {
+                let fingerprint = key.key.fingerprint();
+                self.keys.insert(fingerprint.clone(), key.person);
+                if let Some(person) = self.people.get_mut(&key.person) {
+                    person.keys.insert(fingerprint, key.key.clone());
+                }
+            }
+            Say::Offboard(leaver) => {
+                if let Some(person) = self.people.get_mut(&leaver.person) {
+                    person.offboarded = Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_target(&self, target: &Target) -> Result<(), Denied> {
+        rules::check_target(target)?;
+        self.person(target.system_owner)?;
+        for person in target.required_approvers.iter().chain(&target.break_glass) {
+            self.person(*person)?;
+        }
+        Ok(())
+    }
+
+    fn check_new_key(&self, key: &crate::statement::SshKey) -> Result<(), Denied> {
+        rules::check_key(key)?;
+        if self.keys.contains_key(&key.fingerprint()) {
+            return Err(Denied::new(
+                "duplicate",
+                "the key is enrolled already; one key names one person",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_person(&self, person: &PersonAdd) -> Result<(), Denied> {
+        if self.people.contains_key(&person.person) {
+            return Err(Denied::new("duplicate", "a person with this id exists"));
+        }
+        if person.keys.is_empty() || person.keys.len() > 16 {
+            return Err(Denied::new("key", "a person has one to sixteen keys"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for key in &person.keys {
+            self.check_new_key(key)?;
+            if !seen.insert(key.fingerprint()) {
+                return Err(Denied::new("duplicate", "a key is named twice"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_person(&mut self, person: &PersonAdd, place: Place) {
+        let keys = person
+            .keys
+            .iter()
+            .map(|key| (key.fingerprint(), key.clone()));
+        for (fingerprint, _) in keys.clone() {
+            self.keys.insert(fingerprint, person.person);
+        }
+        let state = Person {
+            keys: keys.collect(),
+            roles: person.roles.iter().copied().collect(),
+            offboarded: None,
+            place,
+        };
+        self.people.insert(person.person, state);
+    }
+
+    fn check_offboard(&self, leaver: &Offboard) -> Result<(), Denied> {
+        if self.person(leaver.person)?.offboarded.is_some() {
+            return Err(Denied::new("settled", "the person has left already"));
+        }
+        let quorum = self.genesis_rules()?.admin_quorum as usize;
+        let left = self
+            .people
+            .iter()
+            .filter(|(id, person)| **id != leaver.person && person.may(Role::Admin))
+            .count();
+        if left < quorum {
+            return Err(
+                Denied::new("quorum", "too few administrators would be left").with_help(
+                    "enrol another administrator first: `ascribe person add --role admin`",
+                ),
+            );
+        }
+        Ok(())
+    }
+}

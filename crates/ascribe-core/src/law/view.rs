@@ -1,0 +1,566 @@
+//! Grants, sessions, actions; and what callers ask of the state.
+
+use super::Approval;
+use super::{
+    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Person, Place, SessionState, State,
+    TargetState,
+};
+use crate::entry::{
+    CloseReason, Evidence, Grant, GrantExtend, Intent, Outcome, Refusal, SessionClose, SessionOpen,
+};
+use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
+use crate::record::{Admission, GrantView, Standing};
+use crate::statement::{Role, Ticket, Uses};
+use crate::time::Timestamp;
+
+impl State {
+    pub(super) fn person(&self, id: PersonId) -> Result<&Person, Denied> {
+        self.people
+            .get(&id)
+            .ok_or_else(|| Denied::new("no-person", format!("nobody has the id `{id}`")))
+    }
+    pub(super) fn target(&self, name: &str) -> Result<&TargetState, Denied> {
+        self.targets.get(name).ok_or_else(|| {
+            Denied::new(
+                "no-target",
+                format!("no target is called `{}`", crate::text::clean(name, 64)),
+            )
+            .with_help("`ascribe target list` shows all")
+        })
+    }
+    pub(super) fn ask(&self, id: StatementId) -> Result<&Ask, Denied> {
+        self.asks.get(&id).ok_or_else(|| {
+            Denied::new("no-request", format!("no request has the id `{id}`"))
+                .with_help("`ascribe requests` lists them")
+        })
+    }
+    pub(super) fn grant(&self, id: GrantId) -> Result<&GrantState, Denied> {
+        self.grants.get(&id).ok_or_else(|| {
+            Denied::new("no-grant", format!("no grant has the id `{id}`"))
+                .with_help("`ascribe grants` lists them")
+        })
+    }
+    pub(super) fn session(&self, id: SessionId) -> Result<&SessionState, Denied> {
+        self.sessions.get(&id).ok_or_else(|| {
+            Denied::new("no-session", format!("no session has the id `{id}`"))
+                .with_help("`ascribe sessions` lists them")
+        })
+    }
+    pub(super) fn need(&self, by: PersonId, role: Role) -> Result<(), Denied> {
+        if self.person(by)?.may(role) {
+            return Ok(());
+        }
+        let name = format!("{role:?}").to_lowercase();
+        Err(Denied::new("role", format!("this needs the role `{name}`")))
+    }
+
+    /// People who may approve this ask and have not.
+    pub fn approvers(&self, ask: &Ask) -> Vec<PersonId> {
+        let role = if matches!(ask.asked, Asked::Proposal(_)) {
+            Role::Admin
+        } else {
+            Role::Approver
+        };
+        self.people
+            .iter()
+            .filter(|(id, person)| {
+                person.may(role) && **id != ask.by && ask.approvals.iter().all(|a| a.by != **id)
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// What still lacks: one item per missing approval, naming a person where one is required.
+    ///
+    /// # Errors
+    /// When the target is gone.
+    pub fn missing_approvals(&self, ask: &Ask) -> Result<Vec<Option<PersonId>>, Denied> {
+        let (quorum, required) = match &ask.asked {
+            Asked::Emergency(_) => return Ok(Vec::new()),
+            Asked::Proposal(_) => (
+                self.genesis_rules()?.admin_quorum.saturating_sub(1),
+                &[][..],
+            ),
+            Asked::Request(request) => {
+                let target = &self.target(&request.target)?.target;
+                (target.quorum, target.required_approvers.as_slice())
+            }
+            Asked::Extension(extension) => {
+                let target = &self
+                    .target(&self.grant(extension.grant)?.grant.target)?
+                    .target;
+                (target.quorum, target.required_approvers.as_slice())
+            }
+        };
+        let given = |person: &PersonId| ask.approvals.iter().any(|a| a.by == *person);
+        let mut missing: Vec<Option<PersonId>> = required
+            .iter()
+            .filter(|p| !given(p))
+            .map(|p| Some(*p))
+            .collect();
+        let lacking = (quorum as usize).saturating_sub(ask.approvals.len());
+        while missing.len() < lacking {
+            missing.push(None);
+        }
+        Ok(missing)
+    }
+
+    /// The grant that follows from a carried request or an emergency.
+    pub(super) fn grant_from(&self, request: StatementId) -> Result<Grant, Denied> {
+        let ask = self.ask(request)?;
+        let id = GrantId::new(derived(
+            "ascribe/grant/v1",
+            &[self.origin.as_bytes(), request.bytes()],
+        ));
+        match &ask.asked {
+            Asked::Request(request) => Ok(Grant {
+                grant: id,
+                person: ask.by,
+                target: request.target.clone(),
+                account: request.account.clone(),
+                not_before: request.not_before,
+                not_after: request.not_after,
+                uses: request.uses,
+                break_glass: false,
+            }),
+            Asked::Emergency(emergency) => Ok(Grant {
+                grant: id,
+                person: ask.by,
+                target: emergency.target.clone(),
+                account: emergency.account.clone(),
+                not_before: ask.at,
+                not_after: emergency.not_after,
+                uses: Uses::Reusable,
+                break_glass: true,
+            }),
+            Asked::Extension(_) | Asked::Proposal(_) => Err(Denied::new(
+                "grant",
+                "only a request or an emergency leads to a grant",
+            )),
+        }
+    }
+
+    /// The carried request that a grant rests on.
+    pub(super) fn basis(
+        &self,
+        grant: &Grant,
+    ) -> Result<(StatementId, Place, Vec<Approval>), Denied> {
+        let found = self.asks.iter().find(|(id, ask)| {
+            ask.status == AskStatus::Open
+                && self.grant_from(**id).is_ok_and(|g| g.grant == grant.grant)
+        });
+        match found {
+            Some((id, ask)) if self.is_carried(ask) => Ok((*id, ask.place, ask.approvals.clone())),
+            Some(_) => Err(Denied::new("quorum", "the grant lacks approvals")),
+            None => Err(Denied::new("grant", "the grant rests on no open request")),
+        }
+    }
+
+    pub(super) fn take_grant(&mut self, grant: &Grant, place: Place) -> Result<(), Denied> {
+        let (request, _, approvals) = self.basis(grant)?;
+        if self.grant_from(request)? != *grant {
+            return Err(Denied::new(
+                "grant",
+                "the grant says something else than its request",
+            ));
+        }
+        let target = &self.target(&grant.target)?.target;
+        let review_ms = i64::try_from(target.review_seconds)
+            .unwrap_or(0)
+            .saturating_mul(1000);
+        let review_due = grant
+            .break_glass
+            .then(|| grant.not_before.plus_millis(review_ms));
+        let ticket: Option<Ticket> = match &self.ask(request)?.asked {
+            Asked::Request(request) => request.ticket.clone(),
+            Asked::Emergency(emergency) => emergency.ticket.clone(),
+            Asked::Extension(_) | Asked::Proposal(_) => None,
+        };
+        let state = GrantState {
+            grant: grant.clone(),
+            request,
+            ticket,
+            approvals,
+            place,
+            revoked: None,
+            sessions: Vec::new(),
+            review_due,
+            reviewed: None,
+        };
+        self.settle(request, AskStatus::Granted);
+        self.grants.insert(grant.grant, state);
+        Ok(())
+    }
+
+    fn carried_extension(&self, extend: &GrantExtend) -> Result<(StatementId, &Ask), Denied> {
+        let fits = |ask: &Ask| {
+            matches!(&ask.asked, Asked::Extension(e) if e.grant == extend.grant && e.not_after == extend.not_after)
+                && self.is_carried(ask)
+        };
+        self.asks
+            .iter()
+            .find(|(_, ask)| fits(ask))
+            .map(|(id, ask)| (*id, ask))
+            .ok_or_else(|| Denied::new("quorum", "the extension lacks approvals"))
+    }
+
+    pub(super) fn extension_basis(
+        &self,
+        extend: &GrantExtend,
+    ) -> Result<(Place, Vec<Approval>), Denied> {
+        self.carried_extension(extend)
+            .map(|(_, ask)| (ask.place, ask.approvals.clone()))
+    }
+
+    pub(super) fn take_extend(&mut self, extend: &GrantExtend) -> Result<(), Denied> {
+        let (id, _) = self.carried_extension(extend)?;
+        self.settle(id, AskStatus::Granted);
+        if let Some(state) = self.grants.get_mut(&extend.grant) {
+            state.grant.not_after = extend.not_after;
+        }
+        Ok(())
+    }
+
+    /// Why a grant does not hold at this moment, if it does not.
+    fn grant_ended(&self, state: &GrantState, at: Timestamp) -> Option<CloseReason> {
+        let left = self
+            .people
+            .get(&state.grant.person)
+            .is_none_or(|p| p.offboarded.is_some());
+        if state.revoked.is_some() || left {
+            Some(CloseReason::Revoked)
+        } else if at >= state.grant.not_after {
+            Some(CloseReason::Expired)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn take_open(
+        &mut self,
+        open: &SessionOpen,
+        at: Timestamp,
+        place: Place,
+    ) -> Result<(), Denied> {
+        if self.sessions.contains_key(&open.session) {
+            return Err(Denied::new("duplicate", "a session with this id exists"));
+        }
+        let state = self.grant(open.grant)?;
+        let grant = &state.grant;
+        let fits = grant.person == open.person
+            && grant.target == open.target
+            && grant.account == open.account;
+        if !fits {
+            return Err(Denied::new(
+                "outside-grant",
+                "the session is not what the grant allows",
+            ));
+        }
+        if at < grant.not_before {
+            return Err(Denied::new(
+                "not-yet",
+                format!("the grant begins at {}", grant.not_before),
+            ));
+        }
+        match self.grant_ended(state, at) {
+            Some(CloseReason::Revoked) => {
+                return Err(Denied::new("revoked", "the grant was revoked"));
+            }
+            Some(_) => return Err(Denied::new("expired", "the grant has expired")),
+            None => {}
+        }
+        if grant.uses == Uses::Single && !state.sessions.is_empty() {
+            return Err(Denied::new(
+                "used",
+                "the grant was for one session, which was opened",
+            ));
+        }
+        if !self.person(open.person)?.keys.contains_key(&open.key) {
+            return Err(Denied::new("key", "the login key is not the person's"));
+        }
+        let session = SessionState {
+            open: open.clone(),
+            at,
+            place,
+            actions: 0,
+            closed: None,
+        };
+        self.sessions.insert(open.session, session);
+        if let Some(state) = self.grants.get_mut(&open.grant) {
+            state.sessions.push(open.session);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_intent(
+        &mut self,
+        intent: &Intent,
+        at: Timestamp,
+        place: Place,
+    ) -> Result<(), Denied> {
+        match self.standing(at, intent.session) {
+            Standing::Until(_) => {}
+            Standing::Ended(CloseReason::Expired) => {
+                return Err(Denied::new("expired", "the session's grant has expired"));
+            }
+            Standing::Ended(CloseReason::Revoked) => {
+                return Err(Denied::new("revoked", "the session's grant was revoked"));
+            }
+            Standing::Ended(_) => return Err(Denied::new("closed", "the session is not open")),
+        }
+        if self.open_actions.contains_key(&intent.action) {
+            return Err(Denied::new("duplicate", "an action with this id is open"));
+        }
+        self.open_actions.insert(
+            intent.action,
+            OpenAction {
+                session: intent.session,
+                place,
+            },
+        );
+        if let Some(session) = self.sessions.get_mut(&intent.session) {
+            session.actions += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_outcome(&mut self, outcome: &Outcome) -> Result<(), Denied> {
+        // The links were checked, so the action is open.
+        self.open_actions.remove(&outcome.action);
+        Ok(())
+    }
+
+    pub(super) fn take_close(&mut self, close: &SessionClose, at: Timestamp) -> Result<(), Denied> {
+        let session = self.session(close.session)?;
+        if session.closed.is_some() {
+            return Err(Denied::new("closed", "the session was closed before"));
+        }
+        if session.actions != close.actions {
+            return Err(Denied::new("count", "the session's action count is wrong"));
+        }
+        if let Some(session) = self.sessions.get_mut(&close.session) {
+            session.closed = Some((at, close.reason));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_evidence(&self, evidence: &Evidence) -> Result<(), Denied> {
+        if evidence.chunks.is_empty() {
+            return Err(Denied::new(
+                "evidence",
+                "an evidence entry holds at least one chunk",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_refusal(&self, refusal: &Refusal) -> Result<(), Denied> {
+        self.person(refusal.person).map(|_| ())
+    }
+
+    /// Whose key is this?
+    pub fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
+        let id = *self.keys.get(fingerprint)?;
+        self.people
+            .get(&id)
+            .filter(|person| person.offboarded.is_none())
+            .map(|_| id)
+    }
+
+    /// Is this session still lawful?
+    pub fn standing(&self, at: Timestamp, session: SessionId) -> Standing {
+        let Some(session) = self.sessions.get(&session) else {
+            return Standing::Ended(CloseReason::Interrupted);
+        };
+        if let Some((_, reason)) = session.closed {
+            return Standing::Ended(reason);
+        }
+        let Some(grant) = self.grants.get(&session.open.grant) else {
+            return Standing::Ended(CloseReason::Revoked);
+        };
+        let key_gone = self
+            .people
+            .get(&session.open.person)
+            .is_none_or(|p| !p.keys.contains_key(&session.open.key));
+        match self.grant_ended(grant, at) {
+            Some(reason) => Standing::Ended(reason),
+            None if key_gone => Standing::Ended(CloseReason::Revoked),
+            None => Standing::Until(grant.grant.not_after),
+        }
+    }
+
+    /// Does a grant let its holder open a session now?
+    pub fn is_usable(&self, state: &GrantState, at: Timestamp) -> bool {
+        self.grant_ended(state, at).is_none()
+            && at >= state.grant.not_before
+            && (state.grant.uses == Uses::Reusable || state.sessions.is_empty())
+    }
+
+    /// Which grant lets this person in?
+    pub fn admit(
+        &self,
+        at: Timestamp,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        chosen: Option<GrantId>,
+    ) -> Admission {
+        match self.find_grant(at, person, account, target, chosen) {
+            Ok(view) => Admission::Grant(Box::new(view)),
+            Err(denied) => Admission::Refused(denied),
+        }
+    }
+
+    fn find_grant(
+        &self,
+        at: Timestamp,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        chosen: Option<GrantId>,
+    ) -> Result<GrantView, Denied> {
+        let rules = &self.target(target)?.target;
+        super::rules::check_account(rules, account)?;
+        let mine: Vec<&GrantState> = self
+            .grants
+            .values()
+            .filter(|s| {
+                s.grant.person == person && s.grant.target == target && s.grant.account == account
+            })
+            .filter(|s| chosen.is_none_or(|c| c == s.grant.grant))
+            .collect();
+        let usable: Vec<&GrantState> = mine
+            .iter()
+            .copied()
+            .filter(|s| self.is_usable(s, at))
+            .collect();
+        let preferred = self
+            .chosen
+            .get(&(person, account.to_owned(), target.to_owned()));
+        let state = match usable.as_slice() {
+            [] => return Err(self.no_grant(at, person, account, target, &mine)),
+            [one] => *one,
+            several => match several.iter().find(|s| Some(&s.grant.grant) == preferred) {
+                Some(state) => state,
+                None => return Err(ambiguous(several, account, target)),
+            },
+        };
+        Ok(GrantView {
+            grant: state.grant.grant,
+            person,
+            target: rules.clone(),
+            account: account.to_owned(),
+            not_before: state.grant.not_before,
+            not_after: state.grant.not_after,
+            ticket: state
+                .ticket
+                .as_ref()
+                .map(|t| format!("{}:{}", t.system, t.id)),
+            break_glass: state.grant.break_glass,
+        })
+    }
+
+    fn no_grant(
+        &self,
+        at: Timestamp,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        mine: &[&GrantState],
+    ) -> Denied {
+        let waiting = self.asks.iter().find(|(_, ask)| {
+            ask.by == person
+                && ask.status == AskStatus::Open
+                && matches!(&ask.asked, Asked::Request(r) if r.target == target && r.account == account && at < r.not_after)
+        });
+        if let Some((id, ask)) = waiting {
+            let who: Vec<String> = self
+                .approvers(ask)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            return Denied::new("pending", format!("your request `{id}` waits for approval"))
+                .with_help(format!(
+                    "{} can approve it: ascribe approve {id}",
+                    who.join(", ")
+                ));
+        }
+        let newest = mine.iter().max_by_key(|s| s.grant.not_after);
+        let (code, why) = match newest {
+            None => ("no-grant", "you hold no grant for it".to_owned()),
+            Some(s) if s.revoked.is_some() => ("revoked", "your grant was revoked".to_owned()),
+            Some(s) if at >= s.grant.not_after => (
+                "expired",
+                format!("your grant ended at {}", s.grant.not_after),
+            ),
+            Some(s) if at < s.grant.not_before => (
+                "not-yet",
+                format!("your grant begins at {}", s.grant.not_before),
+            ),
+            Some(_) => (
+                "used",
+                "your grant was for one session, which was opened".to_owned(),
+            ),
+        };
+        let who: Vec<String> = self
+            .people
+            .iter()
+            .filter(|(id, p)| p.may(Role::Approver) && **id != person)
+            .map(|(id, _)| id.to_string())
+            .collect();
+        let who = if who.is_empty() {
+            "nobody".to_owned()
+        } else {
+            who.join(", ")
+        };
+        Denied::new(code, format!("no access to {account}@{target}: {why}")).with_help(format!(
+            "ask: ascribe request {account}@{target} --for 1h --why \"...\"   (can approve: {who})"
+        ))
+    }
+
+    /// Actions that have no outcome yet.
+    pub fn open_actions(&self) -> Vec<ActionId> {
+        self.open_actions.keys().copied().collect()
+    }
+
+    /// The session that an open action belongs to.
+    pub fn session_of(&self, action: ActionId) -> Option<SessionId> {
+        self.open_actions.get(&action).map(|open| open.session)
+    }
+
+    /// Sessions that are not closed.
+    pub fn open_sessions(&self) -> Vec<SessionId> {
+        self.sessions
+            .iter()
+            .filter(|(_, s)| s.closed.is_none())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+}
+
+fn ambiguous(several: &[&GrantState], account: &str, target: &str) -> Denied {
+    let list: Vec<String> = several
+        .iter()
+        .map(|s| {
+            let ticket = s
+                .ticket
+                .as_ref()
+                .map_or(String::new(), |t| format!(", {}:{}", t.system, t.id));
+            format!("{} (until {}{ticket})", s.grant.grant, s.grant.not_after)
+        })
+        .collect();
+    let first = several
+        .first()
+        .map_or(String::new(), |s| s.grant.grant.to_string());
+    Denied::new(
+        "ambiguous",
+        format!(
+            "{} of your grants fit {account}@{target}: {}",
+            list.len(),
+            list.join("; ")
+        ),
+    )
+    .with_help(format!(
+        "choose one: ascribe use {first}   (or log in as {account}+{first}@{target})"
+    ))
+}

@@ -1,0 +1,24 @@
+//! The domain of privileged session attribution and its law.
+//!
+//! Everything here is pure: no I/O, no clock, no randomness, no task. Times and ids come in as
+//! arguments. The server runs [`law::State`] live; the offline verifier folds the same entries
+//! with the same code.
+//!
+//! In scope: entries, signed statements, the law, the gate, commitments, on-disk codecs.
+//! Out of scope: durability (`ascribe-ledger`), checking signatures (`ascribe-evidence`), networks.
+//!
+//! Start from [`entry::Entry`], [`law::State`] and [`gate::Recorded`].
+
+pub mod attribution;
+pub mod bundle;
+pub mod encoding;
+pub mod entry;
+pub mod gate;
+pub mod id;
+pub mod law;
+pub mod record;
+pub mod sealed;
+pub mod segment;
+pub mod statement;
+pub mod text;
+pub mod time;

@@ -1,0 +1,129 @@
+//! The boundary to whoever records: what is proposed, what comes back.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::entry::Body;
+use crate::entry::CloseReason;
+use crate::id::{EntryId, GrantId, PersonId, SessionId};
+use crate::sealed::Opening;
+use crate::statement::Target;
+use crate::time::Timestamp;
+
+/// Under which evidence key openings are encrypted. Destroying that key erases them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Nothing to open.
+    None,
+    /// A person's name.
+    Person(PersonId),
+    /// A request's justification, and what answers it.
+    Request(crate::id::StatementId),
+    /// A session's commands and streams.
+    Session(SessionId),
+}
+
+/// An entry somebody wants recorded. The sequencer fills in time, chain and links.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Same id, same receipt.
+    pub id: EntryId,
+    /// Who writes.
+    pub writer: String,
+    /// What it says.
+    pub body: Body,
+    /// The content behind the body's commitments.
+    pub openings: Vec<Opening>,
+    /// Under which key the openings go.
+    pub scope: Scope,
+}
+
+/// Proof that one entry is durable: it is in the tree that the log signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where it is.
+    pub index: u64,
+    /// The exact entry.
+    pub entry: Vec<u8>,
+    /// RFC 6962 inclusion proof to the checkpoint's root.
+    pub proof: Vec<ascribe_tlog::Hash>,
+    /// The signed checkpoint (a C2SP note).
+    pub checkpoint: String,
+}
+
+/// Why something was not recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The law says no.
+    #[error(transparent)]
+    Denied(#[from] crate::law::Denied),
+    /// The ledger cannot record now; nothing was acknowledged.
+    #[error("the ledger cannot record: {0}")]
+    Unavailable(String),
+}
+
+/// A future as trait objects have it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A grant that matches what a person asks for at the door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantView {
+    /// Which.
+    pub grant: GrantId,
+    /// Whose.
+    pub person: PersonId,
+    /// On which target.
+    pub target: Target,
+    /// As which account.
+    pub account: String,
+    /// First instant.
+    pub not_before: Timestamp,
+    /// First instant that is too late.
+    pub not_after: Timestamp,
+    /// Ticket id, where there is one.
+    pub ticket: Option<String>,
+    /// Was it taken without approval?
+    pub break_glass: bool,
+}
+
+/// What the door needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// One grant fits.
+    Grant(Box<GrantView>),
+    /// None, or more than one: the reason with its way out.
+    Refused(crate::law::Denied),
+}
+
+/// Is a session still lawful?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Until this instant, unless revoked.
+    Until(Timestamp),
+    /// No longer; why.
+    Ended(CloseReason),
+}
+
+/// Whoever records, here or far away.
+///
+/// Every method reads or extends durable state. An `Ok` of [`Recorder::record`] means: synced to
+/// stable storage together with the openings and a signed tree head. Any error means: treat it as
+/// not recorded, and do not act. Retrying with the same entry id is safe.
+pub trait Recorder: Send + Sync {
+    /// Records one entry, waits until it is durable.
+    fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>>;
+    /// Whose key is this (OpenSSH fingerprint)?
+    fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
+    /// Which grant lets this person in? `chosen` names one where several fit.
+    fn admit(
+        &self,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        chosen: Option<GrantId>,
+    ) -> Admission;
+    /// Is this session still lawful?
+    fn standing(&self, session: SessionId) -> Standing;
+    /// The sequencer's clock.
+    fn now(&self) -> Timestamp;
+}

@@ -1,0 +1,438 @@
+//! What people sign. A statement is exact JSON bytes, signed in SSHSIG form (OpenSSH
+//! `PROTOCOL.sshsig`) under one namespace per statement type, so stock `ssh-keygen -Y verify`
+//! checks any of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{self, Bytes, EncodingError};
+use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
+use crate::sealed::Prose;
+use crate::time::Timestamp;
+
+/// An SSH public key as OpenSSH writes it, `type base64`, without comment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SshKey(pub String);
+
+impl SshKey {
+    /// `SHA256:` and the unpadded base64 digest of the key blob, as OpenSSH prints it.
+    pub fn fingerprint(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        let blob = self
+            .0
+            .split(' ')
+            .nth(1)
+            .and_then(encoding::from_base64_std)
+            .unwrap_or_default();
+        let digest = encoding::base64_std(&Sha256::digest(blob));
+        format!("SHA256:{}", digest.trim_end_matches('='))
+    }
+}
+
+/// The last checkpoint the signer had seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Tree size.
+    pub size: u64,
+    /// Tree root.
+    pub root: Root,
+}
+
+/// One statement, as signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// Version of this form: 1.
+    pub v: u8,
+    /// Origin of the log that this statement is for.
+    pub log: String,
+    /// The person who signs.
+    pub by: PersonId,
+    /// The signer's clock.
+    pub at: Timestamp,
+    /// Random; a log takes each id once.
+    pub id: StatementId,
+    /// What the signer knew of the log.
+    pub seen: Seen,
+    /// What is said.
+    pub say: Say,
+}
+
+impl Statement {
+    /// The exact bytes to sign.
+    ///
+    /// # Errors
+    /// When a value has no canonical form.
+    pub fn to_text(&self) -> Result<String, EncodingError> {
+        String::from_utf8(encoding::encode(self)?).map_err(|_| EncodingError::NotCanonical)
+    }
+}
+
+/// How often a grant may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uses {
+    /// One session.
+    Single,
+    /// Any number of sessions inside the window.
+    Reusable,
+}
+
+/// A reference into another system that holds the business reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ticket {
+    /// For instance `jira`.
+    pub system: String,
+    /// For instance `OPS-42`.
+    pub id: String,
+}
+
+/// What a person can be allowed to do in ascribe itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// May ask for grants.
+    Requester,
+    /// May approve what others ask.
+    Approver,
+    /// May read sealed content.
+    Auditor,
+    /// May propose and approve changes of people, keys and targets.
+    Admin,
+}
+
+/// A request for a grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Target name.
+    pub target: String,
+    /// Account on the target.
+    pub account: String,
+    /// First instant.
+    pub not_before: Timestamp,
+    /// First instant that is too late.
+    pub not_after: Timestamp,
+    /// Single use or reusable.
+    pub uses: Uses,
+    /// Why, sealed.
+    pub justification: Prose,
+    /// The ticket, where one exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Ticket>,
+}
+
+/// Names the entry that this statement answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The statement that is answered.
+    pub of: StatementId,
+    /// The hash of the entry that holds it.
+    pub entry: EntryHash,
+    /// An optional remark, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<Prose>,
+}
+
+/// Asks that a grant end later. Takes effect when approved like a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extension {
+    /// Which grant.
+    pub grant: GrantId,
+    /// The new end.
+    pub not_after: Timestamp,
+    /// Why, sealed.
+    pub justification: Prose,
+}
+
+/// Ends a grant and its sessions at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// Which grant.
+    pub grant: GrantId,
+    /// Why, sealed.
+    pub reason: Prose,
+}
+
+/// Starts a grant without approval, in an emergency. Leaves a review that somebody else closes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakGlass {
+    /// Target name.
+    pub target: String,
+    /// Account on the target.
+    pub account: String,
+    /// First instant that is too late; at most one hour away.
+    pub not_after: Timestamp,
+    /// The emergency, sealed.
+    pub emergency: Prose,
+    /// The ticket, where one exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Ticket>,
+}
+
+/// Closes the review of a break-glass grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    /// Which grant.
+    pub grant: GrantId,
+    /// Was it justified?
+    pub verdict: Verdict,
+    /// The finding, sealed.
+    pub finding: Prose,
+}
+
+/// What a review found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It was not.
+    Unjustified,
+    /// It was.
+    Justified,
+}
+
+/// Registers or replaces a target and its rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Name, as people type it.
+    pub name: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Pinned host keys.
+    pub host_keys: Vec<SshKey>,
+    /// Accounts that may be asked for.
+    pub accounts: Vec<String>,
+    /// Who answers for the target.
+    pub system_owner: PersonId,
+    /// Approvals needed, at least 1.
+    pub quorum: u32,
+    /// People each of whom must be among the approvers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_approvers: Vec<PersonId>,
+    /// Longest window, in seconds.
+    pub max_seconds: u64,
+    /// Least visible characters of a justification.
+    pub min_justification: u32,
+    /// Ticket rule, where a ticket is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<TicketRule>,
+    /// People who may break glass here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub break_glass: Vec<PersonId>,
+    /// Seconds a break-glass review may stay open.
+    pub review_seconds: u64,
+    /// Most bytes of one stream that are stored.
+    pub stream_cap: u64,
+    /// What happens to a stream beyond the cap.
+    pub over_cap: OverCap,
+}
+
+/// What happens to a stream beyond the target's cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverCap {
+    /// The action is stopped.
+    Refuse,
+    /// The rest is digested, not stored.
+    Digest,
+}
+
+/// A ticket id is the prefix, a dash and digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TicketRule {
+    /// For instance `jira`.
+    pub system: String,
+    /// Pattern: literal text, `#` for one or more digits, `@` for one or more ASCII letters,
+    /// `*` for one or more letters, digits, `-` or `_`. Matches the whole id.
+    pub pattern: String,
+}
+
+/// A key of a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersonKey {
+    /// Whose.
+    pub person: PersonId,
+    /// The key.
+    pub key: SshKey,
+}
+
+/// Enrols a person. The name is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PersonAdd {
+    /// The pseudonym.
+    pub person: PersonId,
+    /// Commitment to the display name.
+    pub name: Commitment,
+    /// Keys.
+    pub keys: Vec<SshKey>,
+    /// Roles.
+    pub roles: Vec<Role>,
+}
+
+/// Ends everything a person may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offboard {
+    /// Who leaves.
+    pub person: PersonId,
+}
+
+/// Chooses among several grants that fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UseGrant {
+    /// The grant that is meant.
+    pub grant: GrantId,
+}
+
+/// A call that reads. Reading sealed content is itself an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Read {
+    /// What is read.
+    pub view: View,
+    /// Commitment to the exact query, which may hold sealed text.
+    pub query: Commitment,
+    /// The session that is read, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+}
+
+/// What can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// The registry: people, targets, requests, grants, sessions, without sealed content.
+    Registry,
+    /// One request with its justification, for whoever may approve it or made it.
+    Request,
+    /// Actions with their commands.
+    Actions,
+    /// A terminal transcript.
+    Replay,
+    /// A bundle.
+    Export,
+}
+
+impl View {
+    /// Is the read itself an entry?
+    pub fn is_recorded(self) -> bool {
+        match self {
+            Self::Registry => false,
+            Self::Request | Self::Actions | Self::Replay | Self::Export => true,
+        }
+    }
+}
+
+macro_rules! say {
+    ($($(#[$doc:meta])* $name:ident($body:ty) = $tag:literal;)*) => {
+        /// What a statement says; the tag is the statement's type.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Say {
+            $($(#[$doc])* #[serde(rename = $tag)] $name($body),)*
+        }
+        impl Say {
+            /// The type's name.
+            pub fn tag(&self) -> &'static str {
+                match self { $(Self::$name(_) => $tag,)* }
+            }
+            /// Every type there is.
+            pub const TAGS: &'static [&'static str] = &[$($tag,)*];
+        }
+    };
+}
+
+say! {
+    /// Asks for a grant.
+    Request(Request) = "request";
+    /// A yes to a request, an extension or a proposal.
+    Approval(Answer) = "approval";
+    /// A no.
+    Denial(Answer) = "denial";
+    /// The asker withdraws.
+    Cancellation(Answer) = "cancellation";
+    /// Asks for a later end.
+    Extension(Extension) = "extension";
+    /// Ends a grant.
+    Revocation(Revocation) = "revocation";
+    /// Emergency access.
+    BreakGlass(BreakGlass) = "break-glass";
+    /// Closes a break-glass review.
+    Review(Review) = "review";
+    /// Registers a target. A proposal.
+    TargetSet(Target) = "target-set";
+    /// Enrols a person. A proposal.
+    PersonAdd(PersonAdd) = "person-add";
+    /// Adds a key. A proposal.
+    KeyAdd(PersonKey) = "key-add";
+    /// Takes a key away: by its holder or any one admin, at once.
+    KeyRevoke(PersonKey) = "key-revoke";
+    /// A person leaves. A proposal.
+    Offboard(Offboard) = "offboard";
+    /// Which of several fitting grants is meant from now on.
+    Use(UseGrant) = "use";
+    /// A call that reads.
+    Read(Read) = "read";
+}
+
+impl Say {
+    /// The SSHSIG namespace of this type.
+    pub fn namespace(&self) -> String {
+        format!("ascribe.{}.v1", self.tag())
+    }
+
+    /// Does this take effect only under the administrators' quorum?
+    pub fn is_proposal(&self) -> bool {
+        matches!(
+            self,
+            Self::TargetSet(_) | Self::PersonAdd(_) | Self::KeyAdd(_) | Self::Offboard(_)
+        )
+    }
+}
+
+/// A statement with its signature, as an entry carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// The exact signed bytes.
+    pub text: String,
+    /// The SSHSIG blob (the bytes between the armour lines, decoded).
+    pub sig: Bytes,
+}
+
+impl Signed {
+    /// The statement inside. Its signature is checked by the law, not here.
+    ///
+    /// # Errors
+    /// When the text is not a canonical statement.
+    pub fn statement(&self) -> Result<Statement, EncodingError> {
+        encoding::decode(self.text.as_bytes())
+    }
+
+    /// The signature as `ssh-keygen -Y verify` reads it.
+    pub fn armoured(&self) -> String {
+        let body = encoding::base64_std(&self.sig.0);
+        let lines: Vec<&str> = body
+            .as_bytes()
+            .chunks(70)
+            .filter_map(|c| std::str::from_utf8(c).ok())
+            .collect();
+        format!(
+            "-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----\n",
+            lines.join("\n")
+        )
+    }
+}
