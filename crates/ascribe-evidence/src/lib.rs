@@ -1,0 +1,100 @@
+//! Pure checking of what others signed: SSHSIG signatures and SSH public keys.
+//!
+//! In scope: parsing and verifying. Out of scope: who may sign what (that is the law), and I/O.
+//! Start from [`SshSignatures`].
+
+use ascribe_core::law::Judge;
+use ascribe_core::statement::SshKey;
+use ssh_key::{Algorithm, EcdsaCurve, LineEnding, PublicKey, SshSig};
+
+/// Largest SSHSIG blob that is looked at, in bytes.
+const MAX_SIGNATURE: usize = 4096;
+
+/// Why a key or a signature cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// Not a line of a `.pub` file.
+    #[error("not an OpenSSH public key (a line of a `.pub` file)")]
+    PublicKey,
+    /// The key's type is not accepted.
+    #[error("keys of type `{0}` are not accepted; use Ed25519 or ECDSA P-256")]
+    KeyType(String),
+    /// Not an armoured SSHSIG signature.
+    #[error("not an SSH signature as `ssh-keygen -Y sign` writes it")]
+    Armour,
+}
+
+fn accepted(key: &PublicKey) -> bool {
+    // Security keys are refused: whether the holder touched them is not checked here yet.
+    matches!(
+        key.algorithm(),
+        Algorithm::Ed25519
+            | Algorithm::Ecdsa {
+                curve: EcdsaCurve::NistP256
+            }
+    )
+}
+
+fn plain(key: &PublicKey) -> Option<SshKey> {
+    let line = PublicKey::from(key.key_data().clone()).to_openssh().ok()?;
+    let mut words = line.split(' ');
+    Some(SshKey(format!("{} {}", words.next()?, words.next()?)))
+}
+
+/// Reads one line of a `.pub` file; the comment is dropped.
+///
+/// # Errors
+/// When it is not a public key, or of a type that is not accepted.
+pub fn parse_public_key(line: &str) -> Result<SshKey, EvidenceError> {
+    let key = PublicKey::from_openssh(line.trim()).map_err(|_| EvidenceError::PublicKey)?;
+    if !accepted(&key) {
+        return Err(EvidenceError::KeyType(key.algorithm().as_str().to_owned()));
+    }
+    plain(&key).ok_or(EvidenceError::PublicKey)
+}
+
+/// The blob inside the armour of `ssh-keygen -Y sign`.
+///
+/// # Errors
+/// When the armour or its base64 is damaged.
+pub fn dearmour(text: &str) -> Result<Vec<u8>, EvidenceError> {
+    let body = text
+        .trim()
+        .strip_prefix("-----BEGIN SSH SIGNATURE-----")
+        .and_then(|rest| rest.strip_suffix("-----END SSH SIGNATURE-----"))
+        .ok_or(EvidenceError::Armour)?;
+    let joined: String = body.chars().filter(|c| !c.is_whitespace()).collect();
+    ascribe_core::encoding::from_base64_std(&joined).ok_or(EvidenceError::Armour)
+}
+
+/// Checks SSHSIG signatures (OpenSSH `PROTOCOL.sshsig`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SshSignatures;
+
+impl Judge for SshSignatures {
+    fn sshsig(&self, namespace: &str, message: &[u8], sig: &[u8]) -> Option<SshKey> {
+        // The version is not among the signed bytes, and the library lets version 0 pass.
+        if sig.len() > MAX_SIGNATURE || !sig.starts_with(b"SSHSIG\x00\x00\x00\x01") {
+            return None;
+        }
+        let armoured = ascribe_core::statement::Signed {
+            text: String::new(),
+            sig: ascribe_core::encoding::Bytes(sig.to_vec()),
+        }
+        .armoured();
+        let parsed = SshSig::from_pem(armoured.as_bytes()).ok()?;
+        // One signature has one spelling: what the library would write is what was given.
+        if dearmour(&parsed.to_pem(LineEnding::LF).ok()?).ok()? != sig {
+            return None;
+        }
+        let key = PublicKey::from(parsed.public_key().clone());
+        if !accepted(&key) {
+            return None;
+        }
+        key.verify(namespace, message, &parsed).ok()?;
+        plain(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests;
