@@ -1,1 +1,505 @@
-//! Placeholder, replaced below.
+//! Attribution: from entries and openings to the one record that answers who, what, when and why.
+//!
+//! A fold. The server and the offline verifier show actions through this same code.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::base64url;
+use crate::entry::{Body, Entry, Evidence, Intent, Outcome, SessionOpen, Status};
+use crate::id::{ActionId, Commitment, EntryHash, GrantId, PersonId, SessionId, StatementId};
+use crate::law::{Place, State};
+use crate::sealed::Opening;
+use crate::statement::Ticket;
+use crate::text::clean_bytes;
+use crate::time::Timestamp;
+
+/// Longest command that is shown, in characters; the exact bytes stand beside it.
+const SHOWN: usize = 4096;
+
+/// One action, in the shape that scripts rely on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionRecord {
+    /// Version of this shape: 1.
+    pub v: u8,
+    /// The action.
+    pub action_id: ActionId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Who.
+    pub who: Who,
+    /// What.
+    pub what: What,
+    /// When.
+    pub when: When,
+    /// Why.
+    pub why: Why,
+    /// What proves it.
+    pub integrity: Integrity,
+}
+
+/// Who: the chain from whoever is answerable to whoever acted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// In order.
+    pub chain: Vec<Link>,
+    /// `signed` or `testimony`.
+    pub opened_by: String,
+}
+
+/// One principal of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its id.
+    pub principal: PersonId,
+    /// Its name, where it is disclosed.
+    pub display: Option<String>,
+    /// `person`.
+    pub kind: String,
+    /// The owner of a workload; none for a person.
+    pub owner: Option<PersonId>,
+    /// How strongly it was proven, 0 to 4.
+    pub assurance: u8,
+    /// By what.
+    pub evidence: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct What {
+    /// `ssh.exec`, `ssh.shell`, ...
+    pub kind: String,
+    /// The command, escaped for display.
+    pub command: Option<String>,
+    /// Its exact bytes.
+    pub command_b64: Option<String>,
+    /// `present`, `withheld`, `erased` or `missing`.
+    pub content: String,
+    /// On which target.
+    pub target: String,
+    /// As which account.
+    pub account: String,
+    /// Who answers for the target.
+    pub system_owner: Option<PersonId>,
+    /// How it was observed.
+    pub method: String,
+    /// How far that can be relied on.
+    pub confidence: String,
+    /// What became of it.
+    pub outcome: OutcomeRecord,
+}
+
+/// What became of an action.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeRecord {
+    /// The status.
+    pub status: Status,
+    /// Exit code, where there was one.
+    pub exit_code: Option<u32>,
+    /// Signal, where one ended it.
+    pub signal: Option<String>,
+    /// When the outcome was recorded.
+    pub at: Option<Timestamp>,
+}
+
+/// When.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct When {
+    /// The log's time of the intent.
+    pub at: Timestamp,
+    /// The time by which a witness had seen it.
+    pub witnessed_before: Option<Timestamp>,
+}
+
+/// Why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The request.
+    pub request_id: StatementId,
+    /// The grant.
+    pub grant_id: GrantId,
+    /// The justification, where it is disclosed.
+    pub justification: Option<String>,
+    /// The ticket.
+    pub ticket: Option<Ticket>,
+    /// Each yes.
+    pub approvals: Vec<ApprovalRecord>,
+    /// The grant's first instant.
+    pub not_before: Timestamp,
+    /// The grant's end.
+    pub not_after: Timestamp,
+    /// Was it taken without approval?
+    pub break_glass: bool,
+}
+
+/// One yes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRecord {
+    /// Whose.
+    pub approver: PersonId,
+    /// How it is proven.
+    pub method: String,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// The approval's entry.
+    pub entry_hash: EntryHash,
+}
+
+/// What proves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Integrity {
+    /// The log.
+    pub origin: String,
+    /// The intent's index.
+    pub index: u64,
+    /// The intent's entry.
+    pub entry_hash: EntryHash,
+    /// Size of the tree that was read.
+    pub tree_size: u64,
+    /// Its root.
+    pub root: crate::id::Root,
+    /// `sequenced`.
+    pub stage: String,
+}
+
+/// Which actions are wanted. Everything that is given must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filter {
+    /// Principal id, or part of the name.
+    pub actor: Option<String>,
+    /// Account.
+    pub account: Option<String>,
+    /// Target.
+    pub target: Option<String>,
+    /// Session.
+    pub session: Option<SessionId>,
+    /// Grant.
+    pub grant: Option<GrantId>,
+    /// Ticket id, or `SYSTEM:ID`.
+    pub ticket: Option<String>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+    /// Part of the command or the justification.
+    pub text: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    intent: Intent,
+    at: Timestamp,
+    place: Place,
+    outcome: Option<(Outcome, Timestamp)>,
+    evidence: Vec<Evidence>,
+}
+
+/// The fold: push each entry once, in order, then ask.
+#[derive(Debug, Clone, Default)]
+pub struct Fold {
+    names: BTreeMap<PersonId, Commitment>,
+    reasons: HashMap<StatementId, Commitment>,
+    sessions: HashMap<SessionId, SessionOpen>,
+    actions: Vec<Seen>,
+    by_id: HashMap<ActionId, usize>,
+    openings: HashMap<Commitment, Opening>,
+}
+
+impl Fold {
+    /// An empty fold.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in one entry.
+    pub fn push(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
+        match &entry.body {
+            Body::Genesis(genesis) => {
+                self.names.extend(
+                    genesis
+                        .admins
+                        .iter()
+                        .map(|admin| (admin.person, admin.name)),
+                );
+            }
+            Body::Statement(signed) => {
+                use crate::statement::Say;
+                let Ok(statement) = signed.statement() else {
+                    return;
+                };
+                match &statement.say {
+                    Say::PersonAdd(person) => {
+                        self.names.insert(person.person, person.name);
+                    }
+                    Say::Request(request) => {
+                        self.reasons
+                            .insert(statement.id, request.justification.commit);
+                    }
+                    Say::BreakGlass(emergency) => {
+                        self.reasons
+                            .insert(statement.id, emergency.emergency.commit);
+                    }
+                    _ => {}
+                }
+            }
+            Body::SessionOpen(open) => {
+                self.sessions.insert(open.session, open.clone());
+            }
+            Body::Intent(intent) => {
+                self.by_id.insert(intent.action, self.actions.len());
+                self.actions.push(Seen {
+                    intent: intent.clone(),
+                    at: entry.at,
+                    place: Place { hash, index },
+                    outcome: None,
+                    evidence: Vec::new(),
+                });
+            }
+            Body::Outcome(outcome) => {
+                if let Some(seen) = self.seen_mut(outcome.action) {
+                    seen.outcome = Some((outcome.clone(), entry.at));
+                }
+            }
+            Body::Evidence(evidence) => {
+                if let Some(seen) = self.seen_mut(evidence.action) {
+                    seen.evidence.push(evidence.clone());
+                }
+            }
+            Body::Grant(_)
+            | Body::GrantExtend(_)
+            | Body::SessionClose(_)
+            | Body::Refusal(_)
+            | Body::Head(_) => {}
+        }
+    }
+
+    fn seen_mut(&mut self, action: ActionId) -> Option<&mut Seen> {
+        let at = *self.by_id.get(&action)?;
+        self.actions.get_mut(at)
+    }
+
+    /// Takes in the content behind a commitment.
+    pub fn open(&mut self, opening: Opening) {
+        self.openings.insert(opening.commitment(), opening);
+    }
+
+    /// The content behind a commitment, if it was disclosed.
+    pub fn opened(&self, commit: Commitment) -> Option<&Opening> {
+        self.openings.get(&commit)
+    }
+
+    /// The names that were disclosed.
+    pub fn names(&self) -> BTreeMap<PersonId, String> {
+        let shown = |commit: &Commitment| {
+            self.opened(*commit)
+                .map(|o| String::from_utf8_lossy(&o.bytes.0).into_owned())
+        };
+        self.names
+            .iter()
+            .filter_map(|(id, commit)| Some((*id, shown(commit)?)))
+            .collect()
+    }
+
+    /// The justification of a request or emergency, if it was disclosed.
+    pub fn justification(&self, request: StatementId) -> Option<String> {
+        let opening = self.opened(*self.reasons.get(&request)?)?;
+        Some(String::from_utf8_lossy(&opening.bytes.0).into_owned())
+    }
+
+    /// Actions whose intent is before `size`, in order. `absent` says what an absent opening means:
+    /// `withheld` in a bundle, `missing` in a directory.
+    pub fn actions(
+        &self,
+        state: &State,
+        filter: &Filter,
+        root: ascribe_tlog::Hash,
+        size: u64,
+        absent: &str,
+    ) -> Vec<ActionRecord> {
+        let names = self.names();
+        self.actions
+            .iter()
+            .filter(|seen| seen.place.index < size)
+            .filter(|seen| filter.session.is_none_or(|s| s == seen.intent.session))
+            .filter(|seen| filter.since.is_none_or(|t| seen.at >= t))
+            .filter(|seen| filter.until.is_none_or(|t| seen.at < t))
+            .filter_map(|seen| self.record(state, seen, &names, root, size, absent))
+            .filter(|record| fits(record, filter))
+            .collect()
+    }
+
+    fn record(
+        &self,
+        state: &State,
+        seen: &Seen,
+        names: &BTreeMap<PersonId, String>,
+        root: ascribe_tlog::Hash,
+        size: u64,
+        absent: &str,
+    ) -> Option<ActionRecord> {
+        let open = self.sessions.get(&seen.intent.session)?;
+        let grant = state.grants.get(&open.grant)?;
+        let method = format!(
+            "gateway.{}",
+            seen.intent.kind.strip_prefix("ssh.").unwrap_or("other")
+        );
+        Some(ActionRecord {
+            v: 1,
+            action_id: seen.intent.action,
+            session_id: seen.intent.session,
+            who: Who {
+                chain: vec![Link {
+                    principal: open.person,
+                    display: names.get(&open.person).cloned(),
+                    kind: "person".to_owned(),
+                    owner: None,
+                    assurance: 1,
+                    evidence: format!("ssh-key {}", open.key),
+                }],
+                opened_by: "testimony".to_owned(),
+            },
+            what: self.what(state, seen, open, method, absent),
+            when: When {
+                at: seen.at,
+                witnessed_before: None,
+            },
+            why: Why {
+                request_id: grant.request,
+                grant_id: open.grant,
+                justification: self.justification(grant.request),
+                ticket: grant.ticket.clone(),
+                approvals: grant
+                    .approvals
+                    .iter()
+                    .map(|approval| ApprovalRecord {
+                        approver: approval.by,
+                        method: "sshsig".to_owned(),
+                        at: approval.at,
+                        entry_hash: approval.place.hash,
+                    })
+                    .collect(),
+                not_before: grant.grant.not_before,
+                not_after: grant.grant.not_after,
+                break_glass: grant.grant.break_glass,
+            },
+            integrity: Integrity {
+                origin: state.origin.clone(),
+                index: seen.place.index,
+                entry_hash: seen.place.hash,
+                tree_size: size,
+                root: crate::id::Root(root),
+                stage: "sequenced".to_owned(),
+            },
+        })
+    }
+
+    fn what(
+        &self,
+        state: &State,
+        seen: &Seen,
+        open: &SessionOpen,
+        method: String,
+        absent: &str,
+    ) -> What {
+        let opening = seen.intent.command.and_then(|commit| self.opened(commit));
+        let content = match (seen.intent.command, opening) {
+            (None, _) | (_, Some(_)) => "present",
+            (Some(_), None) => absent,
+        };
+        let outcome = match &seen.outcome {
+            Some((outcome, at)) => OutcomeRecord {
+                status: outcome.status,
+                exit_code: outcome.exit_code,
+                signal: outcome.signal.clone(),
+                at: Some(*at),
+            },
+            None => OutcomeRecord {
+                status: Status::Unknown,
+                exit_code: None,
+                signal: None,
+                at: None,
+            },
+        };
+        What {
+            kind: seen.intent.kind.clone(),
+            command: opening.map(|o| clean_bytes(&o.bytes.0, SHOWN)),
+            command_b64: opening.map(|o| base64url(&o.bytes.0)),
+            content: content.to_owned(),
+            target: open.target.clone(),
+            account: open.account.clone(),
+            system_owner: state
+                .targets
+                .get(&open.target)
+                .map(|t| t.target.system_owner),
+            method,
+            confidence: "observed".to_owned(),
+            outcome,
+        }
+    }
+
+    /// The disclosed chunks of a session's streams, in order: action, stream, milliseconds, bytes.
+    pub fn transcript(
+        &self,
+        session: SessionId,
+        action: Option<ActionId>,
+    ) -> Vec<(ActionId, String, u64, Option<Vec<u8>>)> {
+        let first = self
+            .actions
+            .iter()
+            .find(|seen| seen.intent.session == session)
+            .map(|seen| seen.at);
+        self.actions
+            .iter()
+            .filter(|seen| seen.intent.session == session)
+            .filter(|seen| action.is_none_or(|a| a == seen.intent.action))
+            .flat_map(|seen| {
+                let offset = first
+                    .map_or(0, |first| seen.at.since(first))
+                    .max(0)
+                    .unsigned_abs();
+                seen.evidence
+                    .iter()
+                    .flat_map(|e| &e.chunks)
+                    .map(move |chunk| {
+                        let bytes = self.opened(chunk.commit).map(|o| o.bytes.0.clone());
+                        (
+                            seen.intent.action,
+                            chunk.stream.clone(),
+                            offset + chunk.after_ms,
+                            bytes,
+                        )
+                    })
+            })
+            .collect()
+    }
+}
+
+fn fits(record: &ActionRecord, filter: &Filter) -> bool {
+    let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+    let holds =
+        |text: &Option<String>, part: &str| text.as_deref().is_some_and(|t| t.contains(part));
+    let actor = filter.actor.as_deref().is_none_or(|wanted| {
+        record.who.chain.iter().any(|link| {
+            let name = link.display.as_deref().unwrap_or_default().to_lowercase();
+            link.principal.to_string() == wanted || name.contains(&wanted.to_lowercase())
+        })
+    });
+    let ticket = filter.ticket.as_deref().is_none_or(|wanted| {
+        record
+            .why
+            .ticket
+            .as_ref()
+            .is_some_and(|t| t.id == wanted || format!("{}:{}", t.system, t.id) == wanted)
+    });
+    let text = filter.text.as_deref().is_none_or(|part| {
+        holds(&record.what.command, part) || holds(&record.why.justification, part)
+    });
+    actor
+        && ticket
+        && text
+        && same(&filter.account, &record.what.account)
+        && same(&filter.target, &record.what.target)
+        && filter.grant.is_none_or(|g| g == record.why.grant_id)
+}

@@ -297,7 +297,7 @@ impl State {
             Body::Outcome(outcome) => self.take_outcome(outcome)?,
             Body::Evidence(evidence) => self.check_evidence(evidence)?,
             Body::Refusal(refusal) => self.check_refusal(refusal)?,
-            Body::Head(head) => self.check_head(&entry.writer.id, head)?,
+            Body::Head(head) => self.check_head(&entry.writer, head)?,
         }
         self.take_frame(entry, place);
         Ok(())

@@ -221,8 +221,9 @@ impl State {
             })
     }
 
-    pub(super) fn check_head(&self, writer: &str, head: &Head) -> Result<(), Denied> {
+    pub(super) fn check_head(&self, at: &crate::entry::Writer, head: &Head) -> Result<(), Denied> {
         let refuse = |text: &str| Err(Denied::new("head", text));
+        let writer = at.id.as_str();
         let Some(state) = self.writers.get(writer) else {
             return refuse("the writer is not registered");
         };
@@ -231,7 +232,7 @@ impl State {
             Some((_, place)) if place.hash == head.hash => {}
             Some(_) => return refuse("the signed head is not the writer's entry of that number"),
             // An excerpt need not hold the covered entry; the signature is checked all the same.
-            None if head.seq < state.next => {}
+            None if head.seq < at.seq => {}
             None => return refuse("the signed head names an entry that does not exist"),
         }
         let key: Option<[u8; 32]> = state.key.as_slice().try_into().ok();
