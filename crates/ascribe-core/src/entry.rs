@@ -176,8 +176,11 @@ pub struct SessionClose {
     pub session: SessionId,
     /// Why.
     pub reason: CloseReason,
-    /// Intents that the session recorded.
+    /// Intents that the session recorded. The sequencer fills it in.
     pub actions: u64,
+    /// All entries of the session between its opening and this one: intents, outcomes, evidence,
+    /// refusals. The sequencer fills it in; an excerpt that lacks one does not add up.
+    pub entries: u64,
 }
 
 /// A terminal, as asked for.

@@ -201,6 +201,8 @@ pub struct SessionState {
     pub place: Place,
     /// Intents so far.
     pub actions: u64,
+    /// Intents, outcomes, evidence and refusals so far.
+    pub entries: u64,
     /// When and why it ended.
     pub closed: Option<(Timestamp, CloseReason)>,
 }
@@ -286,6 +288,7 @@ impl State {
                 "the entry's links are not what its kind demands",
             ));
         }
+        let session = self.session_of_body(&entry.body)?;
         match &entry.body {
             Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
             Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
@@ -298,6 +301,9 @@ impl State {
             Body::Evidence(evidence) => self.check_evidence(evidence)?,
             Body::Refusal(refusal) => self.check_refusal(refusal)?,
             Body::Head(head) => self.check_head(&entry.writer, head)?,
+        }
+        if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
+            session.entries += 1;
         }
         self.take_frame(entry, place);
         Ok(())

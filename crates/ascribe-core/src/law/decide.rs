@@ -1,7 +1,7 @@
 //! Deciding on a proposal: finish the entry, check it by the law, add what follows from it.
 
 use super::{Ask, AskStatus, Asked, Denied, Judge, SERVER, Sequenced, State};
-use crate::entry::{Body, Entry, MAX_ENTRY, SessionClose, Writer, entry_hash};
+use crate::entry::{Body, Entry, MAX_ENTRY, Writer, entry_hash};
 use crate::id::{Commitment, EntryId, derived};
 use crate::record::Proposal;
 use crate::sealed::{Opening, Prose};
@@ -135,11 +135,9 @@ impl State {
         proposal: &Proposal,
     ) -> Result<Vec<Sequenced>, Denied> {
         let mut body = proposal.body.clone();
-        if let Body::SessionClose(SessionClose {
-            session, actions, ..
-        }) = &mut body
-        {
-            *actions = self.session(*session)?.actions;
+        if let Body::SessionClose(close) = &mut body {
+            let session = self.session(close.session)?;
+            (close.actions, close.entries) = (session.actions, session.entries);
         }
         check_openings(&body, &proposal.openings)?;
         let first = self.place_entry(judge, at, proposal.id, &proposal.writer, body)?;

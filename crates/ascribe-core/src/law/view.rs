@@ -6,7 +6,7 @@ use super::{
     TargetState,
 };
 use crate::entry::{
-    CloseReason, Evidence, Grant, GrantExtend, Intent, Outcome, Refusal, SessionClose, SessionOpen,
+    Body, CloseReason, Evidence, Grant, GrantExtend, Intent, Outcome, Refusal, SessionClose, SessionOpen,
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
 use crate::record::{Admission, GrantView, Standing};
@@ -283,6 +283,7 @@ impl State {
             at,
             place,
             actions: 0,
+            entries: 0,
             closed: None,
         };
         self.sessions.insert(open.session, session);
@@ -335,13 +336,30 @@ impl State {
         if session.closed.is_some() {
             return Err(Denied::new("closed", "the session was closed before"));
         }
-        if session.actions != close.actions {
-            return Err(Denied::new("count", "the session's action count is wrong"));
+        if (session.actions, session.entries) != (close.actions, close.entries) {
+            return Err(Denied::new("count", "the session's entries do not add up to what its close counts"));
         }
         if let Some(session) = self.sessions.get_mut(&close.session) {
             session.closed = Some((at, close.reason));
         }
         Ok(())
+    }
+
+    /// The open session that an intent, an outcome, evidence or a refusal belongs to.
+    pub(super) fn session_of_body(&self, body: &Body) -> Result<Option<SessionId>, Denied> {
+        let id = match body {
+            Body::Intent(intent) => Some(intent.session),
+            Body::Outcome(outcome) => self.session_of(outcome.action),
+            Body::Evidence(evidence) => self.session_of(evidence.action),
+            Body::Refusal(refusal) => refusal.session,
+            _ => None,
+        };
+        if let Some(id) = id
+            && self.session(id)?.closed.is_some()
+        {
+            return Err(Denied::new("closed", "the session was closed before"));
+        }
+        Ok(id)
     }
 
     pub(super) fn check_evidence(&self, evidence: &Evidence) -> Result<(), Denied> {

@@ -1,0 +1,114 @@
+//! The sequencer's hand on the disk: one write and one sync per batch.
+
+use std::collections::BTreeMap;
+
+use ascribe_core::law::Sequenced;
+use ascribe_core::record::Scope;
+use ascribe_core::segment::{self, BLOCK, Commit, Header, Record};
+use ascribe_tlog::leaf_hash;
+
+use crate::durable::Published;
+use crate::error::LedgerError;
+use crate::load::{self, Cursor, Place};
+use crate::sequencer::Core;
+use crate::store::Journal;
+
+pub(crate) fn header(origin: &str, number: u64, first: u64, root: ascribe_tlog::Hash) -> Header {
+    Header { origin: leaf_hash(origin.as_bytes()), first, number, root_before: root }
+}
+
+pub(crate) fn write(
+    journal: &dyn Journal,
+    segment: u64,
+    block: u64,
+    bytes: &[u8],
+) -> Result<(), LedgerError> {
+    let name = || journal.name(segment);
+    journal
+        .write_at(segment, block.saturating_mul(BLOCK as u64), bytes)
+        .map_err(|source| LedgerError::Io { what: "write", path: name(), source })?;
+    journal.sync(segment).map_err(|source| LedgerError::Io { what: "sync", path: name(), source })
+}
+
+impl Core {
+    pub(crate) fn commit(
+        &mut self,
+        entries: &[Sequenced],
+        extra: Vec<Record>,
+        keys: BTreeMap<Scope, Vec<u8>>,
+    ) -> Result<(), LedgerError> {
+        let size = self.frontier.size();
+        let root = self.frontier.root();
+        let first = size - entries.len() as u64;
+        let text = load::checkpoint(&self.origin, size, root).to_text();
+        let signature = self.keys.log.sign_raw(text.as_bytes());
+        let mut records: Vec<Record> =
+            entries.iter().map(|entry| Record::Entry(entry.bytes.clone())).collect();
+        records.extend(extra);
+        let commit = Commit {
+            first,
+            count: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            size,
+            root,
+            at: entries.last().map_or(0, |e| e.entry.at.millis()),
+            signature,
+        };
+        let cursor = self.cursor;
+        let bytes =
+            segment::encode_batch(cursor.base, cursor.block, cursor.number, &records, &commit)
+                .map_err(|e| LedgerError::Stopped(e.to_string()))?;
+        if bytes.len() as u64 > cursor.free() {
+            return Err(LedgerError::Stopped("a batch does not fit its segment".to_owned()));
+        }
+        write(&*self.shared.journal, cursor.segment, cursor.block, &bytes)?;
+        let blocks = (bytes.len() / BLOCK) as u64;
+        self.cursor.block += blocks;
+        self.cursor.number += 1;
+        let note = self.keys.log.verifier().note(&text, &signature);
+        let place = Place {
+            segment: cursor.segment,
+            base: cursor.base,
+            block: cursor.block,
+            blocks,
+            first,
+            count: entries.len() as u64,
+        };
+        let keys = keys.into_iter().collect();
+        if let Some(head) = &mut self.head {
+            // A copy that lags is still a lower bound. It is refused at the next start only when
+            // it is ahead of the ledger.
+            head.write(&note).unwrap_or_default();
+        }
+        self.shared.publish(self.judge.judge(), Published { entries, keys, place, note, root })
+    }
+
+    /// Goes on in the next segment. Its header is durable before anything else is written there.
+    pub(crate) fn rotate(&mut self) -> Result<(), LedgerError> {
+        let journal = &self.shared.journal;
+        let number = self.cursor.segment + 1;
+        let first = self.frontier.size();
+        let block = header(&self.origin, number, first, self.frontier.root()).to_block();
+        write(&**journal, number, 0, &block)?;
+        let bytes = journal.bytes(number).map_err(|source| LedgerError::Io {
+            what: "read",
+            path: journal.name(number),
+            source,
+        })?;
+        let total = bytes / BLOCK as u64;
+        self.cursor = Cursor { segment: number, base: first, block: 1, total, number: 0, next: false };
+        self.prepare_next();
+        Ok(())
+    }
+
+    /// Allocates the next segment once this one is half full. Failing is no error: the ledger
+    /// then keeps what remains for entries that end something, and tries again later.
+    pub(crate) fn prepare_next(&mut self) {
+        let half = self.cursor.block.saturating_mul(2) >= self.cursor.total;
+        let now = self.clock.monotonic_millis();
+        if half && !self.cursor.next && now >= self.allocate_at && self.shared.stopped().is_ok() {
+            self.allocate_at = now.saturating_add(1000);
+            let next = self.cursor.segment + 1;
+            self.cursor.next = self.shared.journal.allocate(next, self.segment_bytes).is_ok();
+        }
+    }
+}

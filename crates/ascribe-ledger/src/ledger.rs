@@ -1,0 +1,216 @@
+//! The ledger, as the server uses it.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use ascribe_core::id::{GrantId, PersonId, SessionId};
+use ascribe_core::law::State;
+use ascribe_core::record::{
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
+};
+use ascribe_core::sealed::Opening;
+use ascribe_core::time::Timestamp;
+use ascribe_tlog::{Hash, VerifierKey};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::clock::Clock;
+use crate::config::{Config, segments_dir};
+use crate::durable::Shared;
+use crate::error::LedgerError;
+use crate::init::{self, InitOptions, Made};
+use crate::recovery::{self, Drivers, Stores};
+use crate::sequencer::{Command, Draft, QUEUE};
+use crate::store::{LocalHead, LocalJournal, Lock};
+
+/// An open data directory. There is one per directory.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    log_key: VerifierKey,
+    commands: Sender<Command>,
+    room: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    #[expect(dead_code, reason = "held as long as the ledger is open")]
+    lock: Lock,
+}
+
+fn gone<E>(_: E) -> RecordError {
+    RecordError::Unavailable("the ledger is shut down".to_owned())
+}
+
+impl Ledger {
+    /// Makes a ledger in an empty directory.
+    ///
+    /// # Errors
+    /// When the directory has content, a key file exists, or a write fails.
+    pub fn init(dir: &Path, options: &InitOptions, drivers: &Drivers) -> Result<Made, LedgerError> {
+        init::init(dir, options, drivers)
+    }
+
+    /// Opens a data directory: proves all of it, drops what was never acknowledged, and writes the
+    /// end of whatever was open.
+    ///
+    /// # Errors
+    /// When it is in use, damaged, older than the head's copy, or against the law; the message
+    /// names file and offset.
+    pub fn open(dir: &Path, drivers: &Drivers) -> Result<Self, LedgerError> {
+        let config = Config::load(dir)?;
+        let head = config.head.as_deref().map(|path| Box::new(LocalHead::new(path)) as _);
+        let journal = Arc::new(LocalJournal::new(&segments_dir(dir), true));
+        Self::open_with(dir, &config, Stores { journal, head }, drivers)
+    }
+
+    /// The same on other storage.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_with(
+        dir: &Path,
+        config: &Config,
+        stores: Stores,
+        drivers: &Drivers,
+    ) -> Result<Self, LedgerError> {
+        let lock = Lock::take(dir)?;
+        let core = recovery::open(dir, config, stores, drivers)?;
+        let shared = Arc::clone(&core.shared);
+        let log_key = core.keys.log.verifier();
+        let (commands, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("sequencer".to_owned())
+            .spawn(move || core.run(&queue))
+            .map_err(|source| LedgerError::Io {
+                what: "start the sequencer for",
+                path: dir.display().to_string(),
+                source,
+            })?;
+        Ok(Self {
+            shared,
+            clock: Arc::clone(&drivers.clock),
+            log_key,
+            commands,
+            room: Arc::new(Semaphore::new(QUEUE)),
+            thread: Mutex::new(Some(thread)),
+            lock,
+        })
+    }
+
+    async fn propose(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
+        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(gone)?;
+        let (reply, answer) = oneshot::channel();
+        let draft = Box::new(Draft { proposal, scopes: None });
+        self.commands.send(Command::Record { draft, reply, permit: Some(permit) }).map_err(gone)?;
+        answer.await.map_err(gone)?
+    }
+
+    /// Signs the head of a writer's chain. Happens by itself when a session opens or closes, and
+    /// at most a second after the chain moved.
+    ///
+    /// # Errors
+    /// When the ledger cannot record, or this process has no such writer.
+    pub async fn sign_head(&self, writer: &str) -> Result<Receipt, RecordError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::SignHead { writer: writer.to_owned(), reply }).map_err(gone)?;
+        answer.await.map_err(gone)?
+    }
+
+    /// The newest durable checkpoint, a signed note.
+    pub fn checkpoint_note(&self) -> String {
+        self.shared.read().loaded.note.clone()
+    }
+
+    /// Proves that the newest checkpoint extends the tree of `old` entries.
+    pub fn consistency_proof(&self, old: u64) -> Option<Vec<Hash>> {
+        let durable = self.shared.read();
+        durable.loaded.tree.consistency_proof(old, durable.loaded.tree.size())
+    }
+
+    /// Durable entries, as far as there are any.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn entries(&self, range: Range<u64>) -> Result<Vec<Vec<u8>>, LedgerError> {
+        self.shared.entries(range.start, range.end)
+    }
+
+    /// Looks at the durable state.
+    pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.shared.read().state)
+    }
+
+    /// The openings of one entry, decrypted.
+    ///
+    /// # Errors
+    /// When they cannot be read or decrypted.
+    pub fn openings(&self, index: u64) -> Result<Vec<Opening>, LedgerError> {
+        self.shared.openings(index)
+    }
+
+    /// The receipt of a durable entry, against the newest checkpoint.
+    ///
+    /// # Errors
+    /// When there is no such entry.
+    pub fn receipt(&self, index: u64) -> Result<Receipt, LedgerError> {
+        self.shared.receipt(index, None)
+    }
+
+    /// The log's key.
+    pub fn log_key(&self) -> VerifierKey {
+        self.log_key.clone()
+    }
+
+    /// Why nothing is recorded any more, if so. The process must then stop.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.fatal.get().cloned()
+    }
+
+    /// Signs what heads are due, stops the sequencer, waits for it.
+    pub fn shutdown(&self) {
+        // A sequencer that is gone needs no telling.
+        self.commands.send(Command::Shutdown).unwrap_or_default();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            thread.join().unwrap_or_default();
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Recorder for Ledger {
+    fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>> {
+        Box::pin(self.propose(proposal))
+    }
+    fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
+        self.with_state(|state| state.person_by_key(fingerprint))
+    }
+    fn admit(
+        &self,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        chosen: Option<GrantId>,
+    ) -> Admission {
+        let now = self.now();
+        self.with_state(|state| state.admit(now, person, account, target, chosen))
+    }
+    fn standing(&self, session: SessionId) -> Standing {
+        let now = self.now();
+        self.with_state(|state| state.standing(now, session))
+    }
+    fn now(&self) -> Timestamp {
+        let clock = Timestamp::from_millis(self.clock.now_millis());
+        self.with_state(|state| state.last_at.map_or(clock, |last| last.max(clock)))
+    }
+}

@@ -1,0 +1,92 @@
+//! Reads a stopped server's data directory; writes nothing.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use ascribe_core::sealed::Opening;
+use ascribe_tlog::{Tree, VerifierKey};
+
+use crate::config::{Config, segments_dir};
+use crate::durable;
+use crate::error::LedgerError;
+use crate::keys::{Opener, Secret};
+use crate::load::{self, Loaded};
+use crate::store::{Journal, LocalJournal};
+
+/// A data directory, read-only. Blocks, roots and signatures were checked; the law was not.
+#[derive(Debug)]
+pub struct Reader {
+    journal: Arc<dyn Journal>,
+    loaded: Loaded,
+    config: Config,
+    opener: Result<Opener, String>,
+}
+
+impl Reader {
+    /// Reads everything and checks it. A torn last batch is left where it is and not shown.
+    ///
+    /// # Errors
+    /// When the directory is damaged; the message names file and offset.
+    pub fn open(dir: &Path) -> Result<Self, LedgerError> {
+        let config = Config::load(dir)?;
+        let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(&segments_dir(dir), false));
+        let loaded = load::load(&*journal, &config.origin, &mut |_, _| Ok(()))?;
+        let opener = Secret::load(&config.wrap_key)
+            .map(|wrap| Opener::new(&config.origin, wrap))
+            .map_err(|e| e.to_string());
+        Ok(Self { journal, loaded, config, opener })
+    }
+
+    /// The directory's config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    /// The newest checkpoint, a signed note.
+    pub fn checkpoint_note(&self) -> &str {
+        &self.loaded.note
+    }
+    /// The log's key, as the first entry names it.
+    pub fn log_key(&self) -> Option<&VerifierKey> {
+        self.loaded.log_key.as_ref()
+    }
+    /// The Merkle tree.
+    pub fn tree(&self) -> &Tree {
+        &self.loaded.tree
+    }
+    /// How many entries there are.
+    pub fn size(&self) -> u64 {
+        self.loaded.tree.size()
+    }
+    /// Entries, as far as there are any.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn entries(&self, range: Range<u64>) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let mut found = Vec::new();
+        let mut index = range.start;
+        while index < range.end {
+            let Some(batch) = load::read_batch(&*self.journal, &self.loaded.places, index)? else {
+                break;
+            };
+            let skip = usize::try_from(index - batch.commit.first).unwrap_or(usize::MAX);
+            let take = usize::try_from(range.end - index).unwrap_or(usize::MAX);
+            found.extend(batch.entries().skip(skip).take(take).map(<[u8]>::to_vec));
+            index = batch.commit.size;
+        }
+        Ok(found)
+    }
+    /// The openings of one entry.
+    ///
+    /// # Errors
+    /// When the wrapping key cannot be read, or something does not decrypt.
+    pub fn openings(&self, index: u64) -> Result<Vec<Opening>, LedgerError> {
+        match &self.opener {
+            Ok(opener) => durable::openings(&*self.journal, &self.loaded, opener, index),
+            Err(why) => Err(LedgerError::File {
+                path: self.config.wrap_key.display().to_string(),
+                why: format!("is needed to read sealed content: {why}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! One thread decides, orders, writes, syncs and only then answers.
+//!
+//! It takes everything that waits, decides on each proposal in turn, and writes the entries, the
+//! new evidence keys, the encrypted openings and the signed tree head with one write and one sync.
+//! There is no timer while nothing happens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use ascribe_core::entry::{Body, Head, MAX_ENTRY, head_message};
+use ascribe_core::encoding::Bytes;
+use ascribe_core::id::EntryId;
+use ascribe_core::law::{Denied, Judge, Sequenced, State};
+use ascribe_core::record::{Proposal, Receipt, RecordError, Scope};
+use ascribe_core::sealed::Opening;
+use ascribe_core::segment::Record;
+use ascribe_core::time::Timestamp;
+use ascribe_tlog::Frontier;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::clock::{Clock, ClockGuard, Reading, Rng};
+use crate::config::Keys;
+use crate::durable::Shared;
+use crate::error::LedgerError;
+use crate::keys::Vault;
+use crate::load::Cursor;
+use crate::store::HeadCopy;
+
+/// Most proposals that wait.
+pub(crate) const QUEUE: usize = 4096;
+const GROUP_PROPOSALS: usize = 1024;
+const GROUP_BYTES: usize = 1 << 20;
+/// A writer's chain head is signed at most this long after the chain moved.
+const HEAD_DELAY_MS: i64 = 900;
+/// Entry, what follows from it, and a head.
+const WORST_ENTRIES: u64 = 3 * (MAX_ENTRY as u64 + 64) + 2048;
+
+type Answer = Result<Receipt, RecordError>;
+
+/// An entry to be written, with its sealed content by scope.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) proposal: Proposal,
+    /// For each opening of the proposal, where the scope is not the proposal's.
+    pub(crate) scopes: Option<Vec<Scope>>,
+}
+
+/// What the sequencer is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Record { draft: Box<Draft>, reply: oneshot::Sender<Answer>, permit: Option<OwnedSemaphorePermit> },
+    SignHead { writer: String, reply: oneshot::Sender<Answer> },
+    Shutdown,
+}
+
+type Reply = oneshot::Sender<Answer>;
+
+/// One batch in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) entries: Vec<Sequenced>,
+    pub(crate) extra: Vec<Record>,
+    pub(crate) keys: BTreeMap<Scope, Vec<u8>>,
+    pub(crate) bytes: usize,
+    waiting: Vec<(u64, Reply)>,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) origin: String,
+    pub(crate) judge: Arc<dyn JudgeDebug>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+    pub(crate) head: Option<Box<dyn HeadCopy>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: State,
+    pub(crate) frontier: Frontier,
+    pub(crate) keys: Keys,
+    pub(crate) vault: Vault,
+    pub(crate) cursor: Cursor,
+    pub(crate) segment_bytes: u64,
+    pub(crate) guard: ClockGuard,
+    /// Writers whose chain moved, and when (monotonic).
+    pub(crate) moved: BTreeMap<String, i64>,
+    /// When allocating the next segment is tried again (monotonic).
+    pub(crate) allocate_at: i64,
+}
+
+/// A judge, as the sequencer keeps it.
+pub(crate) trait JudgeDebug: Send + Sync + std::fmt::Debug {
+    fn judge(&self) -> &dyn Judge;
+}
+
+pub(crate) struct SharedJudge(pub(crate) Arc<dyn Judge>);
+
+impl std::fmt::Debug for SharedJudge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Judge")
+    }
+}
+
+impl JudgeDebug for SharedJudge {
+    fn judge(&self) -> &dyn Judge {
+        &*self.0
+    }
+}
+
+/// Only these are kept back when the clock is wrong or the disk is full: what ends something is
+/// always recorded.
+fn begins_something(body: &Body) -> bool {
+    matches!(body, Body::Intent(_) | Body::SessionOpen(_))
+}
+
+/// Written even from the reserve of a full disk.
+fn ends_something(body: &Body) -> bool {
+    match body {
+        Body::Outcome(_) | Body::SessionClose(_) | Body::Head(_) => true,
+        Body::Statement(signed) => signed.statement().is_ok_and(|s| {
+            use ascribe_core::statement::Say;
+            matches!(s.say, Say::Revocation(_) | Say::KeyRevoke(_) | Say::Offboard(_) | Say::Denial(_) | Say::Cancellation(_))
+        }),
+        _ => false,
+    }
+}
+
+fn worst(draft: &Draft) -> u64 {
+    let sealed: usize =
+        draft.proposal.openings.iter().map(|o| o.bytes.0.len() * 4 / 3 + o.field.len() + 512).sum();
+    (WORST_ENTRIES + sealed as u64).saturating_mul(512) / 508 + 1024
+}
+
+fn unavailable(why: impl Into<String>) -> RecordError {
+    RecordError::Unavailable(why.into())
+}
+
+impl Core {
+    /// The thread's life.
+    pub(crate) fn run(mut self, commands: &Receiver<Command>) {
+        let mut backlog = VecDeque::new();
+        loop {
+            let mut open = true;
+            if backlog.is_empty() {
+                match self.next(commands) {
+                    Ok(command) => backlog.push_back(command),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => open = false,
+                }
+            }
+            while backlog.len() < GROUP_PROPOSALS
+                && let Ok(command) = commands.try_recv()
+            {
+                backlog.push_back(command);
+            }
+            open &= !self.serve(&mut backlog, !open);
+            if !open {
+                break;
+            }
+        }
+    }
+
+    fn next(&self, commands: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+        match self.moved.values().min() {
+            Some(moved) if self.shared.fatal.get().is_none() => {
+                let due = moved + HEAD_DELAY_MS - self.clock.monotonic_millis();
+                let wait = Duration::from_millis(due.clamp(0, HEAD_DELAY_MS).unsigned_abs());
+                commands.recv_timeout(wait)
+            }
+            _ => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// One group: true when a shutdown was asked for.
+    pub(crate) fn serve(&mut self, backlog: &mut VecDeque<Command>, mut last: bool) -> bool {
+        let mut group = Group::default();
+        let last_at = self.state.last_at.map_or(0, Timestamp::millis);
+        let reading = self.guard.read(&*self.clock, last_at);
+        while let Some(command) = backlog.pop_front() {
+            match command {
+                Command::Shutdown => last = true,
+                Command::SignHead { writer, reply } => self.take_head(&mut group, &writer, reply, reading),
+                Command::Record { draft, reply, permit } => {
+                    if !group.entries.is_empty() && self.is_full(&group, &draft) {
+                        backlog.push_front(Command::Record { draft, reply, permit });
+                        break;
+                    }
+                    group.permits.extend(permit);
+                    self.take(&mut group, &draft, reply, reading);
+                }
+            }
+        }
+        self.due_heads(&mut group, reading, last);
+        self.finish(group);
+        last
+    }
+
+    fn is_full(&self, group: &Group, draft: &Draft) -> bool {
+        group.bytes >= GROUP_BYTES
+            || group.bytes as u64 + worst(draft) + WORST_ENTRIES > self.cursor.free()
+    }
+
+    fn take(&mut self, group: &mut Group, draft: &Draft, reply: Reply, reading: Reading) {
+        let result = self.decide(group, draft, reading);
+        match result {
+            Ok(index) => group.waiting.push((index, reply)),
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    /// The index of the entry that the draft became, now or earlier.
+    fn decide(&mut self, group: &mut Group, draft: &Draft, reading: Reading) -> Result<u64, RecordError> {
+        self.shared.stopped().map_err(|e| unavailable(e.to_string()))?;
+        let proposal = &draft.proposal;
+        if let Some(index) = self.state.index_of(&proposal.id) {
+            return Ok(index);
+        }
+        if begins_something(&proposal.body) && !reading.trusted {
+            return Err(unavailable("the clock is not to be trusted; set it right"));
+        }
+        self.make_space(group, draft)?;
+        let at = Timestamp::from_millis(reading.at);
+        let index = self.state.size;
+        let done = self.state.sequence(self.judge.judge(), at, proposal)?;
+        if let Err(error) = self.seal(group, index, draft) {
+            // The decision stands in the state but cannot be written.
+            return Err(unavailable(self.fail(error.to_string())));
+        }
+        for entry in done {
+            self.push(group, entry);
+        }
+        if matches!(proposal.body, Body::SessionOpen(_) | Body::SessionClose(_)) {
+            // Failing, the chain still counts as moved, and its head is signed a little later.
+            self.head_of(group, &proposal.writer, reading).unwrap_or_default();
+        }
+        Ok(index)
+    }
+
+    fn push(&mut self, group: &mut Group, entry: Sequenced) {
+        self.frontier.push(entry.hash.0);
+        group.bytes += entry.bytes.len() + 5;
+        if !matches!(entry.entry.body, Body::Head(_)) && self.keys.writers.contains_key(&entry.entry.writer.id) {
+            let now = self.clock.monotonic_millis();
+            self.moved.entry(entry.entry.writer.id.clone()).or_insert(now);
+        }
+        group.entries.push(entry);
+    }
+
+    fn seal(&mut self, group: &mut Group, index: u64, draft: &Draft) -> Result<(), LedgerError> {
+        let mut by_scope: BTreeMap<&Scope, Vec<&Opening>> = BTreeMap::new();
+        for (i, opening) in draft.proposal.openings.iter().enumerate() {
+            let own = draft.scopes.as_ref().and_then(|scopes| scopes.get(i));
+            by_scope.entry(own.unwrap_or(&draft.proposal.scope)).or_default().push(opening);
+        }
+        for (scope, openings) in by_scope {
+            let stored = match group.keys.get(scope) {
+                Some(wrapped) => Some(wrapped.clone()),
+                None => self.shared.read().loaded.keys.get(scope).cloned(),
+            };
+            let sealed =
+                self.vault.seal(&*self.rng, scope, stored.as_deref(), index, &openings)?;
+            if let Some(wrapped) = sealed.new_key {
+                group.extra.push(Record::Key { scope: scope.clone(), wrapped: wrapped.clone() });
+                group.keys.insert(scope.clone(), wrapped);
+            }
+            group.bytes += sealed.ciphertext.len() + 128;
+            group.extra.push(Record::Openings {
+                index,
+                scope: scope.clone(),
+                nonce: sealed.nonce,
+                ciphertext: sealed.ciphertext,
+            });
+        }
+        Ok(())
+    }
+
+    fn make_space(&mut self, group: &Group, draft: &Draft) -> Result<(), RecordError> {
+        if !draft.proposal.openings.is_empty()
+            && draft.proposal.scope == Scope::None
+            && draft.scopes.is_none()
+        {
+            return Err(Denied::new("scope", "sealed content needs a scope").into());
+        }
+        let need = worst(draft);
+        let largest = self.segment_bytes - self.reserve() - 512;
+        if need > largest {
+            return Err(Denied::new("size", "the sealed content is too large for one entry").into());
+        }
+        let need = need + WORST_ENTRIES + group.bytes as u64;
+        if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
+            self.rotate().map_err(|e| unavailable(self.fail(e.to_string())))?;
+        }
+        let reserve = match self.cursor.next || ends_something(&draft.proposal.body) {
+            true => 0,
+            false => self.reserve(),
+        };
+        if need + reserve > self.cursor.free() {
+            return Err(unavailable(LedgerError::Full.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Room at the end of the last segment for what ends something.
+    fn reserve(&self) -> u64 {
+        (self.segment_bytes / 4).min(4 << 20)
+    }
+
+    fn head_of(&mut self, group: &mut Group, writer: &str, reading: Reading) -> Result<Option<u64>, RecordError> {
+        let (Some(key), Some((seq, hash))) = (self.keys.writers.get(writer), self.state.chain_head(writer))
+        else {
+            return Ok(None);
+        };
+        let sig = key.sign_raw(&head_message(&self.origin, writer, seq, &hash));
+        let mut id = [0; 16];
+        self.rng.fill(&mut id).map_err(|e| unavailable(e.to_string()))?;
+        let proposal = Proposal {
+            id: EntryId::new(id),
+            writer: writer.to_owned(),
+            body: Body::Head(Head { seq, hash, sig: Bytes(sig.to_vec()) }),
+            openings: Vec::new(),
+            scope: Scope::None,
+        };
+        let index = self.state.size;
+        let at = Timestamp::from_millis(reading.at);
+        for entry in self.state.sequence(self.judge.judge(), at, &proposal)? {
+            self.push(group, entry);
+        }
+        self.moved.remove(writer);
+        Ok(Some(index))
+    }
+
+    fn take_head(&mut self, group: &mut Group, writer: &str, reply: Reply, reading: Reading) {
+        let result = self.shared.stopped().map_err(|e| unavailable(e.to_string()));
+        let result = result.and_then(|()| self.space_for_head(group)).and_then(|()| {
+            self.head_of(group, writer, reading)?.ok_or_else(|| {
+                Denied::new("writer", format!("this process has no key or chain of `{writer}`")).into()
+            })
+        });
+        match result {
+            Ok(index) => group.waiting.push((index, reply)),
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    fn space_for_head(&mut self, group: &Group) -> Result<(), RecordError> {
+        let need = group.bytes as u64 + 2 * WORST_ENTRIES;
+        if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
+            self.rotate().map_err(|e| unavailable(self.fail(e.to_string())))?;
+        }
+        if need > self.cursor.free() { Err(unavailable(LedgerError::Full.to_string())) } else { Ok(()) }
+    }
+
+    fn due_heads(&mut self, group: &mut Group, reading: Reading, all: bool) {
+        let now = self.clock.monotonic_millis();
+        let due = |moved: &i64| all || now.saturating_sub(*moved) >= HEAD_DELAY_MS;
+        let writers: Vec<String> =
+            self.moved.iter().filter(|(_, moved)| due(moved)).map(|(w, _)| w.clone()).collect();
+        for writer in writers {
+            let signed = self.shared.stopped().is_ok()
+                && self.space_for_head(group).is_ok()
+                && self.head_of(group, &writer, reading).is_ok();
+            if !signed {
+                // Tried again later, not at once.
+                self.moved.insert(writer, now);
+            }
+        }
+    }
+
+    /// Writes the group, then answers.
+    fn finish(&mut self, group: Group) {
+        let Group { entries, extra, keys, waiting, permits, .. } = group;
+        let first = self.state.size - entries.len() as u64;
+        let written = match self.shared.stopped() {
+            Ok(()) if entries.is_empty() => Ok(()),
+            Ok(()) => self.commit(&entries, extra, keys),
+            Err(error) => Err(error),
+        };
+        drop(permits);
+        if let Err(error) = written {
+            let why = self.fail(error.to_string());
+            for (_, reply) in waiting {
+                answer(reply, Err(unavailable(why.clone())));
+            }
+            return;
+        }
+        for (index, reply) in waiting {
+            let own = index.checked_sub(first).and_then(|i| entries.get(usize::try_from(i).ok()?));
+            let receipt = self.shared.receipt(index, own.map(|e| e.bytes.as_slice()));
+            answer(reply, receipt.map_err(|e| unavailable(e.to_string())));
+        }
+        self.prepare_next();
+    }
+
+    /// Nothing is recorded from here on.
+    fn fail(&self, why: String) -> String {
+        self.shared.fatal.get_or_init(|| why).clone()
+    }
+}
+
+fn answer(reply: Reply, result: Answer) {
+    // Whoever asked may have gone; the entry stays, and the same id gets the same receipt.
+    drop(reply.send(result));
+}

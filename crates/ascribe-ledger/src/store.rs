@@ -1,0 +1,218 @@
+//! Storage, split by guarantee.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{self, LedgerError};
+
+/// Segments. After `sync` returned without error, what was written is on stable storage. After an
+/// error of `write_at` or `sync` nothing is known, and the process must stop using the journal.
+pub trait Journal: Send + Sync + fmt::Debug {
+    /// Numbers of the segments there are, ascending.
+    ///
+    /// # Errors
+    /// When storage fails.
+    fn segments(&self) -> io::Result<Vec<u64>>;
+    /// Makes a zero-filled segment, durably.
+    ///
+    /// # Errors
+    /// When storage fails or is full; then there is no such segment.
+    fn allocate(&self, segment: u64, bytes: u64) -> io::Result<()>;
+    /// A segment's length.
+    ///
+    /// # Errors
+    /// When storage fails.
+    fn bytes(&self, segment: u64) -> io::Result<u64>;
+    /// Reads exactly so many bytes.
+    ///
+    /// # Errors
+    /// When storage fails or ends before.
+    fn read(&self, segment: u64, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+    /// Writes inside the segment, in one call to the system. A short write is an error.
+    ///
+    /// # Errors
+    /// When storage fails.
+    fn write_at(&self, segment: u64, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes everything written to the segment durable.
+    ///
+    /// # Errors
+    /// When storage fails; never retried.
+    fn sync(&self, segment: u64) -> io::Result<()>;
+    /// The segment's name for messages.
+    fn name(&self, segment: u64) -> String;
+}
+
+/// The copy of the newest checkpoint outside the data directory. Atomic, not synced: it is written
+/// only after its checkpoint is durable, so it may lag and never leads.
+pub trait HeadCopy: Send + fmt::Debug {
+    /// The copy, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self) -> io::Result<Option<String>>;
+    /// Replaces it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn write(&mut self, note: &str) -> io::Result<()>;
+    /// Its name for messages.
+    fn name(&self) -> String;
+}
+
+/// Segments in a local directory.
+#[derive(Debug)]
+pub struct LocalJournal {
+    dir: PathBuf,
+    writable: bool,
+    open: Mutex<BTreeMap<u64, Arc<File>>>,
+}
+
+impl LocalJournal {
+    /// The segments in this directory.
+    pub fn new(dir: &Path, writable: bool) -> Self {
+        Self { dir: dir.to_owned(), writable, open: Mutex::default() }
+    }
+    fn path(&self, segment: u64) -> PathBuf {
+        self.dir.join(format!("{segment:08}.seg"))
+    }
+    fn file(&self, segment: u64) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(&segment) {
+            return Ok(Arc::clone(file));
+        }
+        let file = OpenOptions::new().read(true).write(self.writable).open(self.path(segment))?;
+        let file = Arc::new(file);
+        open.insert(segment, Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl Journal for LocalJournal {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let number: Option<u64> = name.to_str().and_then(|n| n.strip_suffix(".seg")).and_then(|n| n.parse().ok());
+            found.extend(number);
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+    fn allocate(&self, segment: u64, bytes: u64) -> io::Result<()> {
+        let tmp = self.dir.join(format!("{segment:08}.tmp"));
+        let done = fill(&tmp, bytes).and_then(|()| fs::rename(&tmp, self.path(segment)));
+        if done.is_err() {
+            fs::remove_file(&tmp).unwrap_or_default();
+        }
+        done.and_then(|()| File::open(&self.dir)?.sync_all())
+    }
+    fn bytes(&self, segment: u64) -> io::Result<u64> {
+        Ok(self.file(segment)?.metadata()?.len())
+    }
+    fn read(&self, segment: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.file(segment)?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+    fn write_at(&self, segment: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let written = rustix::io::pwrite(&*self.file(segment)?, bytes, offset)?;
+        if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+    fn sync(&self, segment: u64) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&*self.file(segment)?)?)
+    }
+    fn name(&self, segment: u64) -> String {
+        self.path(segment).display().to_string()
+    }
+}
+
+/// Real zeros, not a hole: later syncs then change no file metadata.
+fn fill(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let zeros = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all(zeros.get(..len).unwrap_or_default())?;
+        left -= len as u64;
+    }
+    file.sync_all()
+}
+
+/// A head copy in a local file.
+#[derive(Debug)]
+pub struct LocalHead(PathBuf);
+
+impl LocalHead {
+    /// In this file.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl HeadCopy for LocalHead {
+    fn read(&self) -> io::Result<Option<String>> {
+        match fs::read_to_string(&self.0) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+    fn write(&mut self, note: &str) -> io::Result<()> {
+        let mut tmp = self.0.as_os_str().to_owned();
+        tmp.push(".tmp");
+        fs::write(&tmp, note)?;
+        fs::rename(&tmp, &self.0)
+    }
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+/// Held by the one process that writes.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "dropping it releases the lock")] File);
+
+impl Lock {
+    pub(crate) fn take(dir: &Path) -> Result<Self, LedgerError> {
+        let path = dir.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(error::io("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked(dir.display().to_string())),
+            Err(e) => Err(error::io("lock", &path)(e.into())),
+        }
+    }
+}
+
+/// Writes a file whole: temporary file, sync, rename, sync of the directory.
+pub(crate) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), LedgerError> {
+    let write = || {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        fs::create_dir_all(dir)?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(".tmp");
+        let tmp = PathBuf::from(name);
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&tmp)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&tmp, path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(error::io("write", path))
+}

@@ -1,0 +1,189 @@
+//! Failing writes, crashes between write and sync, a full disk.
+
+use super::disk::{Disk, Fault};
+use super::*;
+use crate::config::{Config, Keys};
+use crate::keys::Secret;
+use crate::{Stores, init};
+
+fn config(world: &World) -> Config {
+    Config {
+        v: 1,
+        origin: ORIGIN.to_owned(),
+        wrap_key: world.tmp.path().join("wrap.key"),
+        head: None,
+        segment_bytes: MIN_SEGMENT,
+    }
+}
+
+fn stores(disk: &Disk) -> Stores {
+    Stores { journal: Arc::new(disk.clone()), head: None }
+}
+
+fn open(world: &World, disk: &Disk) -> Result<Ledger, LedgerError> {
+    Ledger::open_with(&world.dir(), &config(world), stores(disk), &world.drivers)
+}
+
+fn start() -> (World, Disk) {
+    let mut world = World::new();
+    let disk = Disk::default();
+    std::fs::create_dir_all(world.dir().join("keys")).unwrap();
+    Secret::draw(&*world.drivers.rng).unwrap().store(&world.tmp.path().join("wrap.key")).unwrap();
+    Keys::create(&world.dir(), &*world.drivers.rng).unwrap();
+    init::begin(&world.dir(), &world.options(), &config(&world), stores(&disk), &world.drivers).unwrap();
+    let ledger = open(&world, &disk).unwrap();
+    world.furnish(&ledger);
+    (world, disk)
+}
+
+/// Everything that was acknowledged is there, in the tree that was signed for it.
+fn verify(ledger: &Ledger, acknowledged: &[Receipt]) {
+    for receipt in acknowledged {
+        let entries = ledger.entries(receipt.index..receipt.index + 1).unwrap();
+        assert_eq!(entries, [receipt.entry.clone()]);
+        let checkpoint = check(ledger, receipt);
+        let now = ledger.shared().read().loaded.tree.root_at(checkpoint.size);
+        assert_eq!(now, Some(checkpoint.root));
+        assert!(!ledger.openings(receipt.index).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn each_failing_write_stops_the_ledger_and_loses_nothing() {
+    use Fault::{Crash, SyncKept, SyncLost, WriteKept, WriteLost, WriteShort};
+    for (fault, kept) in [
+        (WriteLost, Some(false)),
+        (WriteKept, Some(true)),
+        (WriteShort, Some(false)),
+        (SyncLost, Some(false)),
+        (SyncKept, Some(true)),
+        (Crash, None),
+    ] {
+        let (world, disk) = start();
+        let ledger = open(&world, &disk).unwrap();
+        let session = world.session(&ledger);
+        let good = record(&ledger, world.intent(session, "id")).unwrap();
+        disk.arm(1, fault);
+        let lost = world.intent(session, "reboot");
+        let mut answer = record(&ledger, lost.clone());
+        if answer.is_ok() {
+            // The countdown counts writes: the next one is hit.
+            answer = record(&ledger, world.intent(session, "reboot now"));
+        }
+        assert!(matches!(answer, Err(RecordError::Unavailable(_))), "{fault:?}: {answer:?}");
+        assert!(ledger.failure().is_some());
+        let after = record(&ledger, world.close(session));
+        assert!(matches!(after, Err(RecordError::Unavailable(_))), "{fault:?}");
+        let seen = ledger.with_state(|s| s.index_of(&lost.id));
+        assert_eq!(seen, None, "{fault:?}: readers see durable state only");
+        drop(ledger);
+        disk.crash(1);
+        let ledger = open(&world, &disk).unwrap();
+        verify(&ledger, &[good]);
+        let found = ledger.with_state(|s| s.index_of(&lost.id)).is_some();
+        if let Some(kept) = kept {
+            assert_eq!(found, kept, "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn crashes_lose_nothing_that_was_acknowledged() {
+    use Fault::{Crash, SyncLost, WriteShort};
+    let rounds = if std::env::var_os("ASCRIBE_LONG").is_some() { 1000 } else { 50 };
+    let (world, disk) = start();
+    let mut acknowledged = Vec::new();
+    let mut seed = 42u64;
+    let mut draw = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    for round in 0..rounds {
+        let kinds = [Crash, Crash, Crash, SyncLost, WriteShort];
+        let fault = kinds[draw(kinds.len() as u64) as usize];
+        // Now and then the crash hits the recovery itself.
+        let early = draw(4) == 0;
+        let after = 1 + draw(8) as u32;
+        if early {
+            disk.arm(after.min(2), fault);
+        }
+        if let Ok(ledger) = open(&world, &disk) {
+            disk.arm(after, fault);
+            let mut sent = 0;
+            while ledger.failure().is_none() && sent < 40 {
+                sent += 1;
+                let session = SessionId::new(world.id());
+                let from = Opening::new("from", [6; 32], b"192.0.2.1".to_vec());
+                let open = Body::SessionOpen(SessionOpen {
+                    session,
+                    grant: world.grant.unwrap(),
+                    person: person(),
+                    key: key().fingerprint(),
+                    target: "db1".to_owned(),
+                    account: "root".to_owned(),
+                    from: from.commitment(),
+                    opened_by: OpenedBy::Testimony,
+                });
+                let scope = Scope::Session(session);
+                let open = Proposal { openings: vec![from], scope, ..world.proposal(open) };
+                let Ok(receipt) = record(&ledger, open) else { break };
+                acknowledged.push(receipt);
+                let size = draw(9000) as usize;
+                let Ok(receipt) = record(&ledger, world.intent_of(session, vec![b'x'; size])) else { break };
+                acknowledged.push(receipt);
+            }
+        }
+        disk.crash(draw(u64::MAX / 2));
+        let ledger = open(&world, &disk).unwrap_or_else(|e| panic!("round {round}, {fault:?}: {e}"));
+        let recent = acknowledged.len().saturating_sub(200);
+        verify(&ledger, &acknowledged[recent..]);
+    }
+    assert!(acknowledged.len() > rounds);
+    let ledger = open(&world, &disk).unwrap();
+    verify(&ledger, &acknowledged);
+}
+
+#[test]
+fn a_full_disk_still_takes_what_ends_something() {
+    let (world, disk) = start();
+    let ledger = open(&world, &disk).unwrap();
+    let session = world.session(&ledger);
+    disk.0.lock().unwrap().full = true;
+    let mut open_intents = Vec::new();
+    let error = loop {
+        let intent = world.intent_of(session, vec![1; 60_000]);
+        match record(&ledger, intent.clone()) {
+            Ok(_) => open_intents.push(intent),
+            Err(error) => break error,
+        }
+        assert!(open_intents.len() < 1000);
+    };
+    assert!(error.to_string().contains("disk full"), "{error}");
+    assert!(ledger.failure().is_none());
+    for intent in &open_intents {
+        record(&ledger, world.outcome(intent)).unwrap();
+    }
+    record(&ledger, world.close(session)).unwrap();
+    disk.0.lock().unwrap().full = false;
+    world.clock.step(2000);
+    let session = (0..3).find_map(|_| {
+        let id = SessionId::new(world.id());
+        let from = Opening::new("from", [6; 32], b"192.0.2.1".to_vec());
+        let open = Body::SessionOpen(SessionOpen {
+            session: id,
+            grant: world.grant.unwrap(),
+            person: person(),
+            key: key().fingerprint(),
+            target: "db1".to_owned(),
+            account: "root".to_owned(),
+            from: from.commitment(),
+            opened_by: OpenedBy::Testimony,
+        });
+        let scope = Scope::Session(id);
+        world.clock.step(2000);
+        let open = Proposal { openings: vec![from], scope, ..world.proposal(open) };
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        record(&ledger, open).ok().map(|_| id)
+    });
+    record(&ledger, world.intent(session.unwrap(), "id")).unwrap();
+}

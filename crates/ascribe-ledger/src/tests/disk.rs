@@ -1,0 +1,162 @@
+//! A disk that fails on demand and forgets what was not synced.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use crate::Journal;
+
+/// What the next matching call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The write fails, nothing arrives.
+    WriteLost,
+    /// The write fails, everything arrives.
+    WriteKept,
+    /// Half arrives, and is said so.
+    WriteShort,
+    /// The sync fails, pending writes are lost.
+    SyncLost,
+    /// The sync fails, pending writes arrived.
+    SyncKept,
+    /// Power goes away between write and sync.
+    Crash,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    durable: BTreeMap<u64, Vec<u8>>,
+    pending: Vec<(u64, u64, Vec<u8>)>,
+    /// After so many more writes.
+    pub(super) fault: Option<(u32, Fault)>,
+    pub(super) full: bool,
+    dead: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Disk(pub(super) Arc<Mutex<Inner>>);
+
+fn put(to: &mut BTreeMap<u64, Vec<u8>>, segment: u64, offset: u64, bytes: &[u8]) {
+    let start = offset as usize;
+    to.get_mut(&segment).unwrap()[start..start + bytes.len()].copy_from_slice(bytes);
+}
+
+impl Inner {
+    fn settle(&mut self) {
+        for (segment, offset, bytes) in std::mem::take(&mut self.pending) {
+            put(&mut self.durable, segment, offset, &bytes);
+        }
+    }
+    fn armed(&mut self) -> Option<Fault> {
+        match self.fault {
+            Some((0, fault)) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+impl Disk {
+    /// Power comes back: of each unsynced write, any of its blocks may have arrived.
+    pub(super) fn crash(&self, mut seed: u64) {
+        let mut inner = self.0.lock().unwrap();
+        let pending = std::mem::take(&mut inner.pending);
+        for (segment, offset, bytes) in pending {
+            for (i, block) in bytes.chunks(512).enumerate() {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if seed >> 63 == 1 {
+                    put(&mut inner.durable, segment, offset + i as u64 * 512, block);
+                }
+            }
+        }
+        inner.fault = None;
+        inner.dead = false;
+    }
+    pub(super) fn arm(&self, after: u32, fault: Fault) {
+        self.0.lock().unwrap().fault = Some((after, fault));
+    }
+}
+
+impl Journal for Disk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(self.0.lock().unwrap().durable.keys().copied().collect())
+    }
+    fn allocate(&self, segment: u64, bytes: u64) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        if inner.full || inner.dead {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        inner.durable.insert(segment, vec![0; bytes as usize]);
+        Ok(())
+    }
+    fn bytes(&self, segment: u64) -> io::Result<u64> {
+        let inner = self.0.lock().unwrap();
+        inner.durable.get(&segment).map(|b| b.len() as u64).ok_or(io::ErrorKind::NotFound.into())
+    }
+    fn read(&self, segment: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let inner = self.0.lock().unwrap();
+        let mut now = inner.durable.get(&segment).ok_or(io::ErrorKind::NotFound)?.clone();
+        for (of, at, bytes) in &inner.pending {
+            if *of == segment {
+                now[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
+            }
+        }
+        now.get(offset as usize..offset as usize + len).map(<[u8]>::to_vec).ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+    fn write_at(&self, segment: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        if inner.dead {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if let Some((after @ 1.., _)) = &mut inner.fault {
+            *after -= 1;
+        }
+        match inner.armed() {
+            Some(Fault::WriteLost) => {
+                inner.dead = true;
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            Some(Fault::WriteShort) => {
+                inner.dead = true;
+                inner.pending.push((segment, offset, bytes[..bytes.len() / 2].to_vec()));
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            Some(Fault::WriteKept) => {
+                inner.dead = true;
+                inner.pending.push((segment, offset, bytes.to_vec()));
+                inner.settle();
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            _ => {}
+        }
+        inner.pending.push((segment, offset, bytes.to_vec()));
+        Ok(())
+    }
+    fn sync(&self, _: u64) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        if inner.dead {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match inner.armed() {
+            Some(Fault::SyncLost) => {
+                inner.dead = true;
+                inner.pending.clear();
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            Some(Fault::SyncKept) => {
+                inner.dead = true;
+                inner.settle();
+                return Err(io::Error::from_raw_os_error(28));
+            }
+            Some(Fault::Crash) => {
+                inner.dead = true;
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            _ => {}
+        }
+        inner.settle();
+        Ok(())
+    }
+    fn name(&self, segment: u64) -> String {
+        format!("memory/{segment}")
+    }
+}

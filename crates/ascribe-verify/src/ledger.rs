@@ -1,0 +1,84 @@
+//! Verifying a whole ledger.
+
+use std::path::Path;
+
+use ascribe_core::attribution::Filter;
+use ascribe_core::id::Root;
+use ascribe_core::sealed::Opening;
+use ascribe_tlog::{Frontier, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash};
+
+use crate::bundle::{Replay, check_pin, problem, trusted_checkpoint};
+use crate::report::Report;
+
+/// A plain C2SP tree on disk: the checkpoint and every entry.
+///
+/// # Errors
+/// A sentence that says which file is absent or damaged, by its name inside the tree.
+pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8>>), String> {
+    let read = |name: &str| {
+        std::fs::read(dir.join(name)).map_err(|e| format!("cannot read `{name}`: {}", e.kind()))
+    };
+    let note = read("checkpoint")?;
+    let size = trusted_checkpoint(&note, trust).map_err(|p| p.message)?.size;
+    let mut entries = Vec::new();
+    while (entries.len() as u64) < size {
+        let done = entries.len() as u64;
+        let width = u16::try_from((size - done).min(256)).unwrap_or(256);
+        let name = entries_path(done / 256, width);
+        let bundle = decode_entry_bundle(&read(&name)?).map_err(|e| format!("`{name}`: {e}"))?;
+        if bundle.len() != usize::from(width) {
+            return Err(format!("`{name}` holds {} entries instead of {width}", bundle.len()));
+        }
+        entries.extend(bundle);
+    }
+    Ok((note, entries))
+}
+
+/// Verifies a whole ledger: every leaf, the root, every chain, every signature, and the law.
+/// `progress` hears how many entries are done.
+#[must_use]
+pub fn verify_entries(
+    note: &[u8],
+    entries: &[Vec<u8>],
+    openings: &[(u64, Opening)],
+    trust: &TrustPolicy,
+    absent: &str,
+    progress: &mut dyn FnMut(u64),
+) -> Report {
+    let mut report = Report::empty();
+    let checkpoint = match trusted_checkpoint(note, trust) {
+        Ok(checkpoint) => checkpoint,
+        Err(problem) => return report.fail(problem),
+    };
+    report.origin = Some(checkpoint.origin.clone());
+    report.size = Some(checkpoint.size);
+    report.root = Some(Root(checkpoint.root));
+    let mut tree = Frontier::new();
+    for entry in entries {
+        tree.push(leaf_hash(entry));
+    }
+    if tree.size() != checkpoint.size || tree.root() != checkpoint.root {
+        let message = "the entries do not hash to the signed root";
+        return report.fail(problem("altered", "every entry is in the signed tree", message));
+    }
+    if let Err(problem) = check_pin(entries.first().map(Vec::as_slice), trust) {
+        return report.fail(problem);
+    }
+    let mut replay = Replay::new(&checkpoint.origin);
+    for (index, entry) in (0u64..).zip(entries) {
+        report.entries += 1;
+        if let Err(problem) = replay.entry(index, entry) {
+            return report.fail(problem);
+        }
+        if index.is_multiple_of(1024) {
+            progress(index);
+        }
+    }
+    for (index, opening) in openings {
+        if let Err(problem) = replay.opening(*index, opening.clone()) {
+            return report.fail(problem);
+        }
+    }
+    replay.finish(&mut report, &Filter::default(), &checkpoint, absent);
+    report.finish()
+}

@@ -1,0 +1,16 @@
+//! Offline verifier of ascribe bundles and ledgers: no network, no runtime, no clock.
+//!
+//! In scope: tree, checkpoints, writer chains, links, signatures of people, openings, and then the
+//! law replayed in order. Out of scope: deciding whom to trust; the caller brings a
+//! [`TrustPolicy`].
+//!
+//! Start from [`verify_bundle`] and [`verify_entries`].
+
+mod bundle;
+mod ledger;
+mod report;
+
+pub use ascribe_tlog::TrustPolicy;
+pub use bundle::verify_bundle;
+pub use ledger::{read_tree, verify_entries};
+pub use report::{Note, Problem, Report, Verdict, render};

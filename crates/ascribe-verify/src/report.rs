@@ -1,0 +1,199 @@
+//! What a verification found. Deterministic: no volatile field, no path.
+
+use ascribe_core::attribution::ActionRecord;
+use ascribe_core::entry::Status;
+use ascribe_core::id::{ActionId, EntryHash, Root};
+use ascribe_core::text::clean;
+use serde::Serialize;
+
+/// The verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Something does not prove what it claims.
+    Failed,
+    /// Everything that was checked holds.
+    Verified,
+}
+
+/// Something that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// `altered`, `missing`, `out_of_order`, `outside_grant`, `self_approved`, `unsigned`,
+    /// `untrusted`, `unlawful` or `malformed`.
+    pub code: &'static str,
+    /// The entry, where it is about one.
+    pub index: Option<u64>,
+    /// The action, where it is about one.
+    pub action: Option<ActionId>,
+    /// The promise that is broken.
+    pub promise: &'static str,
+    /// What was found.
+    pub message: String,
+}
+
+/// Something a reader should know, which breaks no promise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// `outcome_unknown`, `not_sent`, `testimony`, `withheld`, `missing`,
+    /// `rollback_not_detectable` or `time_claimed_by_log`.
+    pub code: &'static str,
+    /// The action, where it is about one.
+    pub action: Option<ActionId>,
+    /// In words.
+    pub message: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The log.
+    pub origin: Option<String>,
+    /// Size of the signed tree.
+    pub size: Option<u64>,
+    /// Its root.
+    pub root: Option<Root>,
+    /// The newest law entry: the verdict holds under this head.
+    pub law_head: Option<EntryHash>,
+    /// Entries that were checked.
+    pub entries: u64,
+    /// What does not hold.
+    pub problems: Vec<Problem>,
+    /// What a reader should know.
+    pub notes: Vec<Note>,
+    /// The actions.
+    pub actions: Vec<ActionRecord>,
+}
+
+impl Report {
+    pub(crate) fn empty() -> Self {
+        Self {
+            verdict: Verdict::Failed,
+            origin: None,
+            size: None,
+            root: None,
+            law_head: None,
+            entries: 0,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn fail(mut self, problem: Problem) -> Self {
+        self.problems.push(problem);
+        self.finish()
+    }
+
+    /// Settles the verdict; a failed report claims no actions.
+    pub(crate) fn finish(mut self) -> Self {
+        if self.problems.is_empty() {
+            self.verdict = Verdict::Verified;
+            self.add_action_notes();
+        } else {
+            self.verdict = Verdict::Failed;
+        }
+        self
+    }
+
+    fn add_action_notes(&mut self) {
+        for action in &self.actions {
+            let mut note = |code, message: &str| {
+                self.notes.push(Note { code, action: Some(action.action_id), message: message.to_owned() });
+            };
+            match action.what.outcome.status {
+                Status::Unknown => note("outcome_unknown", "nobody knows how the action ended"),
+                Status::NotSent => note("not_sent", "the action was recorded and then not sent"),
+                Status::Denied | Status::Failed | Status::Succeeded => {}
+            }
+            match action.what.content.as_str() {
+                "withheld" => note("withheld", "the command is not disclosed here"),
+                "missing" => note("missing", "the command's opening is absent"),
+                _ => {}
+            }
+        }
+        if self.actions.iter().any(|a| a.who.opened_by == "testimony") {
+            self.notes.push(Note {
+                code: "testimony",
+                action: None,
+                message: "session openings and what was typed are the gateway's testimony".to_owned(),
+            });
+        }
+        self.notes.push(Note {
+            code: "time_claimed_by_log",
+            action: None,
+            message: "times are claimed by the log; no witness bounds them".to_owned(),
+        });
+        self.notes.push(Note {
+            code: "rollback_not_detectable",
+            action: None,
+            message: "without an earlier checkpoint or a witness, a rolled-back log is not detectable".to_owned(),
+        });
+    }
+}
+
+/// A code of the law, as the verifier names it.
+pub(crate) fn problem_of(denied: &ascribe_core::law::Denied, index: u64, action: Option<ActionId>) -> Problem {
+    let (code, promise) = match denied.code {
+        "signature" | "key" => ("unsigned", "everyone signs their own link"),
+        "self-approval" => ("self_approved", "nobody approves their own request"),
+        "expired" | "revoked" | "not-yet" | "used" | "outside-grant" | "closed" | "window" => {
+            ("outside_grant", "no action outside a grant that holds")
+        }
+        "quorum" | "grant" | "role" | "prose" | "ticket" | "break-glass" | "review-overdue" => {
+            ("unlawful", "no change without the law's approvals")
+        }
+        "order" | "time" => ("out_of_order", "the log orders every entry"),
+        "writer-chain" | "law-chain" | "count" | "links" | "head" | "no-session" | "no-action" | "no-grant"
+        | "no-request" | "no-target" | "no-person" => ("missing", "no entry is dropped or replaced"),
+        "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
+        _ => ("unlawful", "the law allows every entry"),
+    };
+    Problem { code, index: Some(index), action, promise, message: denied.message.clone() }
+}
+
+/// The report for a person's terminal.
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    for action in &report.actions {
+        let who = action.who.chain.last();
+        let name = who.and_then(|link| link.display.clone()).or_else(|| who.map(|l| l.principal.to_string()));
+        let status = serde_json::to_value(action.what.outcome.status).ok();
+        let status = status.as_ref().and_then(|s| s.as_str()).unwrap_or("unknown");
+        line(format!(
+            "  {}  {}  {}@{}  {}  {}",
+            action.when.at,
+            clean(&name.unwrap_or_default(), 60),
+            clean(&action.what.account, 64),
+            clean(&action.what.target, 64),
+            clean(action.what.command.as_deref().unwrap_or(&action.what.kind), 120),
+            status,
+        ));
+    }
+    for problem in &report.problems {
+        let at = problem.index.map_or(String::new(), |i| format!(" entry {i}"));
+        let action = problem.action.map_or(String::new(), |a| format!(" action {a}"));
+        line(format!("  FAILED {}{at}{action}: {} (promise: {})", problem.code, clean(&problem.message, 300), problem.promise));
+    }
+    for note in &report.notes {
+        let action = note.action.map_or(String::new(), |a| format!(" {a}:"));
+        line(format!("  note{action} {}", note.message));
+    }
+    match report.verdict {
+        Verdict::Verified => line(format!(
+            "VERIFIED  {} action(s), {} entries, log {} at size {}",
+            report.actions.len(),
+            report.entries,
+            clean(report.origin.as_deref().unwrap_or("?"), 255),
+            report.size.unwrap_or(0),
+        )),
+        Verdict::Failed => line(format!("PROOF FAILED  {} problem(s)", report.problems.len())),
+    }
+    out
+}
