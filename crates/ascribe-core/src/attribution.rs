@@ -193,7 +193,7 @@ struct Seen {
     at: Timestamp,
     place: Place,
     outcome: Option<(Outcome, Timestamp)>,
-    evidence: Vec<Evidence>,
+    evidence: Vec<(u64, Evidence)>,
 }
 
 /// The fold: push each entry once, in order, then ask.
@@ -264,7 +264,7 @@ impl Fold {
             }
             Body::Evidence(evidence) => {
                 if let Some(seen) = self.seen_mut(evidence.action) {
-                    seen.evidence.push(evidence.clone());
+                    seen.evidence.push((index, evidence.clone()));
                 }
             }
             Body::Grant(_)
@@ -439,6 +439,15 @@ impl Fold {
         }
     }
 
+    /// Indexes of a session's evidence entries.
+    pub fn evidence_of(&self, session: SessionId) -> Vec<u64> {
+        self.actions
+            .iter()
+            .filter(|seen| seen.intent.session == session)
+            .flat_map(|seen| seen.evidence.iter().map(|(index, _)| *index))
+            .collect()
+    }
+
     /// The disclosed chunks of a session's streams, in order: action, stream, milliseconds, bytes.
     pub fn transcript(
         &self,
@@ -461,7 +470,7 @@ impl Fold {
                     .unsigned_abs();
                 seen.evidence
                     .iter()
-                    .flat_map(|e| &e.chunks)
+                    .flat_map(|(_, e)| &e.chunks)
                     .map(move |chunk| {
                         let bytes = self.opened(chunk.commit).map(|o| o.bytes.0.clone());
                         (

@@ -43,7 +43,9 @@ fn millis(duration: std::time::Duration) -> i64 {
 
 impl Clock for SystemClock {
     fn now_millis(&self) -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, millis)
     }
     fn monotonic_millis(&self) -> i64 {
         millis(self.0.elapsed())
@@ -56,7 +58,9 @@ pub struct SystemRng;
 
 impl Rng for SystemRng {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), LedgerError> {
-        SystemRandom::new().fill(bytes).map_err(|_| LedgerError::Crypto("draw random bytes"))
+        SystemRandom::new()
+            .fill(bytes)
+            .map_err(|_| LedgerError::Crypto("draw random bytes"))
     }
 }
 
@@ -78,7 +82,10 @@ pub(crate) struct ClockGuard {
 
 impl ClockGuard {
     pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self { wall: clock.now_millis(), mono: clock.monotonic_millis() }
+        Self {
+            wall: clock.now_millis(),
+            mono: clock.monotonic_millis(),
+        }
     }
 
     /// While the wall clock is off, time goes on by the monotonic clock, so that outcomes and
@@ -87,9 +94,15 @@ impl ClockGuard {
         let (wall, mono) = (clock.now_millis(), clock.monotonic_millis());
         let expected = self.wall.saturating_add(mono.saturating_sub(self.mono));
         if wall.abs_diff(expected) > CLOCK_LIMIT_MS.unsigned_abs() {
-            return Reading { at: expected, trusted: false };
+            return Reading {
+                at: expected,
+                trusted: false,
+            };
         }
         (self.wall, self.mono) = (wall, mono);
-        Reading { at: wall, trusted: last_at.saturating_sub(wall) <= CLOCK_LIMIT_MS }
+        Reading {
+            at: wall,
+            trusted: last_at.saturating_sub(wall) <= CLOCK_LIMIT_MS,
+        }
     }
 }

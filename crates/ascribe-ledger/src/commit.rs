@@ -1,6 +1,7 @@
 //! The sequencer's hand on the disk: one write and one sync per batch.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use ascribe_core::law::Sequenced;
 use ascribe_core::record::Scope;
@@ -14,7 +15,12 @@ use crate::sequencer::Core;
 use crate::store::Journal;
 
 pub(crate) fn header(origin: &str, number: u64, first: u64, root: ascribe_tlog::Hash) -> Header {
-    Header { origin: leaf_hash(origin.as_bytes()), first, number, root_before: root }
+    Header {
+        origin: leaf_hash(origin.as_bytes()),
+        first,
+        number,
+        root_before: root,
+    }
 }
 
 pub(crate) fn write(
@@ -26,8 +32,16 @@ pub(crate) fn write(
     let name = || journal.name(segment);
     journal
         .write_at(segment, block.saturating_mul(BLOCK as u64), bytes)
-        .map_err(|source| LedgerError::Io { what: "write", path: name(), source })?;
-    journal.sync(segment).map_err(|source| LedgerError::Io { what: "sync", path: name(), source })
+        .map_err(|source| LedgerError::Io {
+            what: "write",
+            path: name(),
+            source,
+        })?;
+    journal.sync(segment).map_err(|source| LedgerError::Io {
+        what: "sync",
+        path: name(),
+        source,
+    })
 }
 
 impl Core {
@@ -42,8 +56,10 @@ impl Core {
         let first = size - entries.len() as u64;
         let text = load::checkpoint(&self.origin, size, root).to_text();
         let signature = self.keys.log.sign_raw(text.as_bytes());
-        let mut records: Vec<Record> =
-            entries.iter().map(|entry| Record::Entry(entry.bytes.clone())).collect();
+        let mut records: Vec<Record> = entries
+            .iter()
+            .map(|entry| Record::Entry(entry.bytes.clone()))
+            .collect();
         records.extend(extra);
         let commit = Commit {
             first,
@@ -58,7 +74,9 @@ impl Core {
             segment::encode_batch(cursor.base, cursor.block, cursor.number, &records, &commit)
                 .map_err(|e| LedgerError::Stopped(e.to_string()))?;
         if bytes.len() as u64 > cursor.free() {
-            return Err(LedgerError::Stopped("a batch does not fit its segment".to_owned()));
+            return Err(LedgerError::Stopped(
+                "a batch does not fit its segment".to_owned(),
+            ));
         }
         write(&*self.shared.journal, cursor.segment, cursor.block, &bytes)?;
         let blocks = (bytes.len() / BLOCK) as u64;
@@ -74,12 +92,26 @@ impl Core {
             count: entries.len() as u64,
         };
         let keys = keys.into_iter().collect();
+        self.copy_head(&note);
+        self.shared.publish(
+            self.judge.judge(),
+            Published {
+                entries,
+                keys,
+                place,
+                note,
+                root,
+            },
+        )
+    }
+
+    /// A copy that lags is still a lower bound, so failing does not stop the ledger; it shows in
+    /// `Ledger::head_is_current`.
+    pub(crate) fn copy_head(&mut self, note: &str) {
         if let Some(head) = &mut self.head {
-            // A copy that lags is still a lower bound. It is refused at the next start only when
-            // it is ahead of the ledger.
-            head.write(&note).unwrap_or_default();
+            let written = head.write(note).is_ok();
+            self.shared.head_current.store(written, Ordering::Relaxed);
         }
-        self.shared.publish(self.judge.judge(), Published { entries, keys, place, note, root })
     }
 
     /// Goes on in the next segment. Its header is durable before anything else is written there.
@@ -95,7 +127,14 @@ impl Core {
             source,
         })?;
         let total = bytes / BLOCK as u64;
-        self.cursor = Cursor { segment: number, base: first, block: 1, total, number: 0, next: false };
+        self.cursor = Cursor {
+            segment: number,
+            base: first,
+            block: 1,
+            total,
+            number: 0,
+            next: false,
+        };
         self.prepare_next();
         Ok(())
     }
@@ -106,9 +145,15 @@ impl Core {
         let half = self.cursor.block.saturating_mul(2) >= self.cursor.total;
         let now = self.clock.monotonic_millis();
         if half && !self.cursor.next && now >= self.allocate_at && self.shared.stopped().is_ok() {
-            self.allocate_at = now.saturating_add(1000);
             let next = self.cursor.segment + 1;
-            self.cursor.next = self.shared.journal.allocate(next, self.segment_bytes).is_ok();
+            self.cursor.next = self
+                .shared
+                .journal
+                .allocate(next, self.segment_bytes)
+                .is_ok();
+            if !self.cursor.next {
+                self.allocate_at = now.saturating_add(1000);
+            }
         }
     }
 }

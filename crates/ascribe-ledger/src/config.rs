@@ -53,7 +53,10 @@ impl Config {
     }
     pub(crate) fn check(&self, path: &Path) -> Result<(), LedgerError> {
         if self.v != 1 {
-            return Err(error::file(path, "has an unknown version; use a newer ascribe"));
+            return Err(error::file(
+                path,
+                "has an unknown version; use a newer ascribe",
+            ));
         }
         let size = self.segment_bytes;
         if !(MIN_SEGMENT..=MAX_SEGMENT).contains(&size) || !size.is_multiple_of(512) {
@@ -108,6 +111,9 @@ impl Keys {
         for name in WRITERS {
             writers.insert(name.to_owned(), signing_key(&seed_path(dir, name), name)?);
         }
-        Ok(Self { log: signing_key(&seed_path(dir, "log"), origin)?, writers })
+        Ok(Self {
+            log: signing_key(&seed_path(dir, "log"), origin)?,
+            writers,
+        })
     }
 }

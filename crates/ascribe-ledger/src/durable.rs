@@ -5,6 +5,7 @@
 //! Readers so never wait for the disk, and every entry passes the same replay that an offline
 //! verifier runs before anybody hears of it. It costs a second copy of the state in memory.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use ascribe_core::law::{Judge, Sequenced, State};
@@ -12,6 +13,8 @@ use ascribe_core::record::{Receipt, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::segment::Record;
 use ascribe_tlog::Hash;
+
+use tokio::sync::Notify;
 
 use crate::error::LedgerError;
 use crate::keys::Opener;
@@ -32,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) opener: Arc<Opener>,
     /// Why nothing is recorded any more.
     pub(crate) fatal: OnceLock<String>,
+    /// Tells whoever waits for that.
+    pub(crate) failed: Notify,
+    /// Did the last copy of the head succeed?
+    pub(crate) head_current: AtomicBool,
 }
 
 /// What a batch adds.
@@ -51,7 +58,14 @@ impl Shared {
         opener: Arc<Opener>,
     ) -> Self {
         let durable = RwLock::new(Durable { state, loaded });
-        Self { durable, journal, opener, fatal: OnceLock::new() }
+        Self {
+            durable,
+            journal,
+            opener,
+            fatal: OnceLock::new(),
+            failed: Notify::new(),
+            head_current: AtomicBool::new(true),
+        }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Durable> {
@@ -72,7 +86,9 @@ impl Shared {
             durable.loaded.tree.push(entry.hash.0);
         }
         if durable.loaded.tree.root() != new.root {
-            return Err(LedgerError::Stopped("the published tree has another root".to_owned()));
+            return Err(LedgerError::Stopped(
+                "the published tree has another root".to_owned(),
+            ));
         }
         durable.loaded.places.push(new.place);
         durable.loaded.keys.extend(new.keys);
@@ -85,19 +101,30 @@ impl Shared {
         let (proof, checkpoint) = {
             let durable = self.read();
             let tree = &durable.loaded.tree;
-            (tree.inclusion_proof(index, tree.size()), durable.loaded.note.clone())
+            (
+                tree.inclusion_proof(index, tree.size()),
+                durable.loaded.note.clone(),
+            )
         };
         let entry = match bytes {
             Some(bytes) => bytes.to_vec(),
             None => self.entry(index)?,
         };
         let missing = || LedgerError::Stopped(format!("entry {index} has no proof"));
-        Ok(Receipt { index, entry, proof: proof.ok_or_else(missing)?, checkpoint })
+        Ok(Receipt {
+            index,
+            entry,
+            proof: proof.ok_or_else(missing)?,
+            checkpoint,
+        })
     }
 
     fn entry(&self, index: u64) -> Result<Vec<u8>, LedgerError> {
         let found = self.entries(index, index.saturating_add(1))?;
-        found.into_iter().next().ok_or_else(|| LedgerError::Stopped(format!("entry {index} is missing")))
+        found
+            .into_iter()
+            .next()
+            .ok_or_else(|| LedgerError::Stopped(format!("entry {index} is missing")))
     }
 
     /// Durable entries `start..end`, as far as there are any.
@@ -134,10 +161,19 @@ pub(crate) fn openings(
     let mut found = Vec::new();
     let batch = load::read_batch(journal, &loaded.places, index)?;
     for record in batch.iter().flat_map(|batch| &batch.records) {
-        let Record::Openings { index: of, scope, nonce, ciphertext } = record else { continue };
+        let Record::Openings {
+            index: of,
+            scope,
+            nonce,
+            ciphertext,
+        } = record
+        else {
+            continue;
+        };
         if *of == index {
             let wrapped = loaded.keys.get(scope);
-            let wrapped = wrapped.ok_or(LedgerError::Crypto("find an evidence key: it was erased"))?;
+            let wrapped =
+                wrapped.ok_or(LedgerError::Crypto("find an evidence key: it was erased"))?;
             found.extend(opener.open(wrapped, index, scope, *nonce, ciphertext)?);
         }
     }

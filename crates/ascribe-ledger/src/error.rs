@@ -79,5 +79,8 @@ pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> L
 }
 
 pub(crate) fn file(path: &Path, why: impl Into<String>) -> LedgerError {
-    LedgerError::File { path: path.display().to_string(), why: why.into() }
+    LedgerError::File {
+        path: path.display().to_string(),
+        why: why.into(),
+    }
 }

@@ -9,9 +9,11 @@ use crate::store::HeadCopy;
 /// The recovered tree must contain what the copy says was acknowledged.
 pub(crate) fn check(copy: &dyn HeadCopy, loaded: &Loaded) -> Result<(), LedgerError> {
     let path = copy.name();
-    let note = copy
-        .read()
-        .map_err(|source| LedgerError::Io { what: "read", path: path.clone(), source })?;
+    let note = copy.read().map_err(|source| LedgerError::Io {
+        what: "read",
+        path: path.clone(),
+        source,
+    })?;
     let Some(note) = note else { return Ok(()) };
     let keys: Vec<VerifierKey> = loaded.log_key.iter().cloned().collect();
     let known = Checkpoint::open(note.as_bytes(), &keys).map_err(|e| LedgerError::File {
@@ -19,7 +21,12 @@ pub(crate) fn check(copy: &dyn HeadCopy, loaded: &Loaded) -> Result<(), LedgerEr
         why: format!("is no checkpoint of this log ({e}); if you know why, move it away"),
     })?;
     let size = loaded.tree.size();
-    let rollback = |why| LedgerError::Rollback { head: path.clone(), size, known: known.size, why };
+    let rollback = |why| LedgerError::Rollback {
+        head: path.clone(),
+        size,
+        known: known.size,
+        why,
+    };
     match loaded.tree.root_at(known.size) {
         _ if known.origin != loaded.origin => Err(rollback(" of another log")),
         None => Err(rollback("")),

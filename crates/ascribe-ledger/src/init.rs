@@ -70,7 +70,10 @@ fn outside(dir: &Path, path: &Path) -> Result<PathBuf, LedgerError> {
     let absolute = std::path::absolute(path).map_err(error::io("find", path))?;
     let dir = std::path::absolute(dir).map_err(error::io("find", dir))?;
     if absolute.starts_with(&dir) {
-        return Err(error::file(&absolute, "must lie outside the data directory; choose another place"));
+        return Err(error::file(
+            &absolute,
+            "must lie outside the data directory; choose another place",
+        ));
     }
     Ok(absolute)
 }
@@ -96,7 +99,11 @@ fn genesis(options: &InitOptions, keys: &Keys) -> Body {
     });
     Body::Genesis(Genesis {
         log_key: keys.log.verifier().to_string(),
-        admins: options.admins.iter().map(|(admin, _)| admin.clone()).collect(),
+        admins: options
+            .admins
+            .iter()
+            .map(|(admin, _)| admin.clone())
+            .collect(),
         admin_quorum: options.admin_quorum,
         writers: writers.collect(),
     })
@@ -113,7 +120,11 @@ pub(crate) fn init(
         v: 1,
         origin: options.origin.clone(),
         wrap_key: outside(dir, &options.wrap_key)?,
-        head: options.head.as_deref().map(|path| outside(dir, path)).transpose()?,
+        head: options
+            .head
+            .as_deref()
+            .map(|path| outside(dir, path))
+            .transpose()?,
         segment_bytes: options.segment_bytes,
     };
     config.check(&dir.join("config.json"))?;
@@ -126,7 +137,10 @@ pub(crate) fn init(
     }
     Secret::draw(&*drivers.rng)?.store(&config.wrap_key)?;
     Keys::create(dir, &*drivers.rng)?;
-    let head = config.head.as_deref().map(|path| Box::new(LocalHead::new(path)) as _);
+    let head = config
+        .head
+        .as_deref()
+        .map(|path| Box::new(LocalHead::new(path)) as _);
     let journal = Arc::new(LocalJournal::new(&segments, true));
     let made = begin(dir, options, &config, Stores { journal, head }, drivers)?;
     config.store(dir)?;
@@ -145,12 +159,19 @@ pub(crate) fn begin(
     let log_key = keys.log.verifier();
     let body = genesis(options, &keys);
     let journal = Arc::clone(&stores.journal);
-    journal.allocate(0, config.segment_bytes).map_err(|source| LedgerError::Io {
-        what: "allocate",
-        path: journal.name(0),
-        source,
-    })?;
-    write(&*journal, 0, 0, &header(&config.origin, 0, 0, empty_root()).to_block())?;
+    journal
+        .allocate(0, config.segment_bytes)
+        .map_err(|source| LedgerError::Io {
+            what: "allocate",
+            path: journal.name(0),
+            source,
+        })?;
+    write(
+        &*journal,
+        0,
+        0,
+        &header(&config.origin, 0, 0, empty_root()).to_block(),
+    )?;
     let loaded = Loaded {
         origin: config.origin.clone(),
         log_key: Some(log_key.clone()),
@@ -166,13 +187,28 @@ pub(crate) fn begin(
         id: EntryId::new(id),
         writer: SERVER.to_owned(),
         body,
-        openings: options.admins.iter().map(|(_, name)| name.clone()).collect(),
+        openings: options
+            .admins
+            .iter()
+            .map(|(_, name)| name.clone())
+            .collect(),
         scope: Scope::None,
     };
-    let scopes = options.admins.iter().map(|(admin, _)| Scope::Person(admin.person)).collect();
-    let draft = Box::new(Draft { proposal, scopes: Some(scopes) });
+    let scopes = options
+        .admins
+        .iter()
+        .map(|(admin, _)| Scope::Person(admin.person))
+        .collect();
+    let draft = Box::new(Draft {
+        proposal,
+        scopes: Some(scopes),
+    });
     let (reply, mut answer) = oneshot::channel();
-    let mut backlog = VecDeque::from([Command::Record { draft, reply, permit: None }]);
+    let mut backlog = VecDeque::from([Command::Record {
+        draft,
+        reply,
+        permit: None,
+    }]);
     core.serve(&mut backlog, false);
     let receipt = match answer.try_recv() {
         Ok(Ok(receipt)) => receipt,
@@ -181,5 +217,9 @@ pub(crate) fn begin(
         Err(_) => return Err(LedgerError::Stopped("no answer".to_owned())),
     };
     let first_entry = ascribe_core::entry::entry_hash(&receipt.entry);
-    Ok(Made { log_key, first_entry, receipt })
+    Ok(Made {
+        log_key,
+        first_entry,
+        receipt,
+    })
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use ascribe_core::encoding;
@@ -44,9 +44,18 @@ impl Secret {
     /// # Errors
     /// When the file cannot be read or is something else.
     pub fn load(path: &Path) -> Result<Self, LedgerError> {
+        let mode = fs::metadata(path)
+            .map_err(error::io("read the key", path))?
+            .permissions()
+            .mode();
+        if mode & 0o077 != 0 {
+            return Err(error::file(path, "can be read by others; `chmod 600` it"));
+        }
         let bytes = Zeroizing::new(fs::read(path).map_err(error::io("read the key", path))?);
-        let key: [u8; 32] =
-            bytes.as_slice().try_into().map_err(|_| error::file(path, "is not a key of 32 bytes"))?;
+        let key: [u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| error::file(path, "is not a key of 32 bytes"))?;
         Ok(Self(Zeroizing::new(key)))
     }
     /// Writes a new file that only its owner can read.
@@ -55,8 +64,11 @@ impl Secret {
             if let Some(dir) = path.parent() {
                 fs::create_dir_all(dir)?;
             }
-            let mut file =
-                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
             file.write_all(&*self.0)?;
             file.sync_all()
         };
@@ -64,12 +76,22 @@ impl Secret {
     }
     fn aead(&self) -> Result<LessSafeKey, LedgerError> {
         let key = UnboundKey::new(&AES_256_GCM, &*self.0);
-        key.map(LessSafeKey::new).map_err(|_| LedgerError::Crypto("use an evidence key"))
+        key.map(LessSafeKey::new)
+            .map_err(|_| LedgerError::Crypto("use an evidence key"))
     }
-    fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plain: Vec<u8>) -> Result<Vec<u8>, LedgerError> {
+    fn seal(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        plain: Vec<u8>,
+    ) -> Result<Vec<u8>, LedgerError> {
         let mut buffer = plain;
         self.aead()?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut buffer)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                &mut buffer,
+            )
             .map_err(|_| LedgerError::Crypto("encrypt sealed content"))?;
         Ok(buffer)
     }
@@ -82,8 +104,14 @@ impl Secret {
         let mut buffer = Zeroizing::new(sealed.to_vec());
         let len = self
             .aead()?
-            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer.as_mut_slice())
-            .map_err(|_| LedgerError::Crypto("decrypt sealed content: wrong key, or it was changed"))?
+            .open_in_place(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                buffer.as_mut_slice(),
+            )
+            .map_err(|_| {
+                LedgerError::Crypto("decrypt sealed content: wrong key, or it was changed")
+            })?
             .len();
         buffer.truncate(len);
         Ok(buffer)
@@ -104,7 +132,11 @@ fn key_aad(origin: &str, scope: &Scope) -> Vec<u8> {
 }
 
 fn opening_aad(origin: &str, scope: &Scope, index: u64) -> Vec<u8> {
-    format!("ascribe/opening/v1\0{origin}\0{}\0{index}", scope_name(scope)).into_bytes()
+    format!(
+        "ascribe/opening/v1\0{origin}\0{}\0{index}",
+        scope_name(scope)
+    )
+    .into_bytes()
 }
 
 /// Reads openings; needs only the wrapping key.
@@ -117,12 +149,19 @@ pub struct Opener {
 impl Opener {
     /// For the log `origin`.
     pub fn new(origin: &str, wrap: Secret) -> Self {
-        Self { origin: origin.to_owned(), wrap }
+        Self {
+            origin: origin.to_owned(),
+            wrap,
+        }
     }
     fn unwrap(&self, scope: &Scope, wrapped: &[u8]) -> Result<Secret, LedgerError> {
         let bad = LedgerError::Crypto("unwrap an evidence key: it is malformed");
-        let Some((nonce, sealed)) = wrapped.split_first_chunk::<NONCE_LEN>() else { return Err(bad) };
-        let plain = self.wrap.open(*nonce, &key_aad(&self.origin, scope), sealed)?;
+        let Some((nonce, sealed)) = wrapped.split_first_chunk::<NONCE_LEN>() else {
+            return Err(bad);
+        };
+        let plain = self
+            .wrap
+            .open(*nonce, &key_aad(&self.origin, scope), sealed)?;
         let key: [u8; 32] = plain.as_slice().try_into().map_err(|_| bad)?;
         Ok(Secret(Zeroizing::new(key)))
     }
@@ -140,7 +179,8 @@ impl Opener {
     ) -> Result<Vec<Opening>, LedgerError> {
         let key = self.unwrap(scope, wrapped)?;
         let plain = key.open(nonce, &opening_aad(&self.origin, scope, index), ciphertext)?;
-        encoding::decode(&plain).map_err(|_| LedgerError::Crypto("read sealed content: it is malformed"))
+        encoding::decode(&plain)
+            .map_err(|_| LedgerError::Crypto("read sealed content: it is malformed"))
     }
 }
 
@@ -167,7 +207,10 @@ impl fmt::Debug for Vault {
 
 impl Vault {
     pub(crate) fn new(opener: std::sync::Arc<Opener>) -> Self {
-        Self { opener, cache: HashMap::new() }
+        Self {
+            opener,
+            cache: HashMap::new(),
+        }
     }
 
     fn nonce(rng: &dyn Rng) -> Result<[u8; NONCE_LEN], LedgerError> {
@@ -205,11 +248,70 @@ impl Vault {
                 self.cache.insert(scope.clone(), key);
             }
         }
-        let key = self.cache.get(scope).ok_or(LedgerError::Crypto("find an evidence key"))?;
+        let key = self
+            .cache
+            .get(scope)
+            .ok_or(LedgerError::Crypto("find an evidence key"))?;
         let plain = encoding::encode(&openings)
             .map_err(|_| LedgerError::Crypto("encode sealed content"))?;
         let nonce = Self::nonce(rng)?;
         let aad = opening_aad(&self.opener.origin, scope, index);
-        Ok(Sealed { new_key, nonce, ciphertext: key.seal(nonce, &aad, plain)? })
+        Ok(Sealed {
+            new_key,
+            nonce,
+            ciphertext: key.seal(nonce, &aad, plain)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ascribe_core::id::SessionId;
+
+    use super::*;
+    use crate::SystemRng;
+
+    #[test]
+    fn a_bundle_opens_only_where_it_belongs() {
+        let scope = Scope::Session(SessionId::new([1; 16]));
+        let opening = Opening::new("command", [2; 32], b"id".to_vec());
+        let wrap = [9; 32];
+        let opener = |origin: &str| Opener::new(origin, Secret(Zeroizing::new(wrap)));
+        let mut vault = Vault::new(Arc::new(opener("a")));
+        let sealed = vault
+            .seal(&SystemRng, &scope, None, 5, &[&opening])
+            .unwrap();
+        let key = sealed.new_key.unwrap();
+        let open = |opener: &Opener, index, scope: &Scope, bytes: &[u8]| {
+            opener.open(&key, index, scope, sealed.nonce, bytes)
+        };
+        assert_eq!(
+            open(&opener("a"), 5, &scope, &sealed.ciphertext).unwrap(),
+            [opening]
+        );
+        let other = Scope::Session(SessionId::new([2; 16]));
+        let mut changed = sealed.ciphertext.clone();
+        changed[0] ^= 1;
+        assert!(open(&opener("b"), 5, &scope, &sealed.ciphertext).is_err());
+        assert!(open(&opener("a"), 6, &scope, &sealed.ciphertext).is_err());
+        assert!(open(&opener("a"), 5, &other, &sealed.ciphertext).is_err());
+        assert!(open(&opener("a"), 5, &scope, &changed).is_err());
+        assert!(
+            opener("a")
+                .open(&key[..20], 5, &scope, sealed.nonce, &sealed.ciphertext)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn secrets_say_nothing() {
+        let secret = Secret(Zeroizing::new([0x41; 32]));
+        assert_eq!(format!("{secret:?}"), "Secret");
+        assert_eq!(
+            format!("{:?}", Opener::new("a", secret)),
+            "Opener { origin: \"a\", wrap: Secret }"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -59,7 +60,10 @@ impl Ledger {
     /// names file and offset.
     pub fn open(dir: &Path, drivers: &Drivers) -> Result<Self, LedgerError> {
         let config = Config::load(dir)?;
-        let head = config.head.as_deref().map(|path| Box::new(LocalHead::new(path)) as _);
+        let head = config
+            .head
+            .as_deref()
+            .map(|path| Box::new(LocalHead::new(path)) as _);
         let journal = Arc::new(LocalJournal::new(&segments_dir(dir), true));
         Self::open_with(dir, &config, Stores { journal, head }, drivers)
     }
@@ -101,8 +105,17 @@ impl Ledger {
     async fn propose(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(gone)?;
         let (reply, answer) = oneshot::channel();
-        let draft = Box::new(Draft { proposal, scopes: None });
-        self.commands.send(Command::Record { draft, reply, permit: Some(permit) }).map_err(gone)?;
+        let draft = Box::new(Draft {
+            proposal,
+            scopes: None,
+        });
+        self.commands
+            .send(Command::Record {
+                draft,
+                reply,
+                permit: Some(permit),
+            })
+            .map_err(gone)?;
         answer.await.map_err(gone)?
     }
 
@@ -113,7 +126,12 @@ impl Ledger {
     /// When the ledger cannot record, or this process has no such writer.
     pub async fn sign_head(&self, writer: &str) -> Result<Receipt, RecordError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::SignHead { writer: writer.to_owned(), reply }).map_err(gone)?;
+        self.commands
+            .send(Command::SignHead {
+                writer: writer.to_owned(),
+                reply,
+            })
+            .map_err(gone)?;
         answer.await.map_err(gone)?
     }
 
@@ -125,7 +143,20 @@ impl Ledger {
     /// Proves that the newest checkpoint extends the tree of `old` entries.
     pub fn consistency_proof(&self, old: u64) -> Option<Vec<Hash>> {
         let durable = self.shared.read();
-        durable.loaded.tree.consistency_proof(old, durable.loaded.tree.size())
+        durable
+            .loaded
+            .tree
+            .consistency_proof(old, durable.loaded.tree.size())
+    }
+
+    /// Proves that the tree of `size` entries holds entry `index`.
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
+        self.shared.read().loaded.tree.inclusion_proof(index, size)
+    }
+
+    /// Proves that the tree of `new` entries extends the tree of `old` entries.
+    pub fn consistency_between(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+        self.shared.read().loaded.tree.consistency_proof(old, new)
     }
 
     /// Durable entries, as far as there are any.
@@ -167,11 +198,31 @@ impl Ledger {
         self.shared.fatal.get().cloned()
     }
 
+    /// Waits until nothing is recorded any more, and says why. The process must then stop.
+    pub async fn failed(&self) -> String {
+        loop {
+            let told = self.shared.failed.notified();
+            if let Some(why) = self.failure() {
+                return why;
+            }
+            told.await;
+        }
+    }
+
+    /// Did the last copy of the head succeed? While it does not, rollback can go unnoticed.
+    pub fn head_is_current(&self) -> bool {
+        self.shared.head_current.load(Ordering::Relaxed)
+    }
+
     /// Signs what heads are due, stops the sequencer, waits for it.
     pub fn shutdown(&self) {
         // A sequencer that is gone needs no telling.
         self.commands.send(Command::Shutdown).unwrap_or_default();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             thread.join().unwrap_or_default();
         }

@@ -38,7 +38,9 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     pub(crate) fn free(&self) -> u64 {
-        self.total.saturating_sub(self.block).saturating_mul(segment::BLOCK as u64)
+        self.total
+            .saturating_sub(self.block)
+            .saturating_mul(segment::BLOCK as u64)
     }
 }
 
@@ -58,7 +60,11 @@ pub(crate) struct Loaded {
 }
 
 pub(crate) fn checkpoint(origin: &str, size: u64, root: Hash) -> Checkpoint {
-    Checkpoint { origin: origin.to_owned(), size, root }
+    Checkpoint {
+        origin: origin.to_owned(),
+        size,
+        root,
+    }
 }
 
 /// Called with each entry's index and bytes.
@@ -74,7 +80,10 @@ pub(crate) fn load(
     origin: &str,
     on_entry: &mut OnEntry<'_>,
 ) -> Result<Loaded, LedgerError> {
-    let loaded = Loaded { origin: origin.to_owned(), ..Loaded::default() };
+    let loaded = Loaded {
+        origin: origin.to_owned(),
+        ..Loaded::default()
+    };
     let mut loader = Loader { journal, loaded };
     let numbers = journal.segments().map_err(|source| LedgerError::Io {
         what: "list the segments at",
@@ -88,7 +97,11 @@ pub(crate) fn load(
         }
         if loader.segment(*number, on_entry)? {
             if unused > 0 {
-                return Err(loader.damaged(*number - 1, 0, "an unused segment lies before a used one"));
+                return Err(loader.damaged(
+                    *number - 1,
+                    0,
+                    "an unused segment lies before a used one",
+                ));
             }
         } else {
             unused += 1;
@@ -106,7 +119,11 @@ pub(crate) fn load(
 
 impl Loader<'_> {
     fn damaged(&self, segment: u64, offset: u64, why: impl Into<String>) -> LedgerError {
-        LedgerError::Damaged { path: self.journal.name(segment), offset, why: why.into() }
+        LedgerError::Damaged {
+            path: self.journal.name(segment),
+            offset,
+            why: why.into(),
+        }
     }
 
     fn header(&self, number: u64, header: &Header) -> Result<(), LedgerError> {
@@ -127,7 +144,11 @@ impl Loader<'_> {
 
     /// False when the segment is not in use yet.
     fn segment(&mut self, number: u64, on_entry: &mut OnEntry<'_>) -> Result<bool, LedgerError> {
-        let read = |source| LedgerError::Io { what: "read", path: self.journal.name(number), source };
+        let read = |source| LedgerError::Io {
+            what: "read",
+            path: self.journal.name(number),
+            source,
+        };
         let len = self.journal.bytes(number).map_err(read)?;
         let len = usize::try_from(len)
             .map_err(|_| self.damaged(number, 0, "the file is too large for this machine"))?;
@@ -141,7 +162,9 @@ impl Loader<'_> {
                 block
             }
         };
-        let Some(header) = scan.header else { return Ok(false) };
+        let Some(header) = scan.header else {
+            return Ok(false);
+        };
         let torn = self.loaded.torn.take_if(|(segment, _)| *segment == number);
         self.header(number, &header)?;
         self.loaded.torn = torn;
@@ -174,9 +197,11 @@ impl Loader<'_> {
             }
             self.loaded.tree.push(leaf_hash(bytes));
             on_entry(index, bytes).map_err(|e| match e {
-                LedgerError::Denied(denied) => {
-                    self.damaged(number, offset, format!("entry {index} breaks the law: {denied}"))
-                }
+                LedgerError::Denied(denied) => self.damaged(
+                    number,
+                    offset,
+                    format!("entry {index} breaks the law: {denied}"),
+                ),
                 e => e,
             })?;
         }
@@ -186,7 +211,11 @@ impl Loader<'_> {
             return Err(self.damaged(number, offset, "the entries do not give the signed root"));
         }
         let text = checkpoint(&self.loaded.origin, commit.size, commit.root).to_text();
-        let Some(key) = self.loaded.log_key.as_ref().filter(|k| k.verify_raw(text.as_bytes(), &commit.signature))
+        let Some(key) = self
+            .loaded
+            .log_key
+            .as_ref()
+            .filter(|k| k.verify_raw(text.as_bytes(), &commit.signature))
         else {
             return Err(self.damaged(number, offset, "the log's signature does not verify"));
         };
@@ -213,9 +242,15 @@ fn genesis_key(bytes: &[u8], origin: &str) -> Result<VerifierKey, String> {
     let Body::Genesis(genesis) = entry.body else {
         return Err("the first entry is not a genesis".to_owned());
     };
-    let key: VerifierKey =
-        genesis.log_key.parse().map_err(|e| format!("the first entry's log key is bad: {e}"))?;
-    if key.name() == origin { Ok(key) } else { Err("the first entry is of another log".to_owned()) }
+    let key: VerifierKey = genesis
+        .log_key
+        .parse()
+        .map_err(|e| format!("the first entry's log key is bad: {e}"))?;
+    if key.name() == origin {
+        Ok(key)
+    } else {
+        Err("the first entry is of another log".to_owned())
+    }
 }
 
 /// Reads the batch that holds entry `index`.
@@ -225,14 +260,25 @@ pub(crate) fn read_batch(
     index: u64,
 ) -> Result<Option<Batch>, LedgerError> {
     let at = places.partition_point(|p| p.first + p.count <= index);
-    let Some(place) = places.get(at).filter(|p| p.first <= index) else { return Ok(None) };
+    let Some(place) = places.get(at).filter(|p| p.first <= index) else {
+        return Ok(None);
+    };
     let name = || journal.name(place.segment);
-    let len = usize::try_from(place.blocks).unwrap_or(usize::MAX).saturating_mul(segment::BLOCK);
+    let len = usize::try_from(place.blocks)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(segment::BLOCK);
     let bytes = journal
         .read(place.segment, place.block * segment::BLOCK as u64, len)
-        .map_err(|source| LedgerError::Io { what: "read", path: name(), source })?;
-    let batch = segment::read_batch(place.base, place.block, &bytes).map_err(|c| {
-        LedgerError::Damaged { path: name(), offset: c.offset, why: c.why.to_owned() }
-    })?;
+        .map_err(|source| LedgerError::Io {
+            what: "read",
+            path: name(),
+            source,
+        })?;
+    let batch =
+        segment::read_batch(place.base, place.block, &bytes).map_err(|c| LedgerError::Damaged {
+            path: name(),
+            offset: c.offset,
+            why: c.why.to_owned(),
+        })?;
     Ok(Some(batch))
 }

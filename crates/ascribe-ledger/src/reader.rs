@@ -35,7 +35,12 @@ impl Reader {
         let opener = Secret::load(&config.wrap_key)
             .map(|wrap| Opener::new(&config.origin, wrap))
             .map_err(|e| e.to_string());
-        Ok(Self { journal, loaded, config, opener })
+        Ok(Self {
+            journal,
+            loaded,
+            config,
+            opener,
+        })
     }
 
     /// The directory's config.

@@ -44,20 +44,35 @@ pub struct Drivers {
 
 impl std::fmt::Debug for Drivers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Drivers").field("clock", &self.clock).field("rng", &self.rng).finish_non_exhaustive()
+        f.debug_struct("Drivers")
+            .field("clock", &self.clock)
+            .field("rng", &self.rng)
+            .finish_non_exhaustive()
     }
 }
 
 /// A torn tail was never acknowledged: zeros, durably, before anything new is written.
 fn drop_tail(journal: &dyn Journal, segment: u64, block: u64) -> Result<(), LedgerError> {
-    let fail = |what| move |source| LedgerError::Io { what, path: journal.name(segment), source };
+    let fail = |what| {
+        move |source| LedgerError::Io {
+            what,
+            path: journal.name(segment),
+            source,
+        }
+    };
     let len = journal.bytes(segment).map_err(fail("read"))?;
     let mut offset = block * BLOCK as u64;
     while offset < len {
         let part = usize::try_from((len - offset).min(1 << 20)).unwrap_or(1 << 20);
-        let dirty = journal.read(segment, offset, part).map_err(fail("read"))?.iter().any(|&b| b != 0);
+        let dirty = journal
+            .read(segment, offset, part)
+            .map_err(fail("read"))?
+            .iter()
+            .any(|&b| b != 0);
         if dirty {
-            journal.write_at(segment, offset, &vec![0; part]).map_err(fail("write"))?;
+            journal
+                .write_at(segment, offset, &vec![0; part])
+                .map_err(fail("write"))?;
         }
         offset += part as u64;
     }
@@ -79,7 +94,10 @@ pub(crate) fn open(
     })?;
     if loaded.log_key.as_ref() != Some(&keys.log.verifier()) {
         let path = dir.join("keys").join("log.seed");
-        return Err(error::file(&path, "is not the key of this log; restore the right one"));
+        return Err(error::file(
+            &path,
+            "is not the key of this log; restore the right one",
+        ));
     }
     if let Some(copy) = &stores.head {
         head::check(&**copy, &loaded)?;
@@ -88,6 +106,8 @@ pub(crate) fn open(
         drop_tail(&*stores.journal, segment, block)?;
     }
     let mut core = build(config, stores, drivers, keys, wrap, state, loaded)?;
+    let note = core.shared.read().loaded.note.clone();
+    core.copy_head(&note);
     core.prepare_next();
     close_what_was_open(&mut core)?;
     Ok(core)
@@ -131,7 +151,14 @@ pub(crate) fn build(
 }
 
 pub(crate) fn first_cursor(total: u64) -> Cursor {
-    Cursor { segment: 0, base: 0, block: 1, total: total / BLOCK as u64, number: 0, next: false }
+    Cursor {
+        segment: 0,
+        base: 0,
+        block: 1,
+        total: total / BLOCK as u64,
+        number: 0,
+        next: false,
+    }
 }
 
 /// Nobody knows what became of actions that were open, and sessions did not survive.
@@ -149,7 +176,12 @@ fn close_what_was_open(core: &mut Core) -> Result<(), LedgerError> {
     for session in core.state.open_sessions() {
         // The law fills in the number of actions.
         let reason = CloseReason::Interrupted;
-        bodies.push(Body::SessionClose(SessionClose { session, reason, actions: 0, entries: 0 }));
+        bodies.push(Body::SessionClose(SessionClose {
+            session,
+            reason,
+            actions: 0,
+            entries: 0,
+        }));
     }
     record_now(core, bodies)
 }
@@ -169,8 +201,15 @@ pub(crate) fn record_now(core: &mut Core, bodies: Vec<Body>) -> Result<(), Ledge
             scope: Scope::None,
         };
         let (reply, answer) = oneshot::channel();
-        let draft = Box::new(Draft { proposal, scopes: None });
-        backlog.push_back(Command::Record { draft, reply, permit: None });
+        let draft = Box::new(Draft {
+            proposal,
+            scopes: None,
+        });
+        backlog.push_back(Command::Record {
+            draft,
+            reply,
+            permit: None,
+        });
         answers.push(answer);
     }
     while !backlog.is_empty() {
@@ -179,7 +218,9 @@ pub(crate) fn record_now(core: &mut Core, bodies: Vec<Body>) -> Result<(), Ledge
     for mut answer in answers {
         match answer.try_recv() {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(LedgerError::Stopped(format!("recovery failed: {error}"))),
+            Ok(Err(error)) => {
+                return Err(LedgerError::Stopped(format!("recovery failed: {error}")));
+            }
             Err(_) => return Err(LedgerError::Stopped("recovery got no answer".to_owned())),
         }
     }

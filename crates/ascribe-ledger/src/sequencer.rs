@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use ascribe_core::entry::{Body, Head, MAX_ENTRY, head_message};
 use ascribe_core::encoding::Bytes;
+use ascribe_core::entry::{Body, Entry, Head, MAX_ENTRY, head_message};
 use ascribe_core::id::EntryId;
 use ascribe_core::law::{Denied, Judge, Sequenced, State};
 use ascribe_core::record::{Proposal, Receipt, RecordError, Scope};
@@ -50,12 +50,41 @@ pub(crate) struct Draft {
 /// What the sequencer is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Record { draft: Box<Draft>, reply: oneshot::Sender<Answer>, permit: Option<OwnedSemaphorePermit> },
-    SignHead { writer: String, reply: oneshot::Sender<Answer> },
+    Record {
+        draft: Box<Draft>,
+        reply: oneshot::Sender<Answer>,
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    SignHead {
+        writer: String,
+        reply: oneshot::Sender<Answer>,
+    },
     Shutdown,
 }
 
 type Reply = oneshot::Sender<Answer>;
+
+/// Who waits for which entry.
+#[derive(Debug)]
+struct Waiting {
+    index: u64,
+    reply: Reply,
+    /// The id was taken before: the entry must be the one that is proposed again.
+    again: Option<Proposal>,
+}
+
+/// Does the entry say what is proposed? What the sequencer fills in is not compared.
+fn is_same(bytes: &[u8], proposal: &Proposal) -> bool {
+    Entry::from_bytes(bytes).is_ok_and(|entry| {
+        let body = match (&entry.body, &proposal.body) {
+            (Body::SessionClose(old), Body::SessionClose(new)) => {
+                old.session == new.session && old.reason == new.reason
+            }
+            (old, new) => old == new,
+        };
+        entry.writer.id == proposal.writer && body
+    })
+}
 
 /// One batch in the making.
 #[derive(Debug, Default)]
@@ -64,7 +93,7 @@ pub(crate) struct Group {
     pub(crate) extra: Vec<Record>,
     pub(crate) keys: BTreeMap<Scope, Vec<u8>>,
     pub(crate) bytes: usize,
-    waiting: Vec<(u64, Reply)>,
+    waiting: Vec<Waiting>,
     permits: Vec<OwnedSemaphorePermit>,
 }
 
@@ -120,15 +149,26 @@ fn ends_something(body: &Body) -> bool {
         Body::Outcome(_) | Body::SessionClose(_) | Body::Head(_) => true,
         Body::Statement(signed) => signed.statement().is_ok_and(|s| {
             use ascribe_core::statement::Say;
-            matches!(s.say, Say::Revocation(_) | Say::KeyRevoke(_) | Say::Offboard(_) | Say::Denial(_) | Say::Cancellation(_))
+            matches!(
+                s.say,
+                Say::Revocation(_)
+                    | Say::KeyRevoke(_)
+                    | Say::Offboard(_)
+                    | Say::Denial(_)
+                    | Say::Cancellation(_)
+            )
         }),
         _ => false,
     }
 }
 
 fn worst(draft: &Draft) -> u64 {
-    let sealed: usize =
-        draft.proposal.openings.iter().map(|o| o.bytes.0.len() * 4 / 3 + o.field.len() + 512).sum();
+    let sealed: usize = draft
+        .proposal
+        .openings
+        .iter()
+        .map(|o| o.bytes.0.len() * 4 / 3 + o.field.len() + 512)
+        .sum();
     (WORST_ENTRIES + sealed as u64).saturating_mul(512) / 508 + 1024
 }
 
@@ -180,10 +220,20 @@ impl Core {
         while let Some(command) = backlog.pop_front() {
             match command {
                 Command::Shutdown => last = true,
-                Command::SignHead { writer, reply } => self.take_head(&mut group, &writer, reply, reading),
-                Command::Record { draft, reply, permit } => {
+                Command::SignHead { writer, reply } => {
+                    self.take_head(&mut group, &writer, reply, reading)
+                }
+                Command::Record {
+                    draft,
+                    reply,
+                    permit,
+                } => {
                     if !group.entries.is_empty() && self.is_full(&group, &draft) {
-                        backlog.push_front(Command::Record { draft, reply, permit });
+                        backlog.push_front(Command::Record {
+                            draft,
+                            reply,
+                            permit,
+                        });
                         break;
                     }
                     group.permits.extend(permit);
@@ -202,20 +252,36 @@ impl Core {
     }
 
     fn take(&mut self, group: &mut Group, draft: &Draft, reply: Reply, reading: Reading) {
-        let result = self.decide(group, draft, reading);
-        match result {
-            Ok(index) => group.waiting.push((index, reply)),
+        if let Some(index) = self.state.index_of(&draft.proposal.id) {
+            let again = Some(draft.proposal.clone());
+            group.waiting.push(Waiting {
+                index,
+                reply,
+                again,
+            });
+            return;
+        }
+        match self.decide(group, draft, reading) {
+            Ok(index) => group.waiting.push(Waiting {
+                index,
+                reply,
+                again: None,
+            }),
             Err(error) => answer(reply, Err(error)),
         }
     }
 
-    /// The index of the entry that the draft became, now or earlier.
-    fn decide(&mut self, group: &mut Group, draft: &Draft, reading: Reading) -> Result<u64, RecordError> {
-        self.shared.stopped().map_err(|e| unavailable(e.to_string()))?;
+    /// The index of the entry that the draft became.
+    fn decide(
+        &mut self,
+        group: &mut Group,
+        draft: &Draft,
+        reading: Reading,
+    ) -> Result<u64, RecordError> {
+        self.shared
+            .stopped()
+            .map_err(|e| unavailable(e.to_string()))?;
         let proposal = &draft.proposal;
-        if let Some(index) = self.state.index_of(&proposal.id) {
-            return Ok(index);
-        }
         if begins_something(&proposal.body) && !reading.trusted {
             return Err(unavailable("the clock is not to be trusted; set it right"));
         }
@@ -232,7 +298,8 @@ impl Core {
         }
         if matches!(proposal.body, Body::SessionOpen(_) | Body::SessionClose(_)) {
             // Failing, the chain still counts as moved, and its head is signed a little later.
-            self.head_of(group, &proposal.writer, reading).unwrap_or_default();
+            self.head_of(group, &proposal.writer, reading)
+                .unwrap_or_default();
         }
         Ok(index)
     }
@@ -240,9 +307,13 @@ impl Core {
     fn push(&mut self, group: &mut Group, entry: Sequenced) {
         self.frontier.push(entry.hash.0);
         group.bytes += entry.bytes.len() + 5;
-        if !matches!(entry.entry.body, Body::Head(_)) && self.keys.writers.contains_key(&entry.entry.writer.id) {
+        if !matches!(entry.entry.body, Body::Head(_))
+            && self.keys.writers.contains_key(&entry.entry.writer.id)
+        {
             let now = self.clock.monotonic_millis();
-            self.moved.entry(entry.entry.writer.id.clone()).or_insert(now);
+            self.moved
+                .entry(entry.entry.writer.id.clone())
+                .or_insert(now);
         }
         group.entries.push(entry);
     }
@@ -251,17 +322,24 @@ impl Core {
         let mut by_scope: BTreeMap<&Scope, Vec<&Opening>> = BTreeMap::new();
         for (i, opening) in draft.proposal.openings.iter().enumerate() {
             let own = draft.scopes.as_ref().and_then(|scopes| scopes.get(i));
-            by_scope.entry(own.unwrap_or(&draft.proposal.scope)).or_default().push(opening);
+            by_scope
+                .entry(own.unwrap_or(&draft.proposal.scope))
+                .or_default()
+                .push(opening);
         }
         for (scope, openings) in by_scope {
             let stored = match group.keys.get(scope) {
                 Some(wrapped) => Some(wrapped.clone()),
                 None => self.shared.read().loaded.keys.get(scope).cloned(),
             };
-            let sealed =
-                self.vault.seal(&*self.rng, scope, stored.as_deref(), index, &openings)?;
+            let sealed = self
+                .vault
+                .seal(&*self.rng, scope, stored.as_deref(), index, &openings)?;
             if let Some(wrapped) = sealed.new_key {
-                group.extra.push(Record::Key { scope: scope.clone(), wrapped: wrapped.clone() });
+                group.extra.push(Record::Key {
+                    scope: scope.clone(),
+                    wrapped: wrapped.clone(),
+                });
                 group.keys.insert(scope.clone(), wrapped);
             }
             group.bytes += sealed.ciphertext.len() + 128;
@@ -283,13 +361,18 @@ impl Core {
             return Err(Denied::new("scope", "sealed content needs a scope").into());
         }
         let need = worst(draft);
-        let largest = self.segment_bytes - self.reserve() - 512;
+        let largest = self
+            .segment_bytes
+            .saturating_sub(self.reserve() + WORST_ENTRIES + 1024);
         if need > largest {
-            return Err(Denied::new("size", "the sealed content is too large for one entry").into());
+            return Err(
+                Denied::new("size", "the sealed content is too large for one entry").into(),
+            );
         }
         let need = need + WORST_ENTRIES + group.bytes as u64;
         if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
-            self.rotate().map_err(|e| unavailable(self.fail(e.to_string())))?;
+            self.rotate()
+                .map_err(|e| unavailable(self.fail(e.to_string())))?;
         }
         let reserve = match self.cursor.next || ends_something(&draft.proposal.body) {
             true => 0,
@@ -306,18 +389,30 @@ impl Core {
         (self.segment_bytes / 4).min(4 << 20)
     }
 
-    fn head_of(&mut self, group: &mut Group, writer: &str, reading: Reading) -> Result<Option<u64>, RecordError> {
-        let (Some(key), Some((seq, hash))) = (self.keys.writers.get(writer), self.state.chain_head(writer))
+    fn head_of(
+        &mut self,
+        group: &mut Group,
+        writer: &str,
+        reading: Reading,
+    ) -> Result<Option<u64>, RecordError> {
+        let (Some(key), Some((seq, hash))) =
+            (self.keys.writers.get(writer), self.state.chain_head(writer))
         else {
             return Ok(None);
         };
         let sig = key.sign_raw(&head_message(&self.origin, writer, seq, &hash));
         let mut id = [0; 16];
-        self.rng.fill(&mut id).map_err(|e| unavailable(e.to_string()))?;
+        self.rng
+            .fill(&mut id)
+            .map_err(|e| unavailable(e.to_string()))?;
         let proposal = Proposal {
             id: EntryId::new(id),
             writer: writer.to_owned(),
-            body: Body::Head(Head { seq, hash, sig: Bytes(sig.to_vec()) }),
+            body: Body::Head(Head {
+                seq,
+                hash,
+                sig: Bytes(sig.to_vec()),
+            }),
             openings: Vec::new(),
             scope: Scope::None,
         };
@@ -331,14 +426,27 @@ impl Core {
     }
 
     fn take_head(&mut self, group: &mut Group, writer: &str, reply: Reply, reading: Reading) {
-        let result = self.shared.stopped().map_err(|e| unavailable(e.to_string()));
-        let result = result.and_then(|()| self.space_for_head(group)).and_then(|()| {
-            self.head_of(group, writer, reading)?.ok_or_else(|| {
-                Denied::new("writer", format!("this process has no key or chain of `{writer}`")).into()
-            })
-        });
+        let result = self
+            .shared
+            .stopped()
+            .map_err(|e| unavailable(e.to_string()));
+        let result = result
+            .and_then(|()| self.space_for_head(group))
+            .and_then(|()| {
+                self.head_of(group, writer, reading)?.ok_or_else(|| {
+                    Denied::new(
+                        "writer",
+                        format!("this process has no key or chain of `{writer}`"),
+                    )
+                    .into()
+                })
+            });
         match result {
-            Ok(index) => group.waiting.push((index, reply)),
+            Ok(index) => group.waiting.push(Waiting {
+                index,
+                reply,
+                again: None,
+            }),
             Err(error) => answer(reply, Err(error)),
         }
     }
@@ -346,16 +454,25 @@ impl Core {
     fn space_for_head(&mut self, group: &Group) -> Result<(), RecordError> {
         let need = group.bytes as u64 + 2 * WORST_ENTRIES;
         if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
-            self.rotate().map_err(|e| unavailable(self.fail(e.to_string())))?;
+            self.rotate()
+                .map_err(|e| unavailable(self.fail(e.to_string())))?;
         }
-        if need > self.cursor.free() { Err(unavailable(LedgerError::Full.to_string())) } else { Ok(()) }
+        if need > self.cursor.free() {
+            Err(unavailable(LedgerError::Full.to_string()))
+        } else {
+            Ok(())
+        }
     }
 
     fn due_heads(&mut self, group: &mut Group, reading: Reading, all: bool) {
         let now = self.clock.monotonic_millis();
         let due = |moved: &i64| all || now.saturating_sub(*moved) >= HEAD_DELAY_MS;
-        let writers: Vec<String> =
-            self.moved.iter().filter(|(_, moved)| due(moved)).map(|(w, _)| w.clone()).collect();
+        let writers: Vec<String> = self
+            .moved
+            .iter()
+            .filter(|(_, moved)| due(moved))
+            .map(|(w, _)| w.clone())
+            .collect();
         for writer in writers {
             let signed = self.shared.stopped().is_ok()
                 && self.space_for_head(group).is_ok()
@@ -369,7 +486,14 @@ impl Core {
 
     /// Writes the group, then answers.
     fn finish(&mut self, group: Group) {
-        let Group { entries, extra, keys, waiting, permits, .. } = group;
+        let Group {
+            entries,
+            extra,
+            keys,
+            waiting,
+            permits,
+            ..
+        } = group;
         let first = self.state.size - entries.len() as u64;
         let written = match self.shared.stopped() {
             Ok(()) if entries.is_empty() => Ok(()),
@@ -379,22 +503,40 @@ impl Core {
         drop(permits);
         if let Err(error) = written {
             let why = self.fail(error.to_string());
-            for (_, reply) in waiting {
+            for Waiting { reply, .. } in waiting {
                 answer(reply, Err(unavailable(why.clone())));
             }
             return;
         }
-        for (index, reply) in waiting {
-            let own = index.checked_sub(first).and_then(|i| entries.get(usize::try_from(i).ok()?));
+        for Waiting {
+            index,
+            reply,
+            again,
+        } in waiting
+        {
+            let own = index
+                .checked_sub(first)
+                .and_then(|i| entries.get(usize::try_from(i).ok()?));
             let receipt = self.shared.receipt(index, own.map(|e| e.bytes.as_slice()));
-            answer(reply, receipt.map_err(|e| unavailable(e.to_string())));
+            let receipt = receipt.map_err(|e| unavailable(e.to_string()));
+            answer(
+                reply,
+                receipt.and_then(|receipt| match again {
+                    Some(proposal) if !is_same(&receipt.entry, &proposal) => {
+                        Err(Denied::new("duplicate", "another entry has this id").into())
+                    }
+                    Some(_) | None => Ok(receipt),
+                }),
+            );
         }
         self.prepare_next();
     }
 
     /// Nothing is recorded from here on.
     fn fail(&self, why: String) -> String {
-        self.shared.fatal.get_or_init(|| why).clone()
+        let why = self.shared.fatal.get_or_init(|| why).clone();
+        self.shared.failed.notify_waiters();
+        why
     }
 }
 

@@ -77,7 +77,11 @@ pub struct LocalJournal {
 impl LocalJournal {
     /// The segments in this directory.
     pub fn new(dir: &Path, writable: bool) -> Self {
-        Self { dir: dir.to_owned(), writable, open: Mutex::default() }
+        Self {
+            dir: dir.to_owned(),
+            writable,
+            open: Mutex::default(),
+        }
     }
     fn path(&self, segment: u64) -> PathBuf {
         self.dir.join(format!("{segment:08}.seg"))
@@ -87,7 +91,10 @@ impl LocalJournal {
         if let Some(file) = open.get(&segment) {
             return Ok(Arc::clone(file));
         }
-        let file = OpenOptions::new().read(true).write(self.writable).open(self.path(segment))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(self.writable)
+            .open(self.path(segment))?;
         let file = Arc::new(file);
         open.insert(segment, Arc::clone(&file));
         Ok(file)
@@ -99,7 +106,10 @@ impl Journal for LocalJournal {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let number: Option<u64> = name.to_str().and_then(|n| n.strip_suffix(".seg")).and_then(|n| n.parse().ok());
+            let number: Option<u64> = name
+                .to_str()
+                .and_then(|n| n.strip_suffix(".seg"))
+                .and_then(|n| n.parse().ok());
             found.extend(number);
         }
         found.sort_unstable();
@@ -123,7 +133,11 @@ impl Journal for LocalJournal {
     }
     fn write_at(&self, segment: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let written = rustix::io::pwrite(&*self.file(segment)?, bytes, offset)?;
-        if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        if written == bytes.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
     }
     fn sync(&self, segment: u64) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(&*self.file(segment)?)?)
@@ -135,8 +149,12 @@ impl Journal for LocalJournal {
 
 /// Real zeros, not a hole: later syncs then change no file metadata.
 fn fill(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     let zeros = vec![0; 1 << 20];
     let mut left = bytes;
     while left > 0 {
@@ -193,7 +211,9 @@ impl Lock {
             .map_err(error::io("open", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked(dir.display().to_string())),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(LedgerError::Locked(dir.display().to_string()))
+            }
             Err(e) => Err(error::io("lock", &path)(e.into())),
         }
     }
@@ -207,8 +227,12 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Led
         let mut name = path.as_os_str().to_owned();
         name.push(".tmp");
         let tmp = PathBuf::from(name);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&tmp)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&tmp)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&tmp, path)?;

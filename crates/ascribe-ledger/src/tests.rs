@@ -9,8 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ascribe_core::encoding::{Bytes, base64_std};
-use ascribe_core::entry::{Body, CloseReason, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status};
-use ascribe_core::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, Root, SessionId, StatementId};
+use ascribe_core::entry::{
+    Body, CloseReason, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status,
+};
+use ascribe_core::id::{
+    ActionId, EntryHash, EntryId, GrantId, PersonId, Root, SessionId, StatementId,
+};
 use ascribe_core::law::Judge;
 use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
@@ -87,17 +91,32 @@ fn key() -> SshKey {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 impl World {
     fn new() -> Self {
-        let clock = Arc::new(Hands { wall: START.into(), mono: 0.into() });
+        let clock = Arc::new(Hands {
+            wall: START.into(),
+            mono: 0.into(),
+        });
         let rng = Arc::new(Counting::default());
-        let drivers =
-            Drivers { judge: Arc::new(Naive), clock: Arc::clone(&clock) as _, rng };
+        let drivers = Drivers {
+            judge: Arc::new(Naive),
+            clock: Arc::clone(&clock) as _,
+            rng,
+        };
         let tmp = tempfile::tempdir().unwrap();
-        Self { tmp, clock, drivers, ids: AtomicU64::new(0), grant: None }
+        Self {
+            tmp,
+            clock,
+            drivers,
+            ids: AtomicU64::new(0),
+            grant: None,
+        }
     }
     fn dir(&self) -> PathBuf {
         self.tmp.path().join("data")
@@ -147,12 +166,22 @@ impl World {
             by: person(),
             at: Timestamp::from_millis(self.clock.now_millis()),
             id,
-            seen: Seen { size: 0, root: Root(Hash::ZERO) },
+            seen: Seen {
+                size: 0,
+                root: Root(Hash::ZERO),
+            },
             say,
         };
         let text = statement.to_text().unwrap();
-        let body = Body::Statement(Signed { text, sig: Bytes(key().0.into_bytes()) });
-        Proposal { openings, scope: Scope::Request(id), ..self.proposal(body) }
+        let body = Body::Statement(Signed {
+            text,
+            sig: Bytes(key().0.into_bytes()),
+        });
+        Proposal {
+            openings,
+            scope: Scope::Request(id),
+            ..self.proposal(body)
+        }
     }
     /// A target and a grant on it.
     fn furnish(&mut self, ledger: &Ledger) {
@@ -174,7 +203,11 @@ impl World {
             over_cap: OverCap::Refuse,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
-        let why = Opening::new("emergency", [5; 32], b"the primary is down and nobody is here".to_vec());
+        let why = Opening::new(
+            "emergency",
+            [5; 32],
+            b"the primary is down and nobody is here".to_vec(),
+        );
         let emergency = BreakGlass {
             target: "db1".to_owned(),
             account: "root".to_owned(),
@@ -182,7 +215,11 @@ impl World {
             emergency: Prose::of(&why),
             ticket: None,
         };
-        record(ledger, self.statement(Say::BreakGlass(emergency), vec![why])).unwrap();
+        record(
+            ledger,
+            self.statement(Say::BreakGlass(emergency), vec![why]),
+        )
+        .unwrap();
         self.grant = ledger.with_state(|s| s.grants.keys().next().copied());
     }
     fn session(&self, ledger: &Ledger) -> SessionId {
@@ -199,7 +236,15 @@ impl World {
             opened_by: OpenedBy::Testimony,
         });
         let scope = Scope::Session(session);
-        record(ledger, Proposal { openings: vec![from], scope, ..self.proposal(body) }).unwrap();
+        record(
+            ledger,
+            Proposal {
+                openings: vec![from],
+                scope,
+                ..self.proposal(body)
+            },
+        )
+        .unwrap();
         session
     }
     fn intent(&self, session: SessionId, command: &str) -> Proposal {
@@ -217,10 +262,16 @@ impl World {
             forward_within_ms: 2000,
         });
         let scope = Scope::Session(session);
-        Proposal { openings: vec![command], scope, ..self.proposal(body) }
+        Proposal {
+            openings: vec![command],
+            scope,
+            ..self.proposal(body)
+        }
     }
     fn outcome(&self, intent: &Proposal) -> Proposal {
-        let Body::Intent(intent) = &intent.body else { panic!("no intent") };
+        let Body::Intent(intent) = &intent.body else {
+            panic!("no intent")
+        };
         self.proposal(Body::Outcome(Outcome {
             action: intent.action,
             status: Status::Succeeded,
@@ -231,7 +282,12 @@ impl World {
     }
     fn close(&self, session: SessionId) -> Proposal {
         let reason = CloseReason::Disconnected;
-        self.proposal(Body::SessionClose(SessionClose { session, reason, actions: 0, entries: 0 }))
+        self.proposal(Body::SessionClose(SessionClose {
+            session,
+            reason,
+            actions: 0,
+            entries: 0,
+        }))
     }
     fn segment(&self) -> PathBuf {
         self.dir().join("segments").join("00000000.seg")
@@ -246,7 +302,14 @@ fn record(ledger: &Ledger, proposal: Proposal) -> Result<Receipt, RecordError> {
 fn check(ledger: &Ledger, receipt: &Receipt) -> Checkpoint {
     let checkpoint = Checkpoint::open(receipt.checkpoint.as_bytes(), &[ledger.log_key()]).unwrap();
     let leaf = leaf_hash(&receipt.entry);
-    verify_inclusion(&leaf, receipt.index, checkpoint.size, &receipt.proof, &checkpoint.root).unwrap();
+    verify_inclusion(
+        &leaf,
+        receipt.index,
+        checkpoint.size,
+        &receipt.proof,
+        &checkpoint.root,
+    )
+    .unwrap();
     checkpoint
 }
 

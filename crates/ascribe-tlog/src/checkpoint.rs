@@ -55,6 +55,9 @@ impl Checkpoint {
         if origin.is_empty() {
             return Err(form("no origin"));
         }
+        if origin.contains(|c: char| c < ' ') {
+            return Err(form("a control character in the origin"));
+        }
         let parsed: u64 = size.parse().map_err(|_| form("the size"))?;
         if parsed.to_string() != size {
             return Err(form("the size is not canonical"));
@@ -72,9 +75,13 @@ impl Checkpoint {
     /// # Errors
     /// When it is malformed or not signed by the log.
     pub fn open(note: &[u8], known: &[VerifierKey]) -> Result<Self, CheckpointError> {
-        let note = Note::open(note, known)?;
+        Self::of_note(&Note::open(note, known)?)
+    }
+
+    /// The checkpoint in an opened note, when one of the note's verified keys has its origin's name.
+    pub(crate) fn of_note(note: &Note) -> Result<Self, CheckpointError> {
         let checkpoint = Self::parse(note.text())?;
-        if note.verified_by().contains(&checkpoint.origin.as_str()) {
+        if note.verified_by().contains(&checkpoint.origin) {
             Ok(checkpoint)
         } else {
             Err(CheckpointError::Origin)

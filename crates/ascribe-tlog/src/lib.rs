@@ -1,23 +1,29 @@
 //! Transparency-log formats of C2SP, pure: RFC 6962 SHA-256 tree, tlog-tiles, signed-note,
-//! tlog-checkpoint, tlog-policy.
+//! tlog-checkpoint, tlog-cosignature (Ed25519), tlog-proof, tlog-policy.
 //!
-//! In scope: hashing, proofs, notes, checkpoints, tile paths, entry bundles, trust policies.
+//! In scope: hashing, proofs, notes, checkpoints, cosignatures, tile paths, entry bundles, proof
+//! files, trust policies.
 //! Out of scope: I/O, clocks, randomness, and what entries mean.
 //!
-//! Start from [`Tree`], [`Note`] and [`Checkpoint`].
+//! Start from [`Tree`], [`Note`], [`Checkpoint`] and [`TrustPolicy`].
 
 mod checkpoint;
+mod cosign;
 mod hash;
 mod note;
 mod policy;
+mod proof;
 mod tile;
 mod tree;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use cosign::WitnessKey;
 pub use hash::{Hash, empty_root, leaf_hash, node_hash};
-pub use note::{Note, NoteError, SigningKey, VerifierKey};
-pub use policy::{PolicyError, TrustPolicy};
+pub use note::{Note, NoteError, SignatureLine, SigningKey, VerifierKey};
+pub use policy::{Group, PolicyError, Quorum, TrustError, TrustPolicy, Witness};
+pub use proof::{TlogProof, TlogProofError};
 pub use tile::{
-    MAX_ENTRY_SIZE, TileError, decode_entry_bundle, encode_entry_bundle, entries_path, tile_path,
+    MAX_ENTRY_SIZE, TileError, TileKind, TilePath, decode_entry_bundle, encode_entry_bundle,
+    entries_path, parse_tile_path, tile_path, tiles_of,
 };
 pub use tree::{Frontier, ProofError, Tree, verify_consistency, verify_inclusion};

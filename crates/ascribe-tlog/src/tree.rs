@@ -147,8 +147,12 @@ impl Tree {
         Some(proof)
     }
 
-    /// The bytes of a tile: `width` hashes from `n * 256` at tree level `8 * level` (tlog-tiles).
+    /// The bytes of a tile: `width` hashes (1 to 256) from `n * 256` at tree level `8 * level`
+    /// (tlog-tiles).
     pub fn tile(&self, level: u8, n: u64, width: u16) -> Option<Vec<u8>> {
+        if !(1..=256).contains(&width) {
+            return None;
+        }
         let nodes = self.levels.get(usize::from(level) * 8)?;
         let start = usize::try_from(n.checked_mul(256)?).ok()?;
         let hashes = nodes.get(start..start.checked_add(usize::from(width))?)?;
@@ -176,9 +180,10 @@ impl Frontier {
     pub fn new() -> Self {
         Self::default()
     }
-    /// From stored parts; the number of hashes must fit the size.
+    /// From stored parts; the number of hashes must fit the size, which is below 2^63.
     pub fn from_parts(size: u64, hashes: Vec<Hash>) -> Option<Self> {
-        (hashes.len() == size.count_ones() as usize).then_some(Self { size, hashes })
+        (size < 1 << 63 && hashes.len() == size.count_ones() as usize)
+            .then_some(Self { size, hashes })
     }
     /// Appends a leaf hash.
     pub fn push(&mut self, leaf: Hash) {
@@ -267,13 +272,16 @@ pub fn verify_consistency(
     if old > new {
         return Err(ProofError::Range);
     }
-    if old == 0 {
-        let empty = proof.is_empty() && *old_root == empty_root();
-        return if empty { Ok(()) } else { Err(ProofError::Root) };
+    if old == 0 && *old_root != empty_root() {
+        return Err(ProofError::Root);
     }
-    if old == new {
-        let same = proof.is_empty() && old_root == new_root;
-        return if same { Ok(()) } else { Err(ProofError::Root) };
+    if old == 0 || old == new {
+        return match proof {
+            [] if old == 0 && new > 0 => Ok(()),
+            [] if old_root == new_root => Ok(()),
+            [] => Err(ProofError::Root),
+            _ => Err(ProofError::Length),
+        };
     }
     let (mut position, mut last) = (old - 1, new - 1);
     while position & 1 == 1 {

@@ -12,8 +12,18 @@ use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
 use crate::report::{Problem, Report, problem_of};
 
-pub(crate) fn problem(code: &'static str, promise: &'static str, message: impl Into<String>) -> Problem {
-    Problem { code, index: None, action: None, promise, message: message.into() }
+pub(crate) fn problem(
+    code: &'static str,
+    promise: &'static str,
+    message: impl Into<String>,
+) -> Problem {
+    Problem {
+        code,
+        index: None,
+        action: None,
+        promise,
+        message: message.into(),
+    }
 }
 
 /// The action that an entry is about.
@@ -28,14 +38,24 @@ pub(crate) fn action_of(entry: &Entry) -> Option<ActionId> {
 
 /// Opens a checkpoint under a trust policy.
 pub(crate) fn trusted_checkpoint(note: &[u8], trust: &TrustPolicy) -> Result<Checkpoint, Problem> {
-    Checkpoint::open(note, &trust.logs).map_err(|e| {
-        problem("untrusted", "only a trusted log proves anything", format!("the checkpoint is not trusted: {e}"))
+    trust.open_checkpoint(note).map_err(|e| {
+        problem(
+            "untrusted",
+            "only a trusted log proves anything",
+            format!("the checkpoint is not trusted: {e}"),
+        )
     })
 }
 
 /// The first entry must be the pinned one.
 pub(crate) fn check_pin(first: Option<&[u8]>, trust: &TrustPolicy) -> Result<(), Problem> {
-    let untrusted = |message: &str| Err(problem("untrusted", "the trust policy pins the first entry", message));
+    let untrusted = |message: &str| {
+        Err(problem(
+            "untrusted",
+            "the trust policy pins the first entry",
+            message,
+        ))
+    };
     match (trust.first_entry, first) {
         (None, _) => untrusted("the trust policy lacks the line `# ascribe-first-entry HASH`"),
         (Some(_), None) => untrusted("the first entry is absent"),
@@ -50,7 +70,13 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     let mut report = Report::empty();
     let bundle = match Bundle::parse(bytes) {
         Ok(bundle) => bundle,
-        Err(e) => return report.fail(problem("malformed", "a bundle has one spelling", e.to_string())),
+        Err(e) => {
+            return report.fail(problem(
+                "malformed",
+                "a bundle has one spelling",
+                e.to_string(),
+            ));
+        }
     };
     let checkpoint = match trusted_checkpoint(bundle.checkpoint.as_bytes(), trust) {
         Ok(checkpoint) => checkpoint,
@@ -63,7 +89,11 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     report.origin = Some(checkpoint.origin.clone());
     report.size = Some(checkpoint.size);
     report.root = Some(Root(checkpoint.root));
-    let first = bundle.entries.first().filter(|e| e.index == 0).map(|e| e.entry.as_bytes());
+    let first = bundle
+        .entries
+        .first()
+        .filter(|e| e.index == 0)
+        .map(|e| e.entry.as_bytes());
     if let Err(problem) = check_pin(first, trust) {
         return report.fail(problem);
     }
@@ -72,8 +102,20 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
         report.entries += 1;
         let proof: Vec<ascribe_tlog::Hash> = entry.proof.iter().map(|r| r.0).collect();
         let leaf = leaf_hash(entry.entry.as_bytes());
-        if verify_inclusion(&leaf, entry.index, checkpoint.size, &proof, &checkpoint.root).is_err() {
-            let mut found = problem("altered", "every entry is in the signed tree", "the inclusion proof fails");
+        if verify_inclusion(
+            &leaf,
+            entry.index,
+            checkpoint.size,
+            &proof,
+            &checkpoint.root,
+        )
+        .is_err()
+        {
+            let mut found = problem(
+                "altered",
+                "every entry is in the signed tree",
+                "the inclusion proof fails",
+            );
             found.index = Some(entry.index);
             return report.fail(found);
         }
@@ -88,13 +130,24 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     }
     let session = bundle.header.session;
     if !replay.state.sessions.contains_key(&session) {
-        return report.fail(problem("missing", "a bundle holds its session", "the bundle's session is absent"));
+        return report.fail(problem(
+            "missing",
+            "a bundle holds its session",
+            "the bundle's session is absent",
+        ));
     }
-    let filter = Filter { session: Some(session), ..Filter::default() };
+    let filter = Filter {
+        session: Some(session),
+        ..Filter::default()
+    };
     let claimed = replay.state.sessions.get(&session).map_or(0, |s| s.actions);
     replay.finish(&mut report, &filter, &checkpoint, "withheld");
     if report.actions.len() as u64 != claimed {
-        report.problems.push(problem("missing", "every action of the session is here", "the number of actions differs"));
+        report.problems.push(problem(
+            "missing",
+            "every action of the session is here",
+            "the number of actions differs",
+        ));
     }
     report.finish()
 }
@@ -108,7 +161,11 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(crate) fn new(origin: &str) -> Self {
-        Self { state: State::new(origin), fold: Fold::new(), sealed: BTreeMap::new() }
+        Self {
+            state: State::new(origin),
+            fold: Fold::new(),
+            sealed: BTreeMap::new(),
+        }
     }
 
     /// Checks one entry by the law.
@@ -128,10 +185,21 @@ impl Replay {
     }
 
     /// Checks that an opening is the content of a commitment of its entry.
-    pub(crate) fn opening(&mut self, index: u64, opening: ascribe_core::sealed::Opening) -> Result<(), Problem> {
-        let known = self.sealed.get(&index).is_some_and(|s| s.iter().any(|s| s.is_opened_by(&opening)));
+    pub(crate) fn opening(
+        &mut self,
+        index: u64,
+        opening: ascribe_core::sealed::Opening,
+    ) -> Result<(), Problem> {
+        let known = self
+            .sealed
+            .get(&index)
+            .is_some_and(|s| s.iter().any(|s| s.is_opened_by(&opening)));
         if !known {
-            let mut found = problem("altered", "disclosed content is what was committed to", "an opening does not match its entry");
+            let mut found = problem(
+                "altered",
+                "disclosed content is what was committed to",
+                "an opening does not match its entry",
+            );
             found.index = Some(index);
             return Err(found);
         }
@@ -139,8 +207,20 @@ impl Replay {
         Ok(())
     }
 
-    pub(crate) fn finish(self, report: &mut Report, filter: &Filter, checkpoint: &Checkpoint, absent: &str) {
+    pub(crate) fn finish(
+        self,
+        report: &mut Report,
+        filter: &Filter,
+        checkpoint: &Checkpoint,
+        absent: &str,
+    ) {
         report.law_head = self.state.law_head.map(|place| place.hash);
-        report.actions = self.fold.actions(&self.state, filter, checkpoint.root, checkpoint.size, absent);
+        report.actions = self.fold.actions(
+            &self.state,
+            filter,
+            checkpoint.root,
+            checkpoint.size,
+            absent,
+        );
     }
 }

@@ -19,7 +19,9 @@ pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8
         std::fs::read(dir.join(name)).map_err(|e| format!("cannot read `{name}`: {}", e.kind()))
     };
     let note = read("checkpoint")?;
-    let size = trusted_checkpoint(&note, trust).map_err(|p| p.message)?.size;
+    let size = trusted_checkpoint(&note, trust)
+        .map_err(|p| p.message)?
+        .size;
     let mut entries = Vec::new();
     while (entries.len() as u64) < size {
         let done = entries.len() as u64;
@@ -27,7 +29,10 @@ pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8
         let name = entries_path(done / 256, width);
         let bundle = decode_entry_bundle(&read(&name)?).map_err(|e| format!("`{name}`: {e}"))?;
         if bundle.len() != usize::from(width) {
-            return Err(format!("`{name}` holds {} entries instead of {width}", bundle.len()));
+            return Err(format!(
+                "`{name}` holds {} entries instead of {width}",
+                bundle.len()
+            ));
         }
         entries.extend(bundle);
     }
@@ -59,7 +64,11 @@ pub fn verify_entries(
     }
     if tree.size() != checkpoint.size || tree.root() != checkpoint.root {
         let message = "the entries do not hash to the signed root";
-        return report.fail(problem("altered", "every entry is in the signed tree", message));
+        return report.fail(problem(
+            "altered",
+            "every entry is in the signed tree",
+            message,
+        ));
     }
     if let Err(problem) = check_pin(entries.first().map(Vec::as_slice), trust) {
         return report.fail(problem);

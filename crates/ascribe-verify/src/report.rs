@@ -101,7 +101,11 @@ impl Report {
     fn add_action_notes(&mut self) {
         for action in &self.actions {
             let mut note = |code, message: &str| {
-                self.notes.push(Note { code, action: Some(action.action_id), message: message.to_owned() });
+                self.notes.push(Note {
+                    code,
+                    action: Some(action.action_id),
+                    message: message.to_owned(),
+                });
             };
             match action.what.outcome.status {
                 Status::Unknown => note("outcome_unknown", "nobody knows how the action ended"),
@@ -118,7 +122,8 @@ impl Report {
             self.notes.push(Note {
                 code: "testimony",
                 action: None,
-                message: "session openings and what was typed are the gateway's testimony".to_owned(),
+                message: "session openings and what was typed are the gateway's testimony"
+                    .to_owned(),
             });
         }
         self.notes.push(Note {
@@ -129,13 +134,19 @@ impl Report {
         self.notes.push(Note {
             code: "rollback_not_detectable",
             action: None,
-            message: "without an earlier checkpoint or a witness, a rolled-back log is not detectable".to_owned(),
+            message:
+                "without an earlier checkpoint or a witness, a rolled-back log is not detectable"
+                    .to_owned(),
         });
     }
 }
 
 /// A code of the law, as the verifier names it.
-pub(crate) fn problem_of(denied: &ascribe_core::law::Denied, index: u64, action: Option<ActionId>) -> Problem {
+pub(crate) fn problem_of(
+    denied: &ascribe_core::law::Denied,
+    index: u64,
+    action: Option<ActionId>,
+) -> Problem {
     let (code, promise) = match denied.code {
         "signature" | "key" => ("unsigned", "everyone signs their own link"),
         "self-approval" => ("self_approved", "nobody approves their own request"),
@@ -146,12 +157,20 @@ pub(crate) fn problem_of(denied: &ascribe_core::law::Denied, index: u64, action:
             ("unlawful", "no change without the law's approvals")
         }
         "order" | "time" => ("out_of_order", "the log orders every entry"),
-        "writer-chain" | "law-chain" | "count" | "links" | "head" | "no-session" | "no-action" | "no-grant"
-        | "no-request" | "no-target" | "no-person" => ("missing", "no entry is dropped or replaced"),
+        "writer-chain" | "law-chain" | "count" | "links" | "head" | "no-session" | "no-action"
+        | "no-grant" | "no-request" | "no-target" | "no-person" => {
+            ("missing", "no entry is dropped or replaced")
+        }
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
         _ => ("unlawful", "the law allows every entry"),
     };
-    Problem { code, index: Some(index), action, promise, message: denied.message.clone() }
+    Problem {
+        code,
+        index: Some(index),
+        action,
+        promise,
+        message: denied.message.clone(),
+    }
 }
 
 /// The report for a person's terminal.
@@ -163,23 +182,40 @@ pub fn render(report: &Report) -> String {
     };
     for action in &report.actions {
         let who = action.who.chain.last();
-        let name = who.and_then(|link| link.display.clone()).or_else(|| who.map(|l| l.principal.to_string()));
+        let name = who
+            .and_then(|link| link.display.clone())
+            .or_else(|| who.map(|l| l.principal.to_string()));
         let status = serde_json::to_value(action.what.outcome.status).ok();
-        let status = status.as_ref().and_then(|s| s.as_str()).unwrap_or("unknown");
+        let status = status
+            .as_ref()
+            .and_then(|s| s.as_str())
+            .unwrap_or("unknown");
         line(format!(
             "  {}  {}  {}@{}  {}  {}",
             action.when.at,
             clean(&name.unwrap_or_default(), 60),
             clean(&action.what.account, 64),
             clean(&action.what.target, 64),
-            clean(action.what.command.as_deref().unwrap_or(&action.what.kind), 120),
+            clean(
+                action.what.command.as_deref().unwrap_or(&action.what.kind),
+                120
+            ),
             status,
         ));
     }
     for problem in &report.problems {
-        let at = problem.index.map_or(String::new(), |i| format!(" entry {i}"));
-        let action = problem.action.map_or(String::new(), |a| format!(" action {a}"));
-        line(format!("  FAILED {}{at}{action}: {} (promise: {})", problem.code, clean(&problem.message, 300), problem.promise));
+        let at = problem
+            .index
+            .map_or(String::new(), |i| format!(" entry {i}"));
+        let action = problem
+            .action
+            .map_or(String::new(), |a| format!(" action {a}"));
+        line(format!(
+            "  FAILED {}{at}{action}: {} (promise: {})",
+            problem.code,
+            clean(&problem.message, 300),
+            problem.promise
+        ));
     }
     for note in &report.notes {
         let action = note.action.map_or(String::new(), |a| format!(" {a}:"));
@@ -193,7 +229,10 @@ pub fn render(report: &Report) -> String {
             clean(report.origin.as_deref().unwrap_or("?"), 255),
             report.size.unwrap_or(0),
         )),
-        Verdict::Failed => line(format!("PROOF FAILED  {} problem(s)", report.problems.len())),
+        Verdict::Failed => line(format!(
+            "PROOF FAILED  {} problem(s)",
+            report.problems.len()
+        )),
     }
     out
 }

@@ -6,7 +6,8 @@ use super::{
     TargetState,
 };
 use crate::entry::{
-    Body, CloseReason, Evidence, Grant, GrantExtend, Intent, Outcome, Refusal, SessionClose, SessionOpen,
+    Body, CloseReason, Evidence, Grant, GrantExtend, Intent, Outcome, Refusal, SessionClose,
+    SessionOpen,
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
 use crate::record::{Admission, GrantView, Standing};
@@ -337,7 +338,10 @@ impl State {
             return Err(Denied::new("closed", "the session was closed before"));
         }
         if (session.actions, session.entries) != (close.actions, close.entries) {
-            return Err(Denied::new("count", "the session's entries do not add up to what its close counts"));
+            return Err(Denied::new(
+                "count",
+                "the session's entries do not add up to what its close counts",
+            ));
         }
         if let Some(session) = self.sessions.get_mut(&close.session) {
             session.closed = Some((at, close.reason));

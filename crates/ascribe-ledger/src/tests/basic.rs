@@ -25,12 +25,21 @@ fn receipts_prove_and_openings_come_back() {
     let checkpoint = check(&ledger, &receipt);
     assert_eq!(checkpoint.origin, ORIGIN);
     assert_eq!(ledger.openings(receipt.index).unwrap(), intent.openings);
-    assert_eq!(ledger.entries(receipt.index..receipt.index + 1).unwrap(), [receipt.entry.clone()]);
-    assert_eq!(ledger.entries(0..u64::MAX).unwrap().len() as u64, checkpoint.size);
+    assert_eq!(
+        ledger.entries(receipt.index..receipt.index + 1).unwrap(),
+        std::slice::from_ref(&receipt.entry)
+    );
+    assert_eq!(
+        ledger.entries(0..u64::MAX).unwrap().len() as u64,
+        checkpoint.size
+    );
     assert_eq!(ledger.openings(0).unwrap()[0].bytes.0, b"Ada");
     assert!(matches!(ledger.standing(session), Standing::Until(_)));
     let bytes = fs::read(world.segment()).unwrap();
-    assert!(!bytes.windows(5).any(|w| w == b"id -u"), "sealed content lies in the clear");
+    assert!(
+        !bytes.windows(5).any(|w| w == b"id -u"),
+        "sealed content lies in the clear"
+    );
 }
 
 #[test]
@@ -40,6 +49,9 @@ fn the_same_id_gets_the_same_entry_also_after_a_restart() {
     let first = record(&ledger, intent.clone()).unwrap();
     let again = record(&ledger, intent.clone()).unwrap();
     assert_eq!((first.index, &first.entry), (again.index, &again.entry));
+    let mut other = world.intent(session, "ls");
+    other.id = intent.id;
+    assert!(matches!(record(&ledger, other), Err(RecordError::Denied(d)) if d.code == "duplicate"));
     drop(ledger);
     let ledger = world.open().unwrap();
     let again = record(&ledger, intent).unwrap();
@@ -60,11 +72,18 @@ fn what_was_open_is_ended_at_the_next_start() {
         .iter()
         .map(|bytes| Entry::from_bytes(bytes).unwrap().body)
         .collect();
-    assert!(bodies.iter().any(|b| matches!(b, Body::Outcome(o) if o.status == Status::Unknown)));
+    assert!(
+        bodies
+            .iter()
+            .any(|b| matches!(b, Body::Outcome(o) if o.status == Status::Unknown))
+    );
     assert!(bodies.iter().any(
         |b| matches!(b, Body::SessionClose(c) if c.reason == CloseReason::Interrupted && c.actions == 1)
     ));
-    assert!(matches!(bodies.last(), Some(Body::Head(_))), "the server signs its chain");
+    assert!(
+        matches!(bodies.last(), Some(Body::Head(_))),
+        "the server signs its chain"
+    );
 }
 
 #[test]
@@ -72,8 +91,9 @@ fn many_at_once_share_commits() {
     let (world, ledger, session) = ready();
     let before = ledger.with_state(|s| s.size);
     block_on(async {
-        let waiting: Vec<_> =
-            (0..500).map(|n| ledger.record(world.intent(session, &format!("echo {n}")))).collect();
+        let waiting: Vec<_> = (0..500)
+            .map(|n| ledger.record(world.intent(session, &format!("echo {n}"))))
+            .collect();
         let mut indices = std::collections::BTreeSet::new();
         let mut pending = Vec::new();
         for future in waiting {
@@ -85,12 +105,17 @@ fn many_at_once_share_commits() {
             assert!(indices.insert(receipt.index));
         }
     });
-    let (size, batches) = (ledger.with_state(|s| s.size), ledger.shared().read().loaded.places.len());
+    let (size, batches) = (
+        ledger.with_state(|s| s.size),
+        ledger.shared().read().loaded.places.len(),
+    );
     assert!(size >= before + 500);
     assert!(batches < 300, "{batches} batches");
 }
 
-async fn join_all<T>(futures: Vec<std::pin::Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> Vec<T> {
+async fn join_all<T>(
+    futures: Vec<std::pin::Pin<Box<dyn Future<Output = T> + Send + '_>>>,
+) -> Vec<T> {
     let mut futures: Vec<_> = futures.into_iter().map(|f| (Some(f), None)).collect();
     std::future::poll_fn(move |cx| {
         let mut open = false;
@@ -105,7 +130,12 @@ async fn join_all<T>(futures: Vec<std::pin::Pin<Box<dyn Future<Output = T> + Sen
         if open {
             return std::task::Poll::Pending;
         }
-        std::task::Poll::Ready(futures.iter_mut().filter_map(|(_, done)| done.take()).collect())
+        std::task::Poll::Ready(
+            futures
+                .iter_mut()
+                .filter_map(|(_, done)| done.take())
+                .collect(),
+        )
     })
     .await
 }
@@ -144,7 +174,10 @@ fn keys_outside_must_be_outside() {
     let mut options = world.options();
     options.wrap_key = world.dir().join("wrap.key");
     let error = Ledger::init(&world.dir(), &options, &world.drivers).unwrap_err();
-    assert!(error.to_string().contains("outside the data directory"), "{error}");
+    assert!(
+        error.to_string().contains("outside the data directory"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -152,8 +185,17 @@ fn secrets_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let world = World::new();
     world.init();
-    for path in ["wrap.key", "data/keys/log.seed", "data/keys/server.seed", "data/config.json", "data/segments/00000000.seg"] {
-        let mode = fs::metadata(world.tmp.path().join(path)).unwrap().permissions().mode();
+    for path in [
+        "wrap.key",
+        "data/keys/log.seed",
+        "data/keys/server.seed",
+        "data/config.json",
+        "data/segments/00000000.seg",
+    ] {
+        let mode = fs::metadata(world.tmp.path().join(path))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o077, 0, "{path}");
     }
 }
@@ -185,11 +227,17 @@ fn a_flipped_byte_is_refused_naming_file_and_offset() {
         changed[at] ^= 0x40;
         fs::write(world.segment(), &changed).unwrap();
         let error = world.open().unwrap_err();
-        let LedgerError::Damaged { path, offset, .. } = &error else { panic!("{error}") };
+        let LedgerError::Damaged { path, offset, .. } = &error else {
+            panic!("{error}")
+        };
         assert!(path.ends_with("00000000.seg"));
         assert_eq!(*offset, at as u64 / 512 * 512, "{error}");
         assert!(Reader::open(&world.dir()).is_err());
-        assert_eq!(fs::read(world.segment()).unwrap(), changed, "nothing was changed");
+        assert_eq!(
+            fs::read(world.segment()).unwrap(),
+            changed,
+            "nothing was changed"
+        );
     }
     fs::write(world.segment(), &bytes).unwrap();
     world.open().unwrap();
@@ -209,12 +257,16 @@ fn rewritten_entries_with_good_checksums_are_refused() {
         entry[at + 10] = if entry[at + 10] == b'0' { b'1' } else { b'0' };
     }
     let forged =
-        ascribe_core::segment::encode_batch(0, batch.block, batch.number, &records, &batch.commit).unwrap();
+        ascribe_core::segment::encode_batch(0, batch.block, batch.number, &records, &batch.commit)
+            .unwrap();
     let mut changed = bytes;
     let start = batch.block as usize * 512;
     changed[start..start + forged.len()].copy_from_slice(&forged);
     fs::write(world.segment(), &changed).unwrap();
-    assert!(matches!(world.open().unwrap_err(), LedgerError::Damaged { .. }));
+    assert!(matches!(
+        world.open().unwrap_err(),
+        LedgerError::Damaged { .. }
+    ));
     let error = Reader::open(&world.dir()).unwrap_err().to_string();
     assert!(error.contains("signed root"), "{error}");
 }
@@ -256,6 +308,80 @@ fn heads_are_signed_when_asked_and_when_due() {
     panic!("the moved chain was not signed");
 }
 
+struct Never;
+
+impl Judge for Never {
+    fn sshsig(&self, _: &str, _: &[u8], _: &[u8]) -> Option<SshKey> {
+        None
+    }
+}
+
+#[test]
+fn entries_against_the_law_are_refused_at_the_start() {
+    let (world, ledger, _) = ready();
+    drop(ledger);
+    let drivers = Drivers {
+        judge: Arc::new(Never),
+        ..world.drivers.clone()
+    };
+    let error = Ledger::open(&world.dir(), &drivers).unwrap_err();
+    assert!(matches!(error, LedgerError::Damaged { .. }));
+    assert!(
+        error.to_string().contains("entry 1 breaks the law"),
+        "{error}"
+    );
+}
+
+#[test]
+fn another_log_key_or_wrapping_key_is_refused() {
+    let (world, ledger, _) = ready();
+    drop(ledger);
+    let seed = world.dir().join("keys/log.seed");
+    let old = fs::read(&seed).unwrap();
+    fs::write(&seed, [1; 32]).unwrap();
+    let error = world.open().unwrap_err().to_string();
+    assert!(
+        error.contains("log.seed") && error.contains("not the key of this log"),
+        "{error}"
+    );
+    fs::write(&seed, old).unwrap();
+    fs::write(world.tmp.path().join("wrap.key"), [1; 32]).unwrap();
+    let reader = Reader::open(&world.dir()).unwrap();
+    assert!(
+        reader
+            .openings(0)
+            .unwrap_err()
+            .to_string()
+            .contains("wrong key")
+    );
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new();
+    world.init();
+    let path = world.tmp.path().join("wrap.key");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = world.open().unwrap_err().to_string();
+    assert!(error.contains("chmod 600"), "{error}");
+}
+
+#[test]
+fn consistency_with_what_a_client_saw() {
+    let (world, ledger, session) = ready();
+    let old = record(&ledger, world.intent(session, "id")).unwrap();
+    let old = check(&ledger, &old);
+    for _ in 0..9 {
+        record(&ledger, world.intent(session, "id")).unwrap();
+    }
+    let note = ledger.checkpoint_note();
+    let new = Checkpoint::open(note.as_bytes(), &[ledger.log_key()]).unwrap();
+    let proof = ledger.consistency_proof(old.size).unwrap();
+    ascribe_tlog::verify_consistency(old.size, &old.root, new.size, &new.root, &proof).unwrap();
+    assert!(ledger.head_is_current());
+}
+
 #[test]
 fn segments_follow_each_other() {
     let (world, ledger, session) = ready();
@@ -269,8 +395,11 @@ fn segments_follow_each_other() {
     let reader = Reader::open(&world.dir()).unwrap();
     for (receipt, n) in receipts.iter().zip(0u8..) {
         let entry = reader.entries(receipt.index..receipt.index + 1).unwrap();
-        assert_eq!(entry, [receipt.entry.clone()]);
-        assert_eq!(reader.openings(receipt.index).unwrap()[0].bytes.0, vec![n; 60_000]);
+        assert_eq!(entry, std::slice::from_ref(&receipt.entry));
+        assert_eq!(
+            reader.openings(receipt.index).unwrap()[0].bytes.0,
+            vec![n; 60_000]
+        );
     }
     fs::remove_file(world.segment()).unwrap();
     let error = world.open().unwrap_err().to_string();
@@ -302,4 +431,34 @@ fn the_export_is_a_tile_tree() {
     drop(ledger);
     let reader = Reader::open(&world.dir()).unwrap();
     export_tlog(Source::Reader(&reader), &to).unwrap();
+}
+
+#[test]
+#[ignore = "measures"]
+fn tmp_rate() {
+    let (world, ledger, session) = ready();
+    for n in [1usize, 64, 1024] {
+        let t = std::time::Instant::now();
+        let mut total = 0;
+        block_on(async {
+            while t.elapsed().as_secs() < 3 {
+                let w: Vec<_> = (0..n)
+                    .map(|n| ledger.record(world.intent(session, &format!("echo {n}"))))
+                    .collect();
+                total += n;
+                for r in join_all(w).await {
+                    r.unwrap();
+                }
+            }
+        });
+        println!("{n}: {}/s", total as f64 / t.elapsed().as_secs_f64());
+    }
+    drop(ledger);
+    let t = std::time::Instant::now();
+    let l = world.open().unwrap();
+    println!(
+        "open {} entries: {:?}",
+        l.with_state(|s| s.size),
+        t.elapsed()
+    );
 }

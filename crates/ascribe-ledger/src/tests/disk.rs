@@ -62,7 +62,9 @@ impl Disk {
         let pending = std::mem::take(&mut inner.pending);
         for (segment, offset, bytes) in pending {
             for (i, block) in bytes.chunks(512).enumerate() {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                seed = seed
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 if seed >> 63 == 1 {
                     put(&mut inner.durable, segment, offset + i as u64 * 512, block);
                 }
@@ -90,17 +92,27 @@ impl Journal for Disk {
     }
     fn bytes(&self, segment: u64) -> io::Result<u64> {
         let inner = self.0.lock().unwrap();
-        inner.durable.get(&segment).map(|b| b.len() as u64).ok_or(io::ErrorKind::NotFound.into())
+        inner
+            .durable
+            .get(&segment)
+            .map(|b| b.len() as u64)
+            .ok_or(io::ErrorKind::NotFound.into())
     }
     fn read(&self, segment: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let inner = self.0.lock().unwrap();
-        let mut now = inner.durable.get(&segment).ok_or(io::ErrorKind::NotFound)?.clone();
+        let mut now = inner
+            .durable
+            .get(&segment)
+            .ok_or(io::ErrorKind::NotFound)?
+            .clone();
         for (of, at, bytes) in &inner.pending {
             if *of == segment {
                 now[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
             }
         }
-        now.get(offset as usize..offset as usize + len).map(<[u8]>::to_vec).ok_or(io::ErrorKind::UnexpectedEof.into())
+        now.get(offset as usize..offset as usize + len)
+            .map(<[u8]>::to_vec)
+            .ok_or(io::ErrorKind::UnexpectedEof.into())
     }
     fn write_at(&self, segment: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
@@ -117,7 +129,9 @@ impl Journal for Disk {
             }
             Some(Fault::WriteShort) => {
                 inner.dead = true;
-                inner.pending.push((segment, offset, bytes[..bytes.len() / 2].to_vec()));
+                inner
+                    .pending
+                    .push((segment, offset, bytes[..bytes.len() / 2].to_vec()));
                 return Err(io::ErrorKind::WriteZero.into());
             }
             Some(Fault::WriteKept) => {

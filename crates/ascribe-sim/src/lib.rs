@@ -1,0 +1,1 @@
+//! Real-client harness and cross-crate tests.

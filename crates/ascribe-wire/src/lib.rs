@@ -1,0 +1,1 @@
+//! Untrusted protocol bytes to actions: SSH user names and channel requests.

@@ -1,0 +1,177 @@
+//! The API's messages. One verb does everything: submit a signed statement with the content behind
+//! its commitments, and get receipts and an answer. Frames are a 4-byte big-endian length and JSON.
+
+use ascribe_core::encoding::Bytes;
+use ascribe_core::id::{ActionId, PersonId, Root, SessionId, StatementId};
+use ascribe_core::law::Denied;
+use ascribe_core::record::Receipt;
+use ascribe_core::sealed::Opening;
+use ascribe_core::statement::Signed;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Failure, Kind};
+
+/// Largest request, in bytes.
+pub(crate) const MAX_REQUEST: usize = 256 * 1024;
+/// Largest answer, in bytes.
+pub(crate) const MAX_ANSWER: usize = 512 * 1024 * 1024;
+
+/// What a client asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Call {
+    /// Which log is this, how long is it, and whose key is this?
+    Hello {
+        /// Fingerprint of the caller's key.
+        key: Option<String>,
+        /// The size the caller last saw, for a consistency proof.
+        seen: Option<u64>,
+    },
+    /// A signed statement.
+    Submit {
+        /// The statement.
+        signed: Signed,
+        /// The content behind its commitments.
+        openings: Vec<Opening>,
+    },
+}
+
+/// What the server says to [`Call::Hello`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hello {
+    pub(crate) origin: String,
+    pub(crate) log_key: String,
+    pub(crate) first_entry: String,
+    pub(crate) checkpoint: String,
+    pub(crate) size: u64,
+    pub(crate) root: Root,
+    pub(crate) person: Option<PersonId>,
+    /// From the size that the caller last saw.
+    pub(crate) consistency: Vec<String>,
+    /// Where the SSH gateway listens.
+    pub(crate) ssh: String,
+    /// The gateway's host key.
+    pub(crate) ssh_host_key: String,
+    /// The server's clock, milliseconds since the epoch.
+    pub(crate) now: i64,
+}
+
+/// A receipt on the wire.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireReceipt {
+    pub(crate) index: u64,
+    pub(crate) entry: Bytes,
+    pub(crate) proof: Vec<Root>,
+    pub(crate) checkpoint: String,
+}
+
+impl From<Receipt> for WireReceipt {
+    fn from(receipt: Receipt) -> Self {
+        Self {
+            index: receipt.index,
+            entry: Bytes(receipt.entry),
+            proof: receipt.proof.into_iter().map(Root).collect(),
+            checkpoint: receipt.checkpoint,
+        }
+    }
+}
+
+/// What is read; the exact bytes are what the statement's `query` commits to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "read", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Query {
+    /// People, targets, requests, grants, sessions: without sealed content other than names.
+    Registry,
+    /// One request with its justification.
+    Request {
+        /// Which.
+        id: StatementId,
+    },
+    /// Actions.
+    Actions {
+        /// Which.
+        filter: ascribe_core::attribution::Filter,
+    },
+    /// A transcript.
+    Replay {
+        /// Of which session.
+        session: SessionId,
+        /// Of which action; all of the session without.
+        action: Option<ActionId>,
+    },
+    /// A bundle.
+    Export {
+        /// Of which session.
+        session: SessionId,
+    },
+}
+
+/// What comes back.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    /// To a hello.
+    Hello(Box<Hello>),
+    /// To a submitted statement.
+    Done {
+        /// The statement's receipt; none for a read that is not recorded.
+        receipt: Option<WireReceipt>,
+        /// What a read reads, or what followed.
+        answer: serde_json::Value,
+    },
+    /// It was not done.
+    Refused {
+        /// `denied`, `invalid` or `failure`.
+        kind: String,
+        /// Stable code.
+        code: String,
+        /// Why.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+}
+
+impl Reply {
+    pub(crate) fn denied(denied: &Denied) -> Self {
+        Self::Refused {
+            kind: "denied".into(),
+            code: denied.code.into(),
+            message: denied.message.clone(),
+            help: denied.help.clone(),
+        }
+    }
+    pub(crate) fn failure(kind: &str, code: &str, message: impl Into<String>) -> Self {
+        Self::Refused {
+            kind: kind.into(),
+            code: code.into(),
+            message: message.into(),
+            help: None,
+        }
+    }
+    /// The success, or the refusal as a failure.
+    pub(crate) fn ok(self) -> Result<Self, Failure> {
+        match self {
+            Self::Refused {
+                kind,
+                message,
+                help,
+                ..
+            } => {
+                let kind = match kind.as_str() {
+                    "denied" => Kind::Denied,
+                    "invalid" => Kind::Usage,
+                    _ => Kind::Failure,
+                };
+                Err(Failure {
+                    kind,
+                    message,
+                    help,
+                })
+            }
+            other @ (Self::Hello(_) | Self::Done { .. }) => Ok(other),
+        }
+    }
+}

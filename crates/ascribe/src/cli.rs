@@ -1,0 +1,488 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId};
+use ascribe_core::statement::{OverCap, Role, Verdict};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Privileged session attribution: who did what, when and why, provable offline.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ascribe",
+    version,
+    after_help = "Exit codes: 0 ok, 1 failure, 2 denied, 3 usage or configuration, 4 proof failed."
+)]
+pub(crate) struct Cli {
+    /// The server's data directory.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(
+        short = 'o',
+        long = "output",
+        global = true,
+        value_enum,
+        default_value = "text"
+    )]
+    pub(crate) output: Output,
+    /// Your SSH key; without it ssh-agent is asked.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new ledger. The server never does this by itself.
+    Init(Init),
+    /// Set this machine up as a client of a server.
+    Join(Join),
+    /// Run the server: ledger, API and SSH gateway.
+    Serve(Serve),
+    /// Start everything on loopback in a temporary directory, with a real sshd as target.
+    Demo(Demo),
+    /// Print the ssh_config block for plain `ssh` through the gateway.
+    SshConfig,
+    /// Targets.
+    #[command(subcommand)]
+    Target(TargetCommand),
+    /// People.
+    #[command(subcommand)]
+    Person(PersonCommand),
+    /// Keys of people.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Ask for a grant.
+    Request(Request),
+    /// List what waits for approval.
+    Requests(Listing),
+    /// Approve a request, an extension or a proposal.
+    Approve(Answer),
+    /// Say no to it.
+    Deny(Answer),
+    /// Withdraw what you asked for.
+    Cancel(Answer),
+    /// Ask for a later end of your grant.
+    Extend(Extend),
+    /// End a grant and its sessions now.
+    Revoke(Revoke),
+    /// Close the review of a break-glass grant.
+    Review(Review),
+    /// List grants.
+    Grants(Listing),
+    /// Choose which of several fitting grants is meant.
+    Use {
+        /// The grant.
+        grant: GrantId,
+    },
+    /// What may I do?
+    Can,
+    /// List sessions.
+    Sessions(Listing),
+    /// List actions: who, what, when, why.
+    Actions(Actions),
+    /// Show a request, a grant, a session or an action.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Play a terminal session.
+    Replay(Replay),
+    /// Write a bundle that proves a session offline.
+    Export(Export),
+    /// Check a bundle or a directory, offline.
+    Verify(Verify),
+    /// The ledger itself.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Copy a stopped server's data directory.
+    Backup(Backup),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The log's name: a schema-less URL, for instance `example.org/ascribe`.
+    #[arg(long)]
+    pub(crate) origin: String,
+    /// Where the key goes that wraps the evidence keys: outside the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wrap_key: PathBuf,
+    /// Where the copy of the log's head goes: outside the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) head: Option<PathBuf>,
+    /// A first administrator: `NAME=KEYFILE.pub`.
+    #[arg(long = "admin", value_name = "NAME=FILE.pub", required = true)]
+    pub(crate) admins: Vec<String>,
+    /// Administrators that a change needs.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) admin_quorum: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// `HOST:PORT` of the API.
+    pub(crate) server: String,
+    /// The log's verifier key, as `ascribe ledger status` prints it.
+    #[arg(long)]
+    pub(crate) log_key: String,
+    /// The API's key, as `ascribe ledger status` prints it.
+    #[arg(long)]
+    pub(crate) pin: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where the SSH gateway listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) ssh: String,
+    /// Where the API listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) api: String,
+    /// End sessions in which nothing moved for so long.
+    #[arg(long, default_value = "30m", value_parser = seconds)]
+    pub(crate) idle: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Port of the SSH gateway on loopback; 0 picks one.
+    #[arg(long, default_value_t = 7022)]
+    pub(crate) ssh_port: u16,
+    /// Written when everything is ready.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TargetCommand {
+    /// Register a target, or replace its rules.
+    Add(Box<TargetAdd>),
+    /// List targets.
+    List,
+    /// Show one.
+    Show {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TargetAdd {
+    /// Name, as people type it.
+    pub(crate) name: String,
+    /// `HOST[:PORT]`.
+    #[arg(long)]
+    pub(crate) address: String,
+    /// A file with its host keys: `.pub` lines, or `ssh-keyscan` output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_keys: PathBuf,
+    /// Accounts that may be asked for.
+    #[arg(long = "account", required = true)]
+    pub(crate) accounts: Vec<String>,
+    /// The person who answers for it: id or name.
+    #[arg(long)]
+    pub(crate) owner: String,
+    /// Approvals that a request needs.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) quorum: u32,
+    /// People each of whom must approve.
+    #[arg(long = "approver")]
+    pub(crate) approvers: Vec<String>,
+    /// Longest window.
+    #[arg(long, default_value = "8h", value_parser = seconds)]
+    pub(crate) max: u64,
+    /// Least characters of a justification.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) min_justification: u32,
+    /// Demand a ticket: `SYSTEM:PATTERN` (`#` digits, `@` letters, `*` letters, digits, `-`, `_`).
+    #[arg(long, value_name = "SYSTEM:PATTERN")]
+    pub(crate) ticket: Option<String>,
+    /// People who may break glass.
+    #[arg(long = "break-glass")]
+    pub(crate) break_glass: Vec<String>,
+    /// When a break-glass review is due.
+    #[arg(long, default_value = "3d", value_parser = seconds)]
+    pub(crate) review: u64,
+    /// Most bytes of a stream that are stored.
+    #[arg(long, default_value_t = 16 * 1024 * 1024)]
+    pub(crate) cap: u64,
+    /// What happens beyond.
+    #[arg(long, default_value = "digest", value_parser = over_cap)]
+    pub(crate) over_cap: OverCap,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PersonCommand {
+    /// Enrol a person.
+    Add {
+        /// Display name; sealed in the ledger.
+        name: String,
+        /// A public key file.
+        #[arg(long = "public-key", value_name = "FILE.pub", required = true)]
+        keys: Vec<PathBuf>,
+        /// A role.
+        #[arg(long = "role", value_parser = role, required = true)]
+        roles: Vec<Role>,
+    },
+    /// List people.
+    List,
+    /// A person leaves: ends grants and sessions.
+    Offboard {
+        /// Id or name.
+        person: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Add a key to a person.
+    Add {
+        /// Id or name.
+        person: String,
+        /// The public key file.
+        #[arg(long = "public-key", value_name = "FILE.pub")]
+        file: PathBuf,
+    },
+    /// Take a key away, at once: your own, or as an admin anyone's.
+    Revoke {
+        /// Id or name.
+        person: String,
+        /// The public key file.
+        #[arg(long = "public-key", value_name = "FILE.pub")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Request {
+    /// `ACCOUNT@TARGET`.
+    pub(crate) what: String,
+    /// How long, for instance `1h`.
+    #[arg(long = "for", default_value = "1h", value_parser = seconds)]
+    pub(crate) window: u64,
+    /// When it begins, in RFC 3339 with offset; without: now.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Why. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) why: String,
+    /// `SYSTEM:ID`.
+    #[arg(long)]
+    pub(crate) ticket: Option<String>,
+    /// Any number of sessions, not just one.
+    #[arg(long)]
+    pub(crate) reusable: bool,
+    /// An emergency: starts at once, without approval, and is reviewed.
+    #[arg(long, conflicts_with_all = ["from", "reusable"])]
+    pub(crate) break_glass: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listing {
+    /// Also what is over.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Answer {
+    /// The request, extension or proposal.
+    pub(crate) id: StatementId,
+    /// A remark. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) remark: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Extend {
+    /// The grant.
+    pub(crate) grant: GrantId,
+    /// How much longer than now planned.
+    #[arg(long = "by", value_parser = seconds)]
+    pub(crate) by: u64,
+    /// Why. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) why: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The grant.
+    pub(crate) grant: GrantId,
+    /// Why. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) why: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Review {
+    /// The grant.
+    pub(crate) grant: GrantId,
+    /// `justified` or `unjustified`.
+    #[arg(long, value_parser = verdict)]
+    pub(crate) verdict: Verdict,
+    /// The finding. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) finding: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Actions {
+    /// By this person: id or part of the name.
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// As this account.
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// On this target.
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// In this session.
+    #[arg(long)]
+    pub(crate) session: Option<SessionId>,
+    /// Under this grant.
+    #[arg(long)]
+    pub(crate) grant: Option<GrantId>,
+    /// For this ticket id.
+    #[arg(long)]
+    pub(crate) ticket: Option<String>,
+    /// Not before (RFC 3339).
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Before (RFC 3339).
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// Whose command or justification holds this text.
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The session.
+    pub(crate) session: SessionId,
+    /// One action of it.
+    #[arg(long)]
+    pub(crate) action: Option<ActionId>,
+    /// Speed; 0 prints everything at once.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) speed: f64,
+    /// Longest pause, in seconds.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) idle: f64,
+    /// Begin so many seconds in.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) seek: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The session.
+    pub(crate) session: SessionId,
+    /// Where the bundle goes.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// A bundle, an exported ledger, or a stopped server's data directory.
+    pub(crate) path: PathBuf,
+    /// Whom you trust: a C2SP tlog-policy with our first-entry pin.
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) trust: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Size, root, keys.
+    Status,
+    /// Write the plain C2SP tree.
+    Export {
+        /// Where to; must not exist.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Recompute every hash and the root of a stopped server's directory.
+    Fsck,
+    /// Print the trust policy for verifiers.
+    Policy,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// Where to; must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Also the wrapped evidence keys: whoever holds the wrap key then reads sealed content.
+    #[arg(long)]
+    pub(crate) with_keys: bool,
+}
+
+/// `90`, `90s`, `15m`, `8h`, `3d` in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is no duration; write for instance `90s`, `15m`, `8h` or `3d`");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or_default();
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    number
+        .checked_mul(factor)
+        .filter(|s| *s > 0 && *s < 1 << 40)
+        .ok_or_else(bad)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is no role; roles are requester, approver, auditor, admin"))
+}
+
+fn verdict(text: &str) -> Result<Verdict, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is neither `justified` nor `unjustified`"))
+}
+
+fn over_cap(text: &str) -> Result<OverCap, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is neither `digest` nor `refuse`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(
+            (seconds("90"), seconds("8h"), seconds("3d")),
+            (Ok(90), Ok(28_800), Ok(259_200))
+        );
+        for bad in ["", "h", "0", "-1h", "1w", "99999999999999999999", "1h1h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

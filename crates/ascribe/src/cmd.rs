@@ -1,0 +1,179 @@
+//! The commands.
+
+pub(crate) mod ask;
+pub(crate) mod demo;
+pub(crate) mod init;
+pub(crate) mod ledger;
+pub(crate) mod list;
+pub(crate) mod read;
+pub(crate) mod serve;
+pub(crate) mod setup;
+
+use std::path::Path;
+
+use ascribe_core::id::PersonId;
+use ascribe_core::sealed::{Opening, Prose};
+use serde::Serialize;
+
+use crate::api::Query;
+use crate::cli::{Cli, Output};
+use crate::client::{Client, Server, config_dir, random, read_json};
+use crate::exit::{Done, Failure};
+use crate::registry::Registry;
+use crate::signer::Signer;
+
+/// What a running server leaves in its data directory for local commands.
+pub(crate) const SERVER_FILE: &str = "server.json";
+/// Written by the demo: the key that reading commands sign with.
+pub(crate) const READER_FILE: &str = "reader.json";
+
+/// The demo's reader.
+#[derive(Debug, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReaderKey {
+    pub(crate) key_file: std::path::PathBuf,
+}
+
+/// Prints a line on standard output.
+#[expect(clippy::print_stdout, reason = "the one place that prints results")]
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Prints a remark on standard error.
+#[expect(clippy::print_stderr, reason = "the one place that prints remarks")]
+pub(crate) fn remark(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Prints a value as one JSON line.
+pub(crate) fn say_json<T: Serialize>(value: &T) -> Done {
+    use crate::exit::Attempt as _;
+    say(&serde_json::to_string(value).attempt("encode the result")?);
+    Ok(())
+}
+
+impl Cli {
+    pub(crate) fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// The server's data directory, which this command needs.
+    pub(crate) fn data_dir(&self) -> Done<&Path> {
+        self.data
+            .as_deref()
+            .ok_or_else(|| Failure::usage("which ledger?").help("give `--data DIR`"))
+    }
+
+    /// Whoever signs; reading commands may fall back to the reader of a demo's directory.
+    pub(crate) fn signer(&self, reading: bool) -> Done<Signer> {
+        if let Some(key) = &self.key {
+            return Signer::from_file(key);
+        }
+        if let (true, Some(dir)) = (reading, &self.data) {
+            let file = dir.join(READER_FILE);
+            if file.exists() {
+                let reader: ReaderKey = read_json(&file)?;
+                return Signer::from_file(&reader.key_file);
+            }
+        }
+        Signer::from_agent(None)
+    }
+
+    /// The server: by `--data`, by `ASCRIBE_SERVER`, or the only one joined.
+    pub(crate) fn server(&self) -> Done<Server> {
+        if let Some(dir) = &self.data {
+            let file = dir.join(SERVER_FILE);
+            if !file.exists() {
+                return Err(
+                    Failure::usage(format!("no server runs on `{}`", dir.display()))
+                        .help("start it: ascribe serve --data DIR --ssh HOST:PORT --api HOST:PORT"),
+                );
+            }
+            return read_json(&file);
+        }
+        let known = config_dir()?.join("servers");
+        if let Some(api) = std::env::var_os("ASCRIBE_SERVER") {
+            let api = api.to_string_lossy().into_owned();
+            let file = known.join(setup::file_name(&api));
+            if !file.exists() {
+                return Err(
+                    Failure::usage(format!("this machine has not joined `{api}`")).help(format!(
+                        "join it: ascribe join {api} --log-key KEY --pin KEY"
+                    )),
+                );
+            }
+            return read_json(&file);
+        }
+        let mut files: Vec<_> = std::fs::read_dir(&known)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok().map(|e| e.path()))
+            .collect();
+        match (files.pop(), files.is_empty()) {
+            (Some(file), true) => read_json(&file),
+            (Some(_), false) => Err(Failure::usage("this machine has joined several servers")
+                .help("choose one: ASCRIBE_SERVER=HOST:PORT")),
+            (None, _) => Err(Failure::usage("which server?").help(
+                "give `--data DIR`, or join one: ascribe join HOST:PORT --log-key KEY --pin KEY",
+            )),
+        }
+    }
+
+    pub(crate) fn client(&self, reading: bool) -> Done<Client> {
+        Client::new(self.server()?, Some(self.signer(reading)?))
+    }
+
+    /// Is the data directory's server stopped, so that we read the files?
+    pub(crate) fn is_offline(&self) -> bool {
+        self.data
+            .as_ref()
+            .is_some_and(|dir| !dir.join(SERVER_FILE).exists())
+    }
+}
+
+/// The registry, from the server.
+pub(crate) fn registry(client: &Client) -> Done<Registry> {
+    use crate::exit::Attempt as _;
+    let value = client.read(&Query::Registry)?;
+    serde_json::from_value(value).attempt("read the server's answer")
+}
+
+impl Registry {
+    /// A person by id, or by a name that only one person has.
+    pub(crate) fn person(&self, text: &str) -> Done<PersonId> {
+        if let Ok(id) = text.parse() {
+            return Ok(id);
+        }
+        let found: Vec<_> = self
+            .people
+            .iter()
+            .filter(|p| p.name.eq_ignore_ascii_case(text))
+            .collect();
+        match found.as_slice() {
+            [one] => Ok(one.id),
+            [] => Err(Failure::usage(format!("nobody is called `{text}`"))
+                .help("`ascribe person list` shows all")),
+            several => Err(
+                Failure::usage(format!("{} people are called `{text}`", several.len()))
+                    .help("use the id"),
+            ),
+        }
+    }
+
+    /// How a person is shown.
+    pub(crate) fn shown(&self, id: PersonId) -> String {
+        let name = self
+            .people
+            .iter()
+            .find(|p| p.id == id)
+            .map(|p| p.name.as_str());
+        ascribe_core::text::clean(name.unwrap_or(&id.to_string()), 60)
+    }
+}
+
+/// Sealed prose with its opening.
+pub(crate) fn prose(field: &str, text: &str) -> Done<(Prose, Opening)> {
+    let opening = Opening::new(field, random()?, text.as_bytes().to_vec());
+    Ok((Prose::of(&opening), opening))
+}

@@ -1,0 +1,299 @@
+//! Asking and answering: request, approve, deny, cancel, extend, revoke, review, use.
+
+use ascribe_core::id::StatementId;
+use ascribe_core::sealed::Opening;
+use ascribe_core::statement::{
+    Answer, BreakGlass, Extension, Request, Review, Revocation, Say, Ticket, UseGrant, Uses,
+};
+use ascribe_core::time::Timestamp;
+use serde_json::json;
+
+use super::{prose, registry, remark, say, say_json};
+use crate::api::Hello;
+use crate::cli::{self, Cli};
+use crate::client::{Client, now};
+use crate::exit::{Done, Failure};
+
+/// Submits, and returns the statement's id with the server's answer.
+fn submit(
+    client: &Client,
+    hello: &Hello,
+    statement: Say,
+    openings: Vec<Opening>,
+) -> Done<(StatementId, serde_json::Value)> {
+    remark(&format!(
+        "signing {} with {}",
+        statement.tag(),
+        client.signer()?.fingerprint()?
+    ));
+    let (id, _, answer) = client.submit(hello, statement, openings)?;
+    Ok((id, answer))
+}
+
+fn ticket(text: &str) -> Done<Ticket> {
+    match text.split_once(':') {
+        Some((system, id)) if !system.is_empty() && !id.is_empty() => Ok(Ticket {
+            system: system.to_owned(),
+            id: id.to_owned(),
+        }),
+        _ => Err(Failure::usage(format!("`{text}` is no ticket"))
+            .help("write `SYSTEM:ID`, for instance `jira:OPS-42`")),
+    }
+}
+
+pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
+    let (account, target) = args.what.rsplit_once('@').ok_or_else(|| {
+        Failure::usage(format!("`{}` is not ACCOUNT@TARGET", args.what))
+            .help("for instance `root@db1`")
+    })?;
+    let ticket = args.ticket.as_deref().map(ticket).transpose()?;
+    let client = cli.client(false)?;
+    let hello = client.hello()?;
+    let begin = match &args.from {
+        Some(text) => Timestamp::parse_human(text).map_err(|e| Failure::usage(e.to_string()))?,
+        None => Timestamp::from_millis(hello.now),
+    };
+    let window = i64::try_from(args.window)
+        .unwrap_or(i64::MAX / 2)
+        .saturating_mul(1000);
+    let not_after = begin.plus_millis(window);
+    let (account, target) = (account.to_owned(), target.to_owned());
+    let (statement, opening) = if args.break_glass {
+        let (emergency, opening) = prose("emergency", &args.why)?;
+        (
+            Say::BreakGlass(BreakGlass {
+                target,
+                account,
+                not_after,
+                emergency,
+                ticket,
+            }),
+            opening,
+        )
+    } else {
+        let (justification, opening) = prose("justification", &args.why)?;
+        let uses = if args.reusable {
+            Uses::Reusable
+        } else {
+            Uses::Single
+        };
+        let request = Request {
+            target,
+            account,
+            not_before: begin,
+            not_after,
+            uses,
+            justification,
+            ticket,
+        };
+        (Say::Request(request), opening)
+    };
+    let (id, _) = submit(&client, &hello, statement, vec![opening])?;
+    let registry = registry(&client)?;
+    let grant = registry.grants.iter().find(|grant| grant.request == id);
+    let who: Vec<String> = registry
+        .asks
+        .iter()
+        .find(|ask| ask.id == id)
+        .map(|ask| ask.can_approve.iter().map(|p| registry.shown(*p)).collect())
+        .unwrap_or_default();
+    if cli.json() {
+        return say_json(&json!({
+            "request_id": id, "grant_id": grant.map(|g| g.id),
+            "not_before": begin, "not_after": not_after, "can_approve": who,
+        }));
+    }
+    match grant {
+        Some(grant) => say(&format!(
+            "break-glass grant {} until {}\nevery action is marked; somebody else reviews it: ascribe review {}",
+            grant.id, grant.not_after, grant.id
+        )),
+        None => say(&format!(
+            "request {id} for {} from {begin} until {not_after}\nnext: one of {} runs `ascribe approve {id}`",
+            args.what,
+            if who.is_empty() {
+                "(nobody yet)".to_owned()
+            } else {
+                who.join(", ")
+            }
+        )),
+    }
+    Ok(())
+}
+
+/// Which answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Approve,
+    Deny,
+    Cancel,
+}
+
+pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
+    let client = cli.client(false)?;
+    let known = registry(&client)?;
+    let ask = known
+        .asks
+        .iter()
+        .find(|ask| ask.id == args.id)
+        .ok_or_else(|| {
+            Failure::new(
+                crate::exit::Kind::Failure,
+                format!("no request has the id `{}`", args.id),
+            )
+            .help("`ascribe requests` lists them")
+        })?;
+    remark(&format!(
+        "{} by {}: {}{}",
+        ask.kind,
+        known.shown(ask.by),
+        ascribe_core::text::clean(&ask.what, 120),
+        ask.not_after
+            .map_or(String::new(), |end| format!(" until {end}")),
+    ));
+    if kind == Kind::Approve && ask.kind == "request" {
+        let query = crate::api::Query::Request { id: args.id };
+        let shown = client.read(&query)?;
+        let why = shown
+            .get("justification")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or("(withheld)");
+        remark(&format!(
+            "because: {}",
+            ascribe_core::text::clean(why, 2000)
+        ));
+    }
+    let hello = client.hello()?;
+    let mut openings = Vec::new();
+    let mut sealed = None;
+    if let Some(text) = &args.remark {
+        let (prose, opening) = prose("remark", text)?;
+        openings.push(opening);
+        sealed = Some(prose);
+    }
+    let body = Answer {
+        of: args.id,
+        entry: ask.entry,
+        remark: sealed,
+    };
+    let statement = match kind {
+        Kind::Approve => Say::Approval(body),
+        Kind::Deny => Say::Denial(body),
+        Kind::Cancel => Say::Cancellation(body),
+    };
+    submit(&client, &hello, statement, openings)?;
+    let known = registry(&client)?;
+    let ask = known.asks.iter().find(|ask| ask.id == args.id);
+    let grant = known.grants.iter().find(|grant| grant.request == args.id);
+    let missing = ask.map_or(0, |ask| if ask.status == "open" { ask.missing } else { 0 });
+    if cli.json() {
+        return say_json(&json!({
+            "request_id": args.id, "status": ask.map(|a| a.status.clone()),
+            "grant_id": grant.map(|g| g.id), "missing_approvals": missing,
+        }));
+    }
+    match (kind, grant, missing) {
+        (Kind::Approve, Some(grant), _) => say(&format!(
+            "grant {} for {}@{} until {}\nnext: {} connects: ssh -p PORT {}@{}@GATEWAY",
+            grant.id,
+            grant.account,
+            grant.target,
+            grant.not_after,
+            known.shown(grant.person),
+            grant.account,
+            grant.target
+        )),
+        (Kind::Approve, None, 0) => say("approved; it took effect"),
+        (Kind::Approve, None, missing) => {
+            say(&format!("approved; {missing} more approval(s) needed"))
+        }
+        (Kind::Deny, _, _) => say("denied"),
+        (Kind::Cancel, _, _) => say("withdrawn"),
+    }
+    Ok(())
+}
+
+pub(crate) fn extend(cli: &Cli, args: &cli::Extend) -> Done {
+    let client = cli.client(false)?;
+    let known = registry(&client)?;
+    let grant = known
+        .grants
+        .iter()
+        .find(|grant| grant.id == args.grant)
+        .ok_or_else(|| no_grant(args.grant))?;
+    let by = i64::try_from(args.by)
+        .unwrap_or(i64::MAX / 2)
+        .saturating_mul(1000);
+    let not_after = grant.not_after.plus_millis(by);
+    let (justification, opening) = prose("justification", &args.why)?;
+    let statement = Say::Extension(Extension {
+        grant: args.grant,
+        not_after,
+        justification,
+    });
+    let (id, _) = submit(&client, &client.hello()?, statement, vec![opening])?;
+    if cli.json() {
+        return say_json(
+            &json!({ "request_id": id, "grant_id": args.grant, "not_after": not_after }),
+        );
+    }
+    say(&format!(
+        "asked to extend {} until {not_after}\nnext: an approver runs `ascribe approve {id}`",
+        args.grant
+    ));
+    Ok(())
+}
+
+fn no_grant(id: ascribe_core::id::GrantId) -> Failure {
+    Failure::new(
+        crate::exit::Kind::Failure,
+        format!("no grant has the id `{id}`"),
+    )
+    .help("`ascribe grants --all` lists them")
+}
+
+pub(crate) fn revoke(cli: &Cli, args: &cli::Revoke) -> Done {
+    let client = cli.client(false)?;
+    let (reason, opening) = prose("reason", &args.why)?;
+    let statement = Say::Revocation(Revocation {
+        grant: args.grant,
+        reason,
+    });
+    submit(&client, &client.hello()?, statement, vec![opening])?;
+    if cli.json() {
+        return say_json(&json!({ "grant_id": args.grant, "revoked": now() }));
+    }
+    say("revoked; its sessions end within 2 s");
+    Ok(())
+}
+
+pub(crate) fn review(cli: &Cli, args: &cli::Review) -> Done {
+    let client = cli.client(false)?;
+    let (finding, opening) = prose("finding", &args.finding)?;
+    let statement = Say::Review(Review {
+        grant: args.grant,
+        verdict: args.verdict,
+        finding,
+    });
+    submit(&client, &client.hello()?, statement, vec![opening])?;
+    if cli.json() {
+        return say_json(&json!({ "grant_id": args.grant, "reviewed": true }));
+    }
+    say("review closed");
+    Ok(())
+}
+
+pub(crate) fn choose(cli: &Cli, grant: ascribe_core::id::GrantId) -> Done {
+    let client = cli.client(false)?;
+    submit(
+        &client,
+        &client.hello()?,
+        Say::Use(UseGrant { grant }),
+        Vec::new(),
+    )?;
+    if cli.json() {
+        return say_json(&json!({ "grant_id": grant }));
+    }
+    say(&format!("{grant} is meant from now on"));
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! `ascribe ledger ...` and `ascribe backup`.
+
+use std::path::Path;
+
+use ascribe_tlog::{Frontier, leaf_hash};
+use serde_json::json;
+
+use super::{say, say_json};
+use crate::answer::{Offline, Source as _};
+use crate::cli::{Backup, Cli, LedgerCommand};
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+
+pub(crate) fn run(cli: &Cli, command: &LedgerCommand) -> Done {
+    match command {
+        LedgerCommand::Status => status(cli),
+        LedgerCommand::Export { to } => export(cli, to),
+        LedgerCommand::Fsck => fsck(cli),
+        LedgerCommand::Policy => {
+            let file = cli.data_dir()?.join(super::init::POLICY_FILE);
+            let text =
+                std::fs::read_to_string(&file).attempt(format!("read `{}`", file.display()))?;
+            say(text.trim_end());
+            Ok(())
+        }
+    }
+}
+
+fn status(cli: &Cli) -> Done {
+    if cli.is_offline() {
+        let source = Offline::open(cli.data_dir()?)?;
+        let (origin, key) = (
+            source.reader().config().origin.clone(),
+            source.log_key().to_string(),
+        );
+        if cli.json() {
+            return say_json(
+                &json!({ "origin": origin, "size": source.size(), "log_key": key, "running": false }),
+            );
+        }
+        say(&format!(
+            "log      {origin}\nentries  {}\nlog key  {key}\nstopped",
+            source.size()
+        ));
+        return Ok(());
+    }
+    let server = cli.server()?;
+    let signer = cli.signer(true).ok();
+    let hello = crate::client::Client::new(server.clone(), signer)?.hello()?;
+    if cli.json() {
+        return say_json(&json!({
+            "origin": hello.origin, "size": hello.size, "root": hello.root, "log_key": hello.log_key,
+            "api": server.api, "pin": server.pin, "ssh": hello.ssh, "first_entry": hello.first_entry, "running": true,
+        }));
+    }
+    say(&format!(
+        "log      {}\nentries  {}\nroot     {}\nlog key  {}\nssh      {}\njoin     ascribe join {} --log-key '{}' --pin '{}'",
+        hello.origin,
+        hello.size,
+        hello.root,
+        hello.log_key,
+        hello.ssh,
+        server.api,
+        hello.log_key,
+        server.pin
+    ));
+    Ok(())
+}
+
+/// The stopped server's directory; a running one is asked to stop first.
+fn stopped(cli: &Cli) -> Done<Offline> {
+    let dir = cli.data_dir()?;
+    if !cli.is_offline() {
+        return Err(
+            Failure::usage("the server is running").help("stop it first: this reads its files")
+        );
+    }
+    Offline::open(dir)
+}
+
+fn export(cli: &Cli, to: &Path) -> Done {
+    if to.exists() {
+        return Err(Failure::usage(format!("`{}` exists", to.display()))
+            .help("name a directory that does not exist"));
+    }
+    let source = Offline::open(cli.data_dir()?)?;
+    ascribe_ledger::export_tlog(ascribe_ledger::Source::Reader(source.reader()), to)
+        .attempt("write the tree")?;
+    if cli.json() {
+        return say_json(&json!({ "size": source.size() }));
+    }
+    say(&format!(
+        "wrote {} entries to {}\nnext: ascribe verify {} --trust POLICY",
+        source.size(),
+        to.display(),
+        to.display()
+    ));
+    Ok(())
+}
+
+fn fsck(cli: &Cli) -> Done {
+    let dir = cli.data_dir()?;
+    let reader = ascribe_ledger::Reader::open(dir)
+        .map_err(|e| Failure::new(Kind::Proof, format!("the directory does not add up: {e}")))?;
+    let mut tree = Frontier::new();
+    for entry in reader.entries(0..reader.size()).attempt("read entries")? {
+        tree.push(leaf_hash(&entry));
+    }
+    if tree.root() != reader.tree().root() {
+        return Err(Failure::new(
+            Kind::Proof,
+            "the entries do not hash to the signed root",
+        ));
+    }
+    let root = ascribe_core::id::Root(tree.root());
+    if cli.json() {
+        return say_json(&json!({ "size": tree.size(), "root": root, "ok": true }));
+    }
+    say(&format!("ok: {} entries, root {root}", tree.size()));
+    Ok(())
+}
+
+pub(crate) fn backup(cli: &Cli, args: &Backup) -> Done {
+    let dir = cli.data_dir()?;
+    drop(stopped(cli)?);
+    if args.to.exists() {
+        return Err(Failure::usage(format!("`{}` exists", args.to.display()))
+            .help("name a directory that does not exist"));
+    }
+    if !args.with_keys {
+        return Err(Failure::usage("a copy without wrapped evidence keys is not possible yet: they lie in the same segments as the entries")
+            .help("copy with `--with-keys` and guard the copy like the original, or write the tree alone: ascribe ledger export --to DIR"));
+    }
+    let files = copy_tree(dir, &args.to)?;
+    say(&format!(
+        "copied {files} file(s) to {}; whoever also holds the wrap key reads sealed content",
+        args.to.display()
+    ));
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Done<u64> {
+    let what = format!("copy `{}`", from.display());
+    std::fs::create_dir_all(to).attempt(&what)?;
+    let mut files = 0;
+    for entry in std::fs::read_dir(from).attempt(&what)? {
+        let entry = entry.attempt(&what)?;
+        let kind = entry.file_type().attempt(&what)?;
+        let target = to.join(entry.file_name());
+        if kind.is_dir() {
+            files += copy_tree(&entry.path(), &target)?;
+        } else if kind.is_file() && entry.file_name() != "lock" {
+            std::fs::copy(entry.path(), &target).attempt(&what)?;
+            files += 1;
+        }
+    }
+    Ok(files)
+}

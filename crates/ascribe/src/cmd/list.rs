@@ -1,0 +1,176 @@
+//! Listings: requests, grants, sessions, and what I may do.
+
+use ascribe_core::statement::Role;
+use ascribe_core::text::clean;
+use serde_json::json;
+
+use super::{registry, say, say_json};
+use crate::cli::{Cli, Listing};
+use crate::exit::{Done, Failure, Kind};
+
+pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
+    let known = registry(&cli.client(true)?)?;
+    let mut shown = 0;
+    for ask in known
+        .asks
+        .iter()
+        .filter(|ask| args.all || ask.status == "open")
+    {
+        shown += 1;
+        if cli.json() {
+            say_json(ask)?;
+            continue;
+        }
+        let who: Vec<String> = ask.can_approve.iter().map(|p| known.shown(*p)).collect();
+        let wait = if ask.status == "open" {
+            format!("waits for {} of {}", ask.missing, who.join(", "))
+        } else {
+            ask.status.clone()
+        };
+        let ticket = ask.ticket.as_ref().map_or(String::new(), |t| {
+            clean(&format!("  {}:{}", t.system, t.id), 80)
+        });
+        say(&format!(
+            "{}  {:<11} {:<20} by {}{ticket}  {wait}",
+            ask.id,
+            ask.kind,
+            clean(&ask.what, 60),
+            known.shown(ask.by)
+        ));
+    }
+    if shown == 0 && !cli.json() {
+        say("nothing waits for approval");
+    }
+    Ok(())
+}
+
+pub(crate) fn grants(cli: &Cli, args: &Listing) -> Done {
+    let known = registry(&cli.client(true)?)?;
+    let current = |status: &str| matches!(status, "active" | "not yet");
+    let mut shown = 0;
+    for grant in known
+        .grants
+        .iter()
+        .filter(|g| args.all || current(&g.status))
+    {
+        shown += 1;
+        if cli.json() {
+            say_json(grant)?;
+            continue;
+        }
+        let ticket = grant.ticket.as_ref().map_or(String::new(), |t| {
+            clean(&format!("  {}:{}", t.system, t.id), 80)
+        });
+        let mark = if grant.break_glass {
+            "  BREAK-GLASS"
+        } else {
+            ""
+        };
+        say(&format!(
+            "{}  {}@{}  {}  {} until {}{ticket}{mark}",
+            grant.id,
+            grant.account,
+            grant.target,
+            known.shown(grant.person),
+            grant.status,
+            grant.not_after
+        ));
+    }
+    if shown == 0 && !cli.json() {
+        say("no current grants (`--all` shows what is over)");
+    }
+    Ok(())
+}
+
+pub(crate) fn sessions(cli: &Cli, args: &Listing) -> Done {
+    let known = registry(&cli.client(true)?)?;
+    // Sessions are evidence: ended ones are listed too, newest last; `--all` lifts the limit.
+    let skip = if args.all {
+        0
+    } else {
+        known.sessions.len().saturating_sub(50)
+    };
+    for session in known.sessions.iter().skip(skip) {
+        if cli.json() {
+            say_json(session)?;
+            continue;
+        }
+        let end = match (&session.ended, &session.reason) {
+            (Some(at), Some(reason)) => format!("{reason} at {at}"),
+            _ => "open".to_owned(),
+        };
+        say(&format!(
+            "{}  {}@{}  {}  {}  {} action(s)  {end}",
+            session.id,
+            session.account,
+            session.target,
+            known.shown(session.person),
+            session.at,
+            session.actions
+        ));
+    }
+    if known.sessions.is_empty() && !cli.json() {
+        say("no sessions yet");
+    }
+    Ok(())
+}
+
+pub(crate) fn can(cli: &Cli) -> Done {
+    let known = registry(&cli.client(false)?)?;
+    let Some(me) = known.people.iter().find(|p| Some(p.id) == known.you) else {
+        return Err(Failure::new(Kind::Denied, "your key is not enrolled"));
+    };
+    let may_now: Vec<_> = known
+        .grants
+        .iter()
+        .filter(|g| g.person == me.id && g.status == "active")
+        .collect();
+    if cli.json() {
+        return say_json(&json!({
+            "person": me.id, "roles": me.roles, "grants": may_now,
+            "targets": known.targets.iter().map(|t| json!({"target": t.name, "accounts": t.accounts, "break_glass": t.break_glass.contains(&me.id)})).collect::<Vec<_>>(),
+        }));
+    }
+    let roles: Vec<String> = me
+        .roles
+        .iter()
+        .map(|r| format!("{r:?}").to_lowercase())
+        .collect();
+    say(&format!(
+        "you are {} ({}), roles: {}",
+        clean(&me.name, 60),
+        me.id,
+        roles.join(", ")
+    ));
+    for grant in &may_now {
+        say(&format!(
+            "now:  ssh {}@{}@GATEWAY   until {} ({})",
+            grant.account, grant.target, grant.not_after, grant.id
+        ));
+    }
+    if me.roles.contains(&Role::Requester) {
+        for target in &known.targets {
+            let mark = if target.break_glass.contains(&me.id) {
+                "   (also --break-glass)"
+            } else {
+                ""
+            };
+            say(&format!(
+                "ask:  ascribe request {}@{} --why \"...\"{mark}",
+                target.accounts.join("|"),
+                target.name
+            ));
+        }
+    }
+    let waiting = known
+        .asks
+        .iter()
+        .filter(|a| a.status == "open" && a.can_approve.contains(&me.id))
+        .count();
+    if waiting > 0 {
+        say(&format!(
+            "{waiting} request(s) wait for you: ascribe requests"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,503 @@
+//! Reading evidence: actions, show, replay, export, verify. On a stopped server's directory these
+//! work offline with the wrap key, write nothing, and say so.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use ascribe_core::attribution::{ActionRecord, Filter};
+use ascribe_core::entry::Status;
+use ascribe_core::id::{PersonId, SessionId};
+use ascribe_core::text::clean;
+use ascribe_core::time::Timestamp;
+use ascribe_verify::{Report, TrustPolicy, Verdict};
+use serde_json::Value;
+
+use super::{registry, remark, say, say_json};
+use crate::answer::{Offline, Source as _, View};
+use crate::api::Query;
+use crate::cli::{Actions, Cli, Export, Replay, Verify};
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+
+/// Asks the server, or the files of a stopped one.
+fn ask(cli: &Cli, query: &Query) -> Done<Value> {
+    if !cli.is_offline() {
+        return cli.client(true)?.read(query);
+    }
+    let dir = cli.data_dir()?;
+    let source = Offline::open(dir)?;
+    remark(&format!(
+        "offline: reading the files of `{}`; this read is not recorded",
+        dir.display()
+    ));
+    let nobody = PersonId::new([0; 16]);
+    View::default().answer(&source, query, nobody, source.size(), crate::client::now())
+}
+
+fn time(text: Option<&String>) -> Done<Option<Timestamp>> {
+    text.map(|t| Timestamp::parse_human(t).map_err(|e| Failure::usage(e.to_string())))
+        .transpose()
+}
+
+pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
+    let filter = Filter {
+        actor: args.actor.clone(),
+        account: args.account.clone(),
+        target: args.target.clone(),
+        session: args.session,
+        grant: args.grant,
+        ticket: args.ticket.clone(),
+        since: time(args.since.as_ref())?,
+        until: time(args.until.as_ref())?,
+        text: args.text.clone(),
+    };
+    let records = fetch(cli, filter)?;
+    for record in &records {
+        if cli.json() {
+            say_json(record)?
+        } else {
+            say(&line(record))
+        }
+    }
+    if !cli.json() {
+        match records.last() {
+            None => say("no action fits"),
+            Some(record) => say(&format!(
+                "\nnext: ascribe export {} -f FILE",
+                record.session_id
+            )),
+        }
+    }
+    Ok(())
+}
+
+fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
+    let answer = ask(cli, &Query::Actions { filter })?;
+    serde_json::from_value(answer).attempt("read the answer")
+}
+
+fn status(status: Status) -> &'static str {
+    match status {
+        Status::Denied => "denied",
+        Status::Failed => "failed",
+        Status::NotSent => "not sent",
+        Status::Unknown => "unknown",
+        Status::Succeeded => "succeeded",
+    }
+}
+
+/// One action in one line.
+fn line(record: &ActionRecord) -> String {
+    let who = record.who.chain.last();
+    let name = who
+        .and_then(|l| l.display.clone())
+        .or_else(|| who.map(|l| l.principal.to_string()));
+    let command = match (&record.what.command, record.what.content.as_str()) {
+        (Some(command), _) => clean(command, 100),
+        (None, "present") => format!("({})", record.what.kind),
+        (None, other) => format!("({other})"),
+    };
+    let ticket = record.why.ticket.as_ref().map_or(String::new(), |t| {
+        clean(&format!("  {}:{}", t.system, t.id), 80)
+    });
+    let mark = if record.why.break_glass {
+        "  BREAK-GLASS"
+    } else {
+        ""
+    };
+    format!(
+        "{}  {}  {}@{}  {}  {}{}{ticket}{mark}",
+        record.when.at,
+        clean(&name.unwrap_or_default(), 60),
+        clean(&record.what.account, 64),
+        clean(&record.what.target, 64),
+        command,
+        status(record.what.outcome.status),
+        record
+            .what
+            .outcome
+            .exit_code
+            .map_or(String::new(), |c| format!("({c})")),
+    )
+}
+
+/// The whole sentence about one action.
+fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
+    let mut out = String::new();
+    let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
+    for link in &record.who.chain {
+        add(
+            "who",
+            format!(
+                "{} ({}), proven by {}, opening is {}",
+                name(link.principal),
+                link.principal,
+                link.evidence,
+                record.who.opened_by
+            ),
+        );
+    }
+    let command = record
+        .what
+        .command
+        .as_deref()
+        .map_or_else(|| record.what.content.clone(), |c| clean(c, 2000));
+    add("what", format!("{} `{command}`", record.what.kind));
+    add(
+        "where",
+        format!(
+            "{}@{}",
+            clean(&record.what.account, 64),
+            clean(&record.what.target, 64)
+        ),
+    );
+    add(
+        "outcome",
+        format!(
+            "{}{}",
+            status(record.what.outcome.status),
+            record
+                .what
+                .outcome
+                .exit_code
+                .map_or(String::new(), |c| format!(", exit code {c}"))
+        ),
+    );
+    add(
+        "when",
+        format!("{} (time claimed by the log)", record.when.at),
+    );
+    add(
+        "why",
+        clean(
+            record.why.justification.as_deref().unwrap_or("(sealed)"),
+            2000,
+        ),
+    );
+    if let Some(ticket) = &record.why.ticket {
+        add(
+            "ticket",
+            clean(&format!("{}:{}", ticket.system, ticket.id), 200),
+        );
+    }
+    for approval in &record.why.approvals {
+        add(
+            "approved",
+            format!("{} at {}", name(approval.approver), approval.at),
+        );
+    }
+    if record.why.break_glass {
+        add("approved", "nobody: BREAK-GLASS".to_owned());
+    }
+    add(
+        "grant",
+        format!(
+            "{} from {} until {}",
+            record.why.grant_id, record.why.not_before, record.why.not_after
+        ),
+    );
+    add(
+        "proof",
+        format!(
+            "entry {} {} of {} in tree {}",
+            record.integrity.index,
+            record.integrity.entry_hash,
+            record.integrity.origin,
+            record.integrity.tree_size
+        ),
+    );
+    out
+}
+
+pub(crate) fn show(cli: &Cli, id: &str) -> Done {
+    let known = if cli.is_offline() {
+        None
+    } else {
+        Some(registry(&cli.client(true)?)?)
+    };
+    let name = |person: PersonId| {
+        known
+            .as_ref()
+            .map_or_else(|| person.to_string(), |k| k.shown(person))
+    };
+    if id.starts_with("st-") || id.starts_with("g-") {
+        return show_why(cli, id);
+    }
+    let session: Option<SessionId> = id.parse().ok();
+    if session.is_none() && !id.starts_with("a-") {
+        return Err(Failure::usage(format!("`{}` is no id", clean(id, 60)))
+            .help("ids begin with st- (request), g- (grant), s- (session) or a- (action)"));
+    }
+    let records = fetch(
+        cli,
+        Filter {
+            session,
+            ..Filter::default()
+        },
+    )?;
+    let mut shown = 0;
+    for record in records
+        .iter()
+        .filter(|r| session.is_some() || r.action_id.to_string() == id)
+    {
+        shown += 1;
+        if cli.json() {
+            say_json(record)?
+        } else {
+            say(&sentence(record, &name))
+        }
+    }
+    if shown == 0 {
+        return Err(Failure::new(
+            Kind::Failure,
+            format!("nothing has the id `{}`", clean(id, 60)),
+        )
+        .help("`ascribe sessions` and `ascribe actions` list ids"));
+    }
+    Ok(())
+}
+
+fn show_why(cli: &Cli, id: &str) -> Done {
+    let answer = ask(cli, &Query::Registry)?;
+    let known: crate::registry::Registry =
+        serde_json::from_value(answer).attempt("read the answer")?;
+    let grant = known.grants.iter().find(|g| g.id.to_string() == id);
+    let request = grant.map_or_else(|| id.to_owned(), |g| g.request.to_string());
+    let request = request
+        .parse()
+        .map_err(|e: ascribe_core::id::IdError| Failure::usage(e.to_string()))?;
+    let ask_row = known.asks.iter().find(|a| a.id == request);
+    if grant.is_none() && ask_row.is_none() {
+        return Err(Failure::new(
+            Kind::Failure,
+            format!("nothing has the id `{}`", clean(id, 60)),
+        ));
+    }
+    let why = ask(cli, &Query::Request { id: request })?;
+    let why = why.get("justification").and_then(Value::as_str);
+    if cli.json() {
+        return say_json(
+            &serde_json::json!({ "request": ask_row, "grant": grant, "justification": why }),
+        );
+    }
+    if let Some(row) = ask_row {
+        say(&format!(
+            "request    {} ({})\nby         {}\nfor        {}\nstatus     {}",
+            row.id,
+            row.kind,
+            known.shown(row.by),
+            clean(&row.what, 120),
+            row.status
+        ));
+    }
+    if let Some(grant) = grant {
+        say(&format!(
+            "grant      {} {} from {} until {}",
+            grant.id, grant.status, grant.not_before, grant.not_after
+        ));
+        for person in &grant.approved_by {
+            say(&format!("approved   {}", known.shown(*person)));
+        }
+    }
+    say(&format!(
+        "why        {}",
+        clean(why.unwrap_or("(sealed)"), 2000)
+    ));
+    Ok(())
+}
+
+pub(crate) fn replay(cli: &Cli, args: &Replay) -> Done {
+    let answer = ask(
+        cli,
+        &Query::Replay {
+            session: args.session,
+            action: args.action,
+        },
+    )?;
+    let chunks = answer
+        .get("chunks")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    if chunks.is_empty() {
+        return Err(Failure::new(
+            Kind::Failure,
+            "the session has no recorded output",
+        ));
+    }
+    let mut clock = 0u64;
+    let idle = Duration::try_from_secs_f64(args.idle.max(0.0)).unwrap_or(Duration::from_secs(2));
+    let seek = (args.seek.max(0.0) * 1000.0) as u64;
+    for chunk in &chunks {
+        if cli.json() {
+            say_json(chunk)?;
+            continue;
+        }
+        let after = chunk.get("after_ms").and_then(Value::as_u64).unwrap_or(0);
+        if args.speed > 0.0 && after >= seek {
+            let pause = Duration::from_millis(after.saturating_sub(clock.max(seek)));
+            std::thread::sleep(pause.min(idle).div_f64(args.speed));
+        }
+        clock = after;
+        let bytes = chunk
+            .get("bytes")
+            .and_then(Value::as_str)
+            .and_then(ascribe_core::encoding::from_base64url);
+        let Some(bytes) = bytes else {
+            say("(a chunk is withheld, erased or missing)");
+            continue;
+        };
+        std::io::stdout()
+            .write_all(neutral(&bytes).as_bytes())
+            .attempt("print")?;
+    }
+    std::io::stdout().flush().attempt("print")
+}
+
+/// Recorded output for a terminal: colours stay, everything else that a terminal acts on is shown.
+fn neutral(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut out = String::new();
+    let mut rest = text.as_ref();
+    while let Some(c) = rest.chars().next() {
+        if let Some(len) = colour(rest) {
+            let (sequence, after) = rest.split_at_checked(len).unwrap_or((rest, ""));
+            out.push_str(sequence);
+            rest = after;
+            continue;
+        }
+        match c {
+            '\n' | '\r' | '\t' | '\u{8}' => out.push(c),
+            c if ascribe_core::text::is_unsafe(c) => out.push_str(&clean(&c.to_string(), 1)),
+            c => out.push(c),
+        }
+        rest = rest.get(c.len_utf8()..).unwrap_or("");
+    }
+    out
+}
+
+/// The length of a colour sequence (`ESC [ digits ; ... m`) at the beginning.
+fn colour(text: &str) -> Option<usize> {
+    let body = text.strip_prefix("\u{1b}[")?;
+    let end = body.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    (body.get(end..)?.starts_with('m') && end <= 32).then_some(end + 3)
+}
+
+pub(crate) fn export(cli: &Cli, args: &Export) -> Done {
+    let answer = ask(
+        cli,
+        &Query::Export {
+            session: args.session,
+        },
+    )?;
+    let bundle = answer
+        .get("bundle")
+        .and_then(Value::as_str)
+        .ok_or_else(|| Failure::new(Kind::Failure, "the server sent no bundle"))?;
+    std::fs::write(&args.file, bundle).attempt(format!("write `{}`", args.file.display()))?;
+    if cli.json() {
+        return say_json(&serde_json::json!({ "session_id": args.session, "bytes": bundle.len() }));
+    }
+    say(&format!(
+        "wrote {} ({} bytes)\nnext: ascribe verify {} --trust POLICY",
+        args.file.display(),
+        bundle.len(),
+        args.file.display()
+    ));
+    Ok(())
+}
+
+pub(crate) fn verify(cli: &Cli, args: &Verify) -> Done {
+    let text = std::fs::read_to_string(&args.trust)
+        .attempt(format!("read the trust policy `{}`", args.trust.display()))?;
+    let trust = TrustPolicy::parse(&text)
+        .map_err(|e| Failure::usage(format!("`{}`: {e}", args.trust.display())))?;
+    let report = if args.path.is_dir() {
+        verify_dir(&args.path, &trust)?
+    } else {
+        let bytes = std::fs::read(&args.path).attempt(format!("read `{}`", args.path.display()))?;
+        ascribe_verify::verify_bundle(&bytes, &trust)
+    };
+    if cli.json() {
+        say_json(&report)?;
+    } else {
+        say(ascribe_verify::render(&report).trim_end());
+    }
+    match report.verdict {
+        Verdict::Verified => Ok(()),
+        Verdict::Failed => Err(Failure::new(
+            Kind::Proof,
+            "the evidence does not prove what it claims",
+        )),
+    }
+}
+
+fn verify_dir(dir: &std::path::Path, trust: &TrustPolicy) -> Done<Report> {
+    let bar = indicatif::ProgressBar::new(0);
+    let progress = &mut |done: u64| bar.set_position(done);
+    if dir.join("config.json").exists() {
+        let reader = match ascribe_ledger::Reader::open(dir) {
+            Ok(reader) => reader,
+            Err(e) => {
+                return Err(Failure::new(
+                    Kind::Proof,
+                    format!("the directory does not add up: {e}"),
+                ));
+            }
+        };
+        bar.set_length(reader.size());
+        let entries = reader.entries(0..reader.size()).attempt("read entries")?;
+        let mut openings = Vec::new();
+        for index in 0..reader.size() {
+            // Without the wrap key content stays sealed, which the report says.
+            for opening in reader.openings(index).unwrap_or_default() {
+                openings.push((index, opening));
+            }
+        }
+        let note = reader.checkpoint_note().to_owned();
+        return Ok(ascribe_verify::verify_entries(
+            note.as_bytes(),
+            &entries,
+            &openings,
+            trust,
+            "missing",
+            progress,
+        ));
+    }
+    let (note, entries) =
+        ascribe_verify::read_tree(dir, trust).map_err(|e| Failure::new(Kind::Proof, e))?;
+    bar.set_length(entries.len() as u64);
+    Ok(ascribe_verify::verify_entries(
+        &note,
+        &entries,
+        &[],
+        trust,
+        "withheld",
+        progress,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_output_cannot_drive_the_terminal() {
+        assert_eq!(
+            neutral(b"\x1b[1;31mred\x1b[0m\r\n"),
+            "\x1b[1;31mred\x1b[0m\r\n"
+        );
+        for hostile in [
+            &b"\x1b]52;c;eA==\x07"[..],
+            b"\x1b[2J",
+            b"\x1bP1\x1b\\",
+            b"\xc2\x9b2J",
+            b"\x1b[6n",
+        ] {
+            let shown = neutral(hostile);
+            assert!(
+                !shown.contains('\u{1b}') && !shown.contains('\u{9b}'),
+                "{shown:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `ascribe serve`: ledger, API and SSH gateway in one process.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ascribe_core::encoding::base64_std;
+use ascribe_core::id::{GrantId, PersonId, SessionId};
+use ascribe_core::record::{
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
+};
+use ascribe_core::time::Timestamp;
+use ascribe_gateway::{GatewayConfig, UpstreamAuth};
+use ascribe_ledger::Ledger;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::init::{API_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
+use super::{SERVER_FILE, remark};
+use crate::answer::View;
+use crate::cli::{Cli, Serve};
+use crate::client::{Server, write_json};
+use crate::exit::{Attempt as _, Done, Failure};
+use crate::server::{Api, Naming};
+
+/// The writer of the gateway in this process.
+const GATEWAY: &str = "gateway";
+
+/// The ledger as the gateway sees it: refusals name people by name.
+struct Front {
+    ledger: Arc<Ledger>,
+    naming: Naming,
+}
+
+impl Recorder for Front {
+    fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>> {
+        self.ledger.record(proposal)
+    }
+    fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
+        self.ledger.person_by_key(fingerprint)
+    }
+    fn admit(
+        &self,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        chosen: Option<GrantId>,
+    ) -> Admission {
+        match self.ledger.admit(person, account, target, chosen) {
+            Admission::Refused(denied) => Admission::Refused(self.naming.denied(denied)),
+            admitted @ Admission::Grant(_) => admitted,
+        }
+    }
+    fn standing(&self, session: SessionId) -> Standing {
+        self.ledger.standing(session)
+    }
+    fn now(&self) -> Timestamp {
+        self.ledger.now()
+    }
+}
+
+/// A running server.
+pub(crate) struct Running {
+    pub(crate) ssh: String,
+    pub(crate) api: String,
+    pub(crate) ssh_host_key: String,
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+    server_file: PathBuf,
+    tasks: tokio_util::task::TaskTracker,
+}
+
+impl Running {
+    /// Why the server cannot go on, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.ledger.failure()
+    }
+
+    /// Ends sessions, waits for every task, closes the ledger.
+    pub(crate) async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        // Local commands find a stopped server by this file's absence; a stale one only makes them
+        // say that nothing answers.
+        std::fs::remove_file(&self.server_file).unwrap_or_default();
+        let ledger = self.ledger;
+        tokio::task::spawn_blocking(move || ledger.shutdown())
+            .await
+            .unwrap_or_default();
+    }
+}
+
+fn load_key(path: &Path) -> Done<russh::keys::PrivateKey> {
+    let text = std::fs::read_to_string(path).attempt(format!("read `{}`", path.display()))?;
+    russh::keys::PrivateKey::from_openssh(&text).attempt(format!("read `{}`", path.display()))
+}
+
+async fn listen(address: &str, what: &str) -> Done<(TcpListener, String)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| Failure::usage(format!("cannot listen for {what} at `{address}`: {e}")))?;
+    let bound = listener.local_addr().attempt("listen")?.to_string();
+    Ok((listener, bound))
+}
+
+/// Starts everything on an existing ledger.
+pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> Done<Running> {
+    let drivers = drivers();
+    let judge = Arc::clone(&drivers.judge);
+    let owned = dir.to_owned();
+    let ledger = tokio::task::spawn_blocking(move || Ledger::open(&owned, &drivers))
+        .await
+        .attempt("start the ledger")?
+        .map_err(|e| Failure::usage(format!("cannot start on `{}`: {e}", dir.display())))?;
+    let ledger = Arc::new(ledger);
+    let host_key = load_key(&dir.join(SSH_HOST_KEY))?;
+    let ssh_host_key = host_key
+        .public_key()
+        .to_openssh()
+        .attempt("encode the host key")?;
+    let user_ca = load_key(&dir.join(USER_CA_KEY))?;
+    let pkcs8 = std::fs::read(dir.join(API_KEY)).attempt("read the API key")?;
+    let (tls, spki) = crate::tls::server(&pkcs8)?;
+    let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
+    let (api_listener, api_address) = listen(api, "the API").await?;
+    let first = ledger.entries(0..1).attempt("read the first entry")?;
+    let first_entry = first
+        .first()
+        .map(|e| ascribe_core::entry::entry_hash(e).to_string())
+        .unwrap_or_default();
+    let api = Arc::new(Api {
+        ledger: Arc::clone(&ledger),
+        judge,
+        first_entry,
+        ssh: ssh.clone(),
+        ssh_host_key: ssh_host_key.clone(),
+        view: Mutex::new(View::default()),
+    });
+    let stop = CancellationToken::new();
+    let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(crate::server::serve(
+        Arc::clone(&api),
+        api_listener,
+        tls,
+        stop.clone(),
+    ));
+    let config = GatewayConfig {
+        writer: GATEWAY.to_owned(),
+        log_key: ledger.log_key(),
+        host_key,
+        upstream: UpstreamAuth::UserCa(user_ca),
+        idle_timeout: idle,
+        pre_auth_timeout: Duration::from_secs(10),
+        max_connections_per_addr: 256,
+    };
+    let front: Arc<dyn Recorder> = Arc::new(Front {
+        ledger: Arc::clone(&ledger),
+        naming: Naming { api },
+    });
+    let gateway_stop = stop.clone();
+    tasks.spawn(async move {
+        let fill: Arc<dyn Fn(&mut [u8]) + Send + Sync> = Arc::new(fill_random);
+        if let Err(error) =
+            ascribe_gateway::serve(ssh_listener, front, config, fill, gateway_stop).await
+        {
+            tracing::error!("the SSH gateway stopped: {error}");
+        }
+    });
+    let server = Server {
+        api: api_address.clone(),
+        pin: base64_std(&spki),
+        log_key: ledger.log_key().to_string(),
+    };
+    let server_file = dir.join(SERVER_FILE);
+    write_json(&server_file, &server)?;
+    Ok(Running {
+        ssh,
+        api: api_address,
+        ssh_host_key,
+        ledger,
+        stop,
+        server_file,
+        tasks,
+    })
+}
+
+/// Randomness for ids and salts. Without it nothing may go on: a guessable salt would open every
+/// commitment.
+fn fill_random(bytes: &mut [u8]) {
+    if aws_lc_rs::rand::fill(bytes).is_err() {
+        std::process::abort();
+    }
+}
+
+/// Waits until somebody ends the process, or the ledger fails.
+pub(crate) async fn until_stopped(running: &Running) -> Done {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).attempt("wait for signals")?;
+    let mut int = signal(SignalKind::interrupt()).attempt("wait for signals")?;
+    let mut pulse = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+            _ = pulse.tick() => {
+                if let Some(why) = running.failure() {
+                    return Err(Failure::new(crate::exit::Kind::Failure, format!("the ledger failed and the server stops: {why}"))
+                        .help("mend the storage, then start again: recovery is the normal start"));
+                }
+            }
+        }
+    }
+}
+
+/// The async runtime.
+pub(crate) fn runtime() -> Done<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .attempt("start the runtime")
+}
+
+pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
+    let dir = cli.data_dir()?.to_owned();
+    runtime()?.block_on(async {
+        let running = start(&dir, &args.ssh, &args.api, Duration::from_secs(args.idle)).await?;
+        remark(&format!("ssh  {}\napi  {}", running.ssh, running.api));
+        remark(&format!(
+            "next: ascribe --data {} ledger status   (prints how clients join)",
+            dir.display()
+        ));
+        let ended = until_stopped(&running).await;
+        running.shutdown().await;
+        ended
+    })
+}

@@ -1,0 +1,101 @@
+//! ascribe: privileged session attribution.
+
+mod answer;
+mod api;
+mod cli;
+mod client;
+mod cmd;
+mod exit;
+mod registry;
+mod server;
+mod signer;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::cmd::{ask, demo, init, ledger, list, read, remark, serve, setup};
+use crate::exit::{Done, Failure, Kind};
+
+fn dispatch(cli: &Cli) -> Done {
+    match &cli.command {
+        Command::Init(args) => init::run(cli, args),
+        Command::Join(args) => setup::join(cli, args),
+        Command::Serve(args) => serve::run(cli, args),
+        Command::Demo(args) => demo::run(cli, args),
+        Command::SshConfig => setup::ssh_config(cli),
+        Command::Target(command) => setup::target(cli, command),
+        Command::Person(command) => setup::person(cli, command),
+        Command::Key(command) => setup::key(cli, command),
+        Command::Request(args) => ask::request(cli, args),
+        Command::Requests(args) => list::requests(cli, args),
+        Command::Approve(args) => ask::answer(cli, args, ask::Kind::Approve),
+        Command::Deny(args) => ask::answer(cli, args, ask::Kind::Deny),
+        Command::Cancel(args) => ask::answer(cli, args, ask::Kind::Cancel),
+        Command::Extend(args) => ask::extend(cli, args),
+        Command::Revoke(args) => ask::revoke(cli, args),
+        Command::Review(args) => ask::review(cli, args),
+        Command::Grants(args) => list::grants(cli, args),
+        Command::Use { grant } => ask::choose(cli, *grant),
+        Command::Can => list::can(cli),
+        Command::Sessions(args) => list::sessions(cli, args),
+        Command::Actions(args) => read::actions(cli, args),
+        Command::Show { id } => read::show(cli, id),
+        Command::Replay(args) => read::replay(cli, args),
+        Command::Export(args) => read::export(cli, args),
+        Command::Verify(args) => read::verify(cli, args),
+        Command::Ledger(command) => ledger::run(cli, command),
+        Command::Backup(args) => ledger::backup(cli, args),
+    }
+}
+
+/// Says what failed, and the way out.
+fn report(failure: &Failure, json: bool) {
+    let message = ascribe_core::text::clean(&failure.message, 4000);
+    let help = failure
+        .help
+        .as_deref()
+        .map(|help| ascribe_core::text::clean(help, 2000));
+    if json {
+        let value =
+            serde_json::json!({ "error": message, "help": help, "exit_code": failure.kind.code() });
+        remark(&value.to_string());
+        return;
+    }
+    remark(&format!("error: {message}"));
+    if let Some(help) = help {
+        remark(&format!("  help: {help}"));
+    }
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::new("warn"))
+        .with_ansi(false)
+        .init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; everything else is a usage error.
+            let code = if error.use_stderr() {
+                Kind::Usage.code()
+            } else {
+                0
+            };
+            if error.print().is_err() {
+                return ExitCode::from(Kind::Failure.code());
+            }
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure, cli.json());
+            failure.exit()
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The registry as an answer: people, targets, asks, grants, sessions. A view over the law's state.
+
+use std::collections::BTreeMap;
+
+use ascribe_core::id::{EntryHash, GrantId, PersonId, SessionId, StatementId};
+use ascribe_core::law::{AskStatus, Asked, State};
+use ascribe_core::statement::{Role, Target, Ticket, Uses};
+use ascribe_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything that is not sealed, and people's names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Registry {
+    pub(crate) now: Timestamp,
+    pub(crate) you: Option<PersonId>,
+    pub(crate) people: Vec<PersonRow>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) asks: Vec<AskRow>,
+    pub(crate) grants: Vec<GrantRow>,
+    pub(crate) sessions: Vec<SessionRow>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PersonRow {
+    pub(crate) id: PersonId,
+    pub(crate) name: String,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) keys: Vec<String>,
+    pub(crate) offboarded: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AskRow {
+    pub(crate) id: StatementId,
+    pub(crate) entry: EntryHash,
+    pub(crate) by: PersonId,
+    pub(crate) at: Timestamp,
+    pub(crate) kind: String,
+    pub(crate) what: String,
+    pub(crate) status: String,
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) not_before: Option<Timestamp>,
+    pub(crate) not_after: Option<Timestamp>,
+    pub(crate) approved_by: Vec<PersonId>,
+    pub(crate) can_approve: Vec<PersonId>,
+    pub(crate) missing: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct GrantRow {
+    pub(crate) id: GrantId,
+    pub(crate) request: StatementId,
+    pub(crate) person: PersonId,
+    pub(crate) target: String,
+    pub(crate) account: String,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
+    pub(crate) uses: Uses,
+    pub(crate) break_glass: bool,
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) approved_by: Vec<PersonId>,
+    pub(crate) sessions: Vec<SessionId>,
+    pub(crate) status: String,
+    pub(crate) review_due: Option<Timestamp>,
+    pub(crate) reviewed: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SessionRow {
+    pub(crate) id: SessionId,
+    pub(crate) grant: GrantId,
+    pub(crate) person: PersonId,
+    pub(crate) target: String,
+    pub(crate) account: String,
+    pub(crate) at: Timestamp,
+    pub(crate) actions: u64,
+    pub(crate) ended: Option<Timestamp>,
+    pub(crate) reason: Option<String>,
+}
+
+/// A person's name, or the id where the name is not known.
+pub(crate) fn name_of(names: &BTreeMap<PersonId, String>, id: PersonId) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| id.to_string())
+}
+
+fn ask_rows(state: &State) -> Vec<AskRow> {
+    let mut rows: Vec<AskRow> = state
+        .asks
+        .iter()
+        .map(|(id, ask)| {
+            let mut row = AskRow {
+                id: *id,
+                entry: ask.place.hash,
+                by: ask.by,
+                at: ask.at,
+                kind: String::new(),
+                what: String::new(),
+                status: match ask.status {
+                    AskStatus::Open => "open",
+                    AskStatus::Granted => "granted",
+                    AskStatus::Denied => "denied",
+                    AskStatus::Cancelled => "cancelled",
+                }
+                .to_owned(),
+                ticket: None,
+                not_before: None,
+                not_after: None,
+                approved_by: ask.approvals.iter().map(|a| a.by).collect(),
+                can_approve: state.approvers(ask),
+                missing: state.missing_approvals(ask).map_or(0, |m| m.len()),
+            };
+            match &ask.asked {
+                Asked::Request(request) => {
+                    row.kind = "request".into();
+                    row.what = format!("{}@{}", request.account, request.target);
+                    row.ticket.clone_from(&request.ticket);
+                    row.not_before = Some(request.not_before);
+                    row.not_after = Some(request.not_after);
+                }
+                Asked::Emergency(emergency) => {
+                    row.kind = "break-glass".into();
+                    row.what = format!("{}@{}", emergency.account, emergency.target);
+                    row.ticket.clone_from(&emergency.ticket);
+                    row.not_after = Some(emergency.not_after);
+                }
+                Asked::Extension(extension) => {
+                    row.kind = "extension".into();
+                    row.what = extension.grant.to_string();
+                    row.not_after = Some(extension.not_after);
+                }
+                Asked::Proposal(say) => {
+                    row.kind = say.tag().into();
+                    row.what = proposal_subject(say);
+                }
+            }
+            row
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.at, row.id));
+    rows
+}
+
+fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
+    use ascribe_core::statement::Say;
+    match say {
+        Say::TargetSet(target) => target.name.clone(),
+        Say::PersonAdd(person) => person.person.to_string(),
+        Say::KeyAdd(key) => format!("{} {}", key.person, key.key.fingerprint()),
+        Say::Offboard(leaver) => leaver.person.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
+    let mut rows: Vec<GrantRow> = state
+        .grants
+        .values()
+        .map(|g| {
+            let status = if g.revoked.is_some() {
+                "revoked"
+            } else if now >= g.grant.not_after {
+                "expired"
+            } else if now < g.grant.not_before {
+                "not yet"
+            } else if state.is_usable(g, now) {
+                "active"
+            } else {
+                "used"
+            };
+            GrantRow {
+                id: g.grant.grant,
+                request: g.request,
+                person: g.grant.person,
+                target: g.grant.target.clone(),
+                account: g.grant.account.clone(),
+                not_before: g.grant.not_before,
+                not_after: g.grant.not_after,
+                uses: g.grant.uses,
+                break_glass: g.grant.break_glass,
+                ticket: g.ticket.clone(),
+                approved_by: g.approvals.iter().map(|a| a.by).collect(),
+                sessions: g.sessions.clone(),
+                status: status.to_owned(),
+                review_due: g.review_due,
+                reviewed: g.reviewed,
+            }
+        })
+        .collect();
+    rows.sort_by_key(|row| (row.not_before, row.id));
+    rows
+}
+
+/// The registry at this moment.
+pub(crate) fn registry(
+    state: &State,
+    names: &BTreeMap<PersonId, String>,
+    you: Option<PersonId>,
+    now: Timestamp,
+) -> Registry {
+    let people = state
+        .people
+        .iter()
+        .map(|(id, person)| PersonRow {
+            id: *id,
+            name: name_of(names, *id),
+            roles: person.roles.iter().copied().collect(),
+            keys: person.keys.keys().cloned().collect(),
+            offboarded: person.offboarded,
+        })
+        .collect();
+    let mut sessions: Vec<SessionRow> = state
+        .sessions
+        .iter()
+        .map(|(id, s)| SessionRow {
+            id: *id,
+            grant: s.open.grant,
+            person: s.open.person,
+            target: s.open.target.clone(),
+            account: s.open.account.clone(),
+            at: s.at,
+            actions: s.actions,
+            ended: s.closed.map(|(at, _)| at),
+            reason: s.closed.map(|(_, reason)| {
+                serde_json::to_value(reason)
+                    .ok()
+                    .and_then(|v| v.as_str().map(str::to_owned))
+                    .unwrap_or_default()
+            }),
+        })
+        .collect();
+    sessions.sort_by_key(|row| (row.at, row.id));
+    Registry {
+        now,
+        you,
+        people,
+        targets: state.targets.values().map(|t| t.target.clone()).collect(),
+        asks: ask_rows(state),
+        grants: grant_rows(state, now),
+        sessions,
+    }
+}

@@ -1,0 +1,210 @@
+//! Signing statements with a person's SSH key: from a key file, or through `ssh-agent`.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ascribe_core::encoding::Bytes;
+use ascribe_core::statement::{Signed, SshKey, Statement};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, Signature, SshSig};
+
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+
+/// Largest message that an agent may answer with.
+const MAX_AGENT_MESSAGE: usize = 256 * 1024;
+
+/// Whoever holds a person's key.
+pub(crate) enum Signer {
+    /// A key file without passphrase.
+    File(Box<PrivateKey>),
+    /// A key that `ssh-agent` holds.
+    Agent {
+        /// The agent's socket.
+        socket: PathBuf,
+        /// Which key.
+        public: Box<PublicKey>,
+    },
+}
+
+fn usable(key: &PublicKey) -> bool {
+    matches!(
+        key.algorithm(),
+        Algorithm::Ed25519
+            | Algorithm::Ecdsa {
+                curve: EcdsaCurve::NistP256
+            }
+    )
+}
+
+impl Signer {
+    /// The key in `file`; an encrypted key is looked for in the agent.
+    pub(crate) fn from_file(file: &Path) -> Done<Self> {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file).attempt(format!("read key file `{shown}`"))?;
+        if let Ok(public) = PublicKey::from_openssh(&text) {
+            return Self::from_agent(Some(&public));
+        }
+        let key = PrivateKey::from_openssh(&text)
+            .map_err(|e| Failure::usage(format!("`{shown}` is no OpenSSH key: {e}")))?;
+        if !usable(key.public_key()) {
+            return Err(Failure::usage(format!(
+                "`{shown}` is neither an Ed25519 nor an ECDSA P-256 key"
+            ))
+            .help("make one: ssh-keygen -t ed25519"));
+        }
+        if key.is_encrypted() {
+            return Self::from_agent(Some(key.public_key()));
+        }
+        Ok(Self::File(Box::new(key)))
+    }
+
+    /// A key that the agent holds: `wanted`, or the first that can be used.
+    pub(crate) fn from_agent(wanted: Option<&PublicKey>) -> Done<Self> {
+        let socket = std::env::var_os("SSH_AUTH_SOCK")
+            .map(PathBuf::from)
+            .ok_or_else(|| {
+                Failure::usage("no key: neither `--key FILE` nor an ssh-agent")
+                    .help("give `--key ~/.ssh/id_ed25519`, or run `ssh-add`")
+            })?;
+        let answer = agent_call(&socket, 11, &[])?;
+        let keys = parse_identities(&answer).unwrap_or_default();
+        let found = keys
+            .into_iter()
+            .filter(usable)
+            .find(|key| wanted.is_none_or(|w| w.key_data() == key.key_data()));
+        match found {
+            Some(public) => Ok(Self::Agent {
+                socket,
+                public: Box::new(public),
+            }),
+            None => Err(Failure::usage("the ssh-agent does not hold the key")
+                .help("add it: ssh-add KEYFILE")),
+        }
+    }
+
+    pub(crate) fn public(&self) -> &PublicKey {
+        match self {
+            Self::File(key) => key.public_key(),
+            Self::Agent { public, .. } => public,
+        }
+    }
+
+    /// OpenSSH's fingerprint of the key.
+    pub(crate) fn fingerprint(&self) -> Done<String> {
+        Ok(ssh_key_of(self.public())?.fingerprint())
+    }
+
+    /// Signs a statement under its namespace.
+    pub(crate) fn sign(&self, statement: &Statement) -> Done<Signed> {
+        let text = statement.to_text().attempt("encode the statement")?;
+        let namespace = statement.say.namespace();
+        let sig = match self {
+            Self::File(key) => key
+                .sign(&namespace, HashAlg::Sha512, text.as_bytes())
+                .attempt("sign")?,
+            Self::Agent { socket, public } => {
+                let data = SshSig::signed_data(&namespace, HashAlg::Sha512, text.as_bytes())
+                    .attempt("prepare the signature")?;
+                let blob = public.to_bytes().attempt("encode the key")?;
+                let mut body = Vec::new();
+                put_string(&mut body, &blob);
+                put_string(&mut body, &data);
+                body.extend_from_slice(&0u32.to_be_bytes());
+                let answer = agent_call(socket, 13, &body)?;
+                let raw = take_string(&mut answer.as_slice())
+                    .ok_or_else(|| Failure::new(Kind::Failure, "the ssh-agent did not sign"))?;
+                let signature =
+                    Signature::try_from(raw.as_slice()).attempt("read the agent's signature")?;
+                SshSig::new(
+                    public.key_data().clone(),
+                    namespace,
+                    HashAlg::Sha512,
+                    signature,
+                )
+                .attempt("form the signature")?
+            }
+        };
+        let armour = sig
+            .to_pem(ssh_key::LineEnding::LF)
+            .attempt("encode the signature")?;
+        let blob = ascribe_evidence::dearmour(&armour).attempt("encode the signature")?;
+        Ok(Signed {
+            text,
+            sig: Bytes(blob),
+        })
+    }
+}
+
+/// A library key as the law writes it.
+pub(crate) fn ssh_key_of(key: &PublicKey) -> Done<SshKey> {
+    let line = key.to_openssh().attempt("encode the key")?;
+    let mut parts = line.split(' ');
+    match (parts.next(), parts.next()) {
+        (Some(kind), Some(blob)) => Ok(SshKey(format!("{kind} {blob}"))),
+        _ => Err(Failure::new(Kind::Failure, "the key has no OpenSSH form")),
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn take_u32(input: &mut &[u8]) -> Option<u32> {
+    let (head, rest) = input.split_first_chunk::<4>()?;
+    *input = rest;
+    Some(u32::from_be_bytes(*head))
+}
+
+fn take_string(input: &mut &[u8]) -> Option<Vec<u8>> {
+    let len = take_u32(input)? as usize;
+    let (head, rest) = input.split_at_checked(len)?;
+    *input = rest;
+    Some(head.to_vec())
+}
+
+fn parse_identities(mut answer: &[u8]) -> Option<Vec<PublicKey>> {
+    let count = take_u32(&mut answer)?.min(1024);
+    let mut keys = Vec::new();
+    for _ in 0..count {
+        let blob = take_string(&mut answer)?;
+        take_string(&mut answer)?;
+        if let Ok(key) = PublicKey::from_bytes(&blob) {
+            keys.push(key);
+        }
+    }
+    Some(keys)
+}
+
+/// One call of the agent protocol (draft-ietf-sshm-ssh-agent); returns the answer's body.
+fn agent_call(socket: &Path, kind: u8, body: &[u8]) -> Done<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket).attempt("reach the ssh-agent")?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .attempt("reach the ssh-agent")?;
+    let mut message = vec![kind];
+    message.extend_from_slice(body);
+    let mut frame = Vec::new();
+    put_string(&mut frame, &message);
+    stream.write_all(&frame).attempt("ask the ssh-agent")?;
+    let mut len = [0; 4];
+    stream
+        .read_exact(&mut len)
+        .attempt("hear from the ssh-agent")?;
+    let len = u32::from_be_bytes(len) as usize;
+    if len == 0 || len > MAX_AGENT_MESSAGE {
+        return Err(Failure::new(
+            Kind::Failure,
+            "the ssh-agent answered nonsense",
+        ));
+    }
+    let mut answer = vec![0; len];
+    stream
+        .read_exact(&mut answer)
+        .attempt("hear from the ssh-agent")?;
+    match (answer.split_first(), kind) {
+        (Some((12, rest)), 11) | (Some((14, rest)), 13) => Ok(rest.to_vec()),
+        _ => Err(Failure::new(Kind::Failure, "the ssh-agent refused")),
+    }
+}
