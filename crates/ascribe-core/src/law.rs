@@ -250,6 +250,7 @@ pub struct State {
     statements: BTreeSet<StatementId>,
     ids: HashMap<EntryId, u64>,
     writers: BTreeMap<String, WriterState>,
+    excerpt: Option<SessionId>,
 }
 
 impl State {
@@ -259,6 +260,12 @@ impl State {
             origin: origin.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// The same for a bundle about one session: entries that are not law may be missing, but of
+    /// that session none.
+    pub fn excerpt(origin: &str, session: SessionId) -> Self {
+        Self { excerpt: Some(session), ..Self::new(origin) }
     }
 
     /// Where the entry with this id is.
@@ -327,8 +334,8 @@ impl State {
         index: u64,
         bytes: &[u8],
     ) -> Result<Sequenced, Denied> {
-        if index < self.size {
-            return Err(Denied::new("order", "entries are not in ascending order"));
+        if index < self.size || (self.excerpt.is_none() && index != self.size) {
+            return Err(Denied::new("order", "an entry is missing or out of order"));
         }
         self.replay(judge, index, bytes)
     }

@@ -142,15 +142,16 @@ impl Core {
     /// Allocates the next segment once this one is half full. Failing is no error: the ledger
     /// then keeps what remains for entries that end something, and tries again later.
     pub(crate) fn prepare_next(&mut self) {
-        let half = self.cursor.block.saturating_mul(2) >= self.cursor.total;
+        if self.cursor.block.saturating_mul(2) >= self.cursor.total {
+            self.allocate_next();
+        }
+    }
+
+    pub(crate) fn allocate_next(&mut self) {
         let now = self.clock.monotonic_millis();
-        if half && !self.cursor.next && now >= self.allocate_at && self.shared.stopped().is_ok() {
+        if !self.cursor.next && now >= self.allocate_at && self.shared.stopped().is_ok() {
             let next = self.cursor.segment + 1;
-            self.cursor.next = self
-                .shared
-                .journal
-                .allocate(next, self.segment_bytes)
-                .is_ok();
+            self.cursor.next = self.shared.journal.allocate(next, self.segment_bytes).is_ok();
             if !self.cursor.next {
                 self.allocate_at = now.saturating_add(1000);
             }

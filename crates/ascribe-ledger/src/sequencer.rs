@@ -370,6 +370,9 @@ impl Core {
             );
         }
         let need = need + WORST_ENTRIES + group.bytes as u64;
+        if need + self.reserve() > self.cursor.free() {
+            self.allocate_next();
+        }
         if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
             self.rotate()
                 .map_err(|e| unavailable(self.fail(e.to_string())))?;
@@ -453,6 +456,9 @@ impl Core {
 
     fn space_for_head(&mut self, group: &Group) -> Result<(), RecordError> {
         let need = group.bytes as u64 + 2 * WORST_ENTRIES;
+        if need > self.cursor.free() {
+            self.allocate_next();
+        }
         if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
             self.rotate()
                 .map_err(|e| unavailable(self.fail(e.to_string())))?;

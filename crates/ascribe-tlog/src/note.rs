@@ -429,7 +429,7 @@ mod tests {
             "",
             "\n\n",
             "x\n\n",
-            &note[..note.len() - 1],
+            note.strip_suffix('\n').unwrap(),
             &format!("{note}\n"),
         ] {
             assert!(Note::open(bad.as_bytes(), &known).is_err(), "{bad:?}");

@@ -97,7 +97,7 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     if let Err(problem) = check_pin(first, trust) {
         return report.fail(problem);
     }
-    let mut replay = Replay::new(&checkpoint.origin);
+    let mut replay = Replay::new(State::excerpt(&checkpoint.origin, bundle.header.session));
     for entry in &bundle.entries {
         report.entries += 1;
         let proof: Vec<ascribe_tlog::Hash> = entry.proof.iter().map(|r| r.0).collect();

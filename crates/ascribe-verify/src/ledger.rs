@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ascribe_core::attribution::Filter;
 use ascribe_core::id::Root;
+use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
 use ascribe_tlog::{Frontier, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash};
 
@@ -73,7 +74,7 @@ pub fn verify_entries(
     if let Err(problem) = check_pin(entries.first().map(Vec::as_slice), trust) {
         return report.fail(problem);
     }
-    let mut replay = Replay::new(&checkpoint.origin);
+    let mut replay = Replay::new(State::new(&checkpoint.origin));
     for (index, entry) in (0u64..).zip(entries) {
         report.entries += 1;
         if let Err(problem) = replay.entry(index, entry) {

@@ -1,1 +1,5 @@
-//! Untrusted protocol bytes to actions: SSH user names and channel requests.
+//! Untrusted protocol bytes to actions: SSH user names and channel requests. Pure and bounded.
+
+pub mod command;
+pub mod request;
+pub mod user;

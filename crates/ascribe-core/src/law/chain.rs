@@ -55,16 +55,18 @@ impl State {
         }
         if index == 0 {
             let first = entry.writer.seq == 0 && entry.writer.prev.is_none();
-            return if first {
+            return if !first {
+                refuse("writer-chain", "the first entry starts no chain")
+            } else if entry.writer.id == super::SERVER {
                 Ok(())
             } else {
-                refuse("writer-chain", "the first entry starts no chain")
+                refuse("writer", "the first entry is written by `server`")
             };
         }
         let Some(writer) = self.writers.get(&entry.writer.id) else {
             return refuse("writer", "the entry's writer is not registered");
         };
-        let whole = index == self.size;
+        let whole = self.excerpt.is_none();
         let newest = writer.recent.back();
         let follows = match newest {
             Some((seq, place)) if *seq + 1 == entry.writer.seq => {
@@ -123,7 +125,7 @@ impl State {
         if !genesis.writers.iter().any(|w| w.id == super::SERVER) {
             return refuse("no writer is named `server`");
         }
-        let mut next = Self::new(&self.origin);
+        let mut next = Self { excerpt: self.excerpt, ..Self::new(&self.origin) };
         for writer in &genesis.writers {
             let state = WriterState {
                 key: writer.key.0.clone(),

@@ -280,7 +280,9 @@ impl State {
             Asked::Request(request) => at >= request.not_after,
             Asked::Extension(extension) => {
                 let state = self.grant(extension.grant)?;
-                state.revoked.is_some() || at >= state.grant.not_after
+                let end = state.grant.not_after;
+                // Another extension may have gone further: this one would shorten the grant.
+                state.revoked.is_some() || at >= end || extension.not_after <= end
             }
             Asked::Emergency(_) | Asked::Proposal(_) => false,
         };

@@ -337,7 +337,9 @@ impl State {
         if session.closed.is_some() {
             return Err(Denied::new("closed", "the session was closed before"));
         }
-        if (session.actions, session.entries) != (close.actions, close.entries) {
+        // An excerpt about another session need not hold this one's entries.
+        let whole = self.excerpt.is_none_or(|about| about == close.session);
+        if whole && (session.actions, session.entries) != (close.actions, close.entries) {
             return Err(Denied::new(
                 "count",
                 "the session's entries do not add up to what its close counts",

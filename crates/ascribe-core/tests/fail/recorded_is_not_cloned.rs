@@ -1,0 +1,8 @@
+//! One receipt sends one action.
+use ascribe_core::gate::Recorded;
+
+fn twice(recorded: &Recorded) -> Recorded {
+    recorded.clone()
+}
+
+fn main() {}

@@ -1,0 +1,109 @@
+//! The SSH user name at the gateway's door: `account@target` or `account+GRANT@target`.
+
+use ascribe_core::id::GrantId;
+use ascribe_core::text::is_unsafe;
+
+/// Longest user name, in bytes.
+pub const MAX_USER: usize = 255;
+
+/// A parsed user name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Account on the target.
+    pub account: String,
+    /// Target name.
+    pub target: String,
+    /// The grant that is meant, where one is named.
+    pub grant: Option<GrantId>,
+}
+
+/// Why a user name is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UserError {
+    /// Empty or too long.
+    #[error("the user name is empty or longer than 255 bytes")]
+    Length,
+    /// Control, invisible or direction characters, or white space.
+    #[error("the user name has characters that are not allowed")]
+    Character,
+    /// No `@`, an empty part, or `..`.
+    #[error("the user name is not ACCOUNT@TARGET")]
+    Form,
+    /// What follows `+` is not a grant.
+    #[error("what follows `+` is not a grant id")]
+    Grant,
+}
+
+/// Parses a user name. The last `@` separates account and target.
+///
+/// # Errors
+/// When it is not of that form.
+pub fn parse(text: &str) -> Result<User, UserError> {
+    if text.is_empty() || text.len() > MAX_USER {
+        return Err(UserError::Length);
+    }
+    if text.chars().any(|c| is_unsafe(c) || c.is_whitespace()) {
+        return Err(UserError::Character);
+    }
+    let (left, target) = text.rsplit_once('@').ok_or(UserError::Form)?;
+    let (account, grant) = match left.rsplit_once('+') {
+        Some((account, grant)) => {
+            let grant = grant.parse().map_err(|_| UserError::Grant)?;
+            (account, Some(grant))
+        }
+        None => (left, None),
+    };
+    if account.is_empty() || target.is_empty() || text.contains("..") {
+        return Err(UserError::Form);
+    }
+    Ok(User {
+        account: account.to_owned(),
+        target: target.to_owned(),
+        grant,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn forms() {
+        let user = parse("root@db1").unwrap();
+        assert_eq!(
+            (user.account.as_str(), user.target.as_str()),
+            ("root", "db1")
+        );
+        let id = GrantId::new([3; 16]);
+        assert_eq!(parse(&format!("a@b+{id}@t")).unwrap().grant, Some(id));
+        assert_eq!(parse("a@b@t").unwrap().account, "a@b");
+        for bad in [
+            "",
+            "root",
+            "@t",
+            "a@",
+            "a+x@t",
+            "a..b@t",
+            "a\n@t",
+            "a b@t",
+            "a\u{202e}@t",
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            parse(&format!("{}@t", "a".repeat(254))),
+            Err(UserError::Length)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_prints_back(text in ".{0,300}") {
+            if let Ok(user) = parse(&text) {
+                let grant = user.grant.map(|g| format!("+{g}")).unwrap_or_default();
+                prop_assert_eq!(format!("{}{}@{}", user.account, grant, user.target), text);
+            }
+        }
+    }
+}
