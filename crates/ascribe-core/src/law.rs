@@ -265,7 +265,10 @@ impl State {
     /// The same for a bundle about one session: entries that are not law may be missing, but of
     /// that session none.
     pub fn excerpt(origin: &str, session: SessionId) -> Self {
-        Self { excerpt: Some(session), ..Self::new(origin) }
+        Self {
+            excerpt: Some(session),
+            ..Self::new(origin)
+        }
     }
 
     /// Where the entry with this id is.

@@ -151,7 +151,11 @@ impl Core {
         let now = self.clock.monotonic_millis();
         if !self.cursor.next && now >= self.allocate_at && self.shared.stopped().is_ok() {
             let next = self.cursor.segment + 1;
-            self.cursor.next = self.shared.journal.allocate(next, self.segment_bytes).is_ok();
+            self.cursor.next = self
+                .shared
+                .journal
+                .allocate(next, self.segment_bytes)
+                .is_ok();
             if !self.cursor.next {
                 self.allocate_at = now.saturating_add(1000);
             }

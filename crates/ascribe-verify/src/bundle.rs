@@ -160,9 +160,9 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(origin: &str) -> Self {
+    pub(crate) fn new(state: State) -> Self {
         Self {
-            state: State::new(origin),
+            state,
             fold: Fold::new(),
             sealed: BTreeMap::new(),
         }

@@ -125,7 +125,10 @@ impl State {
         if !genesis.writers.iter().any(|w| w.id == super::SERVER) {
             return refuse("no writer is named `server`");
         }
-        let mut next = Self { excerpt: self.excerpt, ..Self::new(&self.origin) };
+        let mut next = Self {
+            excerpt: self.excerpt,
+            ..Self::new(&self.origin)
+        };
         for writer in &genesis.writers {
             let state = WriterState {
                 key: writer.key.0.clone(),
