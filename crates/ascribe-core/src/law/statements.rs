@@ -19,7 +19,7 @@ impl State {
         signed: &Signed,
         place: Place,
     ) -> Result<(), Denied> {
-        let statement = self.check_signed(judge, at, signed)?;
+        let statement = self.check_signed_at(judge, at, signed, place.index)?;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -60,6 +60,16 @@ impl State {
         at: Timestamp,
         signed: &Signed,
     ) -> Result<Statement, Denied> {
+        self.check_signed_at(judge, at, signed, self.size)
+    }
+
+    fn check_signed_at(
+        &self,
+        judge: &dyn Judge,
+        at: Timestamp,
+        signed: &Signed,
+        index: u64,
+    ) -> Result<Statement, Denied> {
         let statement = signed
             .statement()
             .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
@@ -76,7 +86,7 @@ impl State {
             )
             .with_help("set the clock, then sign again"));
         }
-        if statement.seen.size > self.size {
+        if statement.seen.size > index {
             return Err(Denied::new(
                 "future",
                 "the signer has seen more of this log than there is",

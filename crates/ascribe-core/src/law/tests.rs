@@ -1269,17 +1269,25 @@ fn entries_of_a_session_add_up_to_what_its_close_counts() {
     let action = w.intent(session).unwrap();
     w.outcome(action).unwrap();
     w.close(session).unwrap();
-    // An excerpt may leave out entries that are not law, but not unnoticed.
-    let whole: Vec<(u64, &Vec<u8>)> = (0..).zip(&w.log).collect();
-    for skipped in w.log.len() - 3..w.log.len() - 1 {
-        let mut state = State::new(ORIGIN);
-        let kept = whole.iter().filter(|(i, _)| *i != skipped as u64);
-        let refused = kept
-            .map(|(i, bytes)| state.apply_at(&Fake, *i, bytes))
-            .find_map(Result::err);
-        let code = refused.unwrap().code;
-        assert!(["count", "no-action"].contains(&code), "{code}");
-    }
+    // An excerpt may leave out entries that are not law, but none of the session it is about.
+    let other = SessionId::new([9; 16]);
+    let last = w.log.len() as u64 - 1;
+    let code = |mut state: State, skipped: &[u64]| {
+        (0..)
+            .zip(&w.log)
+            .filter(|(i, _)| !skipped.contains(i))
+            .map(|(i, bytes)| state.apply_at(&Fake, i, bytes))
+            .find_map(Result::err)
+            .map(|denied| denied.code)
+    };
+    let excerpt = |session| State::excerpt(ORIGIN, session);
+    assert_eq!(code(excerpt(session), &[]), None);
+    assert_eq!(code(excerpt(session), &[last - 1]), Some("count"));
+    assert_eq!(code(excerpt(session), &[last - 2]), Some("no-action"));
+    assert_eq!(code(excerpt(session), &[last - 2, last - 1]), Some("count"));
+    assert_eq!(code(excerpt(other), &[last - 2, last - 1]), None);
+    assert_eq!(code(excerpt(other), &[last - 3]), Some("no-session"));
+    assert_eq!(code(State::new(ORIGIN), &[last - 1]), Some("order"));
 }
 
 // What a replay refuses.
