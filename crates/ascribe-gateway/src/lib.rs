@@ -1,5 +1,16 @@
 //! Network edges: the SSH gateway between a stock client and a real server.
+//!
+//! In scope: listening, logins, relaying, evidence of streams. Out of scope: what is lawful and
+//! what is durable; the gateway sees the ledger only as a [`Recorder`](ascribe_core::record::Recorder).
+//!
+//! Start from [`serve`].
 
-pub mod ssh;
+mod channel;
+mod connection;
+mod guard;
+mod handler;
+mod listen;
+mod stream;
+mod upstream;
 
-pub use ssh::{GatewayConfig, UpstreamAuth, serve};
+pub use listen::{Fill, GatewayConfig, GatewayError, UpstreamAuth, serve};

@@ -1,0 +1,309 @@
+//! One client connection and its session: opened at the first action, closed with a reason.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ascribe_core::entry::{Body, CloseReason, OpenedBy, Refusal, SessionClose, SessionOpen};
+use ascribe_core::id::{EntryId, PersonId, SessionId};
+use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
+use ascribe_core::sealed::Opening;
+use ascribe_wire::request::{Policy, Request};
+use ascribe_wire::user::User;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::guard::Switch;
+use crate::listen::Shared;
+use crate::upstream::Upstream;
+
+/// How often a session's standing is looked at.
+const PULSE: Duration = Duration::from_millis(250);
+/// Most refusals of one connection that become entries.
+const MAX_REFUSALS: u32 = 100;
+/// How long channels may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(1500);
+
+/// Who logged in.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) person: PersonId,
+    pub(crate) fingerprint: String,
+    pub(crate) user: User,
+}
+
+/// An open session.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) view: GrantView,
+    pub(crate) upstream: Upstream,
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) switch: Switch,
+    peer: String,
+    login: Mutex<Option<Login>>,
+    session: OnceCell<Result<Arc<Session>, String>>,
+    opened: Mutex<Option<SessionId>>,
+    reason: Mutex<Option<CloseReason>>,
+    refusals: AtomicU32,
+    begun: Instant,
+    moved_ms: AtomicU64,
+    /// Cancelled when the session must end.
+    pub(crate) over: CancellationToken,
+    /// Channels and refusals; the session's last entry waits for them.
+    pub(crate) tasks: TaskTracker,
+    watch: TaskTracker,
+    gone: CancellationToken,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, switch: Switch, peer: String) -> Self {
+        Self {
+            shared,
+            switch,
+            peer,
+            login: Mutex::new(None),
+            session: OnceCell::new(),
+            opened: Mutex::new(None),
+            reason: Mutex::new(None),
+            refusals: AtomicU32::new(0),
+            begun: Instant::now(),
+            moved_ms: AtomicU64::new(0),
+            over: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            watch: TaskTracker::new(),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn writer(&self) -> &str {
+        &self.shared.config.writer
+    }
+
+    pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
+        let mut out = [0; N];
+        (self.shared.fill)(&mut out);
+        out
+    }
+
+    pub(crate) async fn record(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
+        self.shared.recorder.record(proposal).await
+    }
+
+    /// The one login of this connection. Nothing of a failed attempt is kept.
+    pub(crate) fn log_in(&self, login: Login) {
+        *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login);
+        self.switch.log_in();
+    }
+
+    fn login(&self) -> Option<Login> {
+        self.login
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Something moved: the session is not idle.
+    pub(crate) fn moved(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// Ends the session; the first reason counts.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        self.reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(reason);
+        self.over.cancel();
+    }
+
+    pub(crate) fn reason(&self) -> Option<CloseReason> {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, opened at the first call; or what the client is told.
+    pub(crate) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, String> {
+        self.session.get_or_init(|| self.open()).await.clone()
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Arc<Session>, String> {
+        let Some(login) = self.login() else {
+            return Err("not logged in".to_owned());
+        };
+        let user = &login.user;
+        let admission =
+            self.shared
+                .recorder
+                .admit(login.person, &user.account, &user.target, user.grant);
+        let view = match admission {
+            Admission::Grant(view) => *view,
+            Admission::Refused(denied) => {
+                self.refuse(
+                    "session",
+                    denied.code,
+                    &format!("{}@{}", user.account, user.target),
+                );
+                return Err(told(&denied));
+            }
+        };
+        let id = SessionId::new(self.random());
+        let from = Opening::new("from", self.random(), self.peer.clone().into_bytes());
+        let open = SessionOpen {
+            session: id,
+            grant: view.grant,
+            person: login.person,
+            key: login.fingerprint.clone(),
+            target: user.target.clone(),
+            account: user.account.clone(),
+            from: from.commitment(),
+            opened_by: OpenedBy::Testimony,
+        };
+        let proposal = Proposal {
+            id: EntryId::new(self.random()),
+            writer: self.writer().to_owned(),
+            body: Body::SessionOpen(open),
+            openings: vec![from],
+            scope: Scope::Session(id),
+        };
+        match self.record(proposal).await {
+            Ok(_) => {}
+            Err(RecordError::Denied(denied)) => return Err(told(&denied)),
+            Err(error) => return Err(format!("no session without a record: {error}")),
+        }
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        self.moved();
+        self.watch.spawn(Arc::clone(self).pulse(id));
+        match Upstream::connect(self, &view, id).await {
+            Ok(upstream) => Ok(Arc::new(Session { id, view, upstream })),
+            Err(error) => {
+                self.refuse("target", "unreachable", &error.to_string());
+                self.end(CloseReason::TargetFailed);
+                Err(format!(
+                    "cannot reach {}@{}: {error}",
+                    view.account, view.target.name
+                ))
+            }
+        }
+    }
+
+    /// Watches grant, revocation and idleness.
+    async fn pulse(self: Arc<Self>, session: SessionId) {
+        let mut tick = tokio::time::interval(PULSE);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.gone.cancelled() => return,
+                () = self.over.cancelled() => break,
+            }
+            match self.shared.recorder.standing(session) {
+                Standing::Until(end) if self.shared.recorder.now() < end => {}
+                Standing::Until(_) => self.end(CloseReason::Expired),
+                Standing::Ended(reason) => self.end(reason),
+            }
+            let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+            if self.begun.elapsed().saturating_sub(moved) > self.shared.config.idle_timeout {
+                self.end(CloseReason::Idle);
+            }
+        }
+        // Channels say goodbye; who does not take it is cut off.
+        self.settle().await;
+        self.switch.cut();
+    }
+
+    /// Gives channels a moment to end.
+    pub(crate) async fn settle(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(GOODBYE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::debug!("a channel did not end in time");
+        }
+    }
+
+    /// Records that a kind of request was refused.
+    pub(crate) fn refuse_request(self: &Arc<Self>, request: Request, detail: &str) {
+        debug_assert_eq!(
+            request.policy(),
+            Policy::RefusedAndRecorded,
+            "the table says so"
+        );
+        let detail = format!("{} {detail}", request.wire());
+        self.refuse("forwarding", "not-allowed", detail.trim_end());
+    }
+
+    /// Records that something was refused, without holding up the connection.
+    pub(crate) fn refuse(self: &Arc<Self>, what: &str, code: &str, detail: &str) {
+        let Some(login) = self.login() else { return };
+        if self.refusals.fetch_add(1, Ordering::Relaxed) >= MAX_REFUSALS {
+            return;
+        }
+        let opening = Opening::new("detail", self.random(), detail.as_bytes().to_vec());
+        let session = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusal = Refusal {
+            person: login.person,
+            what: what.to_owned(),
+            code: code.to_owned(),
+            session,
+            detail: Some(opening.commitment()),
+        };
+        let proposal = Proposal {
+            id: EntryId::new(self.random()),
+            writer: self.writer().to_owned(),
+            body: Body::Refusal(refusal),
+            openings: vec![opening],
+            scope: session.map_or(Scope::Person(login.person), Scope::Session),
+        };
+        let connection = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = connection.record(proposal).await {
+                tracing::error!("a refusal could not be recorded, the session ends: {error}");
+                connection.end(CloseReason::LedgerUnavailable);
+            }
+        });
+    }
+
+    /// The connection is over: waits for every task, then closes the session in the ledger.
+    pub(crate) async fn finish(&self) {
+        self.gone.cancel();
+        self.over.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.watch.close();
+        self.watch.wait().await;
+        let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = opened else { return };
+        let close = SessionClose {
+            session,
+            reason: self.reason().unwrap_or(CloseReason::Disconnected),
+            // The sequencer counts.
+            actions: 0,
+            entries: 0,
+        };
+        let proposal = Proposal {
+            id: EntryId::new(self.random()),
+            writer: self.writer().to_owned(),
+            body: Body::SessionClose(close),
+            openings: Vec::new(),
+            scope: Scope::None,
+        };
+        if let Err(error) = self.record(proposal).await {
+            // Recovery closes it as interrupted: an open session in the ledger is never forgotten.
+            tracing::error!("a session's end could not be recorded: {error}");
+        }
+    }
+}
+
+/// A refusal, as the client's terminal shows it.
+fn told(denied: &ascribe_core::law::Denied) -> String {
+    let help = denied
+        .help
+        .as_ref()
+        .map_or(String::new(), |help| format!("\r\n  {help}"));
+    format!("{}{help}", denied.message)
+}

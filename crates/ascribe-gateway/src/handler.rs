@@ -1,0 +1,201 @@
+//! The client's side of the protocol: login, channels, and everything that is refused.
+
+use std::sync::Arc;
+
+use ascribe_wire::request::Request;
+use ascribe_wire::user;
+use russh::Channel;
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
+
+use crate::connection::{Connection, Login};
+
+/// Shown before login: nothing that helps a stranger.
+const BANNER: &str = "This system is for authorised use. Sessions are recorded.\r\n";
+
+/// Most channels of one connection, over its life.
+const MAX_CHANNELS: u32 = 10_000;
+
+/// One client.
+pub(crate) struct Downstream {
+    connection: Arc<Connection>,
+    channels: u32,
+}
+
+impl Downstream {
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            connection,
+            channels: 0,
+        }
+    }
+
+    /// Refuses a kind of request, as the table of requests says.
+    fn refuse(&self, request: Request, detail: &str) {
+        self.connection.refuse_request(request, detail);
+    }
+}
+
+fn accepted(key: &PublicKey) -> bool {
+    // Security keys are refused: the library does not say whether the holder touched them.
+    matches!(
+        key.algorithm(),
+        Algorithm::Ed25519
+            | Algorithm::Ecdsa {
+                curve: EcdsaCurve::NistP256
+            }
+    )
+}
+
+impl Downstream {
+    fn look_up(&self, user: &str, key: &PublicKey) -> Option<Login> {
+        let user = user::parse(user).ok()?;
+        if !accepted(key) {
+            return None;
+        }
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        let person = self
+            .connection
+            .shared
+            .recorder
+            .person_by_key(&fingerprint)?;
+        Some(Login {
+            person,
+            fingerprint,
+            user,
+        })
+    }
+}
+
+impl Handler for Downstream {
+    type Error = russh::Error;
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        Ok(Some(BANNER.to_owned()))
+    }
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        Ok(if self.look_up(user, offer.public_key).is_some() {
+            Auth::Accept
+        } else {
+            Auth::reject()
+        })
+    }
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
+        match self.look_up(user, key.public_key) {
+            Some(login) => {
+                self.connection.log_in(login);
+                Ok(Auth::Accept)
+            }
+            None => Ok(Auth::reject()),
+        }
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.channels = self.channels.saturating_add(1);
+        if self.channels > MAX_CHANNELS || self.connection.tasks.len() > 256 {
+            self.connection
+                .refuse("channel", "too-many", "too many channels");
+            return Ok(());
+        }
+        reply.accept().await;
+        let connection = Arc::clone(&self.connection);
+        self.connection
+            .tasks
+            .spawn(crate::channel::run(connection, channel, session.handle()));
+        Ok(())
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _address: &str,
+        _port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Request::X11Channel, "");
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _from: &str,
+        _from_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse(
+            Request::DirectTcpip,
+            &format!("{}:{port}", ascribe_core::text::clean(host, 255)),
+        );
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse(
+            Request::DirectStreamlocal,
+            &ascribe_core::text::clean(path, 255),
+        );
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        host: &str,
+        port: &mut u32,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        self.refuse(
+            Request::TcpipForward,
+            &format!("{}:{port}", ascribe_core::text::clean(host, 255)),
+        );
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        self.refuse(
+            Request::StreamlocalForward,
+            &ascribe_core::text::clean(path, 255),
+        );
+        Ok(false)
+    }
+
+    async fn agent_request(
+        &mut self,
+        _channel: russh::ChannelId,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        self.refuse(Request::AgentForward, "");
+        Ok(false)
+    }
+}

@@ -1,0 +1,204 @@
+//! The listener: limits per address and before login, and an end that waits for every task.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ascribe_core::entry::CloseReason;
+use ascribe_core::record::Recorder;
+use ascribe_tlog::VerifierKey;
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
+use russh::{MethodKind, MethodSet, Preferred, SshId};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::Connection;
+use crate::guard::{Guarded, Switch};
+use crate::handler::Downstream;
+
+/// How the gateway proves itself to targets.
+#[derive(Debug)]
+pub enum UpstreamAuth {
+    /// A key that targets know.
+    Key(PrivateKey),
+    /// A CA that targets trust: each session gets a certificate of five minutes that names session
+    /// and person.
+    UserCa(PrivateKey),
+}
+
+/// What a gateway needs to know.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// The writer that its entries are chained under.
+    pub writer: String,
+    /// The log whose receipts count.
+    pub log_key: VerifierKey,
+    /// The SSH host key that clients see.
+    pub host_key: PrivateKey,
+    /// How it logs in to targets.
+    pub upstream: UpstreamAuth,
+    /// Sessions in which nothing moves for so long are ended.
+    pub idle_timeout: Duration,
+    /// A client must have logged in within this time.
+    pub pre_auth_timeout: Duration,
+    /// Connections of one address that are served at once; more of them wait.
+    pub max_connections_per_addr: usize,
+}
+
+/// Why a gateway cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The listener failed.
+    #[error("the SSH listener failed")]
+    Listen(#[from] std::io::Error),
+}
+
+/// Fills bytes with randomness.
+pub type Fill = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// The places of each address.
+type Places = Mutex<HashMap<IpAddr, Arc<Semaphore>>>;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) config: GatewayConfig,
+    pub(crate) fill: Fill,
+    pub(crate) stop: CancellationToken,
+}
+
+fn server_config(config: &GatewayConfig) -> russh::server::Config {
+    let key = Cow::Borrowed(
+        &[
+            Algorithm::Ed25519,
+            Algorithm::Ecdsa {
+                curve: EcdsaCurve::NistP256,
+            },
+        ][..],
+    );
+    russh::server::Config {
+        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-ascribe")),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        auth_rejection_time: Duration::from_millis(300),
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![config.host_key.clone()],
+        preferred: Preferred {
+            key,
+            ..Preferred::DEFAULT
+        },
+        max_auth_attempts: 6,
+        // Ours ends idle sessions, with a record; the library's would not.
+        inactivity_timeout: None,
+        channel_buffer_size: 8,
+        nodelay: true,
+        ..russh::server::Config::default()
+    }
+}
+
+/// Serves until `stop`; then ends every session and waits for its last entry.
+///
+/// # Errors
+/// When the listener itself fails.
+pub async fn serve(
+    listener: TcpListener,
+    recorder: Arc<dyn Recorder>,
+    config: GatewayConfig,
+    fill: Fill,
+    stop: CancellationToken,
+) -> Result<(), GatewayError> {
+    let ssh = Arc::new(server_config(&config));
+    let shared = Arc::new(Shared {
+        recorder,
+        config,
+        fill,
+        stop: stop.clone(),
+    });
+    let places = Places::default();
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Usually too many open files: it passes when connections end.
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let place = place_of(
+            &places,
+            address.ip(),
+            shared.config.max_connections_per_addr,
+        );
+        let (shared, ssh) = (Arc::clone(&shared), Arc::clone(&ssh));
+        tasks.spawn(async move {
+            // The time before login counts from when the connection is served.
+            let Ok(permit) = place.acquire_owned().await else {
+                return;
+            };
+            one(shared, ssh, socket, address.to_string()).await;
+            drop(permit);
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+fn place_of(places: &Places, ip: IpAddr, most: usize) -> Arc<Semaphore> {
+    let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+    if places.len() > 4096 {
+        places.retain(|_, place| Arc::strong_count(place) > 1);
+    }
+    Arc::clone(
+        places
+            .entry(ip)
+            .or_insert_with(|| Arc::new(Semaphore::new(most.max(1)))),
+    )
+}
+
+/// One connection, from the first byte to the session's last entry.
+async fn one(
+    shared: Arc<Shared>,
+    ssh: Arc<russh::server::Config>,
+    socket: TcpStream,
+    peer: String,
+) {
+    let switch = Switch::default();
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let limit = shared.config.pre_auth_timeout;
+    let stop = shared.stop.clone();
+    let connection = Arc::new(Connection::new(shared, switch.clone(), peer));
+    let handler = Downstream::new(Arc::clone(&connection));
+    let deadline = tokio::time::sleep(limit);
+    tokio::pin!(deadline);
+    let running = tokio::select! {
+        running = russh::server::run_stream(ssh, Guarded::new(socket, &switch), handler) => running,
+        () = &mut deadline => return,
+    };
+    let Ok(running) = running else { return };
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            _ = &mut running => break,
+            () = &mut deadline, if !switch.is_logged_in() => switch.cut(),
+            () = stop.cancelled() => {
+                connection.end(CloseReason::Interrupted);
+                connection.settle().await;
+                switch.cut();
+                break;
+            }
+        }
+    }
+    connection.finish().await;
+}

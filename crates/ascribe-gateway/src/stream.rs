@@ -1,0 +1,182 @@
+//! Streams as evidence: every byte is hashed, and sealed up to the target's cap.
+//!
+//! Forwarding may run ahead of sealed evidence by the queue between [`Recording`] and its task and
+//! no further: a full queue stops the stream.
+
+use std::time::{Duration, Instant};
+
+use ascribe_core::entry::{Body, Chunk, Evidence, StreamTotal};
+use ascribe_core::id::{ActionId, ContentDigest, EntryId, SessionId};
+use ascribe_core::record::{Proposal, Scope};
+use ascribe_core::sealed::Opening;
+use ascribe_core::statement::OverCap;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use crate::connection::Connection;
+
+/// Largest chunk, in bytes.
+const CHUNK: usize = 32 * 1024;
+/// Oldest unsealed byte.
+pub(crate) const SEAL_AFTER: Duration = Duration::from_secs(1);
+/// Chunks that an ordinary stream may run ahead: 8 MiB.
+pub(crate) const STREAM_AHEAD: usize = 256;
+/// Chunks that a terminal may run ahead: 64 KiB.
+pub(crate) const TERMINAL_AHEAD: usize = 2;
+/// Chunks in one entry.
+const CHUNKS_PER_ENTRY: usize = 16;
+
+/// A chunk on its way to the ledger.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    stream: &'static str,
+    seq: u64,
+    after_ms: u64,
+    bytes: Vec<u8>,
+}
+
+/// The stream cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// The cap is reached, and the target refuses more.
+    Cap,
+    /// Evidence is not recorded any more.
+    Ledger,
+}
+
+/// One stream's record.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    stream: &'static str,
+    queue: mpsc::Sender<Sealed>,
+    begun: Instant,
+    cap: u64,
+    over: OverCap,
+    hash: Sha256,
+    bytes: u64,
+    stored: u64,
+    seq: u64,
+    buffer: Vec<u8>,
+    first: Option<Instant>,
+}
+
+impl Recording {
+    pub(crate) fn new(
+        stream: &'static str,
+        queue: mpsc::Sender<Sealed>,
+        begun: Instant,
+        cap: u64,
+        over: OverCap,
+    ) -> Self {
+        Self {
+            stream,
+            queue,
+            begun,
+            cap,
+            over,
+            hash: Sha256::new(),
+            bytes: 0,
+            stored: 0,
+            seq: 0,
+            buffer: Vec::new(),
+            first: None,
+        }
+    }
+
+    /// Takes in bytes that are about to be forwarded.
+    pub(crate) async fn take(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+        let room = usize::try_from(self.cap.saturating_sub(self.stored)).unwrap_or(usize::MAX);
+        if bytes.len() > room && self.over == OverCap::Refuse {
+            return Err(Halt::Cap);
+        }
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        let mut kept = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+        self.stored += kept.len() as u64;
+        while !kept.is_empty() {
+            let space = CHUNK.saturating_sub(self.buffer.len());
+            let (head, rest) = kept.split_at_checked(space).unwrap_or((kept, &[]));
+            self.first.get_or_insert_with(Instant::now);
+            self.buffer.extend_from_slice(head);
+            kept = rest;
+            if self.buffer.len() >= CHUNK {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When the oldest unsealed byte is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.first.map(|first| first + SEAL_AFTER)
+    }
+
+    /// Seals what is there.
+    pub(crate) async fn flush(&mut self) -> Result<(), Halt> {
+        let Some(first) = self.first.take() else {
+            return Ok(());
+        };
+        let after = first.saturating_duration_since(self.begun).as_millis();
+        let sealed = Sealed {
+            stream: self.stream,
+            seq: self.seq,
+            after_ms: u64::try_from(after).unwrap_or(u64::MAX),
+            bytes: std::mem::take(&mut self.buffer),
+        };
+        self.seq += 1;
+        self.queue.send(sealed).await.map_err(|_| Halt::Ledger)
+    }
+
+    /// Seals the rest and says what passed; none where nothing did.
+    pub(crate) async fn total(mut self) -> (Option<StreamTotal>, Result<(), Halt>) {
+        let flushed = self.flush().await;
+        let total = (self.bytes > 0).then(|| StreamTotal {
+            stream: self.stream.to_owned(),
+            bytes: self.bytes,
+            stored: self.stored,
+            sha256: ContentDigest(ascribe_tlog::Hash(self.hash.finalize().into())),
+        });
+        (total, flushed)
+    }
+}
+
+/// Records chunks until the streams end. Returns early when the ledger cannot record: the queue
+/// then closes, and the streams halt.
+pub(crate) async fn record_chunks(
+    connection: &Connection,
+    session: SessionId,
+    action: ActionId,
+    mut queue: mpsc::Receiver<Sealed>,
+) -> Result<(), Halt> {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, CHUNKS_PER_ENTRY).await > 0 {
+        let mut chunks = Vec::new();
+        let mut openings = Vec::new();
+        for sealed in batch.drain(..) {
+            let field = format!("{}/{}", sealed.stream, sealed.seq);
+            let bytes = sealed.bytes.len() as u64;
+            let opening = Opening::new(&field, connection.random(), sealed.bytes);
+            chunks.push(Chunk {
+                stream: sealed.stream.to_owned(),
+                seq: sealed.seq,
+                bytes,
+                after_ms: sealed.after_ms,
+                commit: opening.commitment(),
+            });
+            openings.push(opening);
+        }
+        let proposal = Proposal {
+            id: EntryId::new(connection.random()),
+            writer: connection.writer().to_owned(),
+            body: Body::Evidence(Evidence { action, chunks }),
+            openings,
+            scope: Scope::Session(session),
+        };
+        if let Err(error) = connection.record(proposal).await {
+            tracing::error!("evidence could not be recorded, the session ends: {error}");
+            connection.end(ascribe_core::entry::CloseReason::LedgerUnavailable);
+            return Err(Halt::Ledger);
+        }
+    }
+    Ok(())
+}

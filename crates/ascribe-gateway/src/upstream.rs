@@ -1,0 +1,203 @@
+//! The target's side: strict host keys, a short-lived certificate, channels.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ascribe_core::gate::Recorded;
+use ascribe_core::id::SessionId;
+use ascribe_core::record::GrantView;
+use ascribe_core::statement::SshKey;
+use russh::client::{AuthResult, Config, Handle, Handler, Msg, connect};
+use russh::keys::ssh_key::certificate::{Builder, CertType};
+use russh::keys::ssh_key::private::Ed25519Keypair;
+use russh::keys::{
+    Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
+};
+use russh::{Channel, Preferred};
+
+use crate::connection::Connection;
+use crate::listen::UpstreamAuth;
+
+/// A target must be reached and logged in to within this time.
+const CONNECT: Duration = Duration::from_secs(10);
+/// A certificate lives this many seconds: it is used at once.
+const CERTIFICATE_SECONDS: u64 = 300;
+
+/// Why a target is not reached.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("it does not answer ({0})")]
+    Connect(String),
+    #[error("its host key is not the pinned one; if that is right, an admin registers it again")]
+    HostKey,
+    #[error("it does not let the gateway in; does it trust the gateway's user CA?")]
+    Login,
+    #[error("it did not answer within 10 s")]
+    Timeout,
+    #[error("a certificate could not be made ({0})")]
+    Certificate(String),
+}
+
+/// Accepts the pinned host keys and no other.
+struct Pinned {
+    keys: Vec<SshKey>,
+}
+
+impl Handler for Pinned {
+    type Error = UpstreamError;
+
+    async fn check_server_key(
+        &mut self,
+        offered: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = offered else {
+            return Err(UpstreamError::HostKey);
+        };
+        let line = key.to_openssh().map_err(|_| UpstreamError::HostKey)?;
+        let mut words = line.split(' ');
+        let plain = match (words.next(), words.next()) {
+            (Some(kind), Some(blob)) => SshKey(format!("{kind} {blob}")),
+            _ => return Err(UpstreamError::HostKey),
+        };
+        if self.keys.contains(&plain) {
+            Ok(true)
+        } else {
+            Err(UpstreamError::HostKey)
+        }
+    }
+}
+
+impl From<russh::Error> for UpstreamError {
+    fn from(error: russh::Error) -> Self {
+        Self::Connect(error.to_string())
+    }
+}
+
+/// A connection to a target, logged in.
+pub(crate) struct Upstream {
+    handle: Handle<Pinned>,
+}
+
+impl Upstream {
+    pub(crate) async fn connect(
+        connection: &Arc<Connection>,
+        view: &GrantView,
+        session: SessionId,
+    ) -> Result<Self, UpstreamError> {
+        tokio::time::timeout(CONNECT, Self::log_in(connection, view, session))
+            .await
+            .map_err(|_| UpstreamError::Timeout)?
+    }
+
+    async fn log_in(
+        connection: &Arc<Connection>,
+        view: &GrantView,
+        session: SessionId,
+    ) -> Result<Self, UpstreamError> {
+        let key = std::borrow::Cow::Borrowed(
+            &[
+                Algorithm::Ed25519,
+                Algorithm::Ecdsa {
+                    curve: EcdsaCurve::NistP256,
+                },
+            ][..],
+        );
+        let config = Config {
+            preferred: Preferred {
+                key,
+                ..Preferred::DEFAULT
+            },
+            inactivity_timeout: None,
+            keepalive_interval: Some(Duration::from_secs(30)),
+            channel_buffer_size: 8,
+            nodelay: true,
+            ..Config::default()
+        };
+        let target = &view.target;
+        let pinned = Pinned {
+            keys: target.host_keys.clone(),
+        };
+        let mut handle = connect(
+            Arc::new(config),
+            (target.host.as_str(), target.port),
+            pinned,
+        )
+        .await?;
+        let result = match &connection.shared.config.upstream {
+            UpstreamAuth::Key(key) => {
+                let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);
+                handle.authenticate_publickey(&view.account, key).await?
+            }
+            UpstreamAuth::UserCa(ca) => {
+                let (key, certificate) = certificate(connection, view, session, ca)?;
+                handle
+                    .authenticate_openssh_cert(&view.account, Arc::new(key), certificate)
+                    .await?
+            }
+        };
+        if matches!(result, AuthResult::Success) {
+            Ok(Self { handle })
+        } else {
+            Err(UpstreamError::Login)
+        }
+    }
+
+    pub(crate) async fn channel(&self) -> Result<Channel<Msg>, russh::Error> {
+        self.handle.channel_open_session().await
+    }
+}
+
+fn certificate(
+    connection: &Connection,
+    view: &GrantView,
+    session: SessionId,
+    ca: &PrivateKey,
+) -> Result<(PrivateKey, russh::keys::Certificate), UpstreamError> {
+    let wrong = |e: russh::keys::ssh_key::Error| UpstreamError::Certificate(e.to_string());
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&connection.random()));
+    let now = connection.shared.recorder.now().millis().unsigned_abs() / 1000;
+    let nonce: [u8; 32] = connection.random();
+    let public = key.public_key().key_data().clone();
+    let (begin, end) = (
+        now.saturating_sub(60),
+        now.saturating_add(CERTIFICATE_SECONDS),
+    );
+    let mut builder = Builder::new(nonce, public, begin, end).map_err(wrong)?;
+    builder.serial(0).map_err(wrong)?;
+    builder.cert_type(CertType::User).map_err(wrong)?;
+    builder
+        .key_id(format!("ascribe session={session} person={}", view.person))
+        .map_err(wrong)?;
+    builder
+        .valid_principal(view.account.clone())
+        .map_err(wrong)?;
+    builder.extension("permit-pty", "").map_err(wrong)?;
+    let certificate = builder.sign(ca).map_err(wrong)?;
+    Ok((key, certificate))
+}
+
+/// The one function that sends an action to a target. It takes the recorded action by value; what
+/// was not recorded cannot be given to it.
+pub(crate) async fn forward(
+    recorded: Recorded,
+    channel: &russh::ChannelWriteHalf<Msg>,
+    modes: &[(russh::Pty, u32)],
+) -> Result<(), russh::Error> {
+    let action = recorded.into_action();
+    for (name, value) in &action.env {
+        channel
+            .set_env(false, name.as_str(), value.as_str())
+            .await?;
+    }
+    if let Some(pty) = &action.pty {
+        channel
+            .request_pty(false, &pty.term, pty.cols, pty.rows, 0, 0, modes)
+            .await?;
+    }
+    match (action.kind, action.command) {
+        ("ssh.shell", _) => channel.request_shell(true).await,
+        ("ssh.sftp", None) => channel.request_subsystem(true, "sftp").await,
+        (_, Some(command)) => channel.exec(true, command).await,
+        (_, None) => Err(russh::Error::Inconsistent),
+    }
+}
