@@ -156,6 +156,7 @@ fn free_port() -> u16 {
         .port()
 }
 
+#[expect(clippy::too_many_lines, reason = "one world, made in order")]
 async fn world(wrong_host_key: bool) -> World {
     assert!(
         Path::new("/usr/sbin/sshd").exists(),

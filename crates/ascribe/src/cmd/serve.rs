@@ -160,7 +160,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
     });
     let gateway_stop = stop.clone();
     tasks.spawn(async move {
-        let fill: Arc<dyn Fn(&mut [u8]) + Send + Sync> = Arc::new(fill_random);
+        let fill: ascribe_gateway::Fill = Arc::new(fill_random);
         if let Err(error) =
             ascribe_gateway::serve(ssh_listener, front, config, fill, gateway_stop).await
         {
