@@ -251,6 +251,7 @@ pub struct State {
     ids: HashMap<EntryId, u64>,
     writers: BTreeMap<String, WriterState>,
     excerpt: Option<SessionId>,
+    revoked_keys: BTreeSet<String>,
 }
 
 impl State {
@@ -303,7 +304,7 @@ impl State {
             Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
             Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
             Body::Grant(grant) => self.take_grant(grant, place)?,
-            Body::GrantExtend(extend) => self.take_extend(extend)?,
+            Body::GrantExtend(extend) => self.take_extend(extend, entry.at)?,
             Body::SessionOpen(open) => self.take_open(open, entry.at, place)?,
             Body::SessionClose(close) => self.take_close(close, entry.at)?,
             Body::Intent(intent) => self.take_intent(intent, entry.at, place)?,

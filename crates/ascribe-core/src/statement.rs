@@ -306,6 +306,9 @@ pub struct Read {
     pub view: View,
     /// Commitment to the exact query, which may hold sealed text.
     pub query: Commitment,
+    /// The request that is read, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<StatementId>,
     /// The session that is read, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,

@@ -6,7 +6,7 @@ use ascribe_core::id::{ActionId, PersonId, Root, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::Signed;
+use ascribe_core::statement::{Signed, View};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Kind};
@@ -106,6 +106,19 @@ pub(crate) enum Query {
         /// Of which session.
         session: SessionId,
     },
+}
+
+impl Query {
+    /// What a read statement must say in the clear for this query: the law decides on that.
+    pub(crate) fn shape(&self) -> (View, Option<SessionId>, Option<StatementId>) {
+        match self {
+            Self::Registry => (View::Registry, None, None),
+            Self::Request { id } => (View::Request, None, Some(*id)),
+            Self::Actions { filter } => (View::Actions, filter.session, None),
+            Self::Replay { session, .. } => (View::Replay, Some(*session), None),
+            Self::Export { session } => (View::Export, Some(*session), None),
+        }
+    }
 }
 
 /// What comes back.

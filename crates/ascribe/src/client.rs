@@ -308,19 +308,14 @@ pub(crate) fn unknown_key(signer: &Signer) -> Failure {
 
 /// The statement and opening that a query makes.
 pub(crate) fn read_statement(query: &Query) -> Done<(Say, Vec<Opening>)> {
-    use ascribe_core::statement::{Read, View};
+    use ascribe_core::statement::Read;
     let bytes = serde_json::to_vec(query).attempt("encode the query")?;
     let opening = Opening::new("query", random()?, bytes);
-    let (view, session) = match query {
-        Query::Registry => (View::Registry, None),
-        Query::Request { .. } => (View::Request, None),
-        Query::Actions { filter } => (View::Actions, filter.session),
-        Query::Replay { session, .. } => (View::Replay, Some(*session)),
-        Query::Export { session } => (View::Export, Some(*session)),
-    };
+    let (view, session, request) = query.shape();
     let read = Read {
         view,
         query: opening.commitment(),
+        request,
         session,
     };
     Ok((Say::Read(read), vec![opening]))

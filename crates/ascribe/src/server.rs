@@ -9,7 +9,7 @@ use ascribe_core::id::{EntryId, PersonId, Root};
 use ascribe_core::law::{SERVER, commitments};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::{Say, Signed, Statement};
+use ascribe_core::statement::{Read, Say, Signed, Statement};
 use ascribe_ledger::Ledger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -139,7 +139,7 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply
     };
     let body = Body::Statement(signed.clone());
     let query = match &statement.say {
-        Say::Read(_) => match read_query(&body, &openings) {
+        Say::Read(read) => match read_query(read, &body, &openings) {
             Ok(query) => Some(query),
             Err(reply) => return reply,
         },
@@ -186,7 +186,7 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply
 }
 
 /// The query behind a read statement: the opening that its commitment names, and nothing else.
-fn read_query(body: &Body, openings: &[Opening]) -> Result<Query, Reply> {
+fn read_query(read: &Read, body: &Body, openings: &[Opening]) -> Result<Query, Reply> {
     let malformed = || {
         Reply::failure(
             "invalid",
@@ -204,7 +204,13 @@ fn read_query(body: &Body, openings: &[Opening]) -> Result<Query, Reply> {
     {
         return Err(malformed());
     }
-    serde_json::from_slice(&opening.bytes.0).map_err(|_| malformed())
+    let query: Query = serde_json::from_slice(&opening.bytes.0).map_err(|_| malformed())?;
+    // The law decides on what the statement says in the clear, so the query must be exactly that.
+    if query.shape() == (read.view, read.session, read.request) {
+        Ok(query)
+    } else {
+        Err(malformed())
+    }
 }
 
 fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result<Proposal, Reply> {
@@ -326,5 +332,47 @@ pub(crate) struct Naming {
 impl Naming {
     pub(crate) fn denied(&self, denied: ascribe_core::law::Denied) -> ascribe_core::law::Denied {
         self.api.named(denied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ascribe_core::encoding::Bytes;
+    use ascribe_core::id::{Root, SessionId, StatementId};
+    use ascribe_core::statement::{Seen, View};
+
+    use super::*;
+
+    fn body(read: Read) -> Body {
+        let statement = Statement {
+            v: 1,
+            log: "example.org/log".into(),
+            by: PersonId::new([1; 16]),
+            at: ascribe_core::time::Timestamp::from_millis(0),
+            id: StatementId::new([2; 16]),
+            seen: Seen { size: 0, root: Root(ascribe_tlog::Hash::ZERO) },
+            say: Say::Read(read),
+        };
+        Body::Statement(Signed { text: statement.to_text().unwrap(), sig: Bytes(Vec::new()) })
+    }
+
+    #[test]
+    fn a_query_that_is_not_what_the_statement_says_is_refused() {
+        let session = SessionId::new([3; 16]);
+        let export = Query::Export { session };
+        let opening = Opening::new("query", [0; 32], serde_json::to_vec(&export).unwrap());
+        let query = opening.commitment();
+        let honest = Read { view: View::Export, query, request: None, session: Some(session) };
+        assert!(read_query(&honest, &body(honest.clone()), &[opening.clone()]).is_ok());
+        for lie in [
+            Read { view: View::Registry, session: None, ..honest.clone() },
+            Read { session: Some(SessionId::new([4; 16])), ..honest.clone() },
+            Read { view: View::Replay, ..honest.clone() },
+        ] {
+            assert!(read_query(&lie, &body(lie.clone()), &[opening.clone()]).is_err(), "{lie:?}");
+        }
+        let other = Opening::new("query", [1; 32], opening.bytes.0.clone());
+        assert!(read_query(&honest, &body(honest.clone()), &[other]).is_err());
+        assert!(read_query(&honest, &body(honest.clone()), &[]).is_err());
     }
 }

@@ -404,6 +404,11 @@ impl State {
             self.need(by, Role::Admin)?;
         }
         let fingerprint = key.key.fingerprint();
+        let last =
+            |person: &Person| person.keys.len() == 1 && person.keys.contains_key(&fingerprint);
+        if self.people.get(&key.person).is_some_and(last) {
+            self.check_admins_without(key.person)?;
+        }
         let removed = self
             .people
             .get_mut(&key.person)
@@ -412,6 +417,7 @@ impl State {
             return Err(Denied::new("key", "the person has no such key"));
         }
         self.keys.remove(&fingerprint);
+        self.revoked_keys.insert(fingerprint);
         Ok(())
     }
 
@@ -425,9 +431,12 @@ impl State {
         let allowed = match read.view {
             View::Registry => true,
             View::Request => {
-                person.may(Role::Approver)
+                let ask = read.request.and_then(|id| self.asks.get(&id));
+                let proposal = ask.is_some_and(|ask| matches!(ask.asked, Asked::Proposal(_)));
+                ask.is_some_and(|ask| ask.by == by)
+                    || person.may(Role::Approver)
                     || person.may(Role::Auditor)
-                    || person.may(Role::Requester)
+                    || (proposal && person.may(Role::Admin))
             }
             View::Actions | View::Replay | View::Export => {
                 person.may(Role::Auditor) || read.session.is_some_and(own)
@@ -515,6 +524,12 @@ impl State {
 
     fn check_new_key(&self, key: &crate::statement::SshKey) -> Result<(), Denied> {
         rules::check_key(key)?;
+        if self.revoked_keys.contains(&key.fingerprint()) {
+            return Err(
+                Denied::new("revoked", "the key was revoked; make a new one")
+                    .with_help("make one: ssh-keygen -t ed25519"),
+            );
+        }
         if self.keys.contains_key(&key.fingerprint()) {
             return Err(Denied::new(
                 "duplicate",
@@ -562,13 +577,19 @@ impl State {
         if self.person(leaver.person)?.offboarded.is_some() {
             return Err(Denied::new("settled", "the person has left already"));
         }
+        self.check_admins_without(leaver.person)
+    }
+
+    /// Without this person, enough administrators must be left who can sign.
+    fn check_admins_without(&self, leaver: PersonId) -> Result<(), Denied> {
         let quorum = self.genesis_rules()?.admin_quorum as usize;
+        let signs = |person: &Person| person.may(Role::Admin) && !person.keys.is_empty();
         let left = self
             .people
             .iter()
-            .filter(|(id, person)| **id != leaver.person && person.may(Role::Admin))
+            .filter(|(id, person)| **id != leaver && signs(person))
             .count();
-        if left < quorum {
+        if left < quorum && self.people.get(&leaver).is_some_and(signs) {
             return Err(
                 Denied::new("quorum", "too few administrators would be left").with_help(
                     "enrol another administrator first: `ascribe person add --role admin`",

@@ -504,6 +504,7 @@ fn full_path() -> World {
     let read = Read {
         view: View::Actions,
         query: query.commitment(),
+        request: None,
         session: Some(session),
     };
     w.say(AUD, Say::Read(read), vec![query]).unwrap();
@@ -1069,6 +1070,7 @@ fn an_auditor_is_not_an_admin_and_an_admin_is_not_an_auditor() {
         let read = Read {
             view,
             query: query.commitment(),
+            request: None,
             session,
         };
         let done = w.say(by, Say::Read(read), vec![query.clone()]);

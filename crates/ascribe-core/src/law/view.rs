@@ -166,6 +166,7 @@ impl State {
             ));
         }
         let target = &self.target(&grant.target)?.target;
+        super::rules::check_account(target, &grant.account)?;
         let review_ms = i64::try_from(target.review_seconds)
             .unwrap_or(0)
             .saturating_mul(1000);
@@ -213,8 +214,15 @@ impl State {
             .map(|(_, ask)| (ask.place, ask.approvals.clone()))
     }
 
-    pub(super) fn take_extend(&mut self, extend: &GrantExtend) -> Result<(), Denied> {
+    pub(super) fn take_extend(
+        &mut self,
+        extend: &GrantExtend,
+        at: Timestamp,
+    ) -> Result<(), Denied> {
         let (id, _) = self.carried_extension(extend)?;
+        if self.grant_ended(self.grant(extend.grant)?, at).is_some() {
+            return Err(Denied::new("ended", "the grant ended before its extension"));
+        }
         self.settle(id, AskStatus::Granted);
         if let Some(state) = self.grants.get_mut(&extend.grant) {
             state.grant.not_after = extend.not_after;
