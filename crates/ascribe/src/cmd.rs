@@ -84,7 +84,7 @@ impl Cli {
     pub(crate) fn server(&self) -> Done<Server> {
         if let Some(dir) = &self.data {
             let file = dir.join(SERVER_FILE);
-            if !file.exists() {
+            if !file.exists() || !is_locked(dir) {
                 return Err(
                     Failure::usage(format!("no server runs on `{}`", dir.display()))
                         .help("start it: ascribe serve --data DIR --ssh HOST:PORT --api HOST:PORT"),
@@ -124,12 +124,21 @@ impl Cli {
         Client::new(self.server()?, Some(self.signer(reading)?))
     }
 
-    /// Is the data directory's server stopped, so that we read the files?
+    /// Is the data directory's server stopped, so that we read the files? Its lock tells: a file
+    /// left by a crash does not count.
     pub(crate) fn is_offline(&self) -> bool {
-        self.data
-            .as_ref()
-            .is_some_and(|dir| !dir.join(SERVER_FILE).exists())
+        self.data.as_deref().is_some_and(|dir| !is_locked(dir))
     }
+}
+
+/// Does a process hold the data directory's lock?
+fn is_locked(dir: &Path) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    let Ok(lock) = std::fs::File::open(dir.join("lock")) else {
+        return false;
+    };
+    // Closing the file gives the probe up again.
+    flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
 }
 
 /// The registry, from the server.

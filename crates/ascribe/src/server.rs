@@ -350,10 +350,16 @@ mod tests {
             by: PersonId::new([1; 16]),
             at: ascribe_core::time::Timestamp::from_millis(0),
             id: StatementId::new([2; 16]),
-            seen: Seen { size: 0, root: Root(ascribe_tlog::Hash::ZERO) },
+            seen: Seen {
+                size: 0,
+                root: Root(ascribe_tlog::Hash::ZERO),
+            },
             say: Say::Read(read),
         };
-        Body::Statement(Signed { text: statement.to_text().unwrap(), sig: Bytes(Vec::new()) })
+        Body::Statement(Signed {
+            text: statement.to_text().unwrap(),
+            sig: Bytes(Vec::new()),
+        })
     }
 
     #[test]
@@ -362,14 +368,32 @@ mod tests {
         let export = Query::Export { session };
         let opening = Opening::new("query", [0; 32], serde_json::to_vec(&export).unwrap());
         let query = opening.commitment();
-        let honest = Read { view: View::Export, query, request: None, session: Some(session) };
+        let honest = Read {
+            view: View::Export,
+            query,
+            request: None,
+            session: Some(session),
+        };
         assert!(read_query(&honest, &body(honest.clone()), &[opening.clone()]).is_ok());
         for lie in [
-            Read { view: View::Registry, session: None, ..honest.clone() },
-            Read { session: Some(SessionId::new([4; 16])), ..honest.clone() },
-            Read { view: View::Replay, ..honest.clone() },
+            Read {
+                view: View::Registry,
+                session: None,
+                ..honest.clone()
+            },
+            Read {
+                session: Some(SessionId::new([4; 16])),
+                ..honest.clone()
+            },
+            Read {
+                view: View::Replay,
+                ..honest.clone()
+            },
         ] {
-            assert!(read_query(&lie, &body(lie.clone()), &[opening.clone()]).is_err(), "{lie:?}");
+            assert!(
+                read_query(&lie, &body(lie.clone()), &[opening.clone()]).is_err(),
+                "{lie:?}"
+            );
         }
         let other = Opening::new("query", [1; 32], opening.bytes.0.clone());
         assert!(read_query(&honest, &body(honest.clone()), &[other]).is_err());

@@ -907,6 +907,49 @@ fn a_key_is_revoked_by_its_holder_or_any_one_admin() {
 }
 
 #[test]
+fn revoking_keys_neither_locks_everybody_out_nor_lets_a_key_return() {
+    let revoke = |n, nth| {
+        let (person, key) = (person(n), key(n, nth));
+        Say::KeyRevoke(PersonKey { person, key })
+    };
+    let mut w = World::new(2);
+    for nth in 0.. {
+        let state = &w.state.people[&person(BEN)];
+        if !state.keys.contains_key(&key(BEN, nth).fingerprint()) {
+            break;
+        }
+        let last = state.keys.len() == 1;
+        let done = w.say(ADA, revoke(BEN, nth), Vec::new());
+        assert_eq!(
+            done.is_err(),
+            last,
+            "the last key of the last second admin stays"
+        );
+    }
+    w.say(ADA, revoke(REQ, 1), Vec::new()).unwrap();
+    let (person, key) = (person(REQ), key(REQ, 1));
+    let again = Say::KeyAdd(PersonKey { person, key });
+    assert_eq!(no(w.say(ADA, again, Vec::new())), "revoked");
+}
+
+#[test]
+fn a_request_is_read_by_who_made_it_may_approve_it_or_audits() {
+    let mut w = World::plain();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let query = opening("query", "why");
+    for (by, good) in [(REQ, true), (PAT, true), (AUD, true), (ADA, false)] {
+        let read = Read {
+            view: View::Request,
+            query: query.commitment(),
+            request: Some(ask.0),
+            session: None,
+        };
+        let done = w.say(by, Say::Read(read), vec![query.clone()]);
+        assert_eq!(done.is_ok(), good, "{by}");
+    }
+}
+
+#[test]
 fn a_revoked_login_key_ends_its_sessions() {
     let mut w = World::plain();
     let grant = w.grant(|_| ());
