@@ -146,6 +146,8 @@ struct World {
     _sshd: tokio::process::Child,
     stop: CancellationToken,
     account: String,
+    /// Where the real server listens: for the same command without the gateway.
+    sshd_port: u16,
 }
 
 fn free_port() -> u16 {
@@ -261,11 +263,25 @@ async fn world(wrong_host_key: bool) -> World {
         _sshd: sshd,
         stop,
         account,
+        sshd_port,
     }
 }
 
 async fn ssh(
     w: &World,
+    key: &str,
+    extra: &[&str],
+    command: &str,
+    input: &[u8],
+) -> (Option<i32>, Vec<u8>, String) {
+    let login = format!("{}@db1@127.0.0.1", w.account);
+    run_ssh(w, w.port, &login, key, extra, command, input).await
+}
+
+async fn run_ssh(
+    w: &World,
+    port: u16,
+    login: &str,
     key: &str,
     extra: &[&str],
     command: &str,
@@ -277,7 +293,7 @@ async fn ssh(
             "-F",
             "none",
             "-p",
-            &w.port.to_string(),
+            &port.to_string(),
             "-o",
             "StrictHostKeyChecking=no",
             "-o",
@@ -290,8 +306,8 @@ async fn ssh(
         ])
         .arg(w.dir.path().join(key))
         .args(extra)
-        .arg(format!("{}@db1@127.0.0.1", w.account))
-        .arg(command)
+        .arg(login)
+        .args((!command.is_empty()).then_some(command))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -465,4 +481,148 @@ async fn files_and_forwarding() {
             .any(|b| matches!(b, Body::Refusal(r) if r.what == "forwarding")),
         "{err}"
     );
+}
+
+/// What stock `ssh` sees is the same with and without the gateway, apart from our own notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_and_exit_codes_are_those_of_the_server_itself() {
+    let w = world(false).await;
+    let script: &[u8] = b"echo one\ncat >/dev/null <<X\nline\nX\necho two >&2\nexit 9\n";
+    let cases: [(&[&str], &str, &[u8]); 10] = [
+        (&[], "true", b""),
+        (&[], "exit 255", b""),
+        (&[], "printf 'a\\0b\\377'", b""),
+        (&[], "kill -TERM $$", b""),
+        (&[], "kill -KILL $$", b""),
+        (&["-o", "SetEnv=FOO=bar"], "printf %s $FOO", b""),
+        (&[], "wc -c", b"12345"),
+        (&[], "head -c 3000000 /dev/zero; echo end >&2", b""),
+        (&["-T"], "", script),
+        (&[], "exec 0<&-; echo closed", b"unread"),
+    ];
+    for (extra, command, input) in cases {
+        let direct = run_ssh(
+            &w,
+            w.sshd_port,
+            &format!("{}@127.0.0.1", w.account),
+            "up",
+            extra,
+            command,
+            input,
+        )
+        .await;
+        let ours = ssh(&w, "client", extra, command, input).await;
+        assert_eq!(ours.0, direct.0, "{command}: {} / {}", ours.2, direct.2);
+        assert!(
+            ours.1 == direct.1,
+            "{command}: {} and {} bytes",
+            ours.1.len(),
+            direct.1.len()
+        );
+        let own = |text: &str| {
+            let notice = |l: &&str| {
+                !l.starts_with("This system is") && !l.starts_with("Warning: Permanently")
+            };
+            text.lines()
+                .filter(notice)
+                .map(|l| l.trim_end().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(own(&ours.2), own(&direct.2), "{command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_forwarding_is_refused_and_recorded() {
+    let w = world(false).await;
+    let port = free_port().to_string();
+    let local = format!("{port}:127.0.0.1:{}", w.sshd_port);
+    // The connection is made by the command itself, so the forward is really tried.
+    let probe = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; head -c 4 <&3'; true");
+    let (_, out, _) = ssh(&w, "client", &["-L", &local], &probe, b"").await;
+    assert!(!out.starts_with(b"SSH-"), "the forward carried bytes");
+    ssh(&w, "client", &["-A"], "true", b"").await;
+    ssh(&w, "client", &["-W", "127.0.0.1:1"], "", b"").await;
+    let state = w.fake.state.lock().unwrap();
+    let refused = state
+        .1
+        .iter()
+        .filter(|b| matches!(b, Body::Refusal(r) if r.what == "forwarding"));
+    assert!(refused.count() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_commands_share_a_connection_and_a_session() {
+    let w = world(false).await;
+    let control = w.dir.path().join("mux");
+    let path = format!("ControlPath={}", control.display());
+    let master = [
+        "-o",
+        "ControlMaster=auto",
+        "-o",
+        "ControlPersist=5",
+        "-o",
+        path.as_str(),
+    ];
+    for n in 0..4u8 {
+        let (code, out, err) = ssh(&w, "client", &master, &format!("echo {n}"), b"").await;
+        assert_eq!(
+            (code, out),
+            (Some(0), format!("{n}\n").into_bytes()),
+            "{err}"
+        );
+    }
+    let both = tokio::join!(
+        ssh(&w, "client", &master, "sleep 1; echo a", b""),
+        ssh(&w, "client", &master, "echo b", b"")
+    );
+    assert_eq!(
+        (both.0.1.as_slice(), both.1.1.as_slice()),
+        (b"a\n".as_slice(), b"b\n".as_slice())
+    );
+    ssh(&w, "client", &["-o", &path, "-O", "exit"], "", b"").await;
+    let state = w.fake.state.lock().unwrap();
+    let count = |wanted: fn(&Body) -> bool| state.1.iter().filter(|b| wanted(b)).count();
+    assert_eq!(count(|b| matches!(b, Body::SessionOpen(_))), 1);
+    assert_eq!(count(|b| matches!(b, Body::Intent(_))), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_holds_exactly_what_passed() {
+    use sha2::{Digest as _, Sha256};
+    let w = world(false).await;
+    let input: Vec<u8> = (0..200_000u32).map(|i| (i % 247) as u8).collect();
+    let (code, out, err) = ssh(&w, "client", &[], "cat; echo note >&2", &input).await;
+    assert_eq!((code, out == input), (Some(0), true), "{err}");
+    w.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let state = w.fake.state.lock().unwrap();
+    let outcome = state.1.iter().find_map(|b| match b {
+        Body::Outcome(outcome) => Some(outcome.clone()),
+        _ => None,
+    });
+    let digest: [u8; 32] = Sha256::digest(&input).into();
+    let totals: Vec<_> = outcome
+        .unwrap()
+        .streams
+        .into_iter()
+        .map(|s| (s.stream, s.bytes, s.stored, s.sha256.0.0 == digest))
+        .collect();
+    assert_eq!(
+        totals,
+        [
+            ("stdin".to_owned(), 200_000, 200_000, true),
+            ("stdout".to_owned(), 200_000, 200_000, true),
+            ("stderr".to_owned(), 5, 5, false),
+        ]
+    );
+    let sealed: u64 = state
+        .1
+        .iter()
+        .filter_map(|b| match b {
+            Body::Evidence(e) => Some(e.chunks.iter().map(|c| c.bytes).sum::<u64>()),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(sealed, 400_005);
 }
