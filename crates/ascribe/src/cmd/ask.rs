@@ -193,16 +193,22 @@ pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
         }));
     }
     match (kind, grant, missing) {
-        (Kind::Approve, Some(grant), _) => say(&format!(
-            "grant {} for {}@{} until {}\nnext: {} connects: ssh -p PORT {}@{}@GATEWAY",
-            grant.id,
-            grant.account,
-            grant.target,
-            grant.not_after,
-            known.shown(grant.person),
-            grant.account,
-            grant.target
-        )),
+        (Kind::Approve, Some(grant), _) => {
+            let (host, port) = hello
+                .ssh
+                .rsplit_once(':')
+                .unwrap_or((hello.ssh.as_str(), "22"));
+            say(&format!(
+                "grant {} for {}@{} until {}\nnext: {} connects: ssh -p {port} {}@{}@{host}",
+                grant.id,
+                grant.account,
+                grant.target,
+                grant.not_after,
+                known.shown(grant.person),
+                grant.account,
+                grant.target
+            ));
+        }
         (Kind::Approve, None, 0) => say("approved; it took effect"),
         (Kind::Approve, None, missing) => {
             say(&format!("approved; {missing} more approval(s) needed"))
