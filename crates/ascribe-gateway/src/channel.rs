@@ -271,7 +271,7 @@ impl Act {
 
     /// Authorise, record, check the receipt.
     async fn gate(&self, action: Action) -> Result<Recorded, String> {
-        let recorder = &self.connection.shared.recorder;
+        let (id, recorder) = (action.action, &self.connection.shared.recorder);
         let salts = Salts {
             command: self.connection.random(),
             env: self.connection.random(),
@@ -290,9 +290,14 @@ impl Act {
             .record(authorized.proposal())
             .await
             .map_err(|e| format!("not recorded, so not run: {e}"))?;
-        authorized
-            .recorded(&receipt, &self.connection.shared.config.log_key)
-            .map_err(|e| format!("not run: {e}"))
+        match authorized.recorded(&receipt, &self.connection.shared.config.log_key) {
+            Ok(recorded) => Ok(recorded),
+            Err(error) => {
+                self.report(id, Status::NotSent, &End::default(), Vec::new())
+                    .await;
+                Err(format!("not run: {error}"))
+            }
+        }
     }
 
     fn notice(&self) -> String {

@@ -177,7 +177,6 @@ impl Connection {
         }
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
         self.moved();
-        self.watch.spawn(Arc::clone(self).pulse(id));
         match Upstream::connect(self, &view, id).await {
             Ok(upstream) => Ok(Arc::new(Session { id, view, upstream })),
             Err(error) => {
@@ -191,8 +190,13 @@ impl Connection {
         }
     }
 
+    /// Watches the connection from its first byte to its last.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        self.watch.spawn(Arc::clone(self).pulse());
+    }
+
     /// Watches grant, revocation and idleness.
-    async fn pulse(self: Arc<Self>, session: SessionId) {
+    async fn pulse(self: Arc<Self>) {
         let mut tick = tokio::time::interval(PULSE);
         loop {
             tokio::select! {
@@ -200,10 +204,13 @@ impl Connection {
                 () = self.gone.cancelled() => return,
                 () = self.over.cancelled() => break,
             }
-            match self.shared.recorder.standing(session) {
-                Standing::Until(end) if self.shared.recorder.now() < end => {}
-                Standing::Until(_) => self.end(CloseReason::Expired),
-                Standing::Ended(reason) => self.end(reason),
+            let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            match opened.map(|session| self.shared.recorder.standing(session)) {
+                Some(Standing::Until(end)) if self.shared.recorder.now() >= end => {
+                    self.end(CloseReason::Expired);
+                }
+                Some(Standing::Ended(reason)) => self.end(reason),
+                Some(Standing::Until(_)) | None => {}
             }
             let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
             if self.begun.elapsed().saturating_sub(moved) > self.shared.config.idle_timeout {

@@ -179,14 +179,17 @@ async fn one(
     let limit = shared.config.pre_auth_timeout;
     let stop = shared.stop.clone();
     let connection = Arc::new(Connection::new(shared, switch.clone(), peer));
+    connection.watch();
     let handler = Downstream::new(Arc::clone(&connection));
     let deadline = tokio::time::sleep(limit);
     tokio::pin!(deadline);
     let running = tokio::select! {
         running = russh::server::run_stream(ssh, Guarded::new(socket, &switch), handler) => running,
-        () = &mut deadline => return,
+        () = &mut deadline => return connection.finish().await,
     };
-    let Ok(running) = running else { return };
+    let Ok(running) = running else {
+        return connection.finish().await;
+    };
     tokio::pin!(running);
     loop {
         tokio::select! {

@@ -374,7 +374,14 @@ mod tests {
             request: None,
             session: Some(session),
         };
-        assert!(read_query(&honest, &body(honest.clone()), &[opening.clone()]).is_ok());
+        assert!(
+            read_query(
+                &honest,
+                &body(honest.clone()),
+                std::slice::from_ref(&opening)
+            )
+            .is_ok()
+        );
         for lie in [
             Read {
                 view: View::Registry,
@@ -391,7 +398,7 @@ mod tests {
             },
         ] {
             assert!(
-                read_query(&lie, &body(lie.clone()), &[opening.clone()]).is_err(),
+                read_query(&lie, &body(lie.clone()), std::slice::from_ref(&opening)).is_err(),
                 "{lie:?}"
             );
         }

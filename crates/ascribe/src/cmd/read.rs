@@ -353,12 +353,19 @@ pub(crate) fn replay(cli: &Cli, args: &Replay) -> Done {
     std::io::stdout().flush().attempt("print")
 }
 
+/// Private modes that only tell a terminal how to paste or which keys to send; left out.
+const QUIET: [&str; 4] = ["\u{1b}[?2004h", "\u{1b}[?2004l", "\u{1b}[?1h", "\u{1b}[?1l"];
+
 /// Recorded output for a terminal: colours stay, everything else that a terminal acts on is shown.
 fn neutral(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut out = String::new();
     let mut rest = text.as_ref();
     while let Some(c) = rest.chars().next() {
+        if let Some(after) = QUIET.iter().find_map(|mode| rest.strip_prefix(mode)) {
+            rest = after;
+            continue;
+        }
         if let Some(len) = colour(rest) {
             let (sequence, after) = rest.split_at_checked(len).unwrap_or((rest, ""));
             out.push_str(sequence);
