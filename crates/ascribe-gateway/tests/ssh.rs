@@ -244,7 +244,7 @@ async fn world(wrong_host_key: bool) -> World {
         host_key: gate,
         upstream: UpstreamAuth::Key(up),
         idle_timeout: Duration::from_secs(60),
-        pre_auth_timeout: Duration::from_secs(10),
+        pre_auth_timeout: Duration::from_secs(5),
         max_connections_per_addr: 8,
     };
     let stop = CancellationToken::new();
@@ -625,4 +625,67 @@ async fn evidence_holds_exactly_what_passed() {
         })
         .sum();
     assert_eq!(sealed, 400_005);
+}
+
+/// Reads until the gateway hangs up; fails when it does not.
+async fn until_closed(mut socket: tokio::net::TcpStream) {
+    use tokio::io::AsyncReadExt as _;
+    let read = async {
+        let mut sink = [0; 4096];
+        while matches!(socket.read(&mut sink).await, Ok(n) if n > 0) {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .expect("the gateway does not hang up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_and_flooding_strangers_are_cut_off_and_others_are_served() {
+    use tokio::io::AsyncWriteExt as _;
+    let w = world(false).await;
+    let connect = || tokio::net::TcpStream::connect(("127.0.0.1", w.port));
+    let silent = connect().await.unwrap();
+    let mut half = connect().await.unwrap();
+    half.write_all(b"SSH-2.0-half\r\n").await.unwrap();
+    let mut huge = connect().await.unwrap();
+    // A packet that claims to be 1 GiB long.
+    huge.write_all(b"SSH-2.0-huge\r\n\x40\x00\x00\x00")
+        .await
+        .unwrap();
+    let mut flood = connect().await.unwrap();
+    flood.write_all(b"SSH-2.0-flood\r\n").await.unwrap();
+    let (code, out, err) = ssh(&w, "client", &[], "echo served", b"").await;
+    assert_eq!(
+        (code, out.as_slice()),
+        (Some(0), b"served\n".as_slice()),
+        "{err}"
+    );
+    let flooding = async {
+        // Small well-formed-looking packets; the write fails once the gateway has had enough.
+        let packet = [0, 0, 0, 12, 10, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for _ in 0..64 * 1024 {
+            if flood.write_all(&packet).await.is_err() {
+                return None;
+            }
+        }
+        Some(flood)
+    };
+    let flood = tokio::time::timeout(Duration::from_secs(20), flooding)
+        .await
+        .unwrap();
+    for socket in [Some(silent), Some(half), Some(huge), flood]
+        .into_iter()
+        .flatten()
+    {
+        until_closed(socket).await;
+    }
+    assert!(
+        w.fake
+            .state
+            .lock()
+            .unwrap()
+            .1
+            .iter()
+            .all(|b| !matches!(b, Body::Refusal(_)))
+    );
 }
