@@ -404,10 +404,12 @@ impl Fold {
         absent: &str,
     ) -> What {
         let opening = seen.intent.command.and_then(|commit| self.opened(commit));
-        let content = match (seen.intent.command, opening) {
-            (None, _) | (_, Some(_)) => "present",
-            (Some(_), None) => absent,
-        };
+        // An action is its command with its environment: one that is not disclosed counts.
+        let sealed = seen.intent.command.into_iter().chain(seen.intent.env);
+        let whole = sealed
+            .into_iter()
+            .all(|commit| self.opened(commit).is_some());
+        let content = if whole { "present" } else { absent };
         let outcome = match &seen.outcome {
             Some((outcome, at)) => OutcomeRecord {
                 status: outcome.status,

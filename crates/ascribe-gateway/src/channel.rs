@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 use ascribe_core::entry::{Body, CloseReason, Outcome, Pty, Status, StreamTotal};
 use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Recorded, Salts};
 use ascribe_core::id::{ActionId, EntryId};
-use ascribe_core::record::{Proposal, Scope};
-use ascribe_wire::request::Request;
+use ascribe_core::record::{Proposal, Scope, Standing};
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::sync::mpsc;
 
 use crate::connection::{Connection, Session};
-use crate::stream::{Halt, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks};
-use crate::upstream::forward;
+use crate::stream::{
+    Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
+};
+use crate::upstream::{Sent, forward};
 
 /// The exit status of what ascribe itself refused.
 const REFUSED: u32 = 254;
+/// A client gets this long to take the last words.
+const GOODBYE: Duration = Duration::from_secs(10);
+/// A target gets this long to take an action.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most environment variables, and the longest of them, in bytes.
 const MAX_ENV: usize = 64;
 const MAX_ENV_BYTES: usize = 4096;
@@ -45,18 +50,6 @@ struct Client {
 }
 
 impl Client {
-    /// A client that is gone needs no answer.
-    async fn reply(&self, good: bool) {
-        let sent = if good {
-            self.handle.channel_success(self.id).await
-        } else {
-            self.handle.channel_failure(self.id).await
-        };
-        if sent.is_err() {
-            tracing::trace!("the client is gone");
-        }
-    }
-
     async fn say(&self, text: &str) {
         if self
             .write
@@ -78,27 +71,21 @@ impl Client {
         .await;
     }
 
-    /// Exit status or signal, end of file, close: in the order that OpenSSH sends them.
+    /// Exit status or signal, then end of file, then close. In this order: a client whose own input
+    /// has ended answers our end of file with a close, the library then drops the channel, and an
+    /// exit status that follows would never arrive.
     async fn finish(&self, end: &End) {
-        if self.write.eof().await.is_err() {
-            tracing::trace!("the client is gone");
-        }
         let told = match (end.exit, &end.signal) {
             (Some(code), _) => self.write.exit_status(code).await.map_err(|_| ()),
             (None, Some((signal, core, message))) => {
+                let (signal, message) = (signal.clone(), message.clone());
                 self.handle
-                    .exit_signal_request(
-                        self.id,
-                        signal.clone(),
-                        *core,
-                        message.clone(),
-                        String::new(),
-                    )
+                    .exit_signal_request(self.id, signal, *core, message, String::new())
                     .await
             }
             (None, None) => Ok(()),
         };
-        if told.is_err() || self.write.close().await.is_err() {
+        if told.is_err() || self.write.eof().await.is_err() || self.write.close().await.is_err() {
             tracing::trace!("the client is gone");
         }
     }
@@ -125,13 +112,11 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
             }
             Some(ChannelMsg::RequestSubsystem { name, .. }) => {
                 connection.refuse("subsystem", "not-allowed", &name);
-                client.reply(false).await;
             }
-            Some(other) => before(&connection, &client, &mut asked, other).await,
+            Some(other) => before(&connection, &mut asked, other),
             None => return,
         }
     };
-    client.reply(true).await;
     connection.moved();
     let session = match connection.session().await {
         Ok(session) => session,
@@ -155,32 +140,33 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
     .await;
 }
 
-/// Requests that precede an action.
-async fn before(
-    connection: &Arc<Connection>,
-    client: &Client,
-    asked: &mut Asked,
-    message: ChannelMsg,
-) {
+/// May this variable go into an action?
+pub(crate) fn env_fits(name: &str, value: &str) -> bool {
+    name.len() + value.len() <= MAX_ENV_BYTES
+        && !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !value.contains('\0')
+}
+
+/// May this terminal go into an action?
+pub(crate) fn terminal_fits(term: &str) -> bool {
+    term.len() <= 128 && !term.chars().any(ascribe_core::text::is_unsafe)
+}
+
+/// Requests that precede an action. They were answered when they arrived; see
+/// [`Downstream`](crate::handler::Downstream).
+fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) {
     match message {
         ChannelMsg::SetEnv {
             variable_name,
             variable_value,
             ..
         } => {
-            let fits = asked.env.len() < MAX_ENV
-                && variable_name.len() + variable_value.len() <= MAX_ENV_BYTES
-                && !variable_name.is_empty()
-                && variable_name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                && !variable_value.contains('\0');
-            if fits {
+            if asked.env.len() < MAX_ENV && env_fits(&variable_name, &variable_value) {
                 asked.env.push((variable_name, variable_value));
             } else {
                 connection.refuse("env", "not-allowed", &variable_name);
             }
-            client.reply(fits).await;
         }
         ChannelMsg::RequestPty {
             term,
@@ -188,19 +174,13 @@ async fn before(
             row_height,
             terminal_modes,
             ..
-        } => {
-            let fits = term.len() <= 128
-                && !term.chars().any(ascribe_core::text::is_unsafe)
-                && asked.pty.is_none();
-            if fits {
-                asked.pty = Some(Pty {
-                    term,
-                    cols: col_width,
-                    rows: row_height,
-                });
-                asked.modes = terminal_modes;
-            }
-            client.reply(fits).await;
+        } if terminal_fits(&term) => {
+            asked.pty = Some(Pty {
+                term,
+                cols: col_width,
+                rows: row_height,
+            });
+            asked.modes = terminal_modes;
         }
         ChannelMsg::WindowChange {
             col_width,
@@ -211,12 +191,7 @@ async fn before(
                 (pty.cols, pty.rows) = (col_width, row_height);
             }
         }
-        ChannelMsg::RequestX11 { .. } => {
-            connection.refuse_request(Request::X11, "");
-            client.reply(false).await;
-        }
-        ChannelMsg::AgentForward { .. } => client.reply(false).await,
-        // Data before an action goes nowhere; the rest carries nothing.
+        // Data before an action goes nowhere; the rest carries nothing or was refused at the door.
         _ => {}
     }
 }
@@ -243,30 +218,60 @@ impl Act {
         if pty {
             self.client.say(&self.notice()).await;
         }
-        let channel = match self.session.upstream.channel().await {
-            Ok(channel) => channel,
-            Err(error) => {
+        let left = Duration::from_millis(FORWARD_WITHIN_MS).saturating_sub(begun.elapsed());
+        let channel = tokio::select! {
+            channel = tokio::time::timeout(left, self.session.upstream.channel()) => channel,
+            () = self.connection.over.cancelled() => return self.not_sent(id, "the session has ended").await,
+        };
+        let channel = match channel {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => {
                 return self
                     .not_sent(id, &format!("the target opens no channel: {error}"))
                     .await;
             }
+            Err(_) => {
+                return self
+                    .not_sent(id, "the target took too long; the action was not sent")
+                    .await;
+            }
         };
-        let (up_read, up_write) = channel.split();
-        if begun.elapsed() > Duration::from_millis(FORWARD_WITHIN_MS) {
-            return self
-                .not_sent(id, "the target took too long; the action was not sent")
-                .await;
+        let (mut up_read, up_write) = channel.split();
+        // The last look before it is sent: time, grant, revocation.
+        if let Some(why) = self.too_late(&recorded, begun) {
+            return self.not_sent(id, why).await;
         }
-        let sent = forward(recorded, &up_write, &self.modes).await;
-        if let Err(error) = sent {
-            self.report(id, Status::Unknown, &End::default(), Vec::new())
-                .await;
-            return self
-                .client
-                .refuse(&format!("the target broke off: {error}"))
-                .await;
+        let sent = forward(recorded, &mut up_read, &up_write, &self.modes);
+        match tokio::time::timeout(FORWARD_TIMEOUT, sent).await {
+            Ok(Sent::Yes) => {}
+            Ok(Sent::NoTerminal) => {
+                return self
+                    .not_sent(id, "the target gives no terminal; the action was not sent")
+                    .await;
+            }
+            Ok(Sent::Broken) | Err(_) => {
+                self.report(id, Status::Unknown, &End::default(), Vec::new())
+                    .await;
+                self.connection.end(CloseReason::TargetFailed);
+                return self.client.refuse("the target broke off").await;
+            }
         }
         self.relay(id, pty, begun, read, up_read, up_write).await;
+    }
+
+    /// Why a recorded action must not be sent any more, if so.
+    fn too_late(&self, recorded: &Recorded, begun: Instant) -> Option<&'static str> {
+        let recorder = &self.connection.shared.recorder;
+        let stands = matches!(recorder.standing(self.session.id), Standing::Until(_))
+            && recorder.now() < recorded.until()
+            && !self.connection.over.is_cancelled();
+        if !stands {
+            Some("the session has ended; the action was not sent")
+        } else if begun.elapsed() > Duration::from_millis(FORWARD_WITHIN_MS) {
+            Some("it took too long; the action was not sent")
+        } else {
+            None
+        }
     }
 
     /// Authorise, record, check the receipt.
@@ -378,12 +383,16 @@ impl Act {
         let mut err = self.recording("stderr", &queue, begun);
         drop(queue);
         let (connection, session) = (Arc::clone(&self.connection), self.session.id);
+        let overdue = Arc::new(Overdue::default());
+        let seals = Arc::clone(&overdue);
         let recorder =
-            tokio::spawn(async move { record_chunks(&connection, session, id, chunks).await });
+            tokio::spawn(
+                async move { record_chunks(&connection, session, id, chunks, &seals).await },
+            );
         let mut end = End::default();
         let over = self.connection.over.clone();
         let halted = {
-            let up = to_target(&self.connection, read, &up_write, stdin.as_mut());
+            let up = to_target(&self.connection, read, &up_write, stdin.as_mut(), &overdue);
             let down = self.to_client(up_read, &mut out, &mut err, &mut end);
             tokio::pin!(up, down);
             let mut reading = true;
@@ -399,11 +408,15 @@ impl Act {
                 }
             }
         };
-        if let Some(text) = self.farewell(halted) {
-            self.client.say(&text).await;
-        }
         if up_write.close().await.is_err() {
             tracing::trace!("the target is gone");
+        }
+        if let Some(text) = self.farewell(halted)
+            && tokio::time::timeout(GOODBYE, self.client.say(&text))
+                .await
+                .is_err()
+        {
+            tracing::trace!("the client takes nothing any more");
         }
         let mut streams = Vec::new();
         for recording in stdin.into_iter().chain([out, err]) {
@@ -415,14 +428,16 @@ impl Act {
             (Some(_), _, _) | (None, Some(_), _) => Status::Failed,
             (None, None, _) => Status::Unknown,
         };
-        // The outcome is on its way before the client hears of it, and does not delay it.
-        let report = async {
-            if !matches!(recorder.await, Ok(Ok(()))) {
-                self.connection.end(CloseReason::LedgerUnavailable);
-            }
-            self.report(id, status, &end, streams).await;
-        };
-        tokio::join!(report, self.client.finish(&end));
+        if !matches!(recorder.await, Ok(Ok(()))) {
+            self.connection.end(CloseReason::LedgerUnavailable);
+        }
+        // Polled in this order: the outcome is queued before the client hears the exit status, which
+        // does not wait until it is durable.
+        let finish = tokio::time::timeout(GOODBYE, self.client.finish(&end));
+        let (_, told) = tokio::join!(self.report(id, status, &end, streams), finish);
+        if told.is_err() {
+            tracing::trace!("the client takes nothing any more");
+        }
     }
 
     /// What a client is told when its session does not end by itself.
@@ -524,6 +539,7 @@ async fn to_target(
     mut from: ChannelReadHalf,
     to: &ChannelWriteHalf<russh::client::Msg>,
     mut stdin: Option<&mut Recording>,
+    overdue: &Overdue,
 ) -> Result<Left, Halt> {
     let mut open = true;
     loop {
@@ -546,6 +562,7 @@ async fn to_target(
                 if let Some(recording) = stdin.as_mut() {
                     recording.take(&data).await?;
                 }
+                overdue.wait().await;
                 to.data_bytes(data).await
             }
             Some(ChannelMsg::Eof) => {

@@ -247,9 +247,15 @@ impl Connection {
     /// Records that something was refused, without holding up the connection.
     pub(crate) fn refuse(self: &Arc<Self>, what: &str, code: &str, detail: &str) {
         let Some(login) = self.login() else { return };
-        if self.refusals.fetch_add(1, Ordering::Relaxed) >= MAX_REFUSALS {
-            return;
-        }
+        let (what, code, detail) = match self.refusals.fetch_add(1, Ordering::Relaxed) {
+            count if count < MAX_REFUSALS => (what, code, detail),
+            MAX_REFUSALS => (
+                "refusals",
+                "suppressed",
+                "further refusals of this connection are not listed",
+            ),
+            _ => return,
+        };
         let opening = Opening::new("detail", self.random(), detail.as_bytes().to_vec());
         let session = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let refusal = Refusal {

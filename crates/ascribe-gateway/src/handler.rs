@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use ascribe_wire::request::Request;
 use ascribe_wire::user;
-use russh::Channel;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
+use russh::{Channel, ChannelId};
 
+use crate::channel::{env_fits, terminal_fits};
 use crate::connection::{Connection, Login};
 
 /// Shown before login: nothing that helps a stranger.
@@ -19,6 +20,9 @@ const BANNER: &str = "This system is for authorised use. Sessions are recorded.\
 const MAX_CHANNELS: u32 = 10_000;
 
 /// One client.
+///
+/// Channel requests are answered here, while the library still knows which request an answer
+/// belongs to: it keeps one flag a channel, so a late answer would pass for the next request's.
 pub(crate) struct Downstream {
     connection: Arc<Connection>,
     channels: u32,
@@ -192,10 +196,86 @@ impl Handler for Downstream {
 
     async fn agent_request(
         &mut self,
-        _channel: russh::ChannelId,
+        _channel: ChannelId,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
         self.refuse(Request::AgentForward, "");
         Ok(false)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        answer(session, channel, env_fits(name, value))
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        _cols: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(russh::Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        answer(session, channel, terminal_fits(term))
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Request::X11, "");
+        answer(session, channel, false)
+    }
+
+    async fn shell_request(
+        &mut self,
+        channel: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        answer(session, channel, true)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        // Yes to hearing it. Whether it runs is said on the channel.
+        answer(session, channel, true)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        answer(
+            session,
+            channel,
+            ascribe_wire::command::subsystem_kind(name).is_some(),
+        )
+    }
+}
+
+fn answer(session: &mut Session, channel: ChannelId, good: bool) -> Result<(), russh::Error> {
+    if good {
+        session.channel_success(channel)
+    } else {
+        session.channel_failure(channel)
     }
 }

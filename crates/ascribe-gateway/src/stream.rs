@@ -3,6 +3,7 @@
 //! Forwarding may run ahead of sealed evidence by the queue between [`Recording`] and its task and
 //! no further: a full queue stops the stream.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, Chunk, Evidence, StreamTotal};
@@ -15,14 +16,15 @@ use tokio::sync::mpsc;
 
 use crate::connection::Connection;
 
-/// Largest chunk, in bytes.
+/// Largest chunk, in bytes; of a terminal half of it.
 const CHUNK: usize = 32 * 1024;
 /// Oldest unsealed byte.
 pub(crate) const SEAL_AFTER: Duration = Duration::from_secs(1);
-/// Chunks that an ordinary stream may run ahead: 8 MiB.
-pub(crate) const STREAM_AHEAD: usize = 256;
-/// Chunks that a terminal may run ahead: 64 KiB.
-pub(crate) const TERMINAL_AHEAD: usize = 2;
+/// Chunks that wait for the ledger. With those in the buffers and in the entry that is being
+/// recorded, an ordinary stream runs at most 8 MiB ahead.
+pub(crate) const STREAM_AHEAD: usize = 236;
+/// The same for a terminal, of half-size chunks: at most 64 KiB ahead.
+pub(crate) const TERMINAL_AHEAD: usize = 1;
 /// Chunks in one entry.
 const CHUNKS_PER_ENTRY: usize = 16;
 
@@ -48,6 +50,7 @@ pub(crate) enum Halt {
 #[derive(Debug)]
 pub(crate) struct Recording {
     stream: &'static str,
+    chunk: usize,
     queue: mpsc::Sender<Sealed>,
     begun: Instant,
     cap: u64,
@@ -68,8 +71,14 @@ impl Recording {
         cap: u64,
         over: OverCap,
     ) -> Self {
+        let chunk = if stream == "terminal" {
+            CHUNK / 2
+        } else {
+            CHUNK
+        };
         Self {
             stream,
+            chunk,
             queue,
             begun,
             cap,
@@ -92,14 +101,14 @@ impl Recording {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         let mut kept = bytes.get(..room.min(bytes.len())).unwrap_or_default();
-        self.stored += kept.len() as u64;
         while !kept.is_empty() {
-            let space = CHUNK.saturating_sub(self.buffer.len());
+            let space = self.chunk.saturating_sub(self.buffer.len());
             let (head, rest) = kept.split_at_checked(space).unwrap_or((kept, &[]));
             self.first.get_or_insert_with(Instant::now);
             self.buffer.extend_from_slice(head);
+            self.stored += head.len() as u64;
             kept = rest;
-            if self.buffer.len() >= CHUNK {
+            if self.buffer.len() >= self.chunk {
                 self.flush().await?;
             }
         }
@@ -111,20 +120,24 @@ impl Recording {
         self.first.map(|first| first + SEAL_AFTER)
     }
 
-    /// Seals what is there.
+    /// Seals what is there. Cut short while it waits, it has lost nothing.
     pub(crate) async fn flush(&mut self) -> Result<(), Halt> {
+        if self.first.is_none() {
+            return Ok(());
+        }
+        let place = self.queue.reserve().await.map_err(|_| Halt::Ledger)?;
         let Some(first) = self.first.take() else {
             return Ok(());
         };
         let after = first.saturating_duration_since(self.begun).as_millis();
-        let sealed = Sealed {
+        place.send(Sealed {
             stream: self.stream,
             seq: self.seq,
             after_ms: u64::try_from(after).unwrap_or(u64::MAX),
             bytes: std::mem::take(&mut self.buffer),
-        };
+        });
         self.seq += 1;
-        self.queue.send(sealed).await.map_err(|_| Halt::Ledger)
+        Ok(())
     }
 
     /// Seals the rest and says what passed; none where nothing did.
@@ -140,6 +153,29 @@ impl Recording {
     }
 }
 
+/// Since when a seal is under way: input stops while it takes too long.
+#[derive(Debug, Default)]
+pub(crate) struct Overdue(Mutex<Option<Instant>>);
+
+impl Overdue {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    fn is_overdue(&self) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > SEAL_AFTER)
+    }
+    /// Waits until no seal is overdue.
+    pub(crate) async fn wait(&self) {
+        while self.is_overdue() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 /// Records chunks until the streams end. Returns early when the ledger cannot record: the queue
 /// then closes, and the streams halt.
 pub(crate) async fn record_chunks(
@@ -147,6 +183,7 @@ pub(crate) async fn record_chunks(
     session: SessionId,
     action: ActionId,
     mut queue: mpsc::Receiver<Sealed>,
+    overdue: &Overdue,
 ) -> Result<(), Halt> {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, CHUNKS_PER_ENTRY).await > 0 {
@@ -172,7 +209,10 @@ pub(crate) async fn record_chunks(
             openings,
             scope: Scope::Session(session),
         };
-        if let Err(error) = connection.record(proposal).await {
+        overdue.begin();
+        let recorded = connection.record(proposal).await;
+        overdue.end();
+        if let Err(error) = recorded {
             tracing::error!("evidence could not be recorded, the session ends: {error}");
             connection.end(ascribe_core::entry::CloseReason::LedgerUnavailable);
             return Err(Halt::Ledger);

@@ -13,7 +13,7 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{
     Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
 };
-use russh::{Channel, Preferred};
+use russh::{Channel, ChannelMsg, Preferred};
 
 use crate::connection::Connection;
 use crate::listen::UpstreamAuth;
@@ -176,28 +176,61 @@ fn certificate(
     Ok((key, certificate))
 }
 
+/// What became of sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The target gives no terminal, so the action itself was not sent.
+    NoTerminal,
+    /// The target is gone.
+    Broken,
+}
+
 /// The one function that sends an action to a target. It takes the recorded action by value; what
 /// was not recorded cannot be given to it.
 pub(crate) async fn forward(
     recorded: Recorded,
+    answers: &mut russh::ChannelReadHalf,
     channel: &russh::ChannelWriteHalf<Msg>,
     modes: &[(russh::Pty, u32)],
-) -> Result<(), russh::Error> {
+) -> Sent {
     let action = recorded.into_action();
     for (name, value) in &action.env {
-        channel
+        if channel
             .set_env(false, name.as_str(), value.as_str())
-            .await?;
+            .await
+            .is_err()
+        {
+            return Sent::Broken;
+        }
     }
     if let Some(pty) = &action.pty {
-        channel
-            .request_pty(false, &pty.term, pty.cols, pty.rows, 0, 0, modes)
-            .await?;
+        let asked = channel
+            .request_pty(true, &pty.term, pty.cols, pty.rows, 0, 0, modes)
+            .await;
+        if asked.is_err() {
+            return Sent::Broken;
+        }
+        // Without a terminal the same input would run unseen: what was recorded is not this.
+        loop {
+            match answers.wait().await {
+                Some(ChannelMsg::Success) => break,
+                Some(ChannelMsg::Failure) => return Sent::NoTerminal,
+                Some(ChannelMsg::Close) | None => return Sent::Broken,
+                Some(_) => {}
+            }
+        }
     }
-    match (action.kind, action.command) {
+    let written = match (action.kind, action.command) {
         ("ssh.shell", _) => channel.request_shell(true).await,
         ("ssh.sftp", None) => channel.request_subsystem(true, "sftp").await,
         (_, Some(command)) => channel.exec(true, command).await,
-        (_, None) => Err(russh::Error::Inconsistent),
+        (_, None) => return Sent::Broken,
+    };
+    if written.is_ok() {
+        Sent::Yes
+    } else {
+        Sent::Broken
     }
 }

@@ -94,6 +94,7 @@ impl Report {
             self.add_action_notes();
         } else {
             self.verdict = Verdict::Failed;
+            self.actions.clear();
         }
         self
     }

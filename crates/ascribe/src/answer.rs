@@ -233,6 +233,20 @@ impl View {
                 .and_then(|s| state.grants.get(&s.open.grant));
             request = grant.map(|g| g.request);
         });
+        let mut open = false;
+        source.look(&mut |state| {
+            open = state
+                .sessions
+                .get(&session)
+                .is_some_and(|s| s.closed.is_none());
+        });
+        if open {
+            return Err(Failure::new(
+                Kind::Failure,
+                "the session is still open; a bundle proves a whole session",
+            )
+            .help("export it when it has ended"));
+        }
         let mut pick = Pick::new(session, request);
         let mut entries = Vec::new();
         let mut openings = Vec::new();

@@ -34,16 +34,18 @@ pub(crate) struct ReaderKey {
     pub(crate) key_file: std::path::PathBuf,
 }
 
-/// Prints a line on standard output.
-#[expect(clippy::print_stdout, reason = "the one place that prints results")]
+/// Prints a line on standard output. A reader that has gone away ends the command quietly.
 pub(crate) fn say(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+        std::process::exit(i32::from(crate::exit::Kind::Failure.code()));
+    }
 }
 
-/// Prints a remark on standard error.
-#[expect(clippy::print_stderr, reason = "the one place that prints remarks")]
+/// Prints a remark on standard error. Nobody may be listening.
 pub(crate) fn remark(line: &str) {
-    eprintln!("{line}");
+    use std::io::Write as _;
+    writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
 }
 
 /// Prints a value as one JSON line.

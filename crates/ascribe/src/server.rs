@@ -20,9 +20,11 @@ use crate::answer::{Names as _, Source as _, View};
 use crate::api::{Call, Hello, MAX_REQUEST, Query, Reply};
 
 /// Most calls that are answered at once.
-const MAX_CALLS: usize = 64;
+const MAX_CALLS: usize = 512;
 /// A call must be complete within this time.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A caller must have said all of it within this time.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the API serves.
 pub(crate) struct Api {
@@ -72,21 +74,28 @@ pub(crate) async fn serve(
 }
 
 async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std::io::Result<()> {
-    let mut stream = acceptor.accept(tcp).await?;
-    let len = stream.read_u32().await? as usize;
-    let reply = if len > MAX_REQUEST {
-        Reply::failure("invalid", "size", "the call is larger than 256 KiB")
-    } else {
+    let heard = async {
+        let mut stream = acceptor.accept(tcp).await?;
+        let len = stream.read_u32().await? as usize;
+        if len > MAX_REQUEST {
+            let reply = Reply::failure("invalid", "size", "the call is larger than 256 KiB");
+            return Ok((stream, Err(reply)));
+        }
         let mut body = vec![0; len];
         stream.read_exact(&mut body).await?;
-        match serde_json::from_slice(&body) {
-            Ok(call) => answer_call(api, call).await,
-            Err(error) => Reply::failure(
+        let call = serde_json::from_slice(&body).map_err(|error| {
+            Reply::failure(
                 "invalid",
                 "malformed",
                 format!("the call is malformed: {error}"),
-            ),
-        }
+            )
+        });
+        Ok::<_, std::io::Error>((stream, call))
+    };
+    let (mut stream, call) = tokio::time::timeout(HEAR_TIMEOUT, heard).await??;
+    let reply = match call {
+        Ok(call) => answer_call(api, call).await,
+        Err(reply) => reply,
     };
     let bytes = serde_json::to_vec(&reply)?;
     let len = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
@@ -167,6 +176,17 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply
         Ok(proposal) => proposal,
         Err(reply) => return reply,
     };
+    // The same statement twice gets the same receipt, but a read is answered once.
+    let known = api
+        .ledger
+        .with_state(|state| state.index_of(&proposal.id).is_some());
+    if query.is_some() && known {
+        return Reply::failure(
+            "denied",
+            "replay",
+            "this read was answered before; sign it again",
+        );
+    }
     match api.ledger.record(proposal).await {
         Ok(receipt) => {
             // A read sees everything sequenced before it.
