@@ -23,7 +23,9 @@ const PULSE: Duration = Duration::from_millis(250);
 /// Most refusals of one connection that become entries.
 const MAX_REFUSALS: u32 = 100;
 /// How long channels may take to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(1500);
+const GOODBYE: Duration = Duration::from_millis(1000);
+/// How long the client may take to leave by itself.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Who logged in.
 #[derive(Debug, Clone)]
@@ -217,13 +219,18 @@ impl Connection {
                 self.end(CloseReason::Idle);
             }
         }
-        // Channels say goodbye; who does not take it is cut off.
+        // Channels say goodbye, which must reach the client; who does not leave is cut off. With the
+        // pulse all of it stays within 2 s.
         self.settle().await;
+        tokio::select! {
+            () = self.gone.cancelled() => {}
+            () = tokio::time::sleep(LINGER) => {}
+        }
         self.switch.cut();
     }
 
     /// Gives channels a moment to end.
-    pub(crate) async fn settle(&self) {
+    async fn settle(&self) {
         self.tasks.close();
         if tokio::time::timeout(GOODBYE, self.tasks.wait())
             .await

@@ -191,15 +191,15 @@ async fn one(
         return connection.finish().await;
     };
     tokio::pin!(running);
+    let mut stopping = false;
     loop {
         tokio::select! {
             _ = &mut running => break,
             () = &mut deadline, if !switch.is_logged_in() => switch.cut(),
-            () = stop.cancelled() => {
+            () = stop.cancelled(), if !stopping => {
+                // The watch lets channels say goodbye, then cuts the connection.
+                stopping = true;
                 connection.end(CloseReason::Interrupted);
-                connection.settle().await;
-                switch.cut();
-                break;
             }
         }
     }

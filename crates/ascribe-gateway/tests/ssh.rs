@@ -354,7 +354,7 @@ async fn exec_is_the_same_and_recorded_first() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out == bytes, "{} bytes", out.len());
     w.stop.cancel();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     let state = w.fake.state.lock().unwrap();
     let ends: Vec<_> = state
         .1
@@ -595,7 +595,7 @@ async fn evidence_holds_exactly_what_passed() {
     let (code, out, err) = ssh(&w, "client", &[], "cat; echo note >&2", &input).await;
     assert_eq!((code, out == input), (Some(0), true), "{err}");
     w.stop.cancel();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     let state = w.fake.state.lock().unwrap();
     let outcome = state.1.iter().find_map(|b| match b {
         Body::Outcome(outcome) => Some(outcome.clone()),
