@@ -1,2 +1,73 @@
-//! x
-fn main(){}
+//! Measures what ascribe promises about speed and size, each next to its peer in the same run.
+//!
+//! Everything is on the disk of the temporary directory; `TMPDIR` chooses another.
+
+mod append;
+mod floor;
+mod read;
+mod sqlite;
+mod table;
+mod world;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+const USAGE: &str = "usage: script/bench [--json FILE] [--quick]";
+
+/// How much is done.
+struct Plan {
+    /// Of every measurement; medians are of these.
+    rounds: usize,
+    /// Entries a round with many writers.
+    appends: usize,
+    /// Entries of one writer alone.
+    singles: usize,
+    /// Actions of the ledger that is verified and started.
+    actions: usize,
+    /// Entries that are hashed a round.
+    hashes: usize,
+}
+
+const FULL: Plan = Plan {
+    rounds: 11,
+    appends: 4096,
+    singles: 1000,
+    actions: 32_000,
+    hashes: 1_000_000,
+};
+
+const QUICK: Plan = Plan {
+    rounds: 5,
+    appends: 1024,
+    singles: 100,
+    actions: 1_600,
+    hashes: 100_000,
+};
+
+fn main() -> Result<()> {
+    let mut json: Option<PathBuf> = None;
+    let mut quick = false;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--json" => json = Some(args.next().context(USAGE)?.into()),
+            "--quick" => quick = true,
+            // Cargo says so to every benchmark.
+            "--bench" => {}
+            _ => bail!(USAGE),
+        }
+    }
+    let plan = if quick { QUICK } else { FULL };
+    let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    let mut rows = append::many(&runtime, &plan)?;
+    rows.push(append::alone(&runtime, &plan)?);
+    rows.extend(read::rows(&runtime, &plan)?);
+    rows.push(append::disk(&runtime, &plan)?);
+    print!("{}", table::text(&rows));
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&table::json(&rows, quick))?;
+        std::fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 /// Longest wait for one program.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for the binary: whoever runs the tests mostly has it already.
+const BUILD_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The binary, built once.
 pub(super) fn binary() -> &'static Path {
@@ -33,7 +35,9 @@ pub(super) fn binary() -> &'static Path {
         if profile != "debug" {
             build.args(["--profile", profile]);
         }
-        assert!(build.status().unwrap().success(), "the binary is not built");
+        let mut build = build.spawn().unwrap();
+        let status = wait_for("binary", BUILD_PATIENCE, || build.try_wait().unwrap());
+        assert!(status.success(), "the binary is not built");
         let binary = place.join("ascribe");
         assert!(binary.is_file(), "the build left no binary");
         binary
@@ -119,10 +123,7 @@ impl Running {
         use std::os::unix::process::CommandExt as _;
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let n = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (stdout, stderr) = (
-            logs.join(format!("{n}.out")),
-            logs.join(format!("{n}.err")),
-        );
+        let (stdout, stderr) = (logs.join(format!("{n}.out")), logs.join(format!("{n}.err")));
         command
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
@@ -319,7 +320,14 @@ impl World {
         let asked = self.run_as(
             "operator",
             &[
-                "request", &place, "--for", "30m", "--why", why, "--ticket", "demo:OPS-42",
+                "request",
+                &place,
+                "--for",
+                "30m",
+                "--why",
+                why,
+                "--ticket",
+                "demo:OPS-42",
                 "--reusable",
             ],
         );
@@ -334,22 +342,28 @@ impl World {
     }
 
     /// Stock ssh through the gateway.
-    fn ssh_command(&self, user: &str, command: &str) -> Command {
+    fn ssh_command(&self, options: &[&str], user: &str, command: &str) -> Command {
         let mut ssh = Command::new(need("ssh"));
         let config = self.ready["ssh"]["config_file"].as_str().unwrap();
         let known = self.ready["ssh"]["port"].as_u64().unwrap();
         ssh.args(["-F", config, "-p", &self.port.to_string(), "-o"])
             .arg(format!("HostKeyAlias=[127.0.0.1]:{known}"))
-            .args(["-l", user, "ascribe-demo", command]);
+            .args(options)
+            .arg(format!("{user}@ascribe-demo"))
+            .arg(command);
         ssh
     }
 
     pub(super) fn ssh(&self, user: &str, command: &str) -> Out {
-        self.program(self.ssh_command(user, command))
+        self.ssh_with(&[], user, command)
+    }
+
+    pub(super) fn ssh_with(&self, options: &[&str], user: &str, command: &str) -> Out {
+        self.program(self.ssh_command(options, user, command))
     }
 
     pub(super) fn ssh_in_background(&self, user: &str, command: &str) -> Running {
-        let command = self.ssh_command(user, command);
+        let command = self.ssh_command(&[], user, command);
         Running::start(command, &self.path("logs"), false)
     }
 
@@ -370,7 +384,7 @@ impl World {
         }
     }
 
-    /// Actions, and the session of the only one that fits.
+    /// Actions.
     pub(super) fn actions(&self, args: &[&str]) -> Vec<Value> {
         self.json(&[&["actions"], args].concat()).lines()
     }
@@ -405,19 +419,28 @@ impl World {
         assert_eq!(out.code, Some(0), "{out:#?}");
     }
 
-    /// `kill -9` of the server alone; its target lives on.
-    pub(super) fn kill_nine(&mut self) {
+    /// To the demo's server alone: its target lives on.
+    pub(super) fn signal_server(&self, signal: Signal) {
+        self.demo.as_ref().unwrap().signal(signal);
+    }
+
+    /// Waits for the end of the demo's server.
+    pub(super) fn server_is_gone(&mut self) {
         let demo = self.demo.as_mut().unwrap();
-        demo.signal(Signal::KILL);
         wait_for("end of the server", PATIENCE, || demo.ended());
     }
 
-    /// The target that the demo configured.
+    /// Where the target listens.
+    pub(super) fn target_port(&self) -> u16 {
+        let text = std::fs::read_to_string(self.path("data.demo/sshd_config")).unwrap();
+        let port = text.lines().find_map(|l| l.strip_prefix("Port ")).unwrap();
+        port.parse().unwrap()
+    }
+
+    /// Starts the target that the demo configured.
     pub(super) fn start_target(&mut self) {
         let config = self.path("data.demo/sshd_config");
-        let text = std::fs::read_to_string(&config).unwrap();
-        let port = text.lines().find_map(|l| l.strip_prefix("Port ")).unwrap();
-        let port: u16 = port.parse().unwrap();
+        let port = self.target_port();
         let mut command = Command::new(need("sshd"));
         command.args(["-D", "-e", "-f"]).arg(&config);
         let mut sshd = Running::start(command, &self.path("logs"), true);
