@@ -164,6 +164,7 @@ mod e2e {
             assert_eq!(refused.line()["problems"][0]["code"], "untrusted", "{name}");
         }
         no_changed_byte_changes_what_is_proven(&bundle, &world.policy());
+        no_missing_line_hides_anything(&bundle, &world.policy());
     }
 
     /// Trust policies with another key, another first entry, or both.
@@ -224,6 +225,57 @@ mod e2e {
         assert!(
             tried > 100 && refused * 10 > tried * 9,
             "{refused} of {tried}"
+        );
+    }
+
+    /// Lines are dropped, cut off, doubled and swapped. What still verifies must claim the same; only
+    /// disclosed content may be withheld.
+    fn no_missing_line_hides_anything(bundle: &Path, policy: &Path) {
+        let policy = parse_policy(policy);
+        let whole = std::fs::read_to_string(bundle).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        let original = verify_bundle(whole.as_bytes(), &policy);
+        let claims = |report: &ascribe_verify::Report| -> Vec<_> {
+            let claim = |action: &ascribe_core::attribution::ActionRecord| {
+                let (why, what) = (action.why.clone(), action.what.outcome.clone());
+                (
+                    action.action_id,
+                    what,
+                    action.when.clone(),
+                    why.approvals,
+                    action.integrity.clone(),
+                )
+            };
+            report.actions.iter().map(claim).collect()
+        };
+        let expected = claims(&original);
+        let mut variants: Vec<Vec<&str>> = Vec::new();
+        for at in 0..lines.len() {
+            let (before, after) = lines.split_at(at);
+            variants.push([before, &after[1..]].concat());
+            variants.push(before.to_vec());
+            variants.push([before, &after[..1], after].concat());
+            if let [first, second, rest @ ..] = after {
+                variants.push([before, &[*second, *first], rest].concat());
+            }
+        }
+        let mut refused = 0;
+        for variant in &variants {
+            let mut text = variant.join("\n");
+            text.push('\n');
+            let report = verify_bundle(text.as_bytes(), &policy);
+            match report.verdict {
+                Verdict::Verified => assert_eq!(claims(&report), expected, "{}", variant.len()),
+                Verdict::Failed => {
+                    refused += 1;
+                    assert!(report.actions.is_empty(), "a failed report claims nothing");
+                }
+            }
+        }
+        assert!(
+            refused * 2 > variants.len(),
+            "{refused} of {}",
+            variants.len()
         );
     }
 
