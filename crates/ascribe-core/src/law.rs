@@ -328,6 +328,15 @@ impl State {
         self.replay(judge, self.size, bytes)
     }
 
+    /// Takes in an entry that another state of the same log has just sequenced: the same checks,
+    /// without parsing again what was just encoded.
+    ///
+    /// # Errors
+    /// When the law did not allow it.
+    pub fn follow(&mut self, judge: &dyn Judge, done: &Sequenced) -> Result<(), Denied> {
+        self.step(judge, self.size, &done.entry, done.hash)
+    }
+
     /// Replays one entry of an excerpt: entries that are not law may be missing in between.
     ///
     /// # Errors

@@ -1,0 +1,127 @@
+//! Replays the corpus of every fuzz target, each file also with bytes changed one at a time.
+
+#![cfg(test)]
+
+#[path = "../../../fuzz/src/lib.rs"]
+pub mod parsers;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parsers::TARGETS;
+
+/// Changed copies of each file.
+const CHANGES: u64 = 200;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// SplitMix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// One byte is changed, cut out or put in.
+fn change(bytes: &[u8], random: &mut u64) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let (place, what) = (next(random), next(random));
+    let byte = what.to_le_bytes()[1];
+    if changed.is_empty() {
+        return vec![byte];
+    }
+    let at = usize::try_from(place).unwrap() % changed.len();
+    match what % 8 {
+        0 => drop(changed.remove(at)),
+        1 => changed.insert(at, byte),
+        2..=4 => changed[at] ^= 1 << (byte % 8),
+        _ => changed[at] = byte,
+    }
+    changed
+}
+
+#[test]
+fn every_target_stands_the_corpus_and_its_changes() {
+    for (name, run) in TARGETS {
+        let dir = fuzz().join("corpus").join(name);
+        let files = names(&dir);
+        assert!(!files.is_empty(), "{name} has no corpus");
+        for file in files {
+            let bytes = std::fs::read(dir.join(&file)).unwrap();
+            let check = |input: &[u8], which: &str| {
+                let done = catch_unwind(AssertUnwindSafe(|| run(input)));
+                assert!(done.is_ok(), "{name}/{file}, {which}: {input:?}");
+            };
+            check(&bytes, "as it is");
+            let mut random = 1;
+            for round in 0..CHANGES {
+                check(
+                    &change(&bytes, &mut random),
+                    &format!("after change {round}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_target_has_a_program_and_every_corpus_a_target() {
+    let known: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names(&fuzz().join("corpus")), known);
+    let programs: BTreeSet<String> = known.iter().map(|name| format!("{name}.rs")).collect();
+    assert_eq!(names(&fuzz().join("fuzz_targets")), programs);
+}
+
+/// The corpus reaches the end of the longest check, and no changed copy does.
+#[test]
+fn the_bundle_of_the_corpus_verifies_and_no_change_of_it_does() {
+    let read = |name: &str| std::fs::read(fuzz().join(name)).unwrap();
+    let trust = String::from_utf8(read("trust.policy")).unwrap();
+    let trust = ascribe_verify::TrustPolicy::parse(&trust).unwrap();
+    let bytes = read("corpus/verify_bundle/session");
+    let verdict = |bytes: &[u8]| ascribe_verify::verify_bundle(bytes, &trust).verdict;
+    assert_eq!(verdict(&bytes), ascribe_verify::Verdict::Verified);
+    let mut random = 2;
+    for round in 0..CHANGES {
+        let changed = change(&bytes, &mut random);
+        let expected = if changed == bytes {
+            ascribe_verify::Verdict::Verified
+        } else {
+            ascribe_verify::Verdict::Failed
+        };
+        assert_eq!(verdict(&changed), expected, "after change {round}");
+    }
+}
+
+#[test]
+fn the_ledger_of_the_corpus_is_lawful() {
+    let bytes = std::fs::read(fuzz().join("corpus/law/all")).unwrap();
+    let mut state = ascribe_core::law::State::new("demo.invalid/ascribe");
+    for entry in bytes.split(|&b| b == b'\n') {
+        let done = state.apply(&ascribe_evidence::SshSignatures, entry);
+        assert!(done.is_ok(), "{done:?}");
+    }
+}
+
+#[test]
+fn the_segment_of_the_corpus_is_whole() {
+    use ascribe_core::segment::{End, scan};
+    let read = |name: &str| std::fs::read(fuzz().join("corpus").join(name)).unwrap();
+    let bytes = read("segment/full");
+    let found = scan(&bytes);
+    assert!(matches!(found.end, End::Clean(_)), "{:?}", found.end);
+    assert!(!found.batches.is_empty());
+    assert!(parsers::seal(&read("segment_sealed/whole")) == bytes);
+}

@@ -1,0 +1,313 @@
+//! One function for every parser of foreign bytes. Each takes any input without a panic, and what
+//! is accepted is written back exactly as it was.
+
+use ascribe_core::bundle::Bundle;
+use ascribe_core::encoding::{self, base64_std};
+use ascribe_core::entry::Entry;
+use ascribe_core::id::{
+    ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, Root, SessionId,
+    StatementId,
+};
+use ascribe_core::law::{Judge as _, State};
+use ascribe_core::segment::{self, BLOCK, PAYLOAD, Scan};
+use ascribe_core::statement::{Signed, Statement};
+use ascribe_core::time::Timestamp;
+use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
+use ascribe_tlog::{
+    Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey, decode_entry_bundle,
+    encode_entry_bundle, parse_tile_path,
+};
+use ascribe_wire::{command, user};
+
+/// A target: its name, which is its corpus's name too, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    ("armour", armour),
+    ("bundle", bundle),
+    ("checkpoint", checkpoint),
+    ("entry", entry),
+    ("entry_bundle", entry_bundle),
+    ("exec_kind", exec_kind),
+    ("ids", ids),
+    ("law", law),
+    ("note", note),
+    ("public_key", public_key),
+    ("segment", segment),
+    ("segment_sealed", segment_sealed),
+    ("sshsig", sshsig),
+    ("statement", statement),
+    ("tile_path", tile_path),
+    ("tlog_proof", tlog_proof),
+    ("trust_policy", trust_policy),
+    ("user", user),
+    ("verify_bundle", verify_bundle),
+    ("vkey", vkey),
+];
+
+/// The keys of the golden notes.
+const NOTE_KEYS: [&str; 2] = [
+    "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
+    "example.org/log+8f13f9e4+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c",
+];
+/// The policy under which the bundles of the corpus verify.
+const TRUST: &str = include_str!("../trust.policy");
+
+fn text(data: &[u8]) -> Option<&str> {
+    std::str::from_utf8(data).ok()
+}
+
+/// What is read from a text must print as that text.
+fn prints_back<T: std::str::FromStr + ToString>(text: &str) {
+    if let Ok(value) = text.parse::<T>() {
+        assert_eq!(value.to_string(), text);
+    }
+}
+
+/// Signed notes.
+pub fn note(data: &[u8]) {
+    let known: Vec<VerifierKey> = NOTE_KEYS.iter().filter_map(|k| k.parse().ok()).collect();
+    assert_eq!(known.len(), NOTE_KEYS.len());
+    if let Ok(note) = Note::open(data, &known) {
+        let mut again = format!("{}\n", note.text());
+        for line in note.signatures() {
+            let blob = [&line.key_id(), line.payload()].concat();
+            again.push_str(&format!("\u{2014} {} {}\n", line.name(), base64_std(&blob)));
+        }
+        assert_eq!(again.as_bytes(), data);
+        assert!(!note.verified_by().is_empty());
+    }
+}
+
+/// The text of a checkpoint.
+pub fn checkpoint(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(checkpoint) = Checkpoint::parse(text)
+    {
+        assert_eq!(checkpoint.to_text(), text);
+    }
+}
+
+/// Trust policies. They hold comments, so that only what they say comes back.
+pub fn trust_policy(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(policy) = TrustPolicy::parse(text)
+    {
+        assert_eq!(TrustPolicy::parse(&policy.to_text()), Ok(policy));
+    }
+}
+
+/// Paths of tiles.
+pub fn tile_path(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(path) = parse_tile_path(text)
+    {
+        assert_eq!(path.to_string(), text);
+    }
+}
+
+/// Entry bundles of the tiled log.
+pub fn entry_bundle(data: &[u8]) {
+    if let Ok(entries) = decode_entry_bundle(data) {
+        assert_eq!(encode_entry_bundle(&entries).as_deref(), Ok(data));
+    }
+}
+
+/// Proofs that travel with their checkpoint.
+pub fn tlog_proof(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(proof) = TlogProof::parse(text)
+    {
+        assert_eq!(proof.to_text(), text);
+    }
+}
+
+/// Keys of logs and of witnesses.
+pub fn vkey(data: &[u8]) {
+    if let Some(text) = text(data) {
+        prints_back::<VerifierKey>(text);
+        prints_back::<WitnessKey>(text);
+    }
+}
+
+/// Entries.
+pub fn entry(data: &[u8]) {
+    if let Ok(entry) = Entry::from_bytes(data) {
+        assert_eq!(entry.to_bytes().ok().as_deref(), Some(data));
+    }
+}
+
+/// Statements.
+pub fn statement(data: &[u8]) {
+    if let Ok(statement) = encoding::decode::<Statement>(data) {
+        assert_eq!(
+            statement.to_text().ok().as_deref().map(str::as_bytes),
+            Some(data)
+        );
+    }
+}
+
+/// The form of a bundle.
+pub fn bundle(data: &[u8]) {
+    if let Ok(bundle) = Bundle::parse(data) {
+        assert_eq!(bundle.to_bytes().ok().as_deref(), Some(data));
+    }
+}
+
+/// Every complete batch of a scan is found again at its place, and is what would be written there.
+fn check_scan(data: &[u8]) {
+    let Scan {
+        header, batches, ..
+    } = segment::scan(data);
+    let Some(header) = header else {
+        assert!(batches.is_empty());
+        return;
+    };
+    assert_eq!(data.get(..BLOCK), Some(header.to_block().as_slice()));
+    let mut next = 1;
+    for (number, batch) in (0..).zip(&batches) {
+        assert_eq!((batch.number, batch.block), (number, next));
+        next = batch.block + batch.blocks;
+        let start = batch.block as usize * BLOCK;
+        let bytes = data.get(start..next as usize * BLOCK).unwrap_or_default();
+        let again = segment::read_batch(header.first, batch.block, bytes);
+        assert_eq!(again.as_ref(), Ok(batch));
+        let written = segment::encode_batch(
+            header.first,
+            batch.block,
+            batch.number,
+            &batch.records,
+            &batch.commit,
+        );
+        assert_eq!(written.as_deref(), Ok(bytes));
+    }
+}
+
+/// Segments.
+pub fn segment(data: &[u8]) {
+    check_scan(data);
+}
+
+fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
+    !bytes.fold(!0, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(byte), |s, _| {
+            (s >> 1) ^ (0x82f6_3b78 & (s & 1).wrapping_neg())
+        })
+    })
+}
+
+/// Blocks with these payloads and the right checksums.
+pub fn seal(payloads: &[u8]) -> Vec<u8> {
+    // Magic and origin stand before the first index.
+    let first = payloads.get(49..57).unwrap_or(&[0; 8]);
+    let mut sealed = Vec::new();
+    for (chunk, number) in payloads.chunks(PAYLOAD).take(64).zip(0u64..) {
+        let mut payload = chunk.to_vec();
+        payload.resize(PAYLOAD, 0);
+        let place = number.to_le_bytes();
+        let covered = first.iter().chain(&place).chain(&payload).copied();
+        let sum = crc32c(covered).max(1);
+        sealed.extend_from_slice(&payload);
+        sealed.extend_from_slice(&sum.to_le_bytes());
+    }
+    sealed
+}
+
+/// Segments whose checksums are right whatever they hold: the input is the payloads of the blocks.
+pub fn segment_sealed(data: &[u8]) {
+    check_scan(&seal(data));
+}
+
+/// Ids, digests and times.
+pub fn ids(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    prints_back::<EntryId>(text);
+    prints_back::<StatementId>(text);
+    prints_back::<PersonId>(text);
+    prints_back::<GrantId>(text);
+    prints_back::<SessionId>(text);
+    prints_back::<ActionId>(text);
+    prints_back::<EntryHash>(text);
+    prints_back::<Commitment>(text);
+    prints_back::<ContentDigest>(text);
+    prints_back::<Root>(text);
+    prints_back::<Timestamp>(text);
+    if let Ok(time) = Timestamp::parse_human(text) {
+        assert_eq!(time.to_string().parse(), Ok(time));
+    }
+}
+
+/// Entries, one a line, under the law of an empty log: one that is denied leaves no trace, so that
+/// the same entry is denied again.
+pub fn law(data: &[u8]) {
+    let mut state = State::new("demo.invalid/ascribe");
+    for line in data.split(|&b| b == b'\n').take(64) {
+        if let Err(denied) = state.apply(&SshSignatures, line) {
+            let again = state.apply(&SshSignatures, line).map(|_| ());
+            assert_eq!(again.map_err(|d| d.code), Err(denied.code));
+        }
+    }
+}
+
+/// SSH user names.
+pub fn user(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(user) = user::parse(text)
+    {
+        let grant = user.grant.map(|g| format!("+{g}")).unwrap_or_default();
+        assert_eq!(format!("{}{grant}@{}", user.account, user.target), text);
+    }
+}
+
+/// Kinds of commands.
+pub fn exec_kind(data: &[u8]) {
+    assert!(["ssh.exec", "ssh.scp", "ssh.rsync"].contains(&command::exec_kind(data)));
+}
+
+/// SSH public keys: a key that was read is read again as itself.
+pub fn public_key(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(key) = parse_public_key(text)
+    {
+        assert_eq!(parse_public_key(&key.0).as_ref(), Ok(&key));
+        assert_eq!(key.fingerprint().len(), "SHA256:".len() + 43);
+    }
+}
+
+/// Armoured signatures: white space is free, what is inside comes back.
+pub fn armour(data: &[u8]) {
+    if let Some(text) = text(data)
+        && let Ok(blob) = dearmour(text)
+    {
+        let signed = Signed {
+            text: String::new(),
+            sig: encoding::Bytes(blob),
+        };
+        assert_eq!(dearmour(&signed.armoured()), Ok(signed.sig.0));
+    }
+}
+
+/// Signature blobs. The corpus signs `{"a":1}`.
+pub fn sshsig(data: &[u8]) {
+    if let Some(key) = SshSignatures.sshsig("ascribe.request.v1", b"{\"a\":1}", data) {
+        assert_eq!(parse_public_key(&key.0), Ok(key));
+        assert_eq!(
+            SshSignatures.sshsig("ascribe.approval.v1", b"{\"a\":1}", data),
+            None
+        );
+    }
+}
+
+/// Bundles against a trust policy: what is verified has the form of a bundle, and any report can
+/// be printed.
+pub fn verify_bundle(data: &[u8]) {
+    let trust = TrustPolicy::parse(TRUST);
+    assert!(trust.is_ok(), "the trust policy of the corpus");
+    let Ok(trust) = trust else { return };
+    let report = ascribe_verify::verify_bundle(data, &trust);
+    assert!(!ascribe_verify::render(&report).is_empty());
+    if report.problems.is_empty() {
+        assert!(Bundle::parse(data).is_ok());
+    }
+}
