@@ -341,6 +341,20 @@ impl Fold {
     ) -> Option<ActionRecord> {
         let open = self.sessions.get(&seen.intent.session)?;
         let grant = state.grants.get(&open.grant)?;
+        // As it stood when the action was recorded: what came later changes no older record.
+        let later = grant
+            .extensions
+            .iter()
+            .find(|extended| extended.at > seen.at);
+        let not_after = later.map_or(grant.grant.not_after, |extended| extended.before);
+        let held = grant
+            .extensions
+            .iter()
+            .take_while(|extended| extended.at <= seen.at);
+        let approvals = grant
+            .approvals
+            .iter()
+            .chain(held.flat_map(|extended| &extended.approvals));
         let method = format!(
             "gateway.{}",
             seen.intent.kind.strip_prefix("ssh.").unwrap_or("other")
@@ -370,9 +384,7 @@ impl Fold {
                 grant_id: open.grant,
                 justification: self.justification(grant.request),
                 ticket: grant.ticket.clone(),
-                approvals: grant
-                    .approvals
-                    .iter()
+                approvals: approvals
                     .map(|approval| ApprovalRecord {
                         approver: approval.by,
                         method: "sshsig".to_owned(),
@@ -381,7 +393,7 @@ impl Fold {
                     })
                     .collect(),
                 not_before: grant.grant.not_before,
-                not_after: grant.grant.not_after,
+                not_after,
                 break_glass: grant.grant.break_glass,
             },
             integrity: Integrity {
@@ -432,9 +444,9 @@ impl Fold {
             target: open.target.clone(),
             account: open.account.clone(),
             system_owner: state
-                .targets
-                .get(&open.target)
-                .map(|t| t.target.system_owner),
+                .sessions
+                .get(&open.session)
+                .map(|session| session.owner),
             method,
             confidence: "observed".to_owned(),
             outcome,

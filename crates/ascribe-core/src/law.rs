@@ -180,6 +180,8 @@ pub struct GrantState {
     pub approvals: Vec<Approval>,
     /// Where.
     pub place: Place,
+    /// Each later end, in order.
+    pub extensions: Vec<Extended>,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
     /// Sessions opened under it.
@@ -188,6 +190,17 @@ pub struct GrantState {
     pub review_due: Option<Timestamp>,
     /// When the review was closed.
     pub reviewed: Option<Timestamp>,
+}
+
+/// A later end of a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extended {
+    /// Since when it holds.
+    pub at: Timestamp,
+    /// The end before.
+    pub before: Timestamp,
+    /// The approvals it rests on.
+    pub approvals: Vec<Approval>,
 }
 
 /// A session and what happened in it.
@@ -199,6 +212,8 @@ pub struct SessionState {
     pub at: Timestamp,
     /// Where.
     pub place: Place,
+    /// Who answered for the target when it was opened.
+    pub owner: PersonId,
     /// Intents so far.
     pub actions: u64,
     /// Intents, outcomes, evidence and refusals so far.

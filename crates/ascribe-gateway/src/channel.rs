@@ -291,7 +291,8 @@ impl Act {
             salts,
         )
         .map_err(|e| e.to_string())?;
-        let receipt = recorder
+        let receipt = self
+            .connection
             .record(authorized.proposal())
             .await
             .map_err(|e| format!("not recorded, so not run: {e}"))?;

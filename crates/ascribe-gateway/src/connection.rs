@@ -18,6 +18,8 @@ use crate::guard::Switch;
 use crate::listen::Shared;
 use crate::upstream::Upstream;
 
+/// A ledger that does not answer for so long is away.
+const LEDGER_AWAY: Duration = Duration::from_secs(10);
 /// How often a session's standing is looked at.
 const PULSE: Duration = Duration::from_millis(250);
 /// Most refusals of one connection that become entries.
@@ -92,8 +94,18 @@ impl Connection {
         out
     }
 
+    /// Records one entry. A ledger that does not answer ends the session; ending it does not need
+    /// the ledger.
     pub(crate) async fn record(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
-        self.shared.recorder.record(proposal).await
+        match tokio::time::timeout(LEDGER_AWAY, self.shared.recorder.record(proposal)).await {
+            Ok(recorded) => recorded,
+            Err(_) => {
+                self.end(CloseReason::LedgerUnavailable);
+                Err(RecordError::Unavailable(
+                    "it did not answer within 10 s".to_owned(),
+                ))
+            }
+        }
     }
 
     /// The one login of this connection. Nothing of a failed attempt is kept.

@@ -461,6 +461,19 @@ impl State {
     ) -> Result<(), Denied> {
         self.need(statement.by, Role::Admin)?;
         self.check_change(&statement.say)?;
+        // One proposal at a time for each new person: there is one name to approve.
+        let waits = |add: &PersonAdd| {
+            self.asks.values().any(|ask| {
+                ask.status == AskStatus::Open
+                    && matches!(&ask.asked, Asked::Proposal(Say::PersonAdd(other)) if other.person == add.person)
+            })
+        };
+        if matches!(&statement.say, Say::PersonAdd(add) if waits(add)) {
+            return Err(Denied::new(
+                "duplicate",
+                "this person's enrolment waits for approval",
+            ));
+        }
         let asked = Asked::Proposal(statement.say.clone());
         self.put_ask(statement.id, statement.by, at, asked, place);
         if self

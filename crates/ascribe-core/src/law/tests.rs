@@ -1957,3 +1957,60 @@ fn the_law_and_the_model_agree_on_every_command() {
     });
     assert!(ran.get() > 200, "only {} intents ran", ran.get());
 }
+
+#[test]
+fn a_later_extension_or_owner_changes_no_older_record() {
+    use crate::attribution::{Filter, Fold};
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    w.after(MIN);
+    let session = w.open(grant).unwrap();
+    let first = w.intent(session).unwrap();
+    w.outcome(first).unwrap();
+    let records = |w: &World| {
+        let mut fold = Fold::new();
+        for (index, bytes) in (0u64..).zip(&w.log) {
+            let entry = Entry::from_bytes(bytes).unwrap();
+            fold.push(index, &entry, crate::entry::entry_hash(bytes));
+        }
+        let root = ascribe_tlog::Hash::ZERO;
+        fold.actions(&w.state, &Filter::default(), root, u64::MAX, "withheld")
+    };
+    let before = records(&w);
+    let until = w.state.grants[&grant].grant.not_after.plus_millis(HOUR);
+    let longer = w.extend(REQ, grant, until).unwrap();
+    w.after(5).approve(QUI, longer).unwrap();
+    let mut changed = target("db1");
+    changed.system_owner = person(AUD);
+    w.say(ADA, Say::TargetSet(changed), Vec::new()).unwrap();
+    w.after(5);
+    let second = w.intent(session).unwrap();
+    w.outcome(second).unwrap();
+    let after = records(&w);
+    assert_eq!(after[..1], before[..]);
+    assert_eq!(after[1].why.not_after, until);
+    assert_eq!(
+        after[1].why.approvals.len(),
+        after[0].why.approvals.len() + 1
+    );
+}
+
+#[test]
+fn one_enrolment_of_a_person_waits_at_a_time() {
+    let mut w = World::new(2);
+    let (add, name) = enrol(50, &[Role::Requester]);
+    let first = w
+        .say(ADA, Say::PersonAdd(add.clone()), vec![name.clone()])
+        .unwrap();
+    let other = opening("name", "somebody else");
+    let second = PersonAdd {
+        name: other.commitment(),
+        ..add
+    };
+    assert_eq!(
+        no(w.say(BEN, Say::PersonAdd(second), vec![other])),
+        "duplicate"
+    );
+    w.approve(BEN, first).unwrap();
+    assert!(w.state.people.contains_key(&person(50)));
+}

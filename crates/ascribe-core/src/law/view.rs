@@ -184,6 +184,7 @@ impl State {
             ticket,
             approvals,
             place,
+            extensions: Vec::new(),
             revoked: None,
             sessions: Vec::new(),
             review_due,
@@ -223,8 +224,15 @@ impl State {
         if self.grant_ended(self.grant(extend.grant)?, at).is_some() {
             return Err(Denied::new("ended", "the grant ended before its extension"));
         }
+        let approvals = self.ask(id)?.approvals.clone();
         self.settle(id, AskStatus::Granted);
         if let Some(state) = self.grants.get_mut(&extend.grant) {
+            let before = state.grant.not_after;
+            state.extensions.push(super::Extended {
+                at,
+                before,
+                approvals,
+            });
             state.grant.not_after = extend.not_after;
         }
         Ok(())
@@ -287,10 +295,12 @@ impl State {
         if !self.person(open.person)?.keys.contains_key(&open.key) {
             return Err(Denied::new("key", "the login key is not the person's"));
         }
+        let owner = self.target(&open.target)?.target.system_owner;
         let session = SessionState {
             open: open.clone(),
             at,
             place,
+            owner,
             actions: 0,
             entries: 0,
             closed: None,
