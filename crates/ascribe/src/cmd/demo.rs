@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use ascribe_core::id::PersonId;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
-    Answer, OverCap, PersonAdd, Request, Say, SshKey, Target, Ticket, TicketRule, Uses,
+    Answer, OverCap, PersonAdd, Request, Role, Say, SshKey, Target, Ticket, TicketRule, Uses,
 };
 use ascribe_ledger::InitOptions;
 use serde_json::json;
 
 use super::init::{POLICY_FILE, USER_CA_KEY, first_admin, make, make_ssh_key};
 use super::serve::{Running, runtime, start, until_stopped};
-use super::setup::demo_roles;
 use super::{READER_FILE, ReaderKey, SERVER_FILE, prose, registry, remark};
 use crate::cli::{Cli, Demo};
 use crate::client::{Client, new_person, random, read_json, write_json};
@@ -189,6 +188,19 @@ struct Person {
     key_file: PathBuf,
     add: PersonAdd,
     opening: Opening,
+}
+
+/// Who is in the demo: name, role, what they may do.
+fn demo_roles() -> [(&'static str, &'static str, Vec<Role>); 3] {
+    [
+        ("Olu Operator", "operator", vec![Role::Requester]),
+        (
+            "Ada Approver",
+            "approver",
+            vec![Role::Approver, Role::Admin],
+        ),
+        ("Ira Auditor", "auditor", vec![Role::Auditor]),
+    ]
 }
 
 fn people(base: &Path) -> Done<Vec<Person>> {

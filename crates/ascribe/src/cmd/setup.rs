@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::{
-    Offboard, PersonAdd, PersonKey, Role, Say, SshKey, Target, TicketRule,
-};
+use ascribe_core::statement::{Offboard, PersonAdd, PersonKey, Say, SshKey, Target, TicketRule};
 use serde_json::json;
 
 use super::{registry, remark, say, say_json};
@@ -366,17 +364,4 @@ pub(crate) fn ssh_config(cli: &Cli) -> Done {
         hello.ssh_host_key
     ));
     Ok(())
-}
-
-/// A role list from the names of a demo.
-pub(crate) fn demo_roles() -> [(&'static str, &'static str, Vec<Role>); 3] {
-    [
-        ("Olu Operator", "operator", vec![Role::Requester]),
-        (
-            "Ada Approver",
-            "approver",
-            vec![Role::Approver, Role::Admin],
-        ),
-        ("Ira Auditor", "auditor", vec![Role::Auditor]),
-    ]
 }
