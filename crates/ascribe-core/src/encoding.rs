@@ -6,7 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _,
 };
-use serde_json::Value;
+
+mod canonical;
 
 /// Why bytes are not a canonical record, or a value has no canonical form.
 #[derive(Debug, thiserror::Error)]
@@ -20,57 +21,9 @@ pub enum EncodingError {
     /// A fraction, or an integer of 2^53 or more.
     #[error("a number is a fraction or 2^53 or more")]
     Number,
-    /// A name in an object is not plain ASCII.
-    #[error("an object name is not plain ASCII")]
+    /// A name in an object is not plain ASCII, or there twice.
+    #[error("an object name is not plain ASCII, or there twice")]
     Name,
-}
-
-const LIMIT: u64 = 1 << 53;
-
-fn write(value: &Value, out: &mut Vec<u8>) -> Result<(), EncodingError> {
-    match value {
-        Value::Null | Value::Bool(_) => out.extend_from_slice(value.to_string().as_bytes()),
-        Value::String(text) => serde_json::to_writer(&mut *out, text)?,
-        Value::Number(n) => {
-            let small = n.as_u64().is_some_and(|n| n < LIMIT)
-                || n.as_i64()
-                    .is_some_and(|n| n < 0 && n.unsigned_abs() < LIMIT);
-            if !small {
-                return Err(EncodingError::Number);
-            }
-            out.extend_from_slice(n.to_string().as_bytes());
-        }
-        Value::Array(items) => {
-            out.push(b'[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                write(item, out)?;
-            }
-            out.push(b']');
-        }
-        Value::Object(map) => {
-            // The map's own order depends on build features of the JSON library: sort here.
-            // For ASCII names byte order is RFC 8785's UTF-16 order.
-            let mut names: Vec<_> = map.iter().collect();
-            names.sort_by_key(|(name, _)| *name);
-            out.push(b'{');
-            for (i, (name, item)) in names.into_iter().enumerate() {
-                if !name.is_ascii() {
-                    return Err(EncodingError::Name);
-                }
-                if i > 0 {
-                    out.push(b',');
-                }
-                serde_json::to_writer(&mut *out, name)?;
-                out.push(b':');
-                write(item, out)?;
-            }
-            out.push(b'}');
-        }
-    }
-    Ok(())
 }
 
 /// The canonical bytes of a value.
@@ -79,7 +32,7 @@ fn write(value: &Value, out: &mut Vec<u8>) -> Result<(), EncodingError> {
 /// [`EncodingError::Number`] and [`EncodingError::Name`] for what has no canonical form here.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodingError> {
     let mut out = Vec::with_capacity(512);
-    write(&serde_json::to_value(value)?, &mut out)?;
+    canonical::write(value, &mut out)?;
     Ok(out)
 }
 
@@ -89,7 +42,9 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodingError> {
 /// When the bytes are not JSON of this shape (unknown and duplicate names included) or not canonical.
 pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, EncodingError> {
     let value: T = serde_json::from_slice(bytes)?;
-    if encode(&value)? == bytes {
+    let mut spelling = Vec::with_capacity(bytes.len());
+    canonical::write(&value, &mut spelling)?;
+    if spelling == bytes {
         Ok(value)
     } else {
         Err(EncodingError::NotCanonical)
@@ -138,6 +93,91 @@ pub fn from_base64_std(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// The same by way of a tree of values, whose objects are sorted maps.
+    fn reference(value: &Value, out: &mut String) {
+        match value {
+            Value::Array(items) => {
+                out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    out.push_str(if i > 0 { "," } else { "" });
+                    reference(item, out);
+                }
+                out.push(']');
+            }
+            Value::Object(map) => {
+                let sorted: std::collections::BTreeMap<_, _> = map.iter().collect();
+                out.push('{');
+                for (i, (name, item)) in sorted.into_iter().enumerate() {
+                    out.push_str(if i > 0 { "," } else { "" });
+                    out.push_str(&Value::String(name.clone()).to_string());
+                    out.push(':');
+                    reference(item, out);
+                }
+                out.push('}');
+            }
+            plain => out.push_str(&plain.to_string()),
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let plain = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            (0..1_u64 << 53).prop_map(|n| json!(n)),
+            (-(1_i64 << 53) + 1..0).prop_map(|n| json!(n)),
+            any::<String>().prop_map(Value::String),
+        ];
+        plain.prop_recursive(4, 64, 8, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::Array),
+                prop::collection::vec(("[ -~]{0,6}", inner), 0..8)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Shapes {
+        Unit,
+        New(Option<u8>),
+        Pair(u8, ()),
+        Named { z: char, a: i8 },
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_writes_what_a_sorted_tree_of_values_gives(value in values()) {
+            let mut expected = String::new();
+            reference(&value, &mut expected);
+            prop_assert_eq!(String::from_utf8(encode(&value).unwrap()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn every_shape_of_value_is_sorted() {
+        let shapes = [
+            Shapes::Unit,
+            Shapes::New(None),
+            Shapes::Pair(1, ()),
+            Shapes::Named { z: '"', a: -1 },
+        ];
+        let expected = r#"["unit",{"new":null},{"pair":[1,null]},{"named":{"a":-1,"z":"\""}}]"#;
+        assert_eq!(encode(&shapes).unwrap(), expected.as_bytes());
+    }
+
+    #[test]
+    fn what_has_no_canonical_form_is_refused() {
+        assert!(encode(&0.5).is_err());
+        assert!(encode(&(1_u64 << 53)).is_err());
+        assert!(encode(&-(1_i64 << 53)).is_err());
+        assert!(encode(&json!({ "\u{e9}": 1 })).is_err());
+        assert!(encode(&std::collections::BTreeMap::from([(1, 1)])).is_err());
+    }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
