@@ -1,7 +1,9 @@
 //! The sequencer's hand on the disk: one write and one sync per batch.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use ascribe_core::law::Sequenced;
 use ascribe_core::record::Scope;
@@ -139,26 +141,65 @@ impl Core {
         Ok(())
     }
 
-    /// Allocates the next segment once this one is half full. Failing is no error: the ledger
-    /// then keeps what remains for entries that end something, and tries again later.
+    /// Begins the next segment once this one is half full. Failing is no error: the ledger then
+    /// keeps what remains for entries that end something, and tries again later.
     pub(crate) fn prepare_next(&mut self) {
         if self.cursor.block.saturating_mul(2) >= self.cursor.total {
-            self.allocate_next();
+            self.allocate_next(false);
         }
     }
 
-    pub(crate) fn allocate_next(&mut self) {
+    /// Zeroing takes long, so a thread does it. `wait` is for when nothing fits any more.
+    pub(crate) fn allocate_next(&mut self, wait: bool) {
         let now = self.clock.monotonic_millis();
-        if !self.cursor.next && now >= self.allocate_at && self.shared.stopped().is_ok() {
-            let next = self.cursor.segment + 1;
-            self.cursor.next = self
-                .shared
-                .journal
-                .allocate(next, self.segment_bytes)
-                .is_ok();
-            if !self.cursor.next {
-                self.allocate_at = now.saturating_add(1000);
-            }
+        if self.cursor.next || self.shared.stopped().is_err() {
+            return;
         }
+        if !self.allocation.is_running() {
+            if now < self.allocate_at {
+                return;
+            }
+            let journal = Arc::clone(&self.shared.journal);
+            let (next, bytes) = (self.cursor.segment + 1, self.segment_bytes);
+            self.allocation
+                .start(move || journal.allocate(next, bytes).is_ok());
+        }
+        match self.allocation.result(wait) {
+            Some(true) => self.cursor.next = true,
+            Some(false) => self.allocate_at = now.saturating_add(1000),
+            None => {}
+        }
+    }
+}
+
+/// A segment in the making, on a thread of its own. It never outlives its owner.
+#[derive(Debug, Default)]
+pub(crate) struct Allocation(Option<JoinHandle<bool>>);
+
+impl Allocation {
+    fn is_running(&self) -> bool {
+        self.0.is_some()
+    }
+    fn start(&mut self, make: impl FnOnce() -> bool + Send + 'static) {
+        let thread = std::thread::Builder::new().name("allocator".to_owned());
+        // No thread counts as no space.
+        self.0 = thread.spawn(make).ok();
+    }
+    /// Did it succeed? `None` while it goes on and nobody waits.
+    fn result(&mut self, wait: bool) -> Option<bool> {
+        match self.0.take() {
+            Some(thread) if wait || thread.is_finished() => Some(thread.join().unwrap_or(false)),
+            Some(thread) => {
+                self.0 = Some(thread);
+                None
+            }
+            None => Some(false),
+        }
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.result(true);
     }
 }

@@ -11,8 +11,8 @@ use crate::error::{self, LedgerError};
 use crate::keys::Secret;
 use crate::store::write_file;
 
-/// Smallest segment.
-pub const MIN_SEGMENT: u64 = 2 << 20;
+/// Smallest segment. The largest entry with sealed content needs 2 MiB.
+pub const MIN_SEGMENT: u64 = 64 << 10;
 /// The usual segment.
 pub const DEFAULT_SEGMENT: u64 = 16 << 20;
 /// Largest segment.
@@ -62,7 +62,7 @@ impl Config {
         if !(MIN_SEGMENT..=MAX_SEGMENT).contains(&size) || !size.is_multiple_of(512) {
             return Err(error::file(
                 path,
-                "needs `segment_bytes` between 2 MiB and 1 GiB, a multiple of 512",
+                "needs `segment_bytes` between 64 KiB and 1 GiB, a multiple of 512",
             ));
         }
         Ok(())

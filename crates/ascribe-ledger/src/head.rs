@@ -9,17 +9,33 @@ use crate::store::HeadCopy;
 /// The recovered tree must contain what the copy says was acknowledged.
 pub(crate) fn check(copy: &dyn HeadCopy, loaded: &Loaded) -> Result<(), LedgerError> {
     let path = copy.name();
-    let note = copy.read().map_err(|source| LedgerError::Io {
+    let notes = copy.read().map_err(|source| LedgerError::Io {
         what: "read",
         path: path.clone(),
         source,
     })?;
-    let Some(note) = note else { return Ok(()) };
     let keys: Vec<VerifierKey> = loaded.log_key.iter().cloned().collect();
-    let known = Checkpoint::open(note.as_bytes(), &keys).map_err(|e| LedgerError::File {
-        path: path.clone(),
-        why: format!("is no checkpoint of this log ({e}); if you know why, move it away"),
-    })?;
+    let mut newest: Option<Checkpoint> = None;
+    let mut bad = None;
+    for note in &notes {
+        match Checkpoint::open(note.as_bytes(), &keys) {
+            Ok(known) if newest.as_ref().is_some_and(|n| n.size >= known.size) => {}
+            Ok(known) => newest = Some(known),
+            Err(error) => bad = Some(error),
+        }
+    }
+    let known = match (newest, bad) {
+        (Some(known), _) => known,
+        (None, None) => return Ok(()),
+        (None, Some(error)) => {
+            return Err(LedgerError::File {
+                path,
+                why: format!(
+                    "holds no checkpoint of this log ({error}); if you know why, move it away"
+                ),
+            });
+        }
+    };
     let size = loaded.tree.size();
     let rollback = |why| LedgerError::Rollback {
         head: path.clone(),

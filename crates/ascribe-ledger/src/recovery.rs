@@ -13,6 +13,7 @@ use ascribe_tlog::Frontier;
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, ClockGuard, Rng};
+use crate::commit::Allocation;
 use crate::config::{Config, Keys};
 use crate::durable::Shared;
 use crate::error::{self, LedgerError};
@@ -146,6 +147,7 @@ pub(crate) fn build(
         segment_bytes: config.segment_bytes,
         guard: ClockGuard::new(&*drivers.clock),
         moved: std::collections::BTreeMap::new(),
+        allocation: Allocation::default(),
         allocate_at: i64::MIN,
     })
 }

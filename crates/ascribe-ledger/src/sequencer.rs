@@ -9,18 +9,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use ascribe_core::encoding::Bytes;
-use ascribe_core::entry::{Body, Entry, Head, MAX_ENTRY, head_message};
+use ascribe_core::encoding::{self, Bytes};
+use ascribe_core::entry::{Body, Entry, Head, head_message};
 use ascribe_core::id::EntryId;
 use ascribe_core::law::{Denied, Judge, Sequenced, State};
 use ascribe_core::record::{Proposal, Receipt, RecordError, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::segment::Record;
+use ascribe_core::statement::Say;
 use ascribe_core::time::Timestamp;
 use ascribe_tlog::Frontier;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::clock::{Clock, ClockGuard, Reading, Rng};
+use crate::commit::Allocation;
 use crate::config::Keys;
 use crate::durable::Shared;
 use crate::error::LedgerError;
@@ -34,8 +36,10 @@ const GROUP_PROPOSALS: usize = 1024;
 const GROUP_BYTES: usize = 1 << 20;
 /// A writer's chain head is signed at most this long after the chain moved.
 const HEAD_DELAY_MS: i64 = 900;
-/// Entry, what follows from it, and a head.
-const WORST_ENTRIES: u64 = 3 * (MAX_ENTRY as u64 + 64) + 2048;
+/// An entry's size without its body and approvals: origin, ids, time, two links.
+const FRAME: u64 = 1536;
+/// Heads and the commit that may join any group.
+const TAIL: u64 = 4 * FRAME;
 
 type Answer = Result<Receipt, RecordError>;
 
@@ -114,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) guard: ClockGuard,
     /// Writers whose chain moved, and when (monotonic).
     pub(crate) moved: BTreeMap<String, i64>,
+    /// The next segment in the making.
+    pub(crate) allocation: Allocation,
     /// When allocating the next segment is tried again (monotonic).
     pub(crate) allocate_at: i64,
 }
@@ -148,7 +154,6 @@ fn ends_something(body: &Body) -> bool {
     match body {
         Body::Outcome(_) | Body::SessionClose(_) | Body::Head(_) => true,
         Body::Statement(signed) => signed.statement().is_ok_and(|s| {
-            use ascribe_core::statement::Say;
             matches!(
                 s.say,
                 Say::Revocation(_)
@@ -162,14 +167,9 @@ fn ends_something(body: &Body) -> bool {
     }
 }
 
-fn worst(draft: &Draft) -> u64 {
-    let sealed: usize = draft
-        .proposal
-        .openings
-        .iter()
-        .map(|o| o.bytes.0.len() * 4 / 3 + o.field.len() + 512)
-        .sum();
-    (WORST_ENTRIES + sealed as u64).saturating_mul(512) / 508 + 1024
+/// At most so many bytes of blocks.
+fn in_blocks(bytes: u64) -> u64 {
+    bytes.saturating_mul(512) / 508 + 1024
 }
 
 fn unavailable(why: impl Into<String>) -> RecordError {
@@ -248,7 +248,35 @@ impl Core {
 
     fn is_full(&self, group: &Group, draft: &Draft) -> bool {
         group.bytes >= GROUP_BYTES
-            || group.bytes as u64 + worst(draft) + WORST_ENTRIES > self.cursor.free()
+            || in_blocks(group.bytes as u64 + self.worst(draft) + TAIL) > self.cursor.free()
+    }
+
+    /// Most bytes that a draft takes, with what follows from it.
+    fn worst(&self, draft: &Draft) -> u64 {
+        let body = &draft.proposal.body;
+        // What cannot be encoded is refused before it is written.
+        let entry = encoding::encode(body).map_or(0, |bytes| bytes.len() as u64) + FRAME;
+        let follows = match body {
+            Body::Statement(signed) => {
+                let approvals = signed.statement().ok().and_then(|s| match s.say {
+                    Say::Approval(answer) => Some(self.state.asks.get(&answer.of)?.approvals.len()),
+                    _ => None,
+                });
+                2 * FRAME + 160 * approvals.unwrap_or(0) as u64
+            }
+            Body::Genesis(_)
+            | Body::Grant(_)
+            | Body::GrantExtend(_)
+            | Body::SessionOpen(_)
+            | Body::SessionClose(_)
+            | Body::Intent(_)
+            | Body::Outcome(_)
+            | Body::Evidence(_)
+            | Body::Refusal(_)
+            | Body::Head(_) => 0,
+        };
+        let sealed = |o: &Opening| o.bytes.0.len() as u64 * 4 / 3 + o.field.len() as u64 + 512;
+        entry + follows + draft.proposal.openings.iter().map(sealed).sum::<u64>()
     }
 
     fn take(&mut self, group: &mut Group, draft: &Draft, reply: Reply, reading: Reading) {
@@ -360,18 +388,16 @@ impl Core {
         {
             return Err(Denied::new("scope", "sealed content needs a scope").into());
         }
-        let need = worst(draft);
-        let largest = self
-            .segment_bytes
-            .saturating_sub(self.reserve() + WORST_ENTRIES + 1024);
-        if need > largest {
+        let need = self.worst(draft);
+        let largest = self.segment_bytes.saturating_sub(self.reserve() + 512);
+        if in_blocks(need + TAIL) > largest {
             return Err(
                 Denied::new("size", "the sealed content is too large for one entry").into(),
             );
         }
-        let need = need + WORST_ENTRIES + group.bytes as u64;
+        let need = in_blocks(need + TAIL + group.bytes as u64);
         if need + self.reserve() > self.cursor.free() {
-            self.allocate_next();
+            self.allocate_next(true);
         }
         if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
             self.rotate()
@@ -455,9 +481,9 @@ impl Core {
     }
 
     fn space_for_head(&mut self, group: &Group) -> Result<(), RecordError> {
-        let need = group.bytes as u64 + 2 * WORST_ENTRIES;
+        let need = in_blocks(group.bytes as u64 + TAIL);
         if need > self.cursor.free() {
-            self.allocate_next();
+            self.allocate_next(true);
         }
         if need > self.cursor.free() && group.entries.is_empty() && self.cursor.next {
             self.rotate()

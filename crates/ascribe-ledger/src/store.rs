@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,15 +49,16 @@ pub trait Journal: Send + Sync + fmt::Debug {
     fn name(&self, segment: u64) -> String;
 }
 
-/// The copy of the newest checkpoint outside the data directory. Atomic, not synced: it is written
-/// only after its checkpoint is durable, so it may lag and never leads.
+/// The copy of the newest checkpoint outside the data directory. Not synced: it is written only
+/// after its checkpoint is durable, so it may lag and never leads.
 pub trait HeadCopy: Send + fmt::Debug {
-    /// The copy, if there is one.
+    /// Every copy there is. One that a crash cut short may be among them; the log's signature
+    /// tells.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn read(&self) -> io::Result<Option<String>>;
-    /// Replaces it.
+    fn read(&self) -> io::Result<Vec<String>>;
+    /// Writes a copy. The one before it stays whole.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -165,33 +166,80 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A head copy in a local file.
+/// Room for one note: three lines of text and a signature, with an origin of at most 255 bytes.
+const SLOT: usize = 2048;
+
+/// A head copy in a local file: two slots, each a note and zeros, written in turn and in place.
 #[derive(Debug)]
-pub struct LocalHead(PathBuf);
+pub struct LocalHead {
+    path: PathBuf,
+    open: Option<File>,
+    second: bool,
+}
 
 impl LocalHead {
     /// In this file.
     pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self {
+            path: path.to_owned(),
+            open: None,
+            second: false,
+        }
+    }
+
+    /// The file that has the name now: somebody may have moved it away.
+    fn file(&mut self) -> io::Result<&File> {
+        let named = fs::metadata(&self.path).map(|m| (m.dev(), m.ino())).ok();
+        let ours = match &self.open {
+            Some(file) => file.metadata().map(|m| (m.dev(), m.ino())).ok(),
+            None => None,
+        };
+        if named.is_none() || named != ours {
+            self.open = None;
+        }
+        match &mut self.open {
+            Some(file) => Ok(file),
+            open => {
+                let file = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(&self.path)?;
+                Ok(open.insert(file))
+            }
+        }
     }
 }
 
 impl HeadCopy for LocalHead {
-    fn read(&self) -> io::Result<Option<String>> {
-        match fs::read_to_string(&self.0) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+    fn read(&self) -> io::Result<Vec<String>> {
+        let bytes = match fs::read(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read?,
+        };
+        let note = |slot: &[u8]| {
+            let text = slot.split(|&b| b == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(text).into_owned()
+        };
+        Ok(bytes
+            .chunks(SLOT)
+            .map(note)
+            .filter(|n| !n.is_empty())
+            .collect())
     }
     fn write(&mut self, note: &str) -> io::Result<()> {
-        let mut tmp = self.0.as_os_str().to_owned();
-        tmp.push(".tmp");
-        fs::write(&tmp, note)?;
-        fs::rename(&tmp, &self.0)
+        let mut slot = note.as_bytes().to_vec();
+        if slot.len() >= SLOT {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        slot.resize(SLOT, 0);
+        let offset = if self.second { SLOT as u64 } else { 0 };
+        self.file()?.write_all_at(&slot, offset)?;
+        self.second = !self.second;
+        Ok(())
     }
     fn name(&self) -> String {
-        self.0.display().to_string()
+        self.path.display().to_string()
     }
 }
 

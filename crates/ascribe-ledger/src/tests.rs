@@ -24,9 +24,10 @@ use ascribe_core::statement::{
 use ascribe_core::time::Timestamp;
 use ascribe_tlog::{Checkpoint, Hash, leaf_hash, verify_inclusion};
 
-use crate::{Clock, Drivers, InitOptions, Ledger, LedgerError, MIN_SEGMENT, Made, Rng};
+use crate::{Clock, Drivers, InitOptions, Ledger, LedgerError, Made, Rng};
 
 const ORIGIN: &str = "ledger.example/test";
+const SEGMENT: u64 = 2 << 20;
 const START: i64 = 1_764_000_000_000;
 
 /// Takes the signature to be the key itself.
@@ -135,7 +136,7 @@ impl World {
         InitOptions {
             admins: vec![(admin, name)],
             head: Some(self.head()),
-            segment_bytes: MIN_SEGMENT,
+            segment_bytes: SEGMENT,
             ..InitOptions::new(ORIGIN, &self.tmp.path().join("wrap.key"))
         }
     }

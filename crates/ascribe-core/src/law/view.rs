@@ -366,6 +366,9 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&close.session) {
             session.closed = Some((at, close.reason));
         }
+        // What has no outcome by now stays without: nobody knows what became of it.
+        self.open_actions
+            .retain(|_, action| action.session != close.session);
         Ok(())
     }
 

@@ -436,7 +436,7 @@ fn the_export_is_a_tile_tree() {
 #[test]
 fn large_groups_find_their_next_segment() {
     let (world, ledger, session) = ready();
-    for _ in 0..4 {
+    for _ in 0..6 {
         block_on(async {
             let waiting =
                 (0..1024).map(|n| ledger.record(world.intent(session, &format!("echo {n}"))));
@@ -446,4 +446,35 @@ fn large_groups_find_their_next_segment() {
         });
     }
     assert!(fs::read_dir(world.dir().join("segments")).unwrap().count() >= 3);
+}
+
+#[test]
+fn segments_of_64_kib_hold_what_fits_them() {
+    let world = World::new();
+    let options = InitOptions {
+        segment_bytes: crate::MIN_SEGMENT,
+        ..world.options()
+    };
+    Ledger::init(&world.dir(), &options, &world.drivers).unwrap();
+    let mut world = world;
+    let ledger = world.open().unwrap();
+    world.furnish(&ledger);
+    let session = world.session(&ledger);
+    for n in 0..400 {
+        block_on(async {
+            let waiting =
+                (0..n % 7).map(|_| ledger.record(world.intent_of(session, vec![b'x'; n * 10])));
+            for receipt in join_all(waiting.collect()).await {
+                receipt.unwrap();
+            }
+        });
+    }
+    let error = record(&ledger, world.intent_of(session, vec![b'x'; 50_000])).unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+    record(&ledger, world.close(session)).unwrap();
+    let size = ledger.with_state(|s| s.size);
+    drop(ledger);
+    assert!(fs::read_dir(world.dir().join("segments")).unwrap().count() > 20);
+    let ledger = world.open().unwrap();
+    assert!(ledger.with_state(|s| s.size) >= size);
 }

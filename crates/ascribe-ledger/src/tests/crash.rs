@@ -12,7 +12,7 @@ fn config(world: &World) -> Config {
         origin: ORIGIN.to_owned(),
         wrap_key: world.tmp.path().join("wrap.key"),
         head: None,
-        segment_bytes: MIN_SEGMENT,
+        segment_bytes: SEGMENT,
     }
 }
 

@@ -115,7 +115,7 @@ struct TimedHead {
 }
 
 impl HeadCopy for TimedHead {
-    fn read(&self) -> io::Result<Option<String>> {
+    fn read(&self) -> io::Result<Vec<String>> {
         self.inner.read()
     }
     fn write(&mut self, note: &str) -> io::Result<()> {
