@@ -1,11 +1,13 @@
 //! Canonical JSON (RFC 8785 restricted to objects, arrays, strings, booleans and integers below
 //! 2^53). The stored bytes are what is hashed and signed; [`decode`] refuses every other spelling.
 
+use std::fmt;
+use std::str::FromStr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _,
-};
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod canonical;
 
@@ -31,7 +33,7 @@ pub enum EncodingError {
 /// # Errors
 /// [`EncodingError::Number`] and [`EncodingError::Name`] for what has no canonical form here.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodingError> {
-    let mut out = Vec::with_capacity(512);
+    let mut out = Vec::with_capacity(1024);
     canonical::write(value, &mut out)?;
     Ok(out)
 }
@@ -57,17 +59,47 @@ pub struct Bytes(pub Vec<u8>);
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&base64url(&self.0))
+        s.collect_str(&Text(&self.0))
     }
 }
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-        from_base64url(&text)
-            .map(Bytes)
-            .ok_or_else(|| D::Error::custom("not base64url"))
+        d.deserialize_str(Visit(|text: &str| {
+            from_base64url(text)
+                .map(Bytes)
+                .ok_or("not base64url without padding")
+        }))
     }
+}
+
+/// Bytes written as base64url without padding.
+pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        base64::display::Base64Display::new(self.0, &URL_SAFE_NO_PAD).fmt(f)
+    }
+}
+
+/// Reads a text without keeping it.
+struct Visit<F>(F);
+
+impl<'de, T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'de> for Visit<F> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+    fn visit_str<R: serde::de::Error>(self, text: &str) -> Result<T, R> {
+        (self.0)(text).map_err(R::custom)
+    }
+}
+
+/// Reads a value from its text.
+pub(crate) fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
+    d.deserialize_str(Visit(str::parse::<T>))
 }
 
 /// base64url without padding (RFC 4648 section 5).

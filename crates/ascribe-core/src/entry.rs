@@ -13,28 +13,29 @@ use crate::time::Timestamp;
 /// Largest entry, in bytes (C2SP tlog-tiles).
 pub const MAX_ENTRY: usize = 65_535;
 
-/// One entry.
+/// One entry. Members are declared in canonical order, here and below, so that writing them needs
+/// no sorting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Version of this form: 1.
-    pub v: u8,
-    /// Origin of the log.
-    pub log: String,
-    /// Chosen by the proposer; a log takes each id once.
-    pub id: EntryId,
     /// When the sequencer ordered it; never decreases.
     pub at: Timestamp,
-    /// Who wrote it, and its place in that writer's chain.
-    pub writer: Writer,
+    /// What it says.
+    pub body: Body,
+    /// Chosen by the proposer; a log takes each id once.
+    pub id: EntryId,
     /// The newest law entry before this one; absent in the first entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub law: Option<EntryHash>,
+    /// Origin of the log.
+    pub log: String,
     /// Parents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refs: Vec<Ref>,
-    /// What it says.
-    pub body: Body,
+    /// Version of this form: 1.
+    pub v: u8,
+    /// Who wrote it, and its place in that writer's chain.
+    pub writer: Writer,
 }
 
 /// A place in a writer's chain.
@@ -43,23 +44,23 @@ pub struct Entry {
 pub struct Writer {
     /// The writer's name.
     pub id: String,
-    /// Counts from 0.
-    pub seq: u64,
     /// Hash of the writer's previous entry; absent at 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prev: Option<EntryHash>,
+    /// Counts from 0.
+    pub seq: u64,
 }
 
 /// A link to a parent, which has a smaller index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ref {
-    /// What the parent is to this entry, for instance `session`.
-    pub rel: String,
     /// The parent.
     pub hash: EntryHash,
     /// Where it is; a hint.
     pub index: u64,
+    /// What the parent is to this entry, for instance `session`.
+    pub rel: String,
 }
 
 /// The first entry: who may change anything, and who may write.
@@ -130,22 +131,22 @@ pub enum OpenedBy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionOpen {
-    /// The session.
-    pub session: SessionId,
-    /// Under which grant.
-    pub grant: GrantId,
-    /// Who.
-    pub person: PersonId,
-    /// Fingerprint of the key that logged in.
-    pub key: String,
-    /// Where.
-    pub target: String,
     /// As whom.
     pub account: String,
     /// The client's address, sealed.
     pub from: Commitment,
+    /// Under which grant.
+    pub grant: GrantId,
+    /// Fingerprint of the key that logged in.
+    pub key: String,
     /// How the opening is proven.
     pub opened_by: OpenedBy,
+    /// Who.
+    pub person: PersonId,
+    /// The session.
+    pub session: SessionId,
+    /// Where.
+    pub target: String,
 }
 
 /// Why a session ended.
@@ -172,27 +173,27 @@ pub enum CloseReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionClose {
-    /// The session.
-    pub session: SessionId,
-    /// Why.
-    pub reason: CloseReason,
     /// Intents that the session recorded. The sequencer fills it in.
     pub actions: u64,
     /// All entries of the session between its opening and this one: intents, outcomes, evidence,
     /// refusals. The sequencer fills it in; an excerpt that lacks one does not add up.
     pub entries: u64,
+    /// Why.
+    pub reason: CloseReason,
+    /// The session.
+    pub session: SessionId,
 }
 
 /// A terminal, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pty {
-    /// Terminal type.
-    pub term: String,
     /// Columns.
     pub cols: u32,
     /// Rows.
     pub rows: u32,
+    /// Terminal type.
+    pub term: String,
 }
 
 /// An action is about to be sent.
@@ -201,21 +202,21 @@ pub struct Pty {
 pub struct Intent {
     /// The action.
     pub action: ActionId,
-    /// The session that it belongs to.
-    pub session: SessionId,
-    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, ...
-    pub kind: String,
     /// Commitment to the exact command bytes; absent where there is none (a shell).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Commitment>,
     /// Commitment to the environment that the client asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<Commitment>,
+    /// Milliseconds after which the gateway must not send it any more.
+    pub forward_within_ms: u64,
+    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, ...
+    pub kind: String,
     /// The terminal, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pty: Option<Pty>,
-    /// Milliseconds after which the gateway must not send it any more.
-    pub forward_within_ms: u64,
+    /// The session that it belongs to.
+    pub session: SessionId,
 }
 
 /// What became of an action.
@@ -238,14 +239,14 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamTotal {
-    /// `stdin`, `stdout`, `stderr` or `terminal`.
-    pub stream: String,
     /// Bytes that passed.
     pub bytes: u64,
-    /// Bytes that are stored.
-    pub stored: u64,
     /// Of all bytes that passed.
     pub sha256: ContentDigest,
+    /// Bytes that are stored.
+    pub stored: u64,
+    /// `stdin`, `stdout`, `stderr` or `terminal`.
+    pub stream: String,
 }
 
 /// An action ended.
@@ -254,14 +255,14 @@ pub struct StreamTotal {
 pub struct Outcome {
     /// The action.
     pub action: ActionId,
-    /// What became of it.
-    pub status: Status,
     /// Exit code, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u32>,
     /// Signal name, where one ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// What became of it.
+    pub status: Status,
     /// What passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamTotal>,
@@ -281,16 +282,16 @@ pub struct Evidence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chunk {
-    /// `stdin`, `stdout`, `stderr` or `terminal`.
-    pub stream: String,
-    /// Counts from 0 within the stream.
-    pub seq: u64,
-    /// Length.
-    pub bytes: u64,
     /// Milliseconds since the action's intent was recorded, when the chunk's first byte passed.
     pub after_ms: u64,
+    /// Length.
+    pub bytes: u64,
     /// Commitment to the bytes; the field name is `STREAM/SEQ`.
     pub commit: Commitment,
+    /// Counts from 0 within the stream.
+    pub seq: u64,
+    /// `stdin`, `stdout`, `stderr` or `terminal`.
+    pub stream: String,
 }
 
 /// Something was asked for and refused.
@@ -315,10 +316,10 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    /// The newest entry that is covered.
-    pub seq: u64,
     /// Its hash.
     pub hash: EntryHash,
+    /// The newest entry that is covered.
+    pub seq: u64,
     /// Ed25519 over [`head_message`].
     pub sig: Bytes,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ascribe_tlog::Hash;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
@@ -16,7 +16,18 @@ pub struct IdError {
     what: &'static str,
 }
 
-fn encode32(bytes: &[u8; 16]) -> String {
+/// What each byte is as a digit; 255 for none.
+const DIGITS: [u8; 256] = {
+    let mut digits = [255; 256];
+    let mut value = 0;
+    while value < 32 {
+        digits[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
+
+fn encode32(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut value = u128::from_be_bytes(*bytes);
     let mut out = [0u8; 26];
     for slot in out.iter_mut().rev() {
@@ -24,7 +35,7 @@ fn encode32(bytes: &[u8; 16]) -> String {
         *slot = ALPHABET.get(digit).copied().unwrap_or(b'0');
         value >>= 5;
     }
-    out.iter().map(|&b| char::from(b)).collect()
+    f.write_str(std::str::from_utf8(&out).unwrap_or_default())
 }
 
 fn decode32(text: &str) -> Option<[u8; 16]> {
@@ -33,11 +44,11 @@ fn decode32(text: &str) -> Option<[u8; 16]> {
     }
     let mut value: u128 = 0;
     for (i, byte) in text.bytes().enumerate() {
-        let digit = ALPHABET.iter().position(|&a| a == byte)? as u128;
-        if i == 0 && digit > 7 {
+        let digit = DIGITS.get(usize::from(byte)).copied()?;
+        if digit > 31 || (i == 0 && digit > 7) {
             return None;
         }
-        value = (value << 5) | digit;
+        value = (value << 5) | u128::from(digit);
     }
     Some(value.to_be_bytes())
 }
@@ -56,7 +67,8 @@ macro_rules! ids {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "-{}"), encode32(&self.0))
+                f.write_str(concat!($prefix, "-"))?;
+                encode32(&self.0, f)
             }
         }
         impl fmt::Debug for $name {
@@ -74,8 +86,7 @@ macro_rules! ids {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-                text.parse().map_err(D::Error::custom)
+                crate::encoding::parsed(d)
             }
         }
     )*};
@@ -103,7 +114,9 @@ macro_rules! digests {
         pub struct $name(pub Hash);
 
         impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0.to_base64url()) }
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                crate::encoding::Text(&self.0.0).fmt(f)
+            }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Display::fmt(self, f) }
@@ -120,8 +133,7 @@ macro_rules! digests {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-                text.parse().map_err(D::Error::custom)
+                crate::encoding::parsed(d)
             }
         }
     )*};

@@ -12,12 +12,12 @@ use crate::id::Commitment;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opening {
+    /// The content.
+    pub bytes: Bytes,
     /// Which field this opens, for instance `command`.
     pub field: String,
     /// 32 random bytes.
     pub salt: Bytes,
-    /// The content.
-    pub bytes: Bytes,
 }
 
 impl Opening {

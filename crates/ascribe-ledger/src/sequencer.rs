@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ascribe_core::encoding::{self, Bytes};
-use ascribe_core::entry::{Body, Entry, Head, head_message};
+use ascribe_core::entry::{Body, Entry, Head, MAX_ENTRY, head_message};
 use ascribe_core::id::EntryId;
 use ascribe_core::law::{Denied, Judge, Sequenced, State};
 use ascribe_core::record::{Proposal, Receipt, RecordError, Scope};
@@ -167,6 +167,12 @@ fn ends_something(body: &Body) -> bool {
     }
 }
 
+/// Most bytes that a draft's openings take, encrypted.
+fn sealed_size(draft: &Draft) -> u64 {
+    let sealed = |o: &Opening| o.bytes.0.len() as u64 * 4 / 3 + o.field.len() as u64 + 512;
+    draft.proposal.openings.iter().map(sealed).sum()
+}
+
 /// At most so many bytes of blocks.
 fn in_blocks(bytes: u64) -> u64 {
     bytes.saturating_mul(512) / 508 + 1024
@@ -248,7 +254,14 @@ impl Core {
 
     fn is_full(&self, group: &Group, draft: &Draft) -> bool {
         group.bytes >= GROUP_BYTES
-            || in_blocks(group.bytes as u64 + self.worst(draft) + TAIL) > self.cursor.free()
+            || !self.fits_easily(group, draft)
+                && in_blocks(group.bytes as u64 + self.worst(draft) + TAIL) > self.cursor.free()
+    }
+
+    /// Is there more room than any such draft needs, so that its size need not be known?
+    fn fits_easily(&self, group: &Group, draft: &Draft) -> bool {
+        let most = 3 * (MAX_ENTRY as u64 + FRAME) + sealed_size(draft);
+        in_blocks(group.bytes as u64 + most + TAIL) + self.reserve() <= self.cursor.free()
     }
 
     /// Most bytes that a draft takes, with what follows from it.
@@ -275,8 +288,7 @@ impl Core {
             | Body::Refusal(_)
             | Body::Head(_) => 0,
         };
-        let sealed = |o: &Opening| o.bytes.0.len() as u64 * 4 / 3 + o.field.len() as u64 + 512;
-        entry + follows + draft.proposal.openings.iter().map(sealed).sum::<u64>()
+        entry + follows + sealed_size(draft)
     }
 
     fn take(&mut self, group: &mut Group, draft: &Draft, reply: Reply, reading: Reading) {
@@ -387,6 +399,9 @@ impl Core {
             && draft.scopes.is_none()
         {
             return Err(Denied::new("scope", "sealed content needs a scope").into());
+        }
+        if self.fits_easily(group, draft) {
+            return Ok(());
         }
         let need = self.worst(draft);
         let largest = self.segment_bytes.saturating_sub(self.reserve() + 512);

@@ -110,6 +110,24 @@ impl<'a> Serializer for Canonical<'a> {
     fn serialize_str(self, v: &str) -> Result {
         string(v, self.out)
     }
+    /// Ids, digests, times and base64 need no escapes; anything else takes the long way.
+    fn collect_str<T: std::fmt::Display + ?Sized>(self, value: &T) -> Result {
+        use std::io::Write as _;
+        let start = self.out.len();
+        self.out.push(b'"');
+        let written = write!(self.out, "{value}");
+        let text = self.out.get(start + 1..).unwrap_or_default();
+        let plain = |&b: &u8| (b' '..0x7f).contains(&b) && b != b'"' && b != b'\\';
+        if written.is_ok() && text.iter().all(plain) {
+            self.out.push(b'"');
+            return Ok(());
+        }
+        self.out.truncate(start);
+        if written.is_err() {
+            return Err(ser::Error::custom("a value has no text"));
+        }
+        string(&value.to_string(), self.out)
+    }
     fn serialize_bytes(self, v: &[u8]) -> Result {
         v.serialize(self)
     }

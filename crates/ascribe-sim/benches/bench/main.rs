@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str = "usage: script/bench [--json FILE] [--quick]";
+const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|disk]";
 
 /// How much is done.
 struct Plan {
@@ -48,11 +48,13 @@ const QUICK: Plan = Plan {
 fn main() -> Result<()> {
     let mut json: Option<PathBuf> = None;
     let mut quick = false;
+    let mut only: Option<String> = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--json" => json = Some(args.next().context(USAGE)?.into()),
             "--quick" => quick = true,
+            "--only" => only = Some(args.next().context(USAGE)?),
             // Cargo says so to every benchmark.
             "--bench" => {}
             _ => bail!(USAGE),
@@ -60,10 +62,23 @@ fn main() -> Result<()> {
     }
     let plan = if quick { QUICK } else { FULL };
     let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
-    let mut rows = append::many(&runtime, &plan)?;
-    rows.push(append::alone(&runtime, &plan)?);
-    rows.extend(read::rows(&runtime, &plan)?);
-    rows.push(append::disk(&runtime, &plan)?);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if wanted("append") {
+        rows.extend(append::many(&runtime, &plan)?);
+    }
+    if wanted("alone") {
+        rows.push(append::alone(&runtime, &plan)?);
+    }
+    if wanted("read") {
+        rows.extend(read::rows(&runtime, &plan)?);
+    }
+    if wanted("disk") {
+        rows.push(append::disk(&runtime, &plan)?);
+    }
+    if rows.is_empty() {
+        bail!(USAGE);
+    }
     print!("{}", table::text(&rows));
     if let Some(file) = json {
         let text = serde_json::to_string_pretty(&table::json(&rows, quick))?;
