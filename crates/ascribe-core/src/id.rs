@@ -16,16 +16,18 @@ pub struct IdError {
     what: &'static str,
 }
 
-/// What each byte is as a digit; 255 for none.
-const DIGITS: [u8; 256] = {
-    let mut digits = [255; 256];
-    let mut value = 0;
-    while value < 32 {
-        digits[ALPHABET[value] as usize] = value as u8;
-        value += 1;
-    }
-    digits
-};
+/// What a letter of [`ALPHABET`] stands for.
+fn digit(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'0'..=b'9' => letter - b'0',
+        b'a'..=b'h' => letter - b'a' + 10,
+        b'j' | b'k' => letter - b'j' + 18,
+        b'm' | b'n' => letter - b'm' + 20,
+        b'p'..=b't' => letter - b'p' + 22,
+        b'v'..=b'z' => letter - b'v' + 27,
+        _ => return None,
+    })
+}
 
 fn encode32(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut value = u128::from_be_bytes(*bytes);
@@ -44,8 +46,8 @@ fn decode32(text: &str) -> Option<[u8; 16]> {
     }
     let mut value: u128 = 0;
     for (i, byte) in text.bytes().enumerate() {
-        let digit = DIGITS.get(usize::from(byte)).copied()?;
-        if digit > 31 || (i == 0 && digit > 7) {
+        let digit = digit(byte)?;
+        if i == 0 && digit > 7 {
             return None;
         }
         value = (value << 5) | u128::from(digit);

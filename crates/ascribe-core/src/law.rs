@@ -7,10 +7,13 @@
 mod chain;
 mod decide;
 mod rules;
+mod snapshot;
 mod statements;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
@@ -76,7 +79,7 @@ pub struct Sequenced {
 }
 
 /// Where an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Its hash.
     pub hash: EntryHash,
@@ -85,7 +88,7 @@ pub struct Place {
 }
 
 /// A person, as the law knows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     /// Keys by fingerprint.
     pub keys: BTreeMap<String, SshKey>,
@@ -105,7 +108,7 @@ impl Person {
 }
 
 /// A registered target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetState {
     /// Its rules.
     pub target: Target,
@@ -114,7 +117,7 @@ pub struct TargetState {
 }
 
 /// One yes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// Whose.
     pub by: PersonId,
@@ -125,7 +128,7 @@ pub struct Approval {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Asked {
     /// A grant.
     Request(Request),
@@ -138,7 +141,7 @@ pub enum Asked {
 }
 
 /// Where an ask stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AskStatus {
     /// Somebody said no.
     Denied,
@@ -151,7 +154,7 @@ pub enum AskStatus {
 }
 
 /// Something that needs other people's yes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Who asks.
     pub by: PersonId,
@@ -168,7 +171,7 @@ pub struct Ask {
 }
 
 /// A grant and what happened to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantState {
     /// As granted; `not_after` moves with extensions.
     pub grant: Grant,
@@ -193,7 +196,7 @@ pub struct GrantState {
 }
 
 /// A later end of a grant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extended {
     /// Since when it holds.
     pub at: Timestamp,
@@ -204,7 +207,7 @@ pub struct Extended {
 }
 
 /// A session and what happened in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
     /// As opened.
     pub open: SessionOpen,
@@ -223,13 +226,13 @@ pub struct SessionState {
 }
 
 /// An action without outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct OpenAction {
     session: SessionId,
     place: Place,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct WriterState {
     key: Vec<u8>,
     next: u64,

@@ -10,12 +10,14 @@
 //! Start from [`entry::Entry`], [`law::State`] and [`gate::Recorded`].
 
 pub mod attribution;
+mod binary;
 pub mod bundle;
 pub mod encoding;
 pub mod entry;
 pub mod gate;
 pub mod id;
 pub mod law;
+pub mod pack;
 pub mod record;
 pub mod sealed;
 pub mod segment;

@@ -11,7 +11,7 @@
 
 use ascribe_tlog::Hash;
 
-use crate::id::{PersonId, SessionId, StatementId};
+use crate::binary::{Input, push_scope};
 use crate::record::Scope;
 
 /// Bytes of a block.
@@ -242,50 +242,6 @@ impl Header {
     }
 }
 
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(head)
-    }
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-    fn u8(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-    fn scope(&mut self) -> Option<Scope> {
-        let kind = self.u8()?;
-        let id = self.array()?;
-        match kind {
-            1 => Some(Scope::Person(PersonId::new(id))),
-            2 => Some(Scope::Request(StatementId::new(id))),
-            3 => Some(Scope::Session(SessionId::new(id))),
-            _ => None,
-        }
-    }
-}
-
-fn push_scope(out: &mut Vec<u8>, scope: &Scope) -> Result<(), EncodeError> {
-    let (kind, id) = match scope {
-        Scope::None => return Err(EncodeError::NoScope),
-        Scope::Person(id) => (1, id.bytes()),
-        Scope::Request(id) => (2, id.bytes()),
-        Scope::Session(id) => (3, id.bytes()),
-    };
-    out.push(kind);
-    out.extend_from_slice(id);
-    Ok(())
-}
-
 fn push_record(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) -> Result<(), EncodeError> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let len = u32::try_from(len).map_err(|_| EncodeError::TooLarge)?;
@@ -302,7 +258,7 @@ fn encode_record(out: &mut Vec<u8>, record: &Record) -> Result<(), EncodeError> 
     match record {
         Record::Entry(bytes) => push_record(out, ENTRY, &[bytes]),
         Record::Key { scope, wrapped } => {
-            push_scope(&mut head, scope)?;
+            push_scope(&mut head, scope).ok_or(EncodeError::NoScope)?;
             push_record(out, KEY, &[&head, wrapped])
         }
         Record::Openings {
@@ -312,7 +268,7 @@ fn encode_record(out: &mut Vec<u8>, record: &Record) -> Result<(), EncodeError> 
             ciphertext,
         } => {
             head.extend_from_slice(&index.to_le_bytes());
-            push_scope(&mut head, scope)?;
+            push_scope(&mut head, scope).ok_or(EncodeError::NoScope)?;
             push_record(out, OPENINGS, &[&head, nonce, ciphertext])
         }
     }

@@ -80,7 +80,12 @@ impl Core {
                 "a batch does not fit its segment".to_owned(),
             ));
         }
-        write(&*self.shared.journal, cursor.segment, cursor.block, &bytes)?;
+        write(
+            &*self.shared.files.journal,
+            cursor.segment,
+            cursor.block,
+            &bytes,
+        )?;
         let blocks = (bytes.len() / BLOCK) as u64;
         self.cursor.block += blocks;
         self.cursor.number += 1;
@@ -95,7 +100,7 @@ impl Core {
         };
         let keys = keys.into_iter().collect();
         self.copy_head(&note);
-        self.shared.publish(
+        let published = self.shared.publish(
             self.judge.judge(),
             Published {
                 entries,
@@ -104,7 +109,12 @@ impl Core {
                 note,
                 root,
             },
-        )
+        );
+        if let (1, Some(archive)) = (self.cursor.number, &self.archive) {
+            // Full: it has been told already.
+            archive.try_send(()).unwrap_or_default();
+        }
+        published
     }
 
     /// A copy that lags is still a lower bound, so failing does not stop the ledger; it shows in
@@ -118,7 +128,7 @@ impl Core {
 
     /// Goes on in the next segment. Its header is durable before anything else is written there.
     pub(crate) fn rotate(&mut self) -> Result<(), LedgerError> {
-        let journal = &self.shared.journal;
+        let journal = &self.shared.files.journal;
         let number = self.cursor.segment + 1;
         let first = self.frontier.size();
         let block = header(&self.origin, number, first, self.frontier.root()).to_block();
@@ -159,7 +169,7 @@ impl Core {
             if now < self.allocate_at {
                 return;
             }
-            let journal = Arc::clone(&self.shared.journal);
+            let journal = Arc::clone(&self.shared.files.journal);
             let (next, bytes) = (self.cursor.segment + 1, self.segment_bytes);
             self.allocation
                 .start(move || journal.allocate(next, bytes).is_ok());

@@ -6,20 +6,19 @@
 //! verifier runs before anybody hears of it. It costs a second copy of the state in memory.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use ascribe_core::law::{Judge, Sequenced, State};
 use ascribe_core::record::{Receipt, Scope};
 use ascribe_core::sealed::Opening;
-use ascribe_core::segment::Record;
 use ascribe_tlog::Hash;
 
 use tokio::sync::Notify;
 
 use crate::error::LedgerError;
+use crate::files::{Files, Span};
 use crate::keys::Opener;
-use crate::load::{self, Loaded, Place};
-use crate::store::Journal;
+use crate::load::{Loaded, Place};
 
 #[derive(Debug)]
 pub(crate) struct Durable {
@@ -31,7 +30,7 @@ pub(crate) struct Durable {
 #[derive(Debug)]
 pub(crate) struct Shared {
     durable: RwLock<Durable>,
-    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) files: Files,
     pub(crate) opener: Arc<Opener>,
     /// Why nothing is recorded any more.
     pub(crate) fatal: OnceLock<String>,
@@ -39,6 +38,10 @@ pub(crate) struct Shared {
     pub(crate) failed: Notify,
     /// Did the last copy of the head succeed?
     pub(crate) head_current: AtomicBool,
+    /// Nothing new is begun any more.
+    pub(crate) stopping: AtomicBool,
+    /// Why full segments do not become tiles and packs.
+    behind: Mutex<Option<String>>,
 }
 
 /// What a batch adds.
@@ -51,20 +54,17 @@ pub(crate) struct Published<'a> {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        state: State,
-        loaded: Loaded,
-        journal: Arc<dyn Journal>,
-        opener: Arc<Opener>,
-    ) -> Self {
+    pub(crate) fn new(state: State, loaded: Loaded, files: Files, opener: Arc<Opener>) -> Self {
         let durable = RwLock::new(Durable { state, loaded });
         Self {
             durable,
-            journal,
+            files,
             opener,
             fatal: OnceLock::new(),
             failed: Notify::new(),
             head_current: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
+            behind: Mutex::default(),
         }
     }
 
@@ -77,6 +77,32 @@ impl Shared {
             Some(why) => Err(LedgerError::Stopped(why.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Nothing is recorded from here on.
+    pub(crate) fn fail(&self, why: String) -> String {
+        let why = self.fatal.get_or_init(|| why).clone();
+        self.failed.notify_waiters();
+        why
+    }
+
+    /// Says why full segments wait, or that they do not.
+    pub(crate) fn behind(&self, why: Option<String>) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    pub(crate) fn why_behind(&self) -> Option<String> {
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.clone()
+    }
+
+    /// The oldest segment's entries are read from bundles from here on.
+    pub(crate) fn leave_segment(&self, span: Span) {
+        let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+        let loaded = &mut durable.loaded;
+        loaded.base = span.size;
+        loaded.packs.push(span);
+        loaded.places.retain(|place| place.segment != span.segment);
     }
 
     pub(crate) fn publish(&self, judge: &dyn Judge, new: Published<'_>) -> Result<(), LedgerError> {
@@ -132,15 +158,12 @@ impl Shared {
         let mut found = Vec::new();
         let mut index = start;
         while index < end {
-            let batch = {
-                let durable = self.read();
-                load::read_batch(&*self.journal, &durable.loaded.places, index)?
-            };
-            let Some(batch) = batch else { break };
-            let skip = usize::try_from(index - batch.commit.first).unwrap_or(usize::MAX);
-            let take = usize::try_from(end - index).unwrap_or(usize::MAX);
-            found.extend(batch.entries().skip(skip).take(take).map(<[u8]>::to_vec));
-            index = batch.commit.size;
+            let some = self.files.some_entries(&self.read().loaded, index, end)?;
+            if some.is_empty() {
+                break;
+            }
+            index += some.len() as u64;
+            found.extend(some);
         }
         Ok(found)
     }
@@ -148,34 +171,6 @@ impl Shared {
     /// The openings of a durable entry, decrypted.
     pub(crate) fn openings(&self, index: u64) -> Result<Vec<Opening>, LedgerError> {
         let durable = self.read();
-        openings(&*self.journal, &durable.loaded, &self.opener, index)
+        self.files.openings(&durable.loaded, &self.opener, index)
     }
-}
-
-pub(crate) fn openings(
-    journal: &dyn Journal,
-    loaded: &Loaded,
-    opener: &Opener,
-    index: u64,
-) -> Result<Vec<Opening>, LedgerError> {
-    let mut found = Vec::new();
-    let batch = load::read_batch(journal, &loaded.places, index)?;
-    for record in batch.iter().flat_map(|batch| &batch.records) {
-        let Record::Openings {
-            index: of,
-            scope,
-            nonce,
-            ciphertext,
-        } = record
-        else {
-            continue;
-        };
-        if *of == index {
-            let wrapped = loaded.keys.get(scope);
-            let wrapped =
-                wrapped.ok_or(LedgerError::Crypto("find an evidence key: it was erased"))?;
-            found.extend(opener.open(wrapped, index, scope, *nonce, ciphertext)?);
-        }
-    }
-    Ok(found)
 }

@@ -18,8 +18,10 @@ use tokio::sync::oneshot;
 use crate::commit::{header, write};
 use crate::config::{Config, DEFAULT_SEGMENT, Keys, segments_dir};
 use crate::error::{self, LedgerError};
+use crate::files::Files;
 use crate::keys::Secret;
 use crate::load::Loaded;
+use crate::objects::LocalObjects;
 use crate::recovery::{self, Drivers, Stores};
 use crate::sequencer::{Command, Draft};
 use crate::store::{LocalHead, LocalJournal, Lock};
@@ -142,7 +144,18 @@ pub(crate) fn init(
         .as_deref()
         .map(|path| Box::new(LocalHead::new(path)) as _);
     let journal = Arc::new(LocalJournal::new(&segments, true));
-    let made = begin(dir, options, &config, Stores { journal, head }, drivers)?;
+    let objects = Arc::new(LocalObjects::new(dir));
+    let made = begin(
+        dir,
+        options,
+        &config,
+        Stores {
+            journal,
+            objects,
+            head,
+        },
+        drivers,
+    )?;
     config.store(dir)?;
     drop(lock);
     Ok(made)
@@ -178,9 +191,18 @@ pub(crate) fn begin(
         cursor: Some(recovery::first_cursor(config.segment_bytes)),
         ..Loaded::default()
     };
+    let files = Files::new(stores.journal, stores.objects);
     let wrap = Secret::load(&config.wrap_key)?;
     let state = State::new(&config.origin);
-    let mut core = recovery::build(config, stores, drivers, keys, wrap, state, loaded)?;
+    let mut core = recovery::build(
+        config,
+        (files, stores.head),
+        drivers,
+        keys,
+        wrap,
+        state,
+        loaded,
+    )?;
     let mut id = [0; 16];
     drivers.rng.fill(&mut id)?;
     let proposal = Proposal {

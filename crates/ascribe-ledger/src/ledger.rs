@@ -17,11 +17,13 @@ use ascribe_core::time::Timestamp;
 use ascribe_tlog::{Hash, VerifierKey};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::archive::{self, Archiver};
 use crate::clock::Clock;
-use crate::config::{Config, segments_dir};
+use crate::config::{Config, Keys, segments_dir};
 use crate::durable::Shared;
 use crate::error::LedgerError;
 use crate::init::{self, InitOptions, Made};
+use crate::objects::LocalObjects;
 use crate::recovery::{self, Drivers, Stores};
 use crate::sequencer::{Command, Draft, QUEUE};
 use crate::store::{LocalHead, LocalJournal, Lock};
@@ -34,7 +36,7 @@ pub struct Ledger {
     log_key: VerifierKey,
     commands: Sender<Command>,
     room: Arc<Semaphore>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     #[expect(dead_code, reason = "held as long as the ledger is open")]
     lock: Lock,
 }
@@ -65,7 +67,17 @@ impl Ledger {
             .as_deref()
             .map(|path| Box::new(LocalHead::new(path)) as _);
         let journal = Arc::new(LocalJournal::new(&segments_dir(dir), true));
-        Self::open_with(dir, &config, Stores { journal, head }, drivers)
+        let objects = Arc::new(LocalObjects::new(dir));
+        Self::open_with(
+            dir,
+            &config,
+            Stores {
+                journal,
+                objects,
+                head,
+            },
+            drivers,
+        )
     }
 
     /// The same on other storage.
@@ -79,25 +91,43 @@ impl Ledger {
         drivers: &Drivers,
     ) -> Result<Self, LedgerError> {
         let lock = Lock::take(dir)?;
-        let core = recovery::open(dir, config, stores, drivers)?;
+        let (mut core, believed) = recovery::open(dir, config, stores, drivers)?;
         let shared = Arc::clone(&core.shared);
         let log_key = core.keys.log.verifier();
         let (commands, queue) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("sequencer".to_owned())
-            .spawn(move || core.run(&queue))
-            .map_err(|source| LedgerError::Io {
-                what: "start the sequencer for",
+        let (wake, woken) = mpsc::sync_channel(1);
+        core.archive = Some(wake);
+        let oldest = shared.read().loaded.places.first().map(|p| p.segment);
+        let archiver = Archiver {
+            key: Keys::load(dir, &config.origin)?.log,
+            origin: config.origin.clone(),
+            state: State::new(&config.origin),
+            believed,
+            stored: believed.map_or(0, |b| b.size),
+            next: oldest.unwrap_or(0),
+            published: archive::published(&shared),
+            shared: Arc::clone(&shared),
+        };
+        let judge = Arc::clone(&drivers.judge);
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(run).map_err(|source| LedgerError::Io {
+                what: "start a thread for",
                 path: dir.display().to_string(),
                 source,
-            })?;
+            })
+        };
+        let threads = vec![
+            start("sequencer", Box::new(move || core.run(&queue)))?,
+            start("archiver", Box::new(move || archiver.run(&*judge, &woken)))?,
+        ];
         Ok(Self {
             shared,
             clock: Arc::clone(&drivers.clock),
             log_key,
             commands,
             room: Arc::new(Semaphore::new(QUEUE)),
-            thread: Mutex::new(Some(thread)),
+            threads: Mutex::new(threads),
             lock,
         })
     }
@@ -214,16 +244,20 @@ impl Ledger {
         self.shared.head_current.load(Ordering::Relaxed)
     }
 
+    /// How many of the oldest entries have left the segments for tiles and packs, and why no more
+    /// of them do, if something is in the way.
+    pub fn archived(&self) -> (u64, Option<String>) {
+        let base = self.shared.read().loaded.base;
+        (base, self.shared.why_behind())
+    }
+
     /// Signs what heads are due, stops the sequencer, waits for it.
     pub fn shutdown(&self) {
         // A sequencer that is gone needs no telling.
         self.commands.send(Command::Shutdown).unwrap_or_default();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
             thread.join().unwrap_or_default();
         }
     }

@@ -9,20 +9,24 @@
 //!
 //! Start from [`Ledger`] and [`Reader`].
 
+mod archive;
 mod clock;
 mod commit;
 mod config;
 mod durable;
 mod error;
 mod export;
+mod files;
 mod head;
 mod init;
 mod keys;
 mod ledger;
 mod load;
+mod objects;
 mod reader;
 mod recovery;
 mod sequencer;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -34,6 +38,7 @@ pub use export::{Source, export_tlog};
 pub use init::{InitOptions, Made};
 pub use keys::{Opener, Secret};
 pub use ledger::Ledger;
+pub use objects::{LocalObjects, Object, Objects};
 pub use reader::Reader;
 pub use recovery::{Drivers, Stores};
 pub use store::{HeadCopy, Journal, LocalHead, LocalJournal};

@@ -8,16 +8,17 @@ use ascribe_core::sealed::Opening;
 use ascribe_tlog::{Tree, VerifierKey};
 
 use crate::config::{Config, segments_dir};
-use crate::durable;
 use crate::error::LedgerError;
+use crate::files::Files;
 use crate::keys::{Opener, Secret};
 use crate::load::{self, Loaded};
-use crate::store::{Journal, LocalJournal};
+use crate::objects::LocalObjects;
+use crate::store::LocalJournal;
 
 /// A data directory, read-only. Blocks, roots and signatures were checked; the law was not.
 #[derive(Debug)]
 pub struct Reader {
-    journal: Arc<dyn Journal>,
+    files: Files,
     loaded: Loaded,
     config: Config,
     opener: Result<Opener, String>,
@@ -30,13 +31,15 @@ impl Reader {
     /// When the directory is damaged; the message names file and offset.
     pub fn open(dir: &Path) -> Result<Self, LedgerError> {
         let config = Config::load(dir)?;
-        let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(&segments_dir(dir), false));
-        let loaded = load::load(&*journal, &config.origin, &mut |_, _| Ok(()))?;
+        let journal = Arc::new(LocalJournal::new(&segments_dir(dir), false));
+        let files = Files::new(journal, Arc::new(LocalObjects::new(dir)));
+        let nothing = (Tree::new(), None);
+        let loaded = load::load(&files, &config.origin, nothing, &mut |_, _| Ok(()))?;
         let opener = Secret::load(&config.wrap_key)
             .map(|wrap| Opener::new(&config.origin, wrap))
             .map_err(|e| e.to_string());
         Ok(Self {
-            journal,
+            files,
             loaded,
             config,
             opener,
@@ -71,13 +74,12 @@ impl Reader {
         let mut found = Vec::new();
         let mut index = range.start;
         while index < range.end {
-            let Some(batch) = load::read_batch(&*self.journal, &self.loaded.places, index)? else {
+            let some = self.files.some_entries(&self.loaded, index, range.end)?;
+            if some.is_empty() {
                 break;
-            };
-            let skip = usize::try_from(index - batch.commit.first).unwrap_or(usize::MAX);
-            let take = usize::try_from(range.end - index).unwrap_or(usize::MAX);
-            found.extend(batch.entries().skip(skip).take(take).map(<[u8]>::to_vec));
-            index = batch.commit.size;
+            }
+            index += some.len() as u64;
+            found.extend(some);
         }
         Ok(found)
     }
@@ -87,7 +89,7 @@ impl Reader {
     /// When the wrapping key cannot be read, or something does not decrypt.
     pub fn openings(&self, index: u64) -> Result<Vec<Opening>, LedgerError> {
         match &self.opener {
-            Ok(opener) => durable::openings(&*self.journal, &self.loaded, opener, index),
+            Ok(opener) => self.files.openings(&self.loaded, opener, index),
             Err(why) => Err(LedgerError::File {
                 path: self.config.wrap_key.display().to_string(),
                 why: format!("is needed to read sealed content: {why}"),

@@ -9,7 +9,7 @@ use ascribe_core::id::EntryId;
 use ascribe_core::law::{Judge, SERVER, State};
 use ascribe_core::record::{Proposal, Scope};
 use ascribe_core::segment::BLOCK;
-use ascribe_tlog::Frontier;
+use ascribe_tlog::{Frontier, Tree};
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, ClockGuard, Rng};
@@ -17,10 +17,13 @@ use crate::commit::Allocation;
 use crate::config::{Config, Keys};
 use crate::durable::Shared;
 use crate::error::{self, LedgerError};
+use crate::files::Files;
 use crate::head;
 use crate::keys::{Opener, Secret, Vault};
 use crate::load::{self, Cursor, Loaded};
+use crate::objects::Objects;
 use crate::sequencer::{Command, Core, Draft, SharedJudge};
+use crate::snapshot::{self, Believed};
 use crate::store::{HeadCopy, Journal};
 
 /// What the ledger stands on.
@@ -28,6 +31,8 @@ use crate::store::{HeadCopy, Journal};
 pub struct Stores {
     /// Segments.
     pub journal: Arc<dyn Journal>,
+    /// Tiles, packs and snapshots.
+    pub objects: Arc<dyn Objects>,
     /// The head's copy, where there is one.
     pub head: Option<Box<dyn HeadCopy>>,
 }
@@ -80,16 +85,29 @@ fn drop_tail(journal: &dyn Journal, segment: u64, block: u64) -> Result<(), Ledg
     journal.sync(segment).map_err(fail("sync"))
 }
 
+/// The recovered ledger, and the snapshot that it believes.
 pub(crate) fn open(
     dir: &Path,
     config: &Config,
     stores: Stores,
     drivers: &Drivers,
-) -> Result<Core, LedgerError> {
+) -> Result<(Core, Option<Believed>), LedgerError> {
     let keys = Keys::load(dir, &config.origin)?;
     let wrap = Secret::load(&config.wrap_key)?;
-    let mut state = State::new(&config.origin);
-    let mut loaded = load::load(&*stores.journal, &config.origin, &mut |_, bytes| {
+    let log_key = keys.log.verifier();
+    let files = Files::new(stores.journal, stores.objects);
+    let (mut state, tree, believed) = match snapshot::load(&files, &log_key, &config.origin) {
+        Some(found) => {
+            let believed = Believed {
+                size: found.state.size,
+                digest: found.digest,
+            };
+            (found.state, found.tree, Some(believed))
+        }
+        None => (State::new(&config.origin), Tree::new(), None),
+    };
+    let signer = believed.is_some().then(|| log_key.clone());
+    let mut loaded = load::load(&files, &config.origin, (tree, signer), &mut |_, bytes| {
         state.apply(&*drivers.judge, bytes)?;
         Ok(())
     })?;
@@ -104,19 +122,27 @@ pub(crate) fn open(
         head::check(&**copy, &loaded)?;
     }
     if let Some((segment, block)) = loaded.torn.take() {
-        drop_tail(&*stores.journal, segment, block)?;
+        drop_tail(&*files.journal, segment, block)?;
     }
-    let mut core = build(config, stores, drivers, keys, wrap, state, loaded)?;
+    let mut core = build(
+        config,
+        (files, stores.head),
+        drivers,
+        keys,
+        wrap,
+        state,
+        loaded,
+    )?;
     let note = core.shared.read().loaded.note.clone();
     core.copy_head(&note);
     core.prepare_next();
     close_what_was_open(&mut core)?;
-    Ok(core)
+    Ok((core, believed))
 }
 
 pub(crate) fn build(
     config: &Config,
-    stores: Stores,
+    (files, head): (Files, Option<Box<dyn HeadCopy>>),
     drivers: &Drivers,
     keys: Keys,
     wrap: Secret,
@@ -131,13 +157,13 @@ pub(crate) fn build(
         }
     }
     let opener = Arc::new(Opener::new(&config.origin, wrap));
-    let shared = Shared::new(state.clone(), loaded, stores.journal, Arc::clone(&opener));
+    let shared = Shared::new(state.clone(), loaded, files, Arc::clone(&opener));
     Ok(Core {
         origin: config.origin.clone(),
         judge: Arc::new(SharedJudge(Arc::clone(&drivers.judge))),
         clock: Arc::clone(&drivers.clock),
         rng: Arc::clone(&drivers.rng),
-        head: stores.head,
+        head,
         shared: Arc::new(shared),
         state,
         frontier,
@@ -147,6 +173,7 @@ pub(crate) fn build(
         segment_bytes: config.segment_bytes,
         guard: ClockGuard::new(&*drivers.clock),
         moved: std::collections::BTreeMap::new(),
+        archive: None,
         allocation: Allocation::default(),
         allocate_at: i64::MIN,
     })

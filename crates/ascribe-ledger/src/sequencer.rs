@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use ascribe_core::encoding::{self, Bytes};
@@ -118,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) guard: ClockGuard,
     /// Writers whose chain moved, and when (monotonic).
     pub(crate) moved: BTreeMap<String, i64>,
+    /// Wakes whoever packs full segments.
+    pub(crate) archive: Option<SyncSender<()>>,
     /// The next segment in the making.
     pub(crate) allocation: Allocation,
     /// When allocating the next segment is tried again (monotonic).
@@ -581,9 +583,7 @@ impl Core {
 
     /// Nothing is recorded from here on.
     fn fail(&self, why: String) -> String {
-        let why = self.shared.fatal.get_or_init(|| why).clone();
-        self.shared.failed.notify_waiters();
-        why
+        self.shared.fail(why)
     }
 }
 

@@ -45,6 +45,11 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// # Errors
     /// When storage fails; never retried.
     fn sync(&self, segment: u64) -> io::Result<()>;
+    /// Removes a segment that nothing needs any more; none is no error.
+    ///
+    /// # Errors
+    /// When storage fails.
+    fn remove(&self, segment: u64) -> io::Result<()>;
     /// The segment's name for messages.
     fn name(&self, segment: u64) -> String;
 }
@@ -142,6 +147,15 @@ impl Journal for LocalJournal {
     }
     fn sync(&self, segment: u64) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(&*self.file(segment)?)?)
+    }
+    fn remove(&self, segment: u64) -> io::Result<()> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&segment);
+        drop(open);
+        match fs::remove_file(self.path(segment)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => File::open(&self.dir)?.sync_all(),
+        }
     }
     fn name(&self, segment: u64) -> String {
         self.path(segment).display().to_string()

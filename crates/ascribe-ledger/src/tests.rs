@@ -1,5 +1,6 @@
 //! A small world to record in, and what happens to it.
 
+mod archive;
 mod basic;
 mod crash;
 mod disk;

@@ -70,6 +70,11 @@ impl Tree {
         }
     }
 
+    /// Every leaf's hash.
+    pub fn leaves(&self) -> &[Hash] {
+        self.levels.first().map_or(&[], Vec::as_slice)
+    }
+
     /// A leaf's hash.
     pub fn leaf(&self, index: u64) -> Option<Hash> {
         self.node(0, index)

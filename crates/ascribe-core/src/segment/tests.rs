@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::SessionId;
 
 fn header() -> Header {
     Header {

@@ -6,28 +6,42 @@ use crate::config::{Config, Keys};
 use crate::keys::Secret;
 use crate::{Stores, init};
 
-fn config(world: &World) -> Config {
+pub(super) fn config(world: &World, segment_bytes: u64) -> Config {
     Config {
         v: 1,
         origin: ORIGIN.to_owned(),
         wrap_key: world.tmp.path().join("wrap.key"),
         head: None,
-        segment_bytes: SEGMENT,
+        segment_bytes,
     }
 }
 
 fn stores(disk: &Disk) -> Stores {
     Stores {
         journal: Arc::new(disk.clone()),
+        objects: Arc::new(disk.clone()),
         head: None,
     }
 }
 
 fn open(world: &World, disk: &Disk) -> Result<Ledger, LedgerError> {
-    Ledger::open_with(&world.dir(), &config(world), stores(disk), &world.drivers)
+    open_with(world, disk, SEGMENT)
+}
+
+pub(super) fn open_with(
+    world: &World,
+    disk: &Disk,
+    segment_bytes: u64,
+) -> Result<Ledger, LedgerError> {
+    let config = config(world, segment_bytes);
+    Ledger::open_with(&world.dir(), &config, stores(disk), &world.drivers)
 }
 
 fn start() -> (World, Disk) {
+    start_with(SEGMENT)
+}
+
+pub(super) fn start_with(segment_bytes: u64) -> (World, Disk) {
     let mut world = World::new();
     let disk = Disk::default();
     std::fs::create_dir_all(world.dir().join("keys")).unwrap();
@@ -39,18 +53,18 @@ fn start() -> (World, Disk) {
     init::begin(
         &world.dir(),
         &world.options(),
-        &config(&world),
+        &config(&world, segment_bytes),
         stores(&disk),
         &world.drivers,
     )
     .unwrap();
-    let ledger = open(&world, &disk).unwrap();
+    let ledger = open_with(&world, &disk, segment_bytes).unwrap();
     world.furnish(&ledger);
     (world, disk)
 }
 
 /// Everything that was acknowledged is there, in the tree that was signed for it.
-fn verify(ledger: &Ledger, acknowledged: &[Receipt]) {
+pub(super) fn verify(ledger: &Ledger, acknowledged: &[Receipt]) {
     for receipt in acknowledged {
         let entries = ledger.entries(receipt.index..receipt.index + 1).unwrap();
         assert_eq!(entries, std::slice::from_ref(&receipt.entry));

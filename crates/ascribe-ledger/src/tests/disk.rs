@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::Journal;
+use crate::{Journal, Object, Objects};
 
 /// What the next matching call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub(super) struct Inner {
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) full: bool,
     dead: bool,
+    objects: BTreeMap<String, Vec<u8>>,
+    /// After so many more objects or removals nothing arrives any more.
+    pub(super) objects_until: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,15 @@ impl Inner {
         for (segment, offset, bytes) in std::mem::take(&mut self.pending) {
             put(&mut self.durable, segment, offset, &bytes);
         }
+    }
+    /// Does one more object, or one more removal, arrive?
+    fn arrives(&mut self) -> bool {
+        match &mut self.objects_until {
+            Some(0) => self.dead = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        !self.dead
     }
     fn armed(&mut self) -> Option<Fault> {
         match self.fault {
@@ -71,6 +83,7 @@ impl Disk {
             }
         }
         inner.fault = None;
+        inner.objects_until = None;
         inner.dead = false;
     }
     pub(super) fn arm(&self, after: u32, fault: Fault) {
@@ -145,6 +158,15 @@ impl Journal for Disk {
         inner.pending.push((segment, offset, bytes.to_vec()));
         Ok(())
     }
+    fn remove(&self, segment: u64) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        if !inner.arrives() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        inner.durable.remove(&segment);
+        inner.pending.retain(|(of, _, _)| *of != segment);
+        Ok(())
+    }
     fn sync(&self, _: u64) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         if inner.dead {
@@ -172,5 +194,42 @@ impl Journal for Disk {
     }
     fn name(&self, segment: u64) -> String {
         format!("memory/{segment}")
+    }
+}
+
+impl Objects for Disk {
+    fn put(&self, objects: &[Object]) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        for (name, bytes) in objects {
+            if !inner.arrives() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            inner.objects.insert(name.clone(), bytes.clone());
+        }
+        Ok(())
+    }
+    fn get(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap().objects.get(name).cloned())
+    }
+    fn len(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.get(name)?.map(|bytes| bytes.len() as u64))
+    }
+    fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.get(name)?.ok_or(io::ErrorKind::NotFound)?;
+        bytes
+            .get(offset as usize..offset as usize + len)
+            .map(<[u8]>::to_vec)
+            .ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        if !inner.arrives() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        inner.objects.remove(name);
+        Ok(())
+    }
+    fn name(&self, name: &str) -> String {
+        format!("memory/{name}")
     }
 }

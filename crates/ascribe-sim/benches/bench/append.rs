@@ -1,4 +1,4 @@
-//! Writing: many writers, one writer, and what an action takes on the disk.
+//! Writing: many writers, and one writer.
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
@@ -221,40 +221,6 @@ pub(crate) fn alone(runtime: &Runtime, plan: &Plan) -> Result<Row> {
             plan.singles
         ),
         parts,
-    })
-}
-
-/// What one action takes when a session runs 100 commands.
-pub(crate) fn disk(runtime: &Runtime, plan: &Plan) -> Result<Row> {
-    const EXECS: usize = 100;
-    let world = Arc::new(World::new()?);
-    let ledger = Arc::new(world.open()?);
-    let grant = runtime.block_on(world.furnish(&ledger))?;
-    let kib = |before: f64, actions: usize| {
-        (world.journal.counts().bytes - before) / 1024.0 / actions as f64
-    };
-    let mut rounds = Vec::new();
-    for _ in 0..plan.rounds {
-        let before = world.journal.counts().bytes;
-        runtime.block_on(world.run(&ledger, grant, EXECS))?;
-        rounds.push(kib(before, EXECS));
-    }
-    let before = world.journal.counts().bytes;
-    crowd(runtime, &world, &ledger, grant, 16, 1, EXECS)?;
-    let grouped = kib(before, 16 * EXECS);
-    let value = median(&rounds);
-    Ok(Row {
-        what: "disk per action, 100 execs a session",
-        value,
-        unit: "KiB",
-        peer: None,
-        ratio: Some(value / 3.0),
-        bar: "<= 3 KiB",
-        met: Some(value <= 3.0),
-        note: "BEFORE compaction, which does not exist yet; bytes written to segments, of one \
-               session alone: opening, intents, outcomes, heads, close; streams left out"
-            .to_owned(),
-        parts: vec![("KiB an action, 16 sessions at a time", grouped)],
     })
 }
 

@@ -6,6 +6,7 @@ mod append;
 mod floor;
 mod read;
 mod sqlite;
+mod start;
 mod table;
 mod world;
 
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|disk]";
+const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|start]";
 
 /// How much is done.
 struct Plan {
@@ -23,8 +24,10 @@ struct Plan {
     appends: usize,
     /// Entries of one writer alone.
     singles: usize,
-    /// Actions of the ledger that is verified and started.
+    /// Actions of the ledger that is verified.
     actions: usize,
+    /// Actions of the ledger that is started.
+    large: usize,
     /// Entries that are hashed a round.
     hashes: usize,
 }
@@ -34,6 +37,7 @@ const FULL: Plan = Plan {
     appends: 4096,
     singles: 1000,
     actions: 32_000,
+    large: 497_000,
     hashes: 1_000_000,
 };
 
@@ -42,6 +46,7 @@ const QUICK: Plan = Plan {
     appends: 1024,
     singles: 100,
     actions: 1_600,
+    large: 64_000,
     hashes: 100_000,
 };
 
@@ -73,8 +78,8 @@ fn main() -> Result<()> {
     if wanted("read") {
         rows.extend(read::rows(&runtime, &plan)?);
     }
-    if wanted("disk") {
-        rows.push(append::disk(&runtime, &plan)?);
+    if wanted("start") {
+        rows.extend(start::rows(&runtime, &plan)?);
     }
     if rows.is_empty() {
         bail!(USAGE);

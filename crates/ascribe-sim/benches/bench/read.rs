@@ -1,4 +1,4 @@
-//! Reading: hashes and root, the whole proof, and the start.
+//! Reading: hashes and root, and the whole proof.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use ascribe_core::entry::{Body, Entry, head_message};
 use ascribe_core::law::{Judge as _, State};
 use ascribe_core::statement::Signed;
 use ascribe_evidence::SshSignatures;
-use ascribe_ledger::Ledger;
 use ascribe_tlog::{Checkpoint, Frontier, TrustPolicy, VerifierKey, leaf_hash};
 use ascribe_verify::{Verdict, verify_entries};
 use tokio::runtime::Runtime;
@@ -232,44 +231,8 @@ fn whole(full: &Full, plan: &Plan) -> Result<Row> {
     })
 }
 
-/// The start.
-fn start(full: &Full, plan: &Plan) -> Result<Row> {
-    let mut times = Vec::new();
-    for _ in 0..plan.rounds {
-        let begun = Instant::now();
-        let ledger: Ledger = full.world.open()?;
-        times.push(begun.elapsed().as_secs_f64());
-        ledger.shutdown();
-    }
-    let measured = median(&times);
-    let n = full.entries.len() as f64;
-    let value = measured * MILLION / n;
-    Ok(Row {
-        what: "start on 1 M entries (EXTRAPOLATED)",
-        value,
-        unit: "s",
-        peer: None,
-        ratio: Some(value / 2.0),
-        bar: "< 2 s",
-        met: (value >= 2.0).then_some(false),
-        note: format!(
-            "{} starts on {n:.0} entries took {measured:.3} s each (median), taken as growing in \
-             proportion; there is no state snapshot yet, so everything is replayed first",
-            plan.rounds
-        ),
-        parts: vec![
-            ("s, measured", measured),
-            ("us an entry", measured / n * 1e6),
-        ],
-    })
-}
-
 /// All rows that read one ledger.
 pub(crate) fn rows(runtime: &Runtime, plan: &Plan) -> Result<Vec<Row>> {
     let full = fill(runtime, plan)?;
-    Ok(vec![
-        fsck(&full, plan)?,
-        whole(&full, plan)?,
-        start(&full, plan)?,
-    ])
+    Ok(vec![fsck(&full, plan)?, whole(&full, plan)?])
 }

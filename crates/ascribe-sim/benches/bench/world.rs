@@ -23,8 +23,8 @@ use ascribe_core::statement::{
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
 use ascribe_ledger::{
-    Config, Drivers, HeadCopy, InitOptions, Journal, Ledger, LocalHead, LocalJournal, Made, Stores,
-    SystemClock, SystemRng,
+    Config, Drivers, HeadCopy, InitOptions, Journal, Ledger, LocalHead, LocalJournal, LocalObjects,
+    Made, Stores, SystemClock, SystemRng,
 };
 use ascribe_tlog::Hash;
 use ssh_key::private::Ed25519Keypair;
@@ -101,6 +101,9 @@ impl Journal for Counted {
     }
     fn sync(&self, segment: u64) -> io::Result<()> {
         self.timed(3, || self.inner.sync(segment))
+    }
+    fn remove(&self, segment: u64) -> io::Result<()> {
+        self.inner.remove(segment)
     }
     fn name(&self, segment: u64) -> String {
         self.inner.name(segment)
@@ -183,7 +186,7 @@ impl World {
         })
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.tmp.path().join("data")
     }
 
@@ -197,6 +200,7 @@ impl World {
         let config = Config::load(&self.dir())?;
         let stores = Stores {
             journal: Arc::clone(&self.journal) as _,
+            objects: Arc::new(LocalObjects::new(&self.dir())),
             head: Some(Box::new(TimedHead {
                 inner: LocalHead::new(&self.beside("head")),
                 journal: Arc::clone(&self.journal),

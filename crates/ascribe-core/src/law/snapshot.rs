@@ -1,0 +1,136 @@
+//! The state as bytes, so that a start need not replay everything first. Whoever reads it back must
+//! know where the bytes come from: they are believed, not proven.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Ask, GrantState, OpenAction, Person, Place, SessionState, State, TargetState, WriterState,
+};
+use crate::encoding::{self, EncodingError};
+use crate::entry::Genesis;
+use crate::id::{ActionId, EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::time::Timestamp;
+
+/// Everything but the ids of entries, which follow as bytes.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<'a> {
+    origin: String,
+    genesis: Cow<'a, Option<Genesis>>,
+    size: u64,
+    last_at: Option<Timestamp>,
+    law_head: Option<Place>,
+    people: Cow<'a, BTreeMap<PersonId, Person>>,
+    targets: Cow<'a, BTreeMap<String, TargetState>>,
+    asks: Cow<'a, BTreeMap<StatementId, Ask>>,
+    grants: Cow<'a, BTreeMap<GrantId, GrantState>>,
+    sessions: Cow<'a, BTreeMap<SessionId, SessionState>>,
+    keys: Cow<'a, BTreeMap<String, PersonId>>,
+    chosen: Vec<((PersonId, String, String), GrantId)>,
+    open_actions: Cow<'a, BTreeMap<ActionId, OpenAction>>,
+    statements: Cow<'a, BTreeSet<StatementId>>,
+    writers: Cow<'a, BTreeMap<String, WriterState>>,
+    revoked_keys: Cow<'a, BTreeSet<String>>,
+}
+
+impl State {
+    /// The state of a whole log. Equal states give equal bytes.
+    ///
+    /// # Errors
+    /// When this is an excerpt, or a value has no canonical form.
+    pub fn to_snapshot(&self) -> Result<Vec<u8>, EncodingError> {
+        let mut ids = vec![None; self.ids.len()];
+        for (id, index) in &self.ids {
+            let slot = usize::try_from(*index).ok().and_then(|i| ids.get_mut(i));
+            *slot.ok_or(EncodingError::NotCanonical)? = Some(*id);
+        }
+        if self.excerpt.is_some() || ids.len() as u64 != self.size {
+            return Err(EncodingError::NotCanonical);
+        }
+        // Every member is named, so that a new one is not forgotten here.
+        let Self {
+            origin,
+            genesis,
+            size,
+            last_at,
+            law_head,
+            people,
+            targets,
+            asks,
+            grants,
+            sessions,
+            keys,
+            chosen,
+            open_actions,
+            statements,
+            ids: _,
+            writers,
+            excerpt: _,
+            revoked_keys,
+        } = self;
+        let form = Form {
+            origin: origin.clone(),
+            genesis: Cow::Borrowed(genesis),
+            size: *size,
+            last_at: *last_at,
+            law_head: *law_head,
+            people: Cow::Borrowed(people),
+            targets: Cow::Borrowed(targets),
+            asks: Cow::Borrowed(asks),
+            grants: Cow::Borrowed(grants),
+            sessions: Cow::Borrowed(sessions),
+            keys: Cow::Borrowed(keys),
+            chosen: chosen.clone().into_iter().collect(),
+            open_actions: Cow::Borrowed(open_actions),
+            statements: Cow::Borrowed(statements),
+            writers: Cow::Borrowed(writers),
+            revoked_keys: Cow::Borrowed(revoked_keys),
+        };
+        let text = encoding::encode(&form)?;
+        let mut out = (text.len() as u64).to_le_bytes().to_vec();
+        out.reserve(text.len() + ids.len() * 16);
+        out.extend_from_slice(&text);
+        for id in ids {
+            out.extend_from_slice(id.ok_or(EncodingError::NotCanonical)?.bytes());
+        }
+        Ok(out)
+    }
+
+    /// Reads what [`State::to_snapshot`] wrote. Nothing when the bytes are something else.
+    pub fn from_snapshot(bytes: &[u8]) -> Option<Self> {
+        let (len, rest) = bytes.split_first_chunk::<8>()?;
+        let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
+        let (text, rest) = rest.split_at_checked(len)?;
+        let (ids, []) = rest.as_chunks::<16>() else {
+            return None;
+        };
+        let form: Form<'_> = serde_json::from_slice(text).ok()?;
+        if ids.len() as u64 != form.size {
+            return None;
+        }
+        let ids = ids.iter().zip(0..);
+        Some(Self {
+            origin: form.origin,
+            genesis: form.genesis.into_owned(),
+            size: form.size,
+            last_at: form.last_at,
+            law_head: form.law_head,
+            people: form.people.into_owned(),
+            targets: form.targets.into_owned(),
+            asks: form.asks.into_owned(),
+            grants: form.grants.into_owned(),
+            sessions: form.sessions.into_owned(),
+            keys: form.keys.into_owned(),
+            chosen: form.chosen.into_iter().collect(),
+            open_actions: form.open_actions.into_owned(),
+            statements: form.statements.into_owned(),
+            ids: ids.map(|(id, index)| (EntryId::new(*id), index)).collect(),
+            writers: form.writers.into_owned(),
+            excerpt: None,
+            revoked_keys: form.revoked_keys.into_owned(),
+        })
+    }
+}

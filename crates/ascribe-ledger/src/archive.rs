@@ -1,0 +1,407 @@
+//! What happens behind the writer: full segments become tiles and packs, a snapshot is written, and
+//! segments that nothing needs any more are removed. Every step can be done again after a crash.
+//!
+//! A snapshot is made only from a replay of the entries, which begins with the first one at every
+//! start. So the replay also proves the snapshot that the start believed, and every entry that is
+//! about to leave its segment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use ascribe_core::law::{Judge, State};
+use ascribe_core::pack::{self, PackHead};
+use ascribe_core::record::Scope;
+use ascribe_core::segment::{self, Record};
+use ascribe_tlog::{
+    Checkpoint, SigningKey, TileKind, TilePath, encode_entry_bundle, leaf_hash, tiles_of,
+};
+
+use crate::durable::Shared;
+use crate::error::LedgerError;
+use crate::files::{self, BUNDLE, Span, keys_name, pack_name};
+use crate::load;
+use crate::objects::Object;
+use crate::snapshot::{self, Believed};
+
+/// When a step failed, it is tried again after this time.
+const RETRY: Duration = Duration::from_secs(30);
+const CHECKPOINT: &str = "tree/checkpoint";
+
+/// Why a step did not happen.
+enum Trouble {
+    /// Storage: it is tried again.
+    Storage(LedgerError),
+    /// What is stored contradicts itself: the process must stop.
+    Wrong(String),
+    /// The process stops anyway.
+    Stopping,
+}
+
+impl From<LedgerError> for Trouble {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Io { .. } => Self::Storage(error),
+            error => Self::Wrong(error.to_string()),
+        }
+    }
+}
+
+type Step<T = ()> = Result<T, Trouble>;
+
+/// A segment that is full.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    segment: u64,
+    /// Index of its first entry.
+    first: u64,
+    /// Tree size at its end.
+    size: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Archiver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: SigningKey,
+    pub(crate) origin: String,
+    /// Replayed so far.
+    pub(crate) state: State,
+    /// The snapshot that the start believed, until the replay has come to it.
+    pub(crate) believed: Option<Believed>,
+    /// Size of the newest snapshot.
+    pub(crate) stored: u64,
+    /// The next segment that becomes a pack.
+    pub(crate) next: u64,
+    /// Size of the tree that lies in tiles, partial ones included.
+    pub(crate) published: Option<u64>,
+}
+
+impl Archiver {
+    /// The thread's life: one round at the start and one whenever a segment is full.
+    pub(crate) fn run(mut self, judge: &dyn Judge, wake: &Receiver<()>) {
+        loop {
+            let retry = match self.round(judge) {
+                Ok(()) => false,
+                Err(Trouble::Stopping) => return,
+                Err(Trouble::Storage(error)) => {
+                    self.shared.behind(Some(error.to_string()));
+                    true
+                }
+                Err(Trouble::Wrong(why)) => {
+                    self.shared.fail(why);
+                    return;
+                }
+            };
+            if !retry {
+                self.shared.behind(None);
+            }
+            let woken = match retry {
+                true => wake.recv_timeout(RETRY),
+                false => wake.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            if matches!(woken, Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
+        }
+    }
+
+    fn round(&mut self, judge: &dyn Judge) -> Step {
+        let full = self.full();
+        let Some(last) = full.last() else {
+            return Ok(());
+        };
+        self.replay(judge, last.size)?;
+        let mut newest = None;
+        for segment in &full {
+            if segment.segment < self.next {
+                continue;
+            }
+            newest = Some(self.pack(*segment)?);
+            self.next = segment.segment + 1;
+        }
+        if let Some(head) = newest {
+            self.publish(&head)?;
+        }
+        if self.stored < last.size {
+            self.snapshot()?;
+        }
+        self.reclaim(&full, last.size)
+    }
+
+    /// Segments that nothing is added to any more, oldest first.
+    fn full(&self) -> Vec<Full> {
+        let durable = self.shared.read();
+        let places = &durable.loaded.places;
+        let mut full: Vec<Full> = Vec::new();
+        for place in places {
+            match full.last_mut() {
+                Some(last) if last.segment == place.segment => {
+                    last.size = place.first + place.count
+                }
+                _ => full.push(Full {
+                    segment: place.segment,
+                    first: place.base,
+                    size: place.first + place.count,
+                }),
+            }
+        }
+        // The newest one is still written.
+        full.pop();
+        full
+    }
+
+    fn go_on(&self) -> Step {
+        match self.shared.stopping.load(Ordering::Relaxed) || self.shared.stopped().is_err() {
+            true => Err(Trouble::Stopping),
+            false => Ok(()),
+        }
+    }
+
+    fn replay(&mut self, judge: &dyn Judge, size: u64) -> Step {
+        while self.state.size < size {
+            self.go_on()?;
+            let start = self.state.size;
+            let end = size.min((start / BUNDLE + 1) * BUNDLE);
+            let entries = self.shared.entries(start, end)?;
+            if entries.len() as u64 != end - start {
+                return Err(Trouble::Wrong(format!(
+                    "entries from {start} on are missing"
+                )));
+            }
+            for (bytes, index) in entries.iter().zip(start..) {
+                if self.shared.read().loaded.tree.leaf(index) != Some(leaf_hash(bytes)) {
+                    let why = format!("entry {index} is not the one that was signed");
+                    return Err(Trouble::Wrong(why));
+                }
+                self.state.apply(judge, bytes).map_err(|denied| {
+                    Trouble::Wrong(format!("entry {index} breaks the law: {denied}"))
+                })?;
+                self.compare()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Is the replayed state the one that the start believed?
+    fn compare(&mut self) -> Step {
+        let Some(believed) = self.believed.take_if(|b| b.size == self.state.size) else {
+            return Ok(());
+        };
+        if snapshot::digest(&self.state_bytes()?) == believed.digest {
+            return Ok(());
+        }
+        Err(Trouble::Wrong(
+            "the snapshot says something else than the entries; remove the file `snapshot` from \
+             the data directory after finding out who changed it"
+                .to_owned(),
+        ))
+    }
+
+    fn state_bytes(&self) -> Step<Vec<u8>> {
+        self.state
+            .to_snapshot()
+            .map_err(|e| Trouble::Wrong(format!("the state has no bytes: {e}")))
+    }
+
+    fn put(&self, what: &[Object]) -> Step {
+        let first = what.first().map_or("", |(name, _)| name);
+        self.shared.files.objects.put(what).map_err(|source| {
+            Trouble::Storage(LedgerError::Io {
+                what: "write",
+                path: self.shared.files.objects.name(first),
+                source,
+            })
+        })
+    }
+
+    fn tile(&self, path: &TilePath) -> Step<Object> {
+        let name = format!("tree/{path}");
+        let bytes = match path.kind {
+            TileKind::Hashes(level) => {
+                let durable = self.shared.read();
+                durable.loaded.tree.tile(level, path.n, path.width)
+            }
+            TileKind::Entries => {
+                let start = path.n * BUNDLE;
+                let entries = self.shared.entries(start, start + u64::from(path.width))?;
+                encode_entry_bundle(&entries).ok()
+            }
+        };
+        let bytes = bytes.ok_or_else(|| Trouble::Wrong(format!("`{name}` cannot be made")))?;
+        Ok((name, bytes))
+    }
+
+    /// Writes the full tiles that end in this segment, then its keys and its pack.
+    fn pack(&self, full: Full) -> Step<PackHead> {
+        self.go_on()?;
+        let journal = &*self.shared.files.journal;
+        let read = |source| {
+            Trouble::Storage(LedgerError::Io {
+                what: "read",
+                path: journal.name(full.segment),
+                source,
+            })
+        };
+        let len = journal.bytes(full.segment).map_err(read)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let bytes = journal.read(full.segment, 0, len).map_err(read)?;
+        let scan = segment::scan(&bytes);
+        let (Some(header), Some(last)) = (scan.header, scan.batches.last()) else {
+            return Err(Trouble::Wrong(format!(
+                "`{}` is empty",
+                journal.name(full.segment)
+            )));
+        };
+        if header.first != full.first || last.commit.size != full.size {
+            let name = journal.name(full.segment);
+            return Err(Trouble::Wrong(format!(
+                "`{name}` changed since it was read"
+            )));
+        }
+        let head = PackHead::new(
+            header.origin,
+            full.segment,
+            full.first,
+            header.root_before,
+            &last.commit,
+        );
+        let mut objects = Vec::new();
+        for n in full.first / BUNDLE..full.size / BUNDLE {
+            objects.push(self.tile(&TilePath {
+                kind: TileKind::Entries,
+                n,
+                width: 256,
+            })?);
+        }
+        for path in tiles_of(full.size).filter(|path| path.width == 256) {
+            let TileKind::Hashes(level) = path.kind else {
+                continue;
+            };
+            let span = BUNDLE << (8 * u32::from(level));
+            if (path.n + 1).saturating_mul(span) > full.first {
+                objects.push(self.tile(&path)?);
+            }
+        }
+        if !objects.is_empty() {
+            self.put(&objects)?;
+        }
+        let mut keys: Vec<(Scope, Vec<u8>)> = Vec::new();
+        let mut sealed = Vec::new();
+        for record in scan.batches.into_iter().flat_map(|batch| batch.records) {
+            match record {
+                Record::Key { scope, wrapped } => keys.push((scope, wrapped)),
+                other => sealed.extend(files::sealed(other)),
+            }
+        }
+        let keys = pack::encode_keys(&head.origin, full.segment, &keys);
+        let pack = pack::encode(&head, &sealed);
+        let (Some(keys), Some(pack)) = (keys, pack) else {
+            let name = journal.name(full.segment);
+            return Err(Trouble::Wrong(format!("`{name}` cannot be packed")));
+        };
+        self.put(&[
+            (keys_name(full.segment), keys),
+            (pack_name(full.segment), pack),
+        ])?;
+        Ok(head)
+    }
+
+    /// Completes the tree on disk up to the last full segment: partial tiles, then the checkpoint.
+    fn publish(&mut self, head: &PackHead) -> Step {
+        let partial = |size: u64| {
+            let mut paths: Vec<TilePath> = tiles_of(size).filter(|p| p.width < 256).collect();
+            let width = u16::try_from(size % BUNDLE).unwrap_or(0);
+            if width > 0 {
+                paths.push(TilePath {
+                    kind: TileKind::Entries,
+                    n: size / BUNDLE,
+                    width,
+                });
+            }
+            paths
+        };
+        let new = partial(head.size);
+        let objects: Vec<Object> = new
+            .iter()
+            .map(|path| self.tile(path))
+            .collect::<Step<_>>()?;
+        if !objects.is_empty() {
+            self.put(&objects)?;
+        }
+        let text = load::checkpoint(&self.origin, head.size, head.root).to_text();
+        let note = self.key.verifier().note(&text, &head.signature);
+        self.put(&[(CHECKPOINT.to_owned(), note.into_bytes())])?;
+        let old = self.published.replace(head.size);
+        for path in old.map(partial).unwrap_or_default() {
+            if !new.contains(&path) {
+                // A tile too many is no harm.
+                let name = format!("tree/{path}");
+                self.shared.files.objects.remove(&name).unwrap_or_default();
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Step {
+        self.go_on()?;
+        let size = self.state.size;
+        let state = self.state_bytes()?;
+        let (leaves, root) = {
+            let durable = self.shared.read();
+            let tree = &durable.loaded.tree;
+            let len = usize::try_from(size).unwrap_or(usize::MAX);
+            (
+                tree.leaves().get(..len).map(<[_]>::to_vec),
+                tree.root_at(size),
+            )
+        };
+        let (Some(leaves), Some(root)) = (leaves, root) else {
+            return Err(Trouble::Wrong("the replay went past the tree".to_owned()));
+        };
+        let bytes = snapshot::encode(&self.key, &self.origin, &leaves, &root, &state);
+        snapshot::store(&self.shared.files, bytes)?;
+        self.stored = size;
+        Ok(())
+    }
+
+    /// Removes segments whose entries all lie in full bundles.
+    fn reclaim(&self, full: &[Full], size: u64) -> Step {
+        let bundled = size / BUNDLE * BUNDLE;
+        for segment in full.iter().take_while(|full| full.size <= bundled) {
+            self.go_on()?;
+            // What is removed must be readable where it now lies.
+            self.shared.files.pack(segment.segment)?;
+            for n in segment.first / BUNDLE..segment.size.div_ceil(BUNDLE) {
+                let bundle = self.shared.files.bundle(n)?;
+                let durable = self.shared.read();
+                for (bytes, index) in bundle.iter().zip(n * BUNDLE..) {
+                    if durable.loaded.tree.leaf(index) != Some(leaf_hash(bytes)) {
+                        let why = format!("entry {index} was not packed as it was signed");
+                        return Err(Trouble::Wrong(why));
+                    }
+                }
+            }
+            self.shared.leave_segment(Span {
+                segment: segment.segment,
+                size: segment.size,
+            });
+            let journal = &*self.shared.files.journal;
+            journal.remove(segment.segment).map_err(|source| {
+                Trouble::Storage(LedgerError::Io {
+                    what: "remove",
+                    path: journal.name(segment.segment),
+                    source,
+                })
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Size of the tree that lies in tiles.
+pub(crate) fn published(shared: &Shared) -> Option<u64> {
+    let note = shared.files.objects.get(CHECKPOINT).ok()??;
+    let key = shared.read().loaded.log_key.clone()?;
+    Some(Checkpoint::open(&note, &[key]).ok()?.size)
+}

@@ -1,0 +1,262 @@
+//! Reading what is durable, wherever it lies: the newest entries in segments, older ones in
+//! bundles, with their openings in packs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ascribe_core::pack::{self, HEAD, PackHead, Sealed, Table};
+use ascribe_core::sealed::Opening;
+use ascribe_core::segment::Record;
+use ascribe_tlog::{Hash, decode_entry_bundle, entries_path, tile_path};
+
+use crate::error::LedgerError;
+use crate::keys::Opener;
+use crate::load::{self, Loaded};
+use crate::objects::Objects;
+use crate::store::Journal;
+
+/// Entries of a full bundle.
+pub(crate) const BUNDLE: u64 = 256;
+/// Tables of packs that are kept.
+const TABLES: usize = 16;
+
+pub(crate) fn bundle_name(n: u64) -> String {
+    format!("tree/{}", entries_path(n, 256))
+}
+pub(crate) fn pack_name(segment: u64) -> String {
+    format!("evidence/{segment:08}.pack")
+}
+pub(crate) fn keys_name(segment: u64) -> String {
+    format!("evidence/{segment:08}.keys")
+}
+
+/// Which entries a pack belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) segment: u64,
+    pub(crate) size: u64,
+}
+
+/// Everything that lies on the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) objects: Arc<dyn Objects>,
+    tables: Arc<Mutex<HashMap<u64, Arc<Table>>>>,
+}
+
+impl Files {
+    pub(crate) fn new(journal: Arc<dyn Journal>, objects: Arc<dyn Objects>) -> Self {
+        Self {
+            journal,
+            objects,
+            tables: Arc::default(),
+        }
+    }
+
+    fn damaged(&self, name: &str, offset: u64, why: impl Into<String>) -> LedgerError {
+        LedgerError::Damaged {
+            path: self.objects.name(name),
+            offset,
+            why: why.into(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, LedgerError> {
+        let bytes = self.objects.get(name).map_err(|source| LedgerError::Io {
+            what: "read",
+            path: self.objects.name(name),
+            source,
+        })?;
+        bytes.ok_or_else(|| self.damaged(name, 0, "the file is missing"))
+    }
+
+    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, LedgerError> {
+        self.objects
+            .read(name, offset, len)
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => self.damaged(name, 0, "the file is missing"),
+                std::io::ErrorKind::UnexpectedEof => {
+                    self.damaged(name, offset, "the file is cut off")
+                }
+                _ => LedgerError::Io {
+                    what: "read",
+                    path: self.objects.name(name),
+                    source,
+                },
+            })
+    }
+
+    /// The 256 entries of a full bundle.
+    pub(crate) fn bundle(&self, n: u64) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let name = bundle_name(n);
+        match decode_entry_bundle(&self.get(&name)?) {
+            Ok(entries) if entries.len() as u64 == BUNDLE => Ok(entries),
+            Ok(_) => Err(self.damaged(&name, 0, "it does not hold 256 entries")),
+            Err(error) => Err(self.damaged(&name, 0, error.to_string())),
+        }
+    }
+
+    /// Is the bundle there?
+    pub(crate) fn need_bundle(&self, n: u64) -> Result<(), LedgerError> {
+        let name = bundle_name(n);
+        match self.objects.len(&name) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(self.damaged(&name, 0, "the file is missing")),
+            Err(source) => Err(LedgerError::Io {
+                what: "read",
+                path: self.objects.name(&name),
+                source,
+            }),
+        }
+    }
+
+    /// The leaf hashes that belong to a full bundle.
+    pub(crate) fn hash_tile(&self, n: u64) -> Result<Vec<Hash>, LedgerError> {
+        let bytes = self.get(&format!("tree/{}", tile_path(0, n, 256)))?;
+        let (hashes, _) = bytes.as_chunks::<32>();
+        Ok(hashes.iter().map(|hash| Hash(*hash)).collect())
+    }
+
+    /// The head of a pack.
+    pub(crate) fn pack_head(&self, segment: u64) -> Result<PackHead, LedgerError> {
+        let name = pack_name(segment);
+        PackHead::decode(&self.read(&name, 0, HEAD)?)
+            .filter(|head| head.segment == segment)
+            .ok_or_else(|| self.damaged(&name, 0, "this is not the pack of that segment"))
+    }
+
+    /// A whole pack, every byte checked.
+    pub(crate) fn pack(&self, segment: u64) -> Result<(PackHead, Vec<Sealed>), LedgerError> {
+        let name = pack_name(segment);
+        pack::decode(&self.get(&name)?)
+            .ok_or_else(|| self.damaged(&name, 0, "its digest or its table is wrong"))
+    }
+
+    /// A segment's wrapped keys. None at all when the file is not there: a copy may leave them out.
+    pub(crate) fn wrapped_keys(
+        &self,
+        head: &PackHead,
+    ) -> Result<Vec<(ascribe_core::record::Scope, Vec<u8>)>, LedgerError> {
+        let name = keys_name(head.segment);
+        let bytes = self.objects.get(&name).map_err(|source| LedgerError::Io {
+            what: "read",
+            path: self.objects.name(&name),
+            source,
+        })?;
+        match bytes {
+            Some(bytes) => pack::decode_keys(&head.origin, head.segment, &bytes)
+                .ok_or_else(|| self.damaged(&name, 0, "its digest is wrong")),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn table(&self, segment: u64) -> Result<Arc<Table>, LedgerError> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(&segment) {
+            return Ok(Arc::clone(table));
+        }
+        let name = pack_name(segment);
+        let head = self.pack_head(segment)?;
+        let bad = || self.damaged(&name, HEAD as u64, "its table is wrong");
+        let total = self.objects.len(&name).ok().flatten().ok_or_else(bad)?;
+        let len = head
+            .table_bytes()
+            .filter(|len| *len as u64 <= total)
+            .ok_or_else(bad)?;
+        let bytes = self.read(&name, HEAD as u64, len)?;
+        let table = Arc::new(Table::decode(&head, &bytes, total).ok_or_else(bad)?);
+        if tables.len() >= TABLES {
+            tables.clear();
+        }
+        tables.insert(segment, Arc::clone(&table));
+        Ok(table)
+    }
+
+    /// Some entries from `start` on, at most up to `end`; none when there are none.
+    pub(crate) fn some_entries(
+        &self,
+        loaded: &Loaded,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let (entries, first) = if start < loaded.base {
+            let mut entries = self.bundle(start / BUNDLE)?;
+            let first = start / BUNDLE * BUNDLE;
+            entries.truncate(usize::try_from(loaded.base - first).unwrap_or(usize::MAX));
+            (entries, first)
+        } else {
+            match load::read_batch(&*self.journal, &loaded.places, start)? {
+                Some(batch) => (
+                    batch.entries().map(<[u8]>::to_vec).collect(),
+                    batch.commit.first,
+                ),
+                None => return Ok(Vec::new()),
+            }
+        };
+        let skip = usize::try_from(start - first).unwrap_or(usize::MAX);
+        let take = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+        Ok(entries.into_iter().skip(skip).take(take).collect())
+    }
+
+    fn sealed(&self, loaded: &Loaded, index: u64) -> Result<Vec<Sealed>, LedgerError> {
+        if index >= loaded.base {
+            let batch = load::read_batch(&*self.journal, &loaded.places, index)?;
+            let records = batch.into_iter().flat_map(|batch| batch.records);
+            return Ok(records
+                .filter_map(sealed)
+                .filter(|s| s.index == index)
+                .collect());
+        }
+        let at = loaded.packs.partition_point(|span| span.size <= index);
+        let Some(span) = loaded.packs.get(at) else {
+            return Ok(Vec::new());
+        };
+        let Some((offset, len)) = self.table(span.segment)?.find(index) else {
+            return Ok(Vec::new());
+        };
+        let name = pack_name(span.segment);
+        pack::decode_sealed(index, &self.read(&name, offset, len)?)
+            .ok_or_else(|| self.damaged(&name, offset, "sealed content is malformed"))
+    }
+
+    /// The openings of an entry, decrypted. What has no key any more is left out.
+    pub(crate) fn openings(
+        &self,
+        loaded: &Loaded,
+        opener: &Opener,
+        index: u64,
+    ) -> Result<Vec<Opening>, LedgerError> {
+        let mut found = Vec::new();
+        for one in self.sealed(loaded, index)? {
+            if let Some(wrapped) = loaded.keys.get(&one.scope) {
+                found.extend(opener.open(
+                    wrapped,
+                    index,
+                    &one.scope,
+                    one.nonce,
+                    &one.ciphertext,
+                )?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The openings that a segment's record holds.
+pub(crate) fn sealed(record: Record) -> Option<Sealed> {
+    match record {
+        Record::Openings {
+            index,
+            scope,
+            nonce,
+            ciphertext,
+        } => Some(Sealed {
+            index,
+            scope,
+            nonce,
+            ciphertext,
+        }),
+        Record::Entry(_) | Record::Key { .. } => None,
+    }
+}
