@@ -10,6 +10,7 @@
 //! Start from [`Ledger`] and [`Reader`].
 
 mod archive;
+mod backup;
 mod clock;
 mod commit;
 mod config;
@@ -31,6 +32,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use backup::backup;
 pub use clock::{CLOCK_LIMIT_MS, Clock, Rng, SystemClock, SystemRng};
 pub use config::{Config, DEFAULT_SEGMENT, MAX_SEGMENT, MIN_SEGMENT};
 pub use error::LedgerError;

@@ -62,6 +62,11 @@ impl Reader {
     pub fn tree(&self) -> &Tree {
         &self.loaded.tree
     }
+    /// Every wrapped key.
+    #[cfg(test)]
+    pub(crate) fn loaded_keys(&self) -> Vec<&Vec<u8>> {
+        self.loaded.keys.values().collect()
+    }
     /// How many entries there are.
     pub fn size(&self) -> u64 {
         self.loaded.tree.size()

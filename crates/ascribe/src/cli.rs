@@ -425,7 +425,8 @@ pub(crate) struct Backup {
     /// Where to; must not exist.
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
-    /// Also the wrapped evidence keys: whoever holds the wrap key then reads sealed content.
+    /// Also the signing keys and the wrapped evidence keys: the copy can then go on as the server,
+    /// and whoever holds the wrap key reads sealed content.
     #[arg(long)]
     pub(crate) with_keys: bool,
 }

@@ -250,3 +250,56 @@ fn packing_that_breaks_off_anywhere_loses_nothing() {
     verify(&ledger, &acknowledged);
     let _: &Disk = &disk;
 }
+
+#[test]
+fn a_backup_without_keys_verifies_and_opens_nothing() {
+    let (world, ledger, session) = small();
+    let receipts = fill(&world, &ledger, session, 700);
+    wait("segments are packed", || archived(&ledger) > 256);
+    let to = world.tmp.path().join("copy");
+    let error = crate::backup(&world.dir(), &to, false).unwrap_err();
+    assert!(matches!(error, LedgerError::Locked(_)), "{error}");
+    drop(ledger);
+    crate::backup(&world.dir(), &to, false).unwrap();
+    let (whole, copy) = (
+        Reader::open(&world.dir()).unwrap(),
+        Reader::open(&to).unwrap(),
+    );
+    assert_eq!(whole.checkpoint_note(), copy.checkpoint_note());
+    assert_eq!(
+        whole.entries(0..9999).unwrap(),
+        copy.entries(0..9999).unwrap()
+    );
+    for receipt in &receipts {
+        assert_eq!(whole.openings(receipt.index).unwrap().len(), 1);
+        assert_eq!(copy.openings(receipt.index).unwrap(), []);
+    }
+    let secrets = [fs::read(world.dir().join("keys/log.seed")).unwrap()];
+    let keys = whole.loaded_keys();
+    assert!(!keys.is_empty());
+    for secret in secrets.iter().chain(keys) {
+        assert!(!holds(&to, secret), "a key is in the copy");
+        assert!(holds(&world.dir(), secret));
+    }
+
+    let to = world.tmp.path().join("all");
+    crate::backup(&world.dir(), &to, true).unwrap();
+    fs::rename(world.dir(), world.tmp.path().join("old")).unwrap();
+    fs::rename(&to, world.dir()).unwrap();
+    let ledger = world.open().unwrap();
+    verify(&ledger, &receipts);
+}
+
+/// Is this anywhere in the directory's files?
+fn holds(dir: &Path, secret: &[u8]) -> bool {
+    fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => holds(&path, secret),
+            false => fs::read(path)
+                .unwrap()
+                .windows(secret.len())
+                .any(|w| w == secret),
+        }
+    })
+}

@@ -15,8 +15,8 @@ use crate::world::World;
 
 const PEOPLE: usize = 16;
 const EXECS: usize = 100;
-/// Entries that may lie in segments still: less than four of them hold.
-const TAIL: u64 = 80_000;
+/// Packing has come to its end when it stands still for so long.
+const STILL: Duration = Duration::from_secs(3);
 
 /// Bytes of all files below.
 fn bytes_below(dir: &Path) -> Result<u64> {
@@ -57,6 +57,7 @@ pub(crate) fn rows(runtime: &Runtime, plan: &Plan) -> Result<Vec<Row>> {
     };
     let packed = behind.elapsed().as_secs_f64();
     ledger.shutdown();
+    drop(ledger);
     let dir = world.dir();
     let [tree, evidence] = ["tree", "evidence"].map(|name| bytes_below(&dir.join(name)));
     let snapshot = std::fs::metadata(dir.join("snapshot"))?.len() as f64;

@@ -126,32 +126,18 @@ pub(crate) fn backup(cli: &Cli, args: &Backup) -> Done {
         return Err(Failure::usage(format!("`{}` exists", args.to.display()))
             .help("name a directory that does not exist"));
     }
-    if !args.with_keys {
-        return Err(Failure::usage("a copy without wrapped evidence keys is not possible yet: they lie in the same segments as the entries")
-            .help("copy with `--with-keys` and guard the copy like the original, or write the tree alone: ascribe ledger export --to DIR"));
+    let files = ascribe_ledger::backup(dir, &args.to, args.with_keys).attempt("copy")?;
+    if cli.json() {
+        return say_json(&json!({ "files": files, "with_keys": args.with_keys }));
     }
-    let files = copy_tree(dir, &args.to)?;
-    say(&format!(
-        "copied {files} file(s) to {}; whoever also holds the wrap key reads sealed content",
-        args.to.display()
-    ));
+    let (to, with) = (args.to.display(), args.with_keys);
+    say(&match with {
+        true => format!(
+            "copied {files} file(s) with all keys to {to}; whoever also holds the wrap key reads sealed content"
+        ),
+        false => format!(
+            "copied {files} file(s) to {to}, without keys: it verifies, and sealed content in it stays closed for ever\nto be able to go on from a copy: ascribe backup --with-keys"
+        ),
+    });
     Ok(())
-}
-
-fn copy_tree(from: &Path, to: &Path) -> Done<u64> {
-    let what = format!("copy `{}`", from.display());
-    std::fs::create_dir_all(to).attempt(&what)?;
-    let mut files = 0;
-    for entry in std::fs::read_dir(from).attempt(&what)? {
-        let entry = entry.attempt(&what)?;
-        let kind = entry.file_type().attempt(&what)?;
-        let target = to.join(entry.file_name());
-        if kind.is_dir() {
-            files += copy_tree(&entry.path(), &target)?;
-        } else if kind.is_file() && entry.file_name() != "lock" {
-            std::fs::copy(entry.path(), &target).attempt(&what)?;
-            files += 1;
-        }
-    }
-    Ok(files)
 }

@@ -76,6 +76,21 @@ impl Running {
         self.ledger.failure()
     }
 
+    /// What an operator should mend, although the server goes on.
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if !self.ledger.head_is_current() {
+            troubles
+                .push("the head copy cannot be written; a rollback could go unnoticed".to_owned());
+        }
+        if let (_, Some(why)) = self.ledger.archived() {
+            troubles.push(format!(
+                "full segments are not packed and take space: {why}"
+            ));
+        }
+        troubles
+    }
+
     /// Ends sessions, waits for every task, closes the ledger.
     pub(crate) async fn shutdown(self) {
         self.stop.cancel();
@@ -199,6 +214,7 @@ pub(crate) async fn until_stopped(running: &Running) -> Done {
     let mut term = signal(SignalKind::terminate()).attempt("wait for signals")?;
     let mut int = signal(SignalKind::interrupt()).attempt("wait for signals")?;
     let mut pulse = tokio::time::interval(Duration::from_millis(200));
+    let mut told = Vec::new();
     loop {
         tokio::select! {
             _ = term.recv() => return Ok(()),
@@ -208,6 +224,11 @@ pub(crate) async fn until_stopped(running: &Running) -> Done {
                     return Err(Failure::new(crate::exit::Kind::Failure, format!("the ledger failed and the server stops: {why}"))
                         .help("mend the storage, then start again: recovery is the normal start"));
                 }
+                let troubles = running.troubles();
+                for trouble in troubles.iter().filter(|t| !told.contains(*t)) {
+                    tracing::warn!("{trouble}");
+                }
+                told = troubles;
             }
         }
     }
