@@ -9,6 +9,7 @@ use ascribe_core::id::{
     StatementId,
 };
 use ascribe_core::law::{Judge as _, State};
+use ascribe_core::pack::{self, HEAD, PackHead, Table};
 use ascribe_core::segment::{self, BLOCK, PAYLOAD, Scan};
 use ascribe_core::statement::{Signed, Statement};
 use ascribe_core::time::Timestamp;
@@ -33,9 +34,11 @@ pub const TARGETS: &[Target] = &[
     ("ids", ids),
     ("law", law),
     ("note", note),
+    ("pack", pack),
     ("public_key", public_key),
     ("segment", segment),
     ("segment_sealed", segment_sealed),
+    ("snapshot", snapshot),
     ("sshsig", sshsig),
     ("statement", statement),
     ("tile_path", tile_path),
@@ -187,6 +190,47 @@ fn check_scan(data: &[u8]) {
 /// Segments.
 pub fn segment(data: &[u8]) {
     check_scan(data);
+}
+
+/// Packs: whole ones, and with the head's checksum made right.
+pub fn pack(data: &[u8]) {
+    if let Some((head, sealed)) = pack::decode(data) {
+        assert_eq!(pack::encode(&head, &sealed).as_deref(), Some(data));
+    }
+    let Some((head, rest)) = data.split_at_checked(HEAD) else {
+        return;
+    };
+    let mut head = head.to_vec();
+    let sum = crc32c(head.iter().take(HEAD - 4).copied());
+    if let Some(place) = head.last_chunk_mut::<4>() {
+        *place = sum.to_le_bytes();
+    }
+    let Some(head) = PackHead::decode(&head) else {
+        return;
+    };
+    let total = data.len() as u64;
+    if let Some(table) = Table::decode(&head, rest, total) {
+        for index in head.first..head.size.min(head.first.saturating_add(64)) {
+            let Some((start, len)) = table.find(index) else {
+                continue;
+            };
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
+            let bytes = data.get(start..start + len).unwrap_or_default();
+            assert_eq!(bytes.len(), len);
+            let _: Option<Vec<pack::Sealed>> = pack::decode_sealed(index, bytes);
+        }
+    }
+    let _: Option<Vec<_>> = pack::decode_keys(&head.origin, head.segment, data);
+}
+
+/// States, as a snapshot holds them.
+pub fn snapshot(data: &[u8]) {
+    if let Some(state) = State::from_snapshot(data) {
+        let bytes = state.to_snapshot().unwrap_or_default();
+        let again = State::from_snapshot(&bytes);
+        let again = again.and_then(|state| state.to_snapshot().ok());
+        assert_eq!(again, Some(bytes));
+    }
 }
 
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
