@@ -1,8 +1,7 @@
-//! The sequencer's hand on the disk: one write and one sync per batch.
+//! What is written: batches, the headers of new segments, new segments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use ascribe_core::law::Sequenced;
@@ -10,7 +9,7 @@ use ascribe_core::record::Scope;
 use ascribe_core::segment::{self, BLOCK, Commit, Header, Record};
 use ascribe_tlog::leaf_hash;
 
-use crate::durable::Published;
+use crate::committer::Entries;
 use crate::error::LedgerError;
 use crate::load::{self, Cursor, Place};
 use crate::sequencer::Core;
@@ -47,15 +46,17 @@ pub(crate) fn write(
 }
 
 impl Core {
-    pub(crate) fn commit(
+    /// The batch as it will lie in the segment, signed.
+    pub(crate) fn encode(
         &mut self,
-        entries: &[Sequenced],
+        entries: Vec<Sequenced>,
         extra: Vec<Record>,
         keys: BTreeMap<Scope, Vec<u8>>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Entries, LedgerError> {
         let size = self.frontier.size();
         let root = self.frontier.root();
-        let first = size - entries.len() as u64;
+        let count = entries.len() as u64;
+        let first = size - count;
         let text = load::checkpoint(&self.origin, size, root).to_text();
         let signature = self.keys.log.sign_raw(text.as_bytes());
         let mut records: Vec<Record> = entries
@@ -65,7 +66,7 @@ impl Core {
         records.extend(extra);
         let commit = Commit {
             first,
-            count: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            count: u32::try_from(count).unwrap_or(u32::MAX),
             size,
             root,
             at: entries.last().map_or(0, |e| e.entry.at.millis()),
@@ -80,54 +81,31 @@ impl Core {
                 "a batch does not fit its segment".to_owned(),
             ));
         }
-        write(
-            &*self.shared.files.journal,
-            cursor.segment,
-            cursor.block,
-            &bytes,
-        )?;
         let blocks = (bytes.len() / BLOCK) as u64;
         self.cursor.block += blocks;
         self.cursor.number += 1;
-        let note = self.keys.log.verifier().note(&text, &signature);
-        let place = Place {
-            segment: cursor.segment,
-            base: cursor.base,
-            block: cursor.block,
-            blocks,
-            first,
-            count: entries.len() as u64,
-        };
-        let keys = keys.into_iter().collect();
-        self.copy_head(&note);
-        let published = self.shared.publish(
-            self.judge.judge(),
-            Published {
-                entries,
-                keys,
-                place,
-                note,
-                root,
+        Ok(Entries {
+            bytes,
+            entries,
+            keys: keys.into_iter().collect(),
+            place: Place {
+                segment: cursor.segment,
+                base: cursor.base,
+                block: cursor.block,
+                blocks,
+                first,
+                count,
             },
-        );
-        if let (1, Some(archive)) = (self.cursor.number, &self.archive) {
-            // Full: it has been told already.
-            archive.try_send(()).unwrap_or_default();
-        }
-        published
-    }
-
-    /// A copy that lags is still a lower bound, so failing does not stop the ledger; it shows in
-    /// `Ledger::head_is_current`.
-    pub(crate) fn copy_head(&mut self, note: &str) {
-        if let Some(head) = &mut self.head {
-            let written = head.write(note).is_ok();
-            self.shared.head_current.store(written, Ordering::Relaxed);
-        }
+            note: self.keys.log.verifier().note(&text, &signature),
+            root,
+        })
     }
 
     /// Goes on in the next segment. Its header is durable before anything else is written there.
     pub(crate) fn rotate(&mut self) -> Result<(), LedgerError> {
+        // The segment before must be whole first.
+        self.committer.drain();
+        self.shared.stopped()?;
         let journal = &self.shared.files.journal;
         let number = self.cursor.segment + 1;
         let first = self.frontier.size();

@@ -47,9 +47,9 @@ pub(crate) struct Shared {
 /// What a batch adds.
 pub(crate) struct Published<'a> {
     pub(crate) entries: &'a [Sequenced],
-    pub(crate) keys: Vec<(Scope, Vec<u8>)>,
+    pub(crate) keys: &'a [(Scope, Vec<u8>)],
     pub(crate) place: Place,
-    pub(crate) note: String,
+    pub(crate) note: &'a str,
     pub(crate) root: Hash,
 }
 
@@ -117,8 +117,8 @@ impl Shared {
             ));
         }
         durable.loaded.places.push(new.place);
-        durable.loaded.keys.extend(new.keys);
-        durable.loaded.note = new.note;
+        durable.loaded.keys.extend(new.keys.iter().cloned());
+        new.note.clone_into(&mut durable.loaded.note);
         Ok(())
     }
 

@@ -219,34 +219,41 @@ impl Vault {
         Ok(nonce)
     }
 
-    /// `stored` is the scope's wrapped key, if the journal (or this batch) has it already.
+    /// Is it time to [`Vault::forget`]?
+    pub(crate) fn is_full(&self) -> bool {
+        self.cache.len() >= CACHE
+    }
+
+    /// Forgets all keys. Every one of them must be found by `stored` from then on.
+    pub(crate) fn forget(&mut self) {
+        self.cache.clear();
+    }
+
+    /// `stored` finds the scope's wrapped key, if the journal or this batch has it already. It is
+    /// asked only about scopes that are not known here.
     pub(crate) fn seal(
         &mut self,
         rng: &dyn Rng,
         scope: &Scope,
-        stored: Option<&[u8]>,
         index: u64,
         openings: &[&Opening],
+        stored: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Result<Sealed, LedgerError> {
-        if self.cache.len() >= CACHE {
-            self.cache.clear();
-        }
         let mut new_key = None;
-        match stored {
-            Some(_) if self.cache.contains_key(scope) => {}
-            Some(wrapped) => {
-                let key = self.opener.unwrap(scope, wrapped)?;
-                self.cache.insert(scope.clone(), key);
-            }
-            None => {
-                let key = Secret::draw(rng)?;
-                let nonce = Self::nonce(rng)?;
-                let aad = key_aad(&self.opener.origin, scope);
-                let mut wrapped = nonce.to_vec();
-                wrapped.extend(self.opener.wrap.seal(nonce, &aad, key.bytes().to_vec())?);
-                new_key = Some(wrapped);
-                self.cache.insert(scope.clone(), key);
-            }
+        if !self.cache.contains_key(scope) {
+            let key = match stored() {
+                Some(wrapped) => self.opener.unwrap(scope, &wrapped)?,
+                None => {
+                    let key = Secret::draw(rng)?;
+                    let nonce = Self::nonce(rng)?;
+                    let aad = key_aad(&self.opener.origin, scope);
+                    let mut wrapped = nonce.to_vec();
+                    wrapped.extend(self.opener.wrap.seal(nonce, &aad, key.bytes().to_vec())?);
+                    new_key = Some(wrapped);
+                    key
+                }
+            };
+            self.cache.insert(scope.clone(), key);
         }
         let key = self
             .cache
@@ -281,7 +288,7 @@ mod tests {
         let opener = |origin: &str| Opener::new(origin, Secret(Zeroizing::new(wrap)));
         let mut vault = Vault::new(Arc::new(opener("a")));
         let sealed = vault
-            .seal(&SystemRng, &scope, None, 5, &[&opening])
+            .seal(&SystemRng, &scope, 5, &[&opening], || None)
             .unwrap();
         let key = sealed.new_key.unwrap();
         let open = |opener: &Opener, index, scope: &Scope, bytes: &[u8]| {

@@ -96,7 +96,13 @@ impl Ledger {
         let log_key = core.keys.log.verifier();
         let (commands, queue) = mpsc::channel();
         let (wake, woken) = mpsc::sync_channel(1);
-        core.archive = Some(wake);
+        core.committer
+            .start(wake)
+            .map_err(|source| LedgerError::Io {
+                what: "start a thread for",
+                path: dir.display().to_string(),
+                source,
+            })?;
         let oldest = shared.read().loaded.places.first().map(|p| p.segment);
         let archiver = Archiver {
             key: Keys::load(dir, &config.origin)?.log,

@@ -13,6 +13,7 @@ mod archive;
 mod backup;
 mod clock;
 mod commit;
+mod committer;
 mod config;
 mod durable;
 mod error;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Clock, ClockGuard, Rng};
 use crate::commit::Allocation;
+use crate::committer::{Committer, Writer};
 use crate::config::{Config, Keys};
 use crate::durable::Shared;
 use crate::error::{self, LedgerError};
@@ -22,7 +23,7 @@ use crate::head;
 use crate::keys::{Opener, Secret, Vault};
 use crate::load::{self, Cursor, Loaded};
 use crate::objects::Objects;
-use crate::sequencer::{Command, Core, Draft, SharedJudge};
+use crate::sequencer::{Command, Core, Draft, JudgeDebug, SharedJudge};
 use crate::snapshot::{self, Believed};
 use crate::store::{HeadCopy, Journal};
 
@@ -134,7 +135,7 @@ pub(crate) fn open(
         loaded,
     )?;
     let note = core.shared.read().loaded.note.clone();
-    core.copy_head(&note);
+    core.committer.copy_head(&note);
     core.prepare_next();
     close_what_was_open(&mut core)?;
     Ok((core, believed))
@@ -158,13 +159,21 @@ pub(crate) fn build(
     }
     let opener = Arc::new(Opener::new(&config.origin, wrap));
     let shared = Shared::new(state.clone(), loaded, files, Arc::clone(&opener));
+    let shared = Arc::new(shared);
+    let judge: Arc<dyn JudgeDebug> = Arc::new(SharedJudge(Arc::clone(&drivers.judge)));
+    let committer = Committer::new(Writer {
+        shared: Arc::clone(&shared),
+        judge: Arc::clone(&judge),
+        head,
+        archive: None,
+    });
     Ok(Core {
         origin: config.origin.clone(),
-        judge: Arc::new(SharedJudge(Arc::clone(&drivers.judge))),
+        judge,
         clock: Arc::clone(&drivers.clock),
         rng: Arc::clone(&drivers.rng),
-        head,
-        shared: Arc::new(shared),
+        committer,
+        shared,
         state,
         frontier,
         keys,
@@ -173,7 +182,6 @@ pub(crate) fn build(
         segment_bytes: config.segment_bytes,
         guard: ClockGuard::new(&*drivers.clock),
         moved: std::collections::BTreeMap::new(),
-        archive: None,
         allocation: Allocation::default(),
         allocate_at: i64::MIN,
     })

@@ -1,12 +1,11 @@
-//! One thread decides, orders, writes, syncs and only then answers.
-//!
-//! It takes everything that waits, decides on each proposal in turn, and writes the entries, the
-//! new evidence keys, the encrypted openings and the signed tree head with one write and one sync.
-//! There is no timer while nothing happens.
+//! One thread decides and orders. It takes everything that waits, decides on each proposal in turn,
+//! and hands the entries, the new evidence keys, the encrypted openings and the signed tree head
+//! over as one batch, for one write and one sync ([`crate::committer`]). Nobody is answered before
+//! that sync. There is no timer while nothing happens.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ascribe_core::encoding::{self, Bytes};
@@ -23,12 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::clock::{Clock, ClockGuard, Reading, Rng};
 use crate::commit::Allocation;
+use crate::committer::{Batch, Committer};
 use crate::config::Keys;
 use crate::durable::Shared;
 use crate::error::LedgerError;
 use crate::keys::Vault;
 use crate::load::Cursor;
-use crate::store::HeadCopy;
 
 /// Most proposals that wait.
 pub(crate) const QUEUE: usize = 4096;
@@ -41,7 +40,7 @@ const FRAME: u64 = 1536;
 /// Heads and the commit that may join any group.
 const TAIL: u64 = 4 * FRAME;
 
-type Answer = Result<Receipt, RecordError>;
+pub(crate) type Answer = Result<Receipt, RecordError>;
 
 /// An entry to be written, with its sealed content by scope.
 #[derive(Debug)]
@@ -66,19 +65,19 @@ pub(crate) enum Command {
     Shutdown,
 }
 
-type Reply = oneshot::Sender<Answer>;
+pub(crate) type Reply = oneshot::Sender<Answer>;
 
 /// Who waits for which entry.
 #[derive(Debug)]
-struct Waiting {
-    index: u64,
-    reply: Reply,
+pub(crate) struct Waiting {
+    pub(crate) index: u64,
+    pub(crate) reply: Reply,
     /// The id was taken before: the entry must be the one that is proposed again.
-    again: Option<Proposal>,
+    pub(crate) again: Option<Proposal>,
 }
 
 /// Does the entry say what is proposed? What the sequencer fills in is not compared.
-fn is_same(bytes: &[u8], proposal: &Proposal) -> bool {
+pub(crate) fn is_same(bytes: &[u8], proposal: &Proposal) -> bool {
     Entry::from_bytes(bytes).is_ok_and(|entry| {
         let body = match (&entry.body, &proposal.body) {
             (Body::SessionClose(old), Body::SessionClose(new)) => {
@@ -107,7 +106,7 @@ pub(crate) struct Core {
     pub(crate) judge: Arc<dyn JudgeDebug>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
-    pub(crate) head: Option<Box<dyn HeadCopy>>,
+    pub(crate) committer: Committer,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: State,
     pub(crate) frontier: Frontier,
@@ -118,8 +117,6 @@ pub(crate) struct Core {
     pub(crate) guard: ClockGuard,
     /// Writers whose chain moved, and when (monotonic).
     pub(crate) moved: BTreeMap<String, i64>,
-    /// Wakes whoever packs full segments.
-    pub(crate) archive: Option<SyncSender<()>>,
     /// The next segment in the making.
     pub(crate) allocation: Allocation,
     /// When allocating the next segment is tried again (monotonic).
@@ -180,7 +177,7 @@ fn in_blocks(bytes: u64) -> u64 {
     bytes.saturating_mul(512) / 508 + 1024
 }
 
-fn unavailable(why: impl Into<String>) -> RecordError {
+pub(crate) fn unavailable(why: impl Into<String>) -> RecordError {
     RecordError::Unavailable(why.into())
 }
 
@@ -370,13 +367,17 @@ impl Core {
                 .push(opening);
         }
         for (scope, openings) in by_scope {
-            let stored = match group.keys.get(scope) {
-                Some(wrapped) => Some(wrapped.clone()),
-                None => self.shared.read().loaded.keys.get(scope).cloned(),
-            };
-            let sealed = self
-                .vault
-                .seal(&*self.rng, scope, stored.as_deref(), index, &openings)?;
+            if self.vault.is_full() {
+                // Keys that no reader sees yet are known here only.
+                self.committer.drain();
+                self.vault.forget();
+            }
+            let sealed = self.vault.seal(&*self.rng, scope, index, &openings, || {
+                match group.keys.get(scope) {
+                    Some(wrapped) => Some(wrapped.clone()),
+                    None => self.shared.read().loaded.keys.get(scope).cloned(),
+                }
+            })?;
             if let Some(wrapped) = sealed.new_key {
                 group.extra.push(Record::Key {
                     scope: scope.clone(),
@@ -533,7 +534,7 @@ impl Core {
         }
     }
 
-    /// Writes the group, then answers.
+    /// Hands the group over to be written and answered.
     fn finish(&mut self, group: Group) {
         let Group {
             entries,
@@ -543,41 +544,25 @@ impl Core {
             permits,
             ..
         } = group;
-        let first = self.state.size - entries.len() as u64;
-        let written = match self.shared.stopped() {
-            Ok(()) if entries.is_empty() => Ok(()),
-            Ok(()) => self.commit(&entries, extra, keys),
-            Err(error) => Err(error),
-        };
-        drop(permits);
-        if let Err(error) = written {
-            let why = self.fail(error.to_string());
-            for Waiting { reply, .. } in waiting {
-                answer(reply, Err(unavailable(why.clone())));
-            }
+        if entries.is_empty() && waiting.is_empty() {
             return;
         }
-        for Waiting {
-            index,
-            reply,
-            again,
-        } in waiting
-        {
-            let own = index
-                .checked_sub(first)
-                .and_then(|i| entries.get(usize::try_from(i).ok()?));
-            let receipt = self.shared.receipt(index, own.map(|e| e.bytes.as_slice()));
-            let receipt = receipt.map_err(|e| unavailable(e.to_string()));
-            answer(
-                reply,
-                receipt.and_then(|receipt| match again {
-                    Some(proposal) if !is_same(&receipt.entry, &proposal) => {
-                        Err(Denied::new("duplicate", "another entry has this id").into())
-                    }
-                    Some(_) | None => Ok(receipt),
-                }),
-            );
-        }
+        let new = match entries.is_empty() {
+            true => None,
+            // Failing stops the ledger, and so whatever waits is told that.
+            false => match self.encode(entries, extra, keys) {
+                Ok(new) => Some(new),
+                Err(error) => {
+                    self.fail(error.to_string());
+                    None
+                }
+            },
+        };
+        self.committer.take(Batch {
+            new,
+            waiting,
+            permits,
+        });
         self.prepare_next();
     }
 
@@ -587,7 +572,7 @@ impl Core {
     }
 }
 
-fn answer(reply: Reply, result: Answer) {
+pub(crate) fn answer(reply: Reply, result: Answer) {
     // Whoever asked may have gone; the entry stays, and the same id gets the same receipt.
     drop(reply.send(result));
 }

@@ -300,6 +300,34 @@ fn record(ledger: &Ledger, proposal: Proposal) -> Result<Receipt, RecordError> {
     block_on(ledger.record(proposal))
 }
 
+/// All at once, on this thread.
+async fn join_all<T>(
+    futures: Vec<std::pin::Pin<Box<dyn Future<Output = T> + Send + '_>>>,
+) -> Vec<T> {
+    let mut futures: Vec<_> = futures.into_iter().map(|f| (Some(f), None)).collect();
+    std::future::poll_fn(move |cx| {
+        let mut open = false;
+        for (future, done) in &mut futures {
+            if let Some(f) = future {
+                match f.as_mut().poll(cx) {
+                    std::task::Poll::Ready(value) => (*future, *done) = (None, Some(value)),
+                    std::task::Poll::Pending => open = true,
+                }
+            }
+        }
+        if open {
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(
+            futures
+                .iter_mut()
+                .filter_map(|(_, done)| done.take())
+                .collect(),
+        )
+    })
+    .await
+}
+
 /// What the gate checks.
 fn check(ledger: &Ledger, receipt: &Receipt) -> Checkpoint {
     let checkpoint = Checkpoint::open(receipt.checkpoint.as_bytes(), &[ledger.log_key()]).unwrap();

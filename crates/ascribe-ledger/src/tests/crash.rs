@@ -175,12 +175,17 @@ fn crashes_lose_nothing_that_was_acknowledged() {
                     break;
                 };
                 acknowledged.push(receipt);
-                let size = draw(9000) as usize;
-                let Ok(receipt) = record(&ledger, world.intent_of(session, vec![b'x'; size]))
-                else {
-                    break;
-                };
-                acknowledged.push(receipt);
+                // Several at once: one batch is decided while another is written.
+                let burst: Vec<Proposal> = (0..=draw(12))
+                    .map(|_| world.intent_of(session, vec![b'x'; draw(9000) as usize]))
+                    .collect();
+                let answers = block_on(join_all(
+                    burst
+                        .into_iter()
+                        .map(|intent| ledger.record(intent))
+                        .collect(),
+                ));
+                acknowledged.extend(answers.into_iter().flatten());
             }
         }
         disk.crash(draw(u64::MAX / 2));

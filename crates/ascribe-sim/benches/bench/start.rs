@@ -42,20 +42,21 @@ pub(crate) fn rows(runtime: &Runtime, plan: &Plan) -> Result<Vec<Row>> {
     crowd(runtime, &world, &ledger, grant, PEOPLE, sessions, EXECS)?;
     let filled = begun.elapsed().as_secs_f64();
     let size = ledger.with_state(|state| state.size);
-    let behind = Instant::now();
-    let base = loop {
-        let (base, why) = ledger.archived();
+    let ended = Instant::now();
+    let (mut base, mut moved) = (0, ended);
+    while moved.elapsed() < STILL || base == 0 {
+        let (now, why) = ledger.archived();
         ensure!(why.is_none(), "packing is stuck: {why:?}");
-        if base + TAIL > size {
-            break base;
-        }
         ensure!(
-            behind.elapsed() < Duration::from_secs(900),
+            ended.elapsed() < Duration::from_secs(900),
             "packing takes too long"
         );
+        if now != base {
+            (base, moved) = (now, Instant::now());
+        }
         std::thread::sleep(Duration::from_millis(100));
-    };
-    let packed = behind.elapsed().as_secs_f64();
+    }
+    let packed = moved.saturating_duration_since(ended).as_secs_f64();
     ledger.shutdown();
     drop(ledger);
     let dir = world.dir();
