@@ -80,8 +80,19 @@ pub(crate) fn checkpoint(origin: &str, size: u64, root: Hash) -> Checkpoint {
 /// Called with each entry's index and bytes.
 pub(crate) type OnEntry<'a> = dyn FnMut(u64, &[u8]) -> Result<(), LedgerError> + 'a;
 
+/// Which signatures are checked. The last one of a segment covers everything before it; the others
+/// only tell when an entry was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signatures {
+    /// Of every batch.
+    All,
+    /// Of the last batch of each segment.
+    Last,
+}
+
 struct Loader<'a> {
     files: &'a Files,
+    signatures: Signatures,
     loaded: Loaded,
     /// Where the next batch must begin.
     next: u64,
@@ -94,6 +105,7 @@ pub(crate) fn load(
     files: &Files,
     origin: &str,
     (tree, log_key): (Tree, Option<VerifierKey>),
+    signatures: Signatures,
     on_entry: &mut OnEntry<'_>,
 ) -> Result<Loaded, LedgerError> {
     let loaded = Loaded {
@@ -104,6 +116,7 @@ pub(crate) fn load(
     };
     let mut loader = Loader {
         files,
+        signatures,
         loaded,
         next: 0,
         origin: leaf_hash(origin.as_bytes()),
@@ -303,6 +316,9 @@ impl Loader<'_> {
         for batch in &scan.batches {
             self.batch(number, header.first, batch, on_entry)?;
         }
+        if let (Signatures::Last, Some(last)) = (self.signatures, scan.batches.last()) {
+            self.signature(number, last)?;
+        }
         self.loaded.cursor = Some(Cursor {
             segment: number,
             base: header.first,
@@ -312,6 +328,16 @@ impl Loader<'_> {
             next: false,
         });
         Ok(true)
+    }
+
+    fn signature(&mut self, number: u64, batch: &Batch) -> Result<(), LedgerError> {
+        let commit = &batch.commit;
+        let Some(note) = self.signed(commit.size, commit.root, &commit.signature) else {
+            let offset = batch.block * segment::BLOCK as u64;
+            return Err(self.damaged(number, offset, "the log's signature does not verify"));
+        };
+        self.loaded.note = note;
+        Ok(())
     }
 
     fn batch(
@@ -349,10 +375,9 @@ impl Loader<'_> {
         if self.loaded.tree.root_at(commit.size) != Some(commit.root) {
             return Err(self.damaged(number, offset, "the entries do not give the signed root"));
         }
-        let Some(note) = self.signed(commit.size, commit.root, &commit.signature) else {
-            return Err(self.damaged(number, offset, "the log's signature does not verify"));
-        };
-        self.loaded.note = note;
+        if self.signatures == Signatures::All {
+            self.signature(number, batch)?;
+        }
         for record in &batch.records {
             if let Record::Key { scope, wrapped } = record {
                 self.loaded.keys.insert(scope.clone(), wrapped.clone());

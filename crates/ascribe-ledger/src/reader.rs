@@ -11,7 +11,7 @@ use crate::config::{Config, segments_dir};
 use crate::error::LedgerError;
 use crate::files::Files;
 use crate::keys::{Opener, Secret};
-use crate::load::{self, Loaded};
+use crate::load::{self, Loaded, Signatures};
 use crate::objects::LocalObjects;
 use crate::store::LocalJournal;
 
@@ -34,7 +34,13 @@ impl Reader {
         let journal = Arc::new(LocalJournal::new(&segments_dir(dir), false));
         let files = Files::new(journal, Arc::new(LocalObjects::new(dir)));
         let nothing = (Tree::new(), None);
-        let loaded = load::load(&files, &config.origin, nothing, &mut |_, _| Ok(()))?;
+        let loaded = load::load(
+            &files,
+            &config.origin,
+            nothing,
+            Signatures::All,
+            &mut |_, _| Ok(()),
+        )?;
         let opener = Secret::load(&config.wrap_key)
             .map(|wrap| Opener::new(&config.origin, wrap))
             .map_err(|e| e.to_string());

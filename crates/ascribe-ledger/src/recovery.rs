@@ -9,7 +9,7 @@ use ascribe_core::id::EntryId;
 use ascribe_core::law::{Judge, SERVER, State};
 use ascribe_core::record::{Proposal, Scope};
 use ascribe_core::segment::BLOCK;
-use ascribe_tlog::{Frontier, Tree};
+use ascribe_tlog::Tree;
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, ClockGuard, Rng};
@@ -21,7 +21,7 @@ use crate::error::{self, LedgerError};
 use crate::files::Files;
 use crate::head;
 use crate::keys::{Opener, Secret, Vault};
-use crate::load::{self, Cursor, Loaded};
+use crate::load::{self, Cursor, Loaded, Signatures};
 use crate::objects::Objects;
 use crate::sequencer::{Command, Core, Draft, JudgeDebug, SharedJudge};
 use crate::snapshot::{self, Believed};
@@ -108,10 +108,17 @@ pub(crate) fn open(
         None => (State::new(&config.origin), Tree::new(), None),
     };
     let signer = believed.is_some().then(|| log_key.clone());
-    let mut loaded = load::load(&files, &config.origin, (tree, signer), &mut |_, bytes| {
+    let mut replay = |_, bytes: &[u8]| {
         state.apply(&*drivers.judge, bytes)?;
         Ok(())
-    })?;
+    };
+    let mut loaded = load::load(
+        &files,
+        &config.origin,
+        (tree, signer),
+        Signatures::Last,
+        &mut replay,
+    )?;
     if loaded.log_key.as_ref() != Some(&keys.log.verifier()) {
         let path = dir.join("keys").join("log.seed");
         return Err(error::file(
@@ -151,12 +158,7 @@ pub(crate) fn build(
     loaded: Loaded,
 ) -> Result<Core, LedgerError> {
     let cursor = loaded.cursor.ok_or(LedgerError::Crypto("find a segment"))?;
-    let mut frontier = Frontier::new();
-    for index in 0..loaded.tree.size() {
-        if let Some(leaf) = loaded.tree.leaf(index) {
-            frontier.push(leaf);
-        }
-    }
+    let frontier = loaded.tree.frontier();
     let opener = Arc::new(Opener::new(&config.origin, wrap));
     let shared = Shared::new(state.clone(), loaded, files, Arc::clone(&opener));
     let shared = Arc::new(shared);

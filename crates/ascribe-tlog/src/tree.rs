@@ -88,6 +88,18 @@ impl Tree {
             .copied()
     }
 
+    /// The right edge of the whole tree.
+    pub fn frontier(&self) -> Frontier {
+        let size = self.size();
+        let mut hashes = Vec::new();
+        for level in (0..u64::BITS).rev().filter(|level| size >> level & 1 == 1) {
+            // Complete subtrees lie one after another, largest first.
+            let start = size >> level >> 1 << 1;
+            hashes.extend(self.node(level as usize, start));
+        }
+        Frontier { size, hashes }
+    }
+
     /// The hash of the leaves `start..end`, where `start` is aligned as in RFC 6962's recursion.
     fn range(&self, start: u64, end: u64) -> Option<Hash> {
         let size = end.checked_sub(start).filter(|size| *size > 0)?;

@@ -115,6 +115,17 @@ fn published_roots_are_reached() {
 }
 
 #[test]
+fn the_right_edge_of_every_small_tree_is_the_one_pushed() {
+    let (mut tree, mut edge) = (Tree::new(), Frontier::new());
+    for leaf in leaves(300) {
+        assert_eq!(tree.frontier(), edge);
+        tree.push(leaf);
+        edge.push(leaf);
+    }
+    assert_eq!(tree.frontier(), edge);
+}
+
+#[test]
 fn every_proof_of_every_small_tree_is_the_one_defined() {
     let leaves = leaves(70);
     let tree = tree(&leaves);
