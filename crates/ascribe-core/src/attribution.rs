@@ -341,20 +341,19 @@ impl Fold {
     ) -> Option<ActionRecord> {
         let open = self.sessions.get(&seen.intent.session)?;
         let grant = state.grants.get(&open.grant)?;
-        // As it stood when the action was recorded: what came later changes no older record.
-        let later = grant
-            .extensions
-            .iter()
-            .find(|extended| extended.at > seen.at);
-        let not_after = later.map_or(grant.grant.not_after, |extended| extended.before);
+        // As it stood when the action was recorded: what came later changes no older record. The
+        // log's order decides; two entries may bear the same time.
         let held = grant
             .extensions
-            .iter()
-            .take_while(|extended| extended.at <= seen.at);
+            .partition_point(|extended| extended.index < seen.place.index);
+        let (held, later) = grant.extensions.split_at(held);
+        let not_after = later
+            .first()
+            .map_or(grant.grant.not_after, |extended| extended.before);
         let approvals = grant
             .approvals
             .iter()
-            .chain(held.flat_map(|extended| &extended.approvals));
+            .chain(held.iter().flat_map(|extended| &extended.approvals));
         let method = format!(
             "gateway.{}",
             seen.intent.kind.strip_prefix("ssh.").unwrap_or("other")

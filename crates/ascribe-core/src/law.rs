@@ -198,8 +198,8 @@ pub struct GrantState {
 /// A later end of a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extended {
-    /// Since when it holds.
-    pub at: Timestamp,
+    /// The entry since which it holds.
+    pub index: u64,
     /// The end before.
     pub before: Timestamp,
     /// The approvals it rests on.
@@ -322,7 +322,7 @@ impl State {
             Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
             Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
             Body::Grant(grant) => self.take_grant(grant, place)?,
-            Body::GrantExtend(extend) => self.take_extend(extend, entry.at)?,
+            Body::GrantExtend(extend) => self.take_extend(extend, entry.at, index)?,
             Body::SessionOpen(open) => self.take_open(open, entry.at, place)?,
             Body::SessionClose(close) => self.take_close(close, entry.at)?,
             Body::Intent(intent) => self.take_intent(intent, entry.at, place)?,

@@ -219,6 +219,7 @@ impl State {
         &mut self,
         extend: &GrantExtend,
         at: Timestamp,
+        index: u64,
     ) -> Result<(), Denied> {
         let (id, _) = self.carried_extension(extend)?;
         if self.grant_ended(self.grant(extend.grant)?, at).is_some() {
@@ -229,7 +230,7 @@ impl State {
         if let Some(state) = self.grants.get_mut(&extend.grant) {
             let before = state.grant.not_after;
             state.extensions.push(super::Extended {
-                at,
+                index,
                 before,
                 approvals,
             });
