@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ascribe_core::attribution::{Filter, Fold};
-use ascribe_core::bundle::Bundle;
+use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ActionId, Root};
 use ascribe_core::law::{Sealable, State, commitments};
@@ -71,11 +71,11 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     let bundle = match Bundle::parse(bytes) {
         Ok(bundle) => bundle,
         Err(e) => {
-            return report.fail(problem(
-                "malformed",
-                "a bundle has one spelling",
-                e.to_string(),
-            ));
+            let (code, promise) = match e {
+                BundleError::Order(_) => ("out_of_order", "a bundle has one order"),
+                _ => ("malformed", "a bundle has one spelling"),
+            };
+            return report.fail(problem(code, promise, e.to_string()));
         }
     };
     let checkpoint = match trusted_checkpoint(bundle.checkpoint.as_bytes(), trust) {
@@ -150,7 +150,13 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
 pub(crate) struct Replay {
     pub(crate) state: State,
     fold: Fold,
-    sealed: BTreeMap<u64, Vec<Sealable>>,
+    sealed: BTreeMap<u64, Sealed>,
+}
+
+/// An entry's commitments, and how many of them are behind the newest opening.
+struct Sealed {
+    commitments: Vec<Sealable>,
+    passed: usize,
 }
 
 impl Replay {
@@ -163,7 +169,7 @@ impl Replay {
     }
 
     /// Checks one entry by the law.
-    pub(crate) fn entry(&mut self, index: u64, bytes: &[u8]) -> Result<(), Problem> {
+    pub(crate) fn entry(&mut self, index: u64, bytes: &[u8]) -> Result<Entry, Problem> {
         let done = self
             .state
             .apply_at(&SshSignatures, index, bytes)
@@ -171,35 +177,58 @@ impl Replay {
                 let action = Entry::from_bytes(bytes).ok().as_ref().and_then(action_of);
                 problem_of(&denied, index, action)
             })?;
-        let sealed = commitments(&done.entry.body);
-        if !sealed.is_empty() {
+        let commitments = commitments(&done.entry.body);
+        if !commitments.is_empty() {
+            let sealed = Sealed {
+                commitments,
+                passed: 0,
+            };
             self.sealed.insert(index, sealed);
         }
         self.fold.push(index, &done.entry, done.hash);
-        Ok(())
+        Ok(done.entry)
     }
 
-    /// Checks that an opening is the content of a commitment of its entry.
+    /// Checks that an opening is the content of a commitment of its entry. An entry's openings
+    /// come in the order of its commitments, each once.
     pub(crate) fn opening(
         &mut self,
         index: u64,
         opening: ascribe_core::sealed::Opening,
     ) -> Result<(), Problem> {
-        let known = self
-            .sealed
-            .get(&index)
-            .is_some_and(|s| s.iter().any(|s| s.is_opened_by(&opening)));
-        if !known {
-            let mut found = problem(
+        let fail = |code, promise, message: &str| {
+            let mut found = problem(code, promise, message);
+            found.index = Some(index);
+            found
+        };
+        let sealed = self.sealed.get_mut(&index);
+        let opens = |s: &Sealable| s.is_opened_by(&opening);
+        let place = sealed.and_then(|sealed| {
+            let (before, ahead) = sealed.commitments.split_at_checked(sealed.passed)?;
+            match ahead.iter().position(opens) {
+                Some(at) => {
+                    sealed.passed += at + 1;
+                    Some(true)
+                }
+                None => before.iter().any(opens).then_some(false),
+            }
+        });
+        match place {
+            Some(true) => {
+                self.fold.open(opening);
+                Ok(())
+            }
+            Some(false) => Err(fail(
+                "out_of_order",
+                "a bundle has one order",
+                "an opening is repeated or stands before an earlier one",
+            )),
+            None => Err(fail(
                 "altered",
                 "disclosed content is what was committed to",
                 "an opening does not match its entry",
-            );
-            found.index = Some(index);
-            return Err(found);
+            )),
         }
-        self.fold.open(opening);
-        Ok(())
     }
 
     pub(crate) fn finish(

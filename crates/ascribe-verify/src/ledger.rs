@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ascribe_core::attribution::Filter;
+use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::Root;
 use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
-use ascribe_tlog::{Frontier, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash};
+use ascribe_tlog::{Tree, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash};
 
 use crate::bundle::{Replay, check_pin, problem, trusted_checkpoint};
-use crate::report::Report;
+use crate::report::{Problem, Report};
 
 /// A plain C2SP tree on disk: the checkpoint and every entry.
 ///
@@ -40,6 +41,27 @@ pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8
     Ok((note, entries))
 }
 
+/// The checkpoint that the signer of a statement had seen must be one of this tree: otherwise
+/// somebody was shown another history. A size of 0 says that none was known.
+fn check_seen(tree: &Tree, index: u64, entry: &Entry) -> Result<(), Problem> {
+    let Body::Statement(signed) = &entry.body else {
+        return Ok(());
+    };
+    let seen = signed.statement().map(|statement| statement.seen);
+    match seen {
+        Ok(seen) if seen.size == 0 || tree.root_at(seen.size) == Some(seen.root.0) => Ok(()),
+        Ok(_) | Err(_) => {
+            let mut found = problem(
+                "altered",
+                "everybody sees the same log",
+                "the statement's signer had seen another history of this log",
+            );
+            found.index = Some(index);
+            Err(found)
+        }
+    }
+}
+
 /// Verifies a whole ledger: every leaf, the root, every chain, every signature, and the law.
 /// `progress` hears how many entries are done.
 #[must_use]
@@ -59,7 +81,7 @@ pub fn verify_entries(
     report.origin = Some(checkpoint.origin.clone());
     report.size = Some(checkpoint.size);
     report.root = Some(Root(checkpoint.root));
-    let mut tree = Frontier::new();
+    let mut tree = Tree::new();
     for entry in entries {
         tree.push(leaf_hash(entry));
     }
@@ -77,7 +99,10 @@ pub fn verify_entries(
     let mut replay = Replay::new(State::new(&checkpoint.origin));
     for (index, entry) in (0u64..).zip(entries) {
         report.entries += 1;
-        if let Err(problem) = replay.entry(index, entry) {
+        let checked = replay
+            .entry(index, entry)
+            .and_then(|entry| check_seen(&tree, index, &entry));
+        if let Err(problem) = checked {
             return report.fail(problem);
         }
         if index.is_multiple_of(1024) {

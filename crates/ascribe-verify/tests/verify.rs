@@ -1,0 +1,11 @@
+//! What a verdict is worth: changed bundles, golden vectors, attribution, whole trees.
+
+#[cfg(test)]
+mod verify {
+    mod attribution;
+    mod bundles;
+    mod forge;
+    mod scenes;
+    mod trees;
+    mod vectors;
+}
