@@ -7,8 +7,9 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use ascribe_core::entry::Body;
 use ascribe_core::id::{GrantId, PersonId, SessionId};
-use ascribe_core::law::State;
+use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
     Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
 };
@@ -138,7 +139,31 @@ impl Ledger {
         })
     }
 
+    /// What a signer had seen of this log must be durable here: a statement that says otherwise
+    /// was signed for another history, and recording it would stop every later verification.
+    fn check_seen(&self, proposal: &Proposal) -> Result<(), Denied> {
+        let Body::Statement(signed) = &proposal.body else {
+            return Ok(());
+        };
+        // What cannot be read is refused by the law.
+        let Ok(seen) = signed.statement().map(|statement| statement.seen) else {
+            return Ok(());
+        };
+        let root = self.shared.read().loaded.tree.root_at(seen.size);
+        if seen.size == 0 || root == Some(seen.root.0) {
+            return Ok(());
+        }
+        Err(Denied::new(
+            "seen",
+            "the signer has seen a checkpoint that this log does not have",
+        )
+        .with_help(
+            "keep what the client remembers and tell an auditor: the log may have been rolled back",
+        ))
+    }
+
     async fn propose(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
+        self.check_seen(&proposal)?;
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(gone)?;
         let (reply, answer) = oneshot::channel();
         let draft = Box::new(Draft {

@@ -62,10 +62,53 @@ fn check_seen(tree: &Tree, index: u64, entry: &Entry) -> Result<(), Problem> {
     }
 }
 
+/// An earlier checkpoint, from a witness, a copy of the head, or what somebody remembers, must be
+/// one of this tree. Returns its size.
+fn check_earlier(
+    earlier: &[u8],
+    tree: &Tree,
+    origin: &str,
+    trust: &TrustPolicy,
+) -> Result<u64, Problem> {
+    let earlier = trusted_checkpoint(earlier, trust)?;
+    let promise = "the log only grows";
+    match tree.root_at(earlier.size) {
+        _ if earlier.origin != origin => {
+            let message = "the earlier checkpoint is of another log";
+            Err(problem("untrusted", promise, message))
+        }
+        None => {
+            let (size, was) = (tree.size(), earlier.size);
+            let message = format!("the log was rolled back: it has {size} entries and had {was}");
+            Err(problem("missing", promise, message))
+        }
+        Some(root) if root != earlier.root => {
+            let message = "the log does not continue the earlier checkpoint: two histories";
+            Err(problem("altered", promise, message))
+        }
+        Some(_) => Ok(earlier.size),
+    }
+}
+
 /// Verifies a whole ledger: every leaf, the root, every chain, every signature, and the law.
 /// `progress` hears how many entries are done.
 #[must_use]
 pub fn verify_entries(
+    note: &[u8],
+    entries: &[Vec<u8>],
+    openings: &[(u64, Opening)],
+    trust: &TrustPolicy,
+    absent: &str,
+    progress: &mut dyn FnMut(u64),
+) -> Report {
+    verify_entries_since(None, note, entries, openings, trust, absent, progress)
+}
+
+/// The same, and that the ledger continues an earlier signed checkpoint, so that what it held by
+/// then was not rolled back.
+#[must_use]
+pub fn verify_entries_since(
+    earlier: Option<&[u8]>,
     note: &[u8],
     entries: &[Vec<u8>],
     openings: &[(u64, Opening)],
@@ -92,6 +135,13 @@ pub fn verify_entries(
             "every entry is in the signed tree",
             message,
         ));
+    }
+    let continues = earlier
+        .map(|earlier| check_earlier(earlier, &tree, &checkpoint.origin, trust))
+        .transpose();
+    match continues {
+        Ok(size) => report.continues = size,
+        Err(problem) => return report.fail(problem),
     }
     if let Err(problem) = check_pin(entries.first().map(Vec::as_slice), trust) {
         return report.fail(problem);

@@ -12,5 +12,5 @@ mod report;
 
 pub use ascribe_tlog::TrustPolicy;
 pub use bundle::verify_bundle;
-pub use ledger::{read_tree, verify_entries};
+pub use ledger::{read_tree, verify_entries, verify_entries_since};
 pub use report::{Note, Problem, Report, Verdict, render};

@@ -35,8 +35,8 @@ pub struct Problem {
 /// Something a reader should know, which breaks no promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// `outcome_unknown`, `not_sent`, `testimony`, `withheld`, `missing`,
-    /// `rollback_not_detectable` or `time_claimed_by_log`.
+    /// `outcome_unknown`, `not_sent`, `testimony`, `withheld`, `missing`, `time_claimed_by_log`,
+    /// `rollback_not_detectable` or, with an earlier checkpoint, `rollback_detectable_before`.
     pub code: &'static str,
     /// The action, where it is about one.
     pub action: Option<ActionId>,
@@ -57,6 +57,8 @@ pub struct Report {
     pub root: Option<Root>,
     /// The newest law entry: the verdict holds under this head.
     pub law_head: Option<EntryHash>,
+    /// Size of the earlier checkpoint that this log was shown to continue, if one was given.
+    pub continues: Option<u64>,
     /// Entries that were checked.
     pub entries: u64,
     /// What does not hold.
@@ -75,6 +77,7 @@ impl Report {
             size: None,
             root: None,
             law_head: None,
+            continues: None,
             entries: 0,
             problems: Vec::new(),
             notes: Vec::new(),
@@ -132,12 +135,23 @@ impl Report {
             action: None,
             message: "times are claimed by the log; no witness bounds them".to_owned(),
         });
-        self.notes.push(Note {
-            code: "rollback_not_detectable",
-            action: None,
-            message:
+        let (code, message) = match self.continues {
+            None => (
+                "rollback_not_detectable",
                 "without an earlier checkpoint or a witness, a rolled-back log is not detectable"
                     .to_owned(),
+            ),
+            Some(size) => (
+                "rollback_detectable_before",
+                format!(
+                    "the log continues the earlier checkpoint of size {size}; whether it was rolled back to there is not detectable"
+                ),
+            ),
+        };
+        self.notes.push(Note {
+            code,
+            action: None,
+            message,
         });
     }
 }

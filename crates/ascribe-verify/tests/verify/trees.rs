@@ -4,7 +4,7 @@ use ascribe_core::entry::Status;
 use ascribe_core::id::Root;
 use ascribe_core::statement::{Seen, Uses};
 use ascribe_tlog::{Hash, empty_root, encode_entry_bundle, entries_path};
-use ascribe_verify::{Report, Verdict, read_tree, verify_entries};
+use ascribe_verify::{Report, Verdict, read_tree, verify_entries, verify_entries_since};
 
 use super::forge::{Forge, MINUTE, Who};
 use super::scenes::COMMAND;
@@ -93,6 +93,49 @@ fn a_bundle_does_not_judge_what_a_signer_had_seen() {
     let bundle = log.bundle(session.unwrap()).to_bytes().unwrap();
     let report = ascribe_verify::verify_bundle(&bundle, &log.policy());
     assert_eq!(code(&report), None);
+}
+
+#[test]
+fn a_ledger_that_does_not_continue_an_earlier_checkpoint_is_refused() {
+    let log = crashed();
+    let mut other = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let target = other.target();
+    other.emergency(target);
+    let stranger = Forge::new(77, &[Who::Ada, Who::Olu]);
+    let check = |earlier: &str, size: u64| {
+        let (earlier, note) = (earlier.as_bytes(), log.checkpoint(size));
+        let entries = &log.bytes[..usize::try_from(size).unwrap()];
+        let (note, trust) = (note.as_bytes(), log.policy());
+        verify_entries_since(
+            Some(earlier),
+            note,
+            entries,
+            &[],
+            &trust,
+            "missing",
+            &mut |_| {},
+        )
+    };
+    let whole = log.size();
+    for size in 1..=whole {
+        let earlier = log.checkpoint(size);
+        let report = check(&earlier, whole);
+        assert_eq!(code(&report), None, "size {size}");
+        assert_eq!(report.continues, Some(size));
+        let notes: Vec<_> = report.notes.iter().map(|note| note.code).collect();
+        assert!(notes.contains(&"rollback_detectable_before"));
+        assert!(!notes.contains(&"rollback_not_detectable"));
+        if size < whole {
+            assert_eq!(code(&check(&log.checkpoint(whole), size)), Some("missing"));
+        }
+    }
+    let two_histories = other.checkpoint(other.size());
+    assert_eq!(code(&check(&two_histories, whole)), Some("altered"));
+    assert_eq!(
+        code(&check(&stranger.checkpoint(1), whole)),
+        Some("untrusted")
+    );
+    assert_eq!(code(&check("no checkpoint\n", whole)), Some("untrusted"));
 }
 
 /// Two sessions at once, one of which a crash left open.
