@@ -1,0 +1,531 @@
+//! Whoever can write to the data directory: what they change shows, or changes no claim.
+
+#[cfg(test)]
+mod tamper {
+    mod world;
+
+    use std::collections::HashMap;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use ascribe_core::entry::Status;
+    use ascribe_core::id::{ActionId, Root};
+    use ascribe_core::record::RecordError;
+    use ascribe_core::statement::{Say, Seen};
+    use ascribe_ledger::LedgerError;
+    use ascribe_tlog::Hash;
+    use ascribe_verify::{Report, Verdict};
+
+    use self::world::{ORIGIN, Who, World, copy};
+
+    const BLOCK: usize = 512;
+    const PAYLOAD: usize = BLOCK - 4;
+
+    /// A closed ledger in several segments, and what it proves.
+    struct Scene {
+        world: World,
+        report: Report,
+        note: String,
+        segments: Vec<Vec<u8>>,
+    }
+
+    fn segment(dir: &Path, number: usize) -> PathBuf {
+        dir.join(format!("segments/{number:08}.seg"))
+    }
+
+    /// Blocks at the beginning of a segment that were written.
+    fn used(segment: &[u8]) -> usize {
+        let last = segment.iter().rposition(|byte| *byte != 0);
+        last.map_or(0, |last| last / BLOCK + 1)
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self::of(World::new())
+        }
+        fn of(world: World) -> Self {
+            let ledger = world.open();
+            let grant = world.grant(&ledger);
+            for _ in 0..3 {
+                world.run(&ledger, grant, 20);
+            }
+            ledger.shutdown();
+            let note = ledger.checkpoint_note();
+            drop(ledger);
+            let report = world.judge(&world.data(), Some(&note)).unwrap();
+            assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+            assert_eq!(report.actions.len(), 60);
+            assert!(report.actions.iter().all(|a| a.what.content == "present"));
+            let segments: Vec<Vec<u8>> = (0..)
+                .map_while(|n| fs::read(segment(&world.data(), n)).ok())
+                .filter(|bytes| used(bytes) > 0)
+                .collect();
+            assert!(segments.len() >= 3, "{}", segments.len());
+            Self {
+                world,
+                report,
+                note,
+                segments,
+            }
+        }
+
+        /// A copy of the directory to spoil.
+        fn copy(&self, name: &str) -> PathBuf {
+            let dir = self.world.path(name);
+            copy(&self.world.data(), &dir);
+            dir
+        }
+
+        /// Shares work among threads, each with its own copy of the directory, which the check
+        /// leaves as it was.
+        fn each(&self, items: usize, check: impl Fn(&Path, usize) + Sync) {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            std::thread::scope(|scope| {
+                for first in 0..threads {
+                    let (check, dir) = (&check, self.copy(&format!("copy{first}")));
+                    scope.spawn(move || {
+                        (first..items)
+                            .step_by(threads)
+                            .for_each(|item| check(&dir, item));
+                    });
+                }
+            });
+        }
+
+        /// How the directory is judged now.
+        fn judge(&self, dir: &Path) -> Judged {
+            let report = match self.world.judge(dir, None) {
+                Err(why) => return Judged::Refused(why),
+                Ok(report) if report.verdict == Verdict::Failed => {
+                    assert!(report.actions.is_empty());
+                    return Judged::Refused(format!("{:?}", report.problems));
+                }
+                Ok(report) => report,
+            };
+            if report.size == self.report.size {
+                assert_eq!(report.root, self.report.root);
+                return self.same(report);
+            }
+            assert!(report.size < self.report.size);
+            self.rolled_back(dir, &report);
+            Judged::RolledBack
+        }
+
+        /// The same claims, apart from content that cannot be read.
+        fn same(&self, mut report: Report) -> Judged {
+            let mut lost = 0;
+            for (action, was) in report.actions.iter_mut().zip(&self.report.actions) {
+                let (link, known) = (&mut action.who.chain[0], &was.who.chain[0]);
+                if link.display.is_none() {
+                    link.display.clone_from(&known.display);
+                    lost += 1;
+                }
+                if action.why.justification.is_none() {
+                    let reason = &was.why.justification;
+                    action.why.justification.clone_from(reason);
+                    lost += 1;
+                }
+                if action.what.content == "missing" {
+                    action.what = was.what.clone();
+                    lost += 1;
+                }
+            }
+            assert_eq!(report.actions, self.report.actions);
+            match lost {
+                0 => Judged::Same,
+                _ => Judged::Unreadable,
+            }
+        }
+
+        /// An older state of the log: every claim was true then, and whoever remembers the newest
+        /// checkpoint notices.
+        fn rolled_back(&self, dir: &Path, report: &Report) {
+            let known: HashMap<ActionId, _> = self
+                .report
+                .actions
+                .iter()
+                .map(|action| (action.action_id, action))
+                .collect();
+            for action in &report.actions {
+                let mut action = action.clone();
+                let was = known[&action.action_id];
+                if action.what.outcome.status == Status::Unknown {
+                    action.what.outcome = was.what.outcome.clone();
+                }
+                action.integrity.tree_size = was.integrity.tree_size;
+                action.integrity.root = was.integrity.root;
+                assert_eq!(action, *was);
+            }
+            let codes: Vec<_> = report.notes.iter().map(|note| note.code).collect();
+            assert!(codes.contains(&"rollback_not_detectable"), "{codes:?}");
+            let found = self.world.judge(dir, Some(&self.note)).unwrap();
+            assert_eq!(found.verdict, Verdict::Failed);
+            assert_eq!(found.problems[0].code, "missing", "{found:#?}");
+        }
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Judged {
+        Refused(String),
+        Same,
+        /// Some sealed content is missing, and the rest is the same.
+        Unreadable,
+        RolledBack,
+    }
+
+    /// Different positions for different items, the same in every run.
+    fn pick(item: usize, below: usize) -> usize {
+        (item.wrapping_mul(2_654_435_761) >> 7) % below
+    }
+
+    /// How often half of all written blocks are tried.
+    fn rounds() -> usize {
+        match std::env::var_os("ASCRIBE_LONG") {
+            Some(_) => 40,
+            None => 4,
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_is_refused_by_file_and_offset_or_is_a_rollback() {
+        let scene = Scene::new();
+        let mut places = Vec::new();
+        for (number, bytes) in scene.segments.iter().enumerate() {
+            for round in 0..rounds() {
+                for block in (0..used(bytes)).skip(round % 2).step_by(2) {
+                    let here = &bytes[block * BLOCK..][..BLOCK];
+                    // Not the padding, which is zero; the checksum is at the end.
+                    let matter: Vec<usize> = (0..BLOCK).filter(|at| here[*at] != 0).collect();
+                    let at = pick(places.len(), matter.len());
+                    places.push((number, block * BLOCK + matter[at]));
+                }
+            }
+        }
+        let last = scene.segments.len() - 1;
+        scene.each(places.len(), |dir, item| {
+            let (number, at) = places[item];
+            let file = segment(dir, number);
+            let mut changed = scene.segments[number].clone();
+            changed[at] ^= 1 << pick(item, 8);
+            fs::write(&file, &changed).unwrap();
+            match scene.judge(dir) {
+                Judged::Refused(why) => {
+                    let name = format!("{number:08}.seg");
+                    assert!(why.contains(&name) && why.contains("offset"), "{why}");
+                }
+                Judged::RolledBack => assert_eq!(number, last, "offset {at}"),
+                other => panic!("segment {number}, offset {at}: {other:?}"),
+            }
+            fs::write(&file, &scene.segments[number]).unwrap();
+        });
+    }
+
+    /// Checksums are no secret.
+    fn reseal(segment: &mut [u8], block: usize) {
+        // Magic and origin stand before the first index.
+        let first: [u8; 8] = segment[49..57].try_into().unwrap();
+        let here = &mut segment[block * BLOCK..][..BLOCK];
+        let mut sum = crc32c::crc32c(&first);
+        sum = crc32c::crc32c_append(sum, &(block as u64).to_le_bytes());
+        sum = crc32c::crc32c_append(sum, &here[..PAYLOAD]).max(1);
+        here[PAYLOAD..].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    #[test]
+    fn a_changed_byte_under_a_new_checksum_is_refused_or_only_hides_content() {
+        let scene = Scene::new();
+        let mut places = Vec::new();
+        for (number, bytes) in scene.segments.iter().enumerate() {
+            let mut sealed = bytes.clone();
+            reseal(&mut sealed, 1);
+            assert!(sealed == *bytes, "the checksum is not what it was");
+            for round in 0..rounds() {
+                for block in (0..used(bytes)).skip(round % 2).step_by(2) {
+                    let here = &bytes[block * BLOCK..][..PAYLOAD];
+                    let matter: Vec<usize> = (0..PAYLOAD).filter(|at| here[*at] != 0).collect();
+                    if !matter.is_empty() {
+                        let at = matter[pick(places.len() + 1, matter.len())];
+                        places.push((number, block, at));
+                    }
+                }
+            }
+        }
+        let hidden = std::sync::atomic::AtomicUsize::new(0);
+        scene.each(places.len(), |dir, item| {
+            let (number, block, at) = places[item];
+            let file = segment(dir, number);
+            let mut changed = scene.segments[number].clone();
+            changed[block * BLOCK + at] ^= 1 << pick(item, 8);
+            reseal(&mut changed, block);
+            fs::write(&file, &changed).unwrap();
+            match scene.judge(dir) {
+                Judged::Refused(_) => {}
+                // Sealed content lies beside the tree: without it, what it committed to is missing.
+                Judged::Same | Judged::Unreadable => {
+                    hidden.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                Judged::RolledBack => panic!("segment {number}, block {block}, byte {at}"),
+            }
+            fs::write(&file, &scene.segments[number]).unwrap();
+        });
+        let hidden = hidden.into_inner();
+        assert!(hidden > 0 && hidden < places.len() / 2, "{hidden}");
+    }
+
+    #[test]
+    fn a_truncated_segment_is_refused_unless_nothing_or_only_the_newest_is_gone() {
+        let scene = Scene::new();
+        let last = scene.segments.len() - 1;
+        let mut cuts = Vec::new();
+        for (number, bytes) in scene.segments.iter().enumerate() {
+            let end = used(bytes) * BLOCK;
+            for length in [
+                0,
+                1,
+                511,
+                512,
+                513,
+                end / 2,
+                end - 512,
+                end - 1,
+                end,
+                end + 512,
+            ] {
+                cuts.push((number, length.min(bytes.len()), end));
+            }
+            cuts.extend((1..12).map(|n| (number, end * n / 12, end)));
+        }
+        scene.each(cuts.len(), |dir, item| {
+            let (number, length, end) = cuts[item];
+            let file = segment(dir, number);
+            fs::write(&file, &scene.segments[number][..length]).unwrap();
+            let judged = scene.judge(dir);
+            let fits = match &judged {
+                Judged::Refused(_) => length < end,
+                Judged::Same => length >= end,
+                Judged::RolledBack => number == last && length < end,
+                Judged::Unreadable => false,
+            };
+            assert!(fits, "segment {number}, {length} of {end}: {judged:?}");
+            fs::write(&file, &scene.segments[number]).unwrap();
+        });
+    }
+
+    #[test]
+    fn swapped_replaced_and_doubled_segments_are_refused() {
+        let scene = Scene::new();
+        let dir = scene.copy("spoilt");
+        let count = scene.segments.len();
+        let refused = |what: &str| {
+            let judged = scene.judge(&dir);
+            assert!(matches!(judged, Judged::Refused(_)), "{what}: {judged:?}");
+        };
+        let put = |number: usize, bytes: &[u8]| fs::write(segment(&dir, number), bytes).unwrap();
+        for a in 0..count {
+            for b in 0..count {
+                if a == b {
+                    continue;
+                }
+                put(a, &scene.segments[b]);
+                refused(&format!("{b} in place of {a}"));
+                put(b, &scene.segments[a]);
+                refused(&format!("{a} and {b} swapped"));
+                put(a, &scene.segments[a]);
+                put(b, &scene.segments[b]);
+            }
+            put(count, &scene.segments[a]);
+            refused(&format!("{a} once more at the end"));
+            let zeros = vec![0; scene.segments[a].len()];
+            put(count, &zeros);
+        }
+        assert_eq!(scene.judge(&dir), Judged::Same);
+        // Of a log with the same name and another key.
+        let stranger = Scene::of(World::with_keys(1));
+        for number in 0..count {
+            assert!(stranger.segments[number] != scene.segments[number]);
+            put(number, &stranger.segments[number]);
+            refused(&format!("a stranger's {number}"));
+            put(number, &scene.segments[number]);
+        }
+    }
+
+    #[test]
+    fn swapped_blocks_are_refused() {
+        let scene = Scene::new();
+        let dir = scene.copy("spoilt");
+        for (number, bytes) in scene.segments.iter().enumerate() {
+            let blocks = used(bytes);
+            for item in 0..6 {
+                let (a, b) = (pick(item, blocks), pick(item + 50, blocks));
+                if a == b {
+                    continue;
+                }
+                let mut swapped = bytes.clone();
+                let (from, to) = (a * BLOCK, b * BLOCK);
+                swapped[from..from + BLOCK].copy_from_slice(&bytes[to..to + BLOCK]);
+                swapped[to..to + BLOCK].copy_from_slice(&bytes[from..from + BLOCK]);
+                fs::write(segment(&dir, number), &swapped).unwrap();
+                let judged = scene.judge(&dir);
+                assert!(matches!(judged, Judged::Refused(_)), "{a} {b}: {judged:?}");
+            }
+            fs::write(segment(&dir, number), bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_deleted_segment_is_refused_and_the_newest_is_a_rollback() {
+        let scene = Scene::new();
+        let last = scene.segments.len() - 1;
+        for number in 0..=last {
+            let dir = scene.copy(&format!("without{number}"));
+            fs::remove_file(segment(&dir, number)).unwrap();
+            // An allocated next segment would be a gap.
+            if number == last && segment(&dir, last + 1).exists() {
+                fs::remove_file(segment(&dir, last + 1)).unwrap();
+            }
+            match scene.judge(&dir) {
+                Judged::Refused(_) => assert!(number < last),
+                judged => assert_eq!((number, judged), (last, Judged::RolledBack)),
+            }
+            if number == last {
+                let refused = scene.world.open_at(&dir).err();
+                let noticed = matches!(refused, Some(LedgerError::Rollback { .. }));
+                assert!(noticed, "the copy of the head tells: {refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_copy_is_noticed_by_the_head_copy_and_by_whoever_remembers() {
+        let world = World::new();
+        let ledger = world.open();
+        let grant = world.grant(&ledger);
+        world.run(&ledger, grant, 2);
+        let early = ledger.checkpoint_note();
+        let older = world.path("older");
+        copy(&world.data(), &older);
+        world.run(&ledger, grant, 2);
+        ledger.shutdown();
+        let newest = ledger.checkpoint_note();
+        drop(ledger);
+        let judge = |earlier| world.judge(&older, earlier).unwrap();
+        let codes = |report: &Report| -> Vec<_> {
+            let notes = report.notes.iter().map(|note| note.code);
+            notes
+                .chain(report.problems.iter().map(|p| p.code))
+                .collect()
+        };
+        let unaware = judge(None);
+        assert_eq!(unaware.verdict, Verdict::Verified);
+        assert_eq!(unaware.actions.len(), 2);
+        assert!(codes(&unaware).contains(&"rollback_not_detectable"));
+        let remembers_early = judge(Some(&early));
+        assert_eq!(remembers_early.verdict, Verdict::Verified);
+        assert!(codes(&remembers_early).contains(&"rollback_detectable_before"));
+        let remembers_newest = judge(Some(&newest));
+        assert_eq!(remembers_newest.verdict, Verdict::Failed);
+        assert_eq!(codes(&remembers_newest), ["missing"]);
+        match world.open_at(&older) {
+            Err(LedgerError::Rollback { size, known, .. }) => assert!(size < known),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_as_a_crash_left_it_verifies_with_open_intents_unknown() {
+        let world = World::new();
+        let ledger = world.open();
+        let grant = world.grant(&ledger);
+        let session = world.session(&ledger, grant);
+        let done = world.intent(&ledger, session, "id -un");
+        world.finish(&ledger, session, done);
+        let before = world.path("before");
+        copy(&world.data(), &before);
+        let open = world.intent(&ledger, session, "systemctl restart replica");
+        let crashed = world.path("crashed");
+        copy(&world.data(), &crashed);
+        ledger.shutdown();
+        drop(ledger);
+
+        let outcomes = |dir: &Path| -> Vec<(ActionId, Status)> {
+            let report = world.judge(dir, None).unwrap();
+            assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+            let outcome =
+                |a: &ascribe_core::attribution::ActionRecord| (a.action_id, a.what.outcome.status);
+            report.actions.iter().map(outcome).collect()
+        };
+        let known = (done, Status::Succeeded);
+        assert_eq!(outcomes(&before), [known]);
+        assert_eq!(outcomes(&crashed), [known, (open, Status::Unknown)]);
+
+        // The write of the open intent, torn after each of its blocks.
+        let (was, is) = (
+            fs::read(segment(&before, 0)).unwrap(),
+            fs::read(segment(&crashed, 0)).unwrap(),
+        );
+        let (begin, end) = (used(&was), used(&is));
+        assert!(end > begin + 1, "the write is one block");
+        let torn = world.path("torn");
+        copy(&before, &torn);
+        for blocks in begin..end {
+            let mut bytes = was.clone();
+            bytes[begin * BLOCK..blocks * BLOCK]
+                .copy_from_slice(&is[begin * BLOCK..blocks * BLOCK]);
+            fs::write(segment(&torn, 0), &bytes).unwrap();
+            assert_eq!(outcomes(&torn), [known], "{blocks} blocks");
+        }
+
+        // The next start writes down that nobody knows, and closes the session.
+        fs::remove_file(world.path("head")).unwrap();
+        let recovered = world.open_at(&crashed).unwrap();
+        assert!(recovered.with_state(|state| state.open_sessions().is_empty()));
+        drop(recovered);
+        assert_eq!(outcomes(&crashed), [known, (open, Status::Unknown)]);
+    }
+
+    #[test]
+    fn without_the_wrapping_key_content_is_missing_and_the_rest_is_proven() {
+        let scene = Scene::new();
+        fs::remove_file(scene.world.path("wrap.key")).unwrap();
+        assert_eq!(scene.judge(&scene.world.data()), Judged::Unreadable);
+        let report = scene.world.judge(&scene.world.data(), None).unwrap();
+        assert!(report.actions.iter().all(|a| a.what.content == "missing"));
+        assert!(report.notes.iter().any(|note| note.code == "missing"));
+    }
+
+    /// Recorded, it would make every later verification of the whole ledger fail.
+    #[test]
+    fn a_statement_signed_for_another_history_is_not_recorded() {
+        let world = World::new();
+        let ledger = world.open();
+        world.grant(&ledger);
+        let now = world.seen(&ledger);
+        let set = |seen: Seen| {
+            let say = Say::TargetSet(world.target());
+            world.say(&ledger, (Who::Ada, seen), say, None)
+        };
+        for (size, root) in [
+            (now.size, Root(Hash::ZERO)),
+            (now.size - 1, now.root),
+            (now.size + 1, now.root),
+            (u64::from(u32::MAX), now.root),
+        ] {
+            match set(Seen { size, root }) {
+                Err(RecordError::Denied(denied)) => assert_eq!(denied.code, "seen"),
+                other => panic!("{size}: {other:?}"),
+            }
+        }
+        assert_eq!(world.seen(&ledger), now, "nothing was recorded");
+        let unaware = Seen {
+            size: 0,
+            root: Root(Hash::ZERO),
+        };
+        set(unaware).unwrap();
+        set(now).unwrap();
+        ledger.shutdown();
+        drop(ledger);
+        let report = world.judge(&world.data(), None).unwrap();
+        assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+        assert_eq!(report.origin.as_deref(), Some(ORIGIN));
+    }
+}

@@ -1,0 +1,382 @@
+//! A real data directory in small segments, made by two people with real keys; and how it is
+//! judged: exactly as `ascribe verify DIR` reads it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use ascribe_core::encoding::Bytes;
+use ascribe_core::entry::{
+    Body, Chunk, CloseReason, Evidence, Intent, OpenedBy, Outcome, SessionClose, SessionOpen,
+    Status,
+};
+use ascribe_core::id::{ActionId, EntryId, GrantId, PersonId, Root, SessionId, StatementId};
+use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder as _, Scope};
+use ascribe_core::sealed::{Opening, Prose};
+use ascribe_core::statement::{
+    Answer, OverCap, PersonAdd, Request, Role, Say, Seen, Signed, SshKey, Statement, Target, Uses,
+};
+use ascribe_core::time::Timestamp;
+use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
+use ascribe_ledger::{
+    Clock, Drivers, InitOptions, Ledger, LedgerError, MIN_SEGMENT, Made, Reader, Rng,
+};
+use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash};
+use ascribe_verify::{Report, verify_entries_since};
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
+use tempfile::TempDir;
+
+pub(super) const ORIGIN: &str = "log.test/a";
+const BEGIN: i64 = 1_764_000_000_000;
+
+/// Moves when it is told to.
+#[derive(Debug)]
+struct Hands(AtomicI64);
+
+impl Clock for Hands {
+    fn now_millis(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+    fn monotonic_millis(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The same bytes in every run, and never the same twice in a world.
+#[derive(Debug)]
+struct Counting(AtomicU64);
+
+impl Rng for Counting {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), LedgerError> {
+        for chunk in bytes.chunks_mut(32) {
+            let n = self.0.fetch_add(1, Ordering::SeqCst);
+            chunk.copy_from_slice(&leaf_hash(&n.to_le_bytes()).0[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+/// Administers and approves, or asks and acts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Who {
+    Ada = 1,
+    Olu = 2,
+}
+
+impl Who {
+    fn id(self) -> PersonId {
+        PersonId::new([self as u8; 16])
+    }
+    fn secret(self) -> PrivateKey {
+        PrivateKey::from(Ed25519Keypair::from_seed(&[self as u8; 32]))
+    }
+    fn key(self) -> SshKey {
+        parse_public_key(&self.secret().public_key().to_openssh().unwrap()).unwrap()
+    }
+    fn enrolment(self) -> (PersonAdd, Opening) {
+        let (name, roles) = match self {
+            Self::Ada => ("Ada Approver", vec![Role::Admin, Role::Approver]),
+            Self::Olu => ("Olu Operator", vec![Role::Requester]),
+        };
+        let name = Opening::new("name", [self as u8; 32], name.into());
+        let add = PersonAdd {
+            person: self.id(),
+            name: name.commitment(),
+            keys: vec![self.key()],
+            roles,
+        };
+        (add, name)
+    }
+}
+
+/// A directory and whoever writes into it.
+pub(super) struct World {
+    tmp: TempDir,
+    clock: Arc<Hands>,
+    drivers: Drivers,
+    ids: AtomicU64,
+    made: Made,
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with_keys(0)
+    }
+    /// The same with other keys of the server.
+    pub(super) fn with_keys(seed: u64) -> Self {
+        let tmp = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Hands(BEGIN.into()));
+        let drivers = Drivers {
+            judge: Arc::new(SshSignatures),
+            clock: Arc::clone(&clock) as _,
+            rng: Arc::new(Counting((seed << 32).into())),
+        };
+        let options = InitOptions {
+            admins: vec![Who::Ada.enrolment(), Who::Olu.enrolment()],
+            head: Some(tmp.path().join("head")),
+            segment_bytes: MIN_SEGMENT,
+            ..InitOptions::new(ORIGIN, &tmp.path().join("wrap.key"))
+        };
+        let made = Ledger::init(&tmp.path().join("data"), &options, &drivers).unwrap();
+        Self {
+            tmp,
+            clock,
+            drivers,
+            ids: AtomicU64::new(0),
+            made,
+        }
+    }
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.tmp.path().join(name)
+    }
+    pub(super) fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+    /// Opens any of the directories that were made from it.
+    pub(super) fn open_at(&self, dir: &Path) -> Result<Ledger, LedgerError> {
+        Ledger::open(dir, &self.drivers)
+    }
+    pub(super) fn open(&self) -> Ledger {
+        self.open_at(&self.data()).unwrap()
+    }
+    /// The policy of whoever trusts this log.
+    pub(super) fn trust(&self) -> TrustPolicy {
+        TrustPolicy {
+            logs: vec![self.made.log_key.clone()],
+            first_entry: Some(self.made.first_entry.0),
+            ..TrustPolicy::default()
+        }
+    }
+    fn id(&self) -> [u8; 16] {
+        let n = self.ids.fetch_add(1, Ordering::SeqCst);
+        ascribe_core::id::derived("test", &[&n.to_le_bytes()])
+    }
+    fn salt(&self) -> [u8; 32] {
+        leaf_hash(&self.id()).0
+    }
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.now_millis())
+    }
+    fn record(
+        &self,
+        ledger: &Ledger,
+        body: Body,
+        openings: Vec<Opening>,
+        scope: Scope,
+    ) -> Result<Receipt, RecordError> {
+        self.clock.0.fetch_add(50, Ordering::SeqCst);
+        let writer = match body {
+            Body::Statement(_) => "server",
+            _ => "gateway",
+        };
+        block_on(ledger.record(Proposal {
+            id: EntryId::new(self.id()),
+            writer: writer.to_owned(),
+            body,
+            openings,
+            scope,
+        }))
+    }
+    /// A statement whose signer saw this of the log.
+    pub(super) fn say(
+        &self,
+        ledger: &Ledger,
+        (by, seen): (Who, Seen),
+        say: Say,
+        opening: Option<Opening>,
+    ) -> Result<(StatementId, Receipt), RecordError> {
+        let id = StatementId::new(self.id());
+        let statement = Statement {
+            v: 1,
+            log: ORIGIN.to_owned(),
+            by: by.id(),
+            at: self.now(),
+            id,
+            seen,
+            say,
+        };
+        let text = statement.to_text().unwrap();
+        let namespace = statement.say.namespace();
+        let sig = by
+            .secret()
+            .sign(&namespace, HashAlg::Sha512, text.as_bytes());
+        let sig = Bytes(dearmour(&sig.unwrap().to_pem(LineEnding::LF).unwrap()).unwrap());
+        let body = Body::Statement(Signed { text, sig });
+        let openings = opening.into_iter().collect();
+        let receipt = self.record(ledger, body, openings, Scope::Request(id))?;
+        Ok((id, receipt))
+    }
+    /// The log as it is.
+    pub(super) fn seen(&self, ledger: &Ledger) -> Seen {
+        let note = ledger.checkpoint_note();
+        let checkpoint = Checkpoint::open(note.as_bytes(), &[ledger.log_key()]).unwrap();
+        Seen {
+            size: checkpoint.size,
+            root: Root(checkpoint.root),
+        }
+    }
+    pub(super) fn target(&self) -> Target {
+        Target {
+            name: "db1".to_owned(),
+            host: "192.0.2.1".to_owned(),
+            port: 22,
+            host_keys: vec![Who::Ada.key()],
+            accounts: vec!["root".to_owned()],
+            system_owner: Who::Ada.id(),
+            quorum: 1,
+            required_approvers: vec![],
+            max_seconds: 14_400,
+            min_justification: 10,
+            ticket: None,
+            break_glass: vec![],
+            review_seconds: 3600,
+            stream_cap: 1 << 20,
+            over_cap: OverCap::Digest,
+        }
+    }
+    /// Asked for by Olu, approved by Ada.
+    pub(super) fn grant(&self, ledger: &Ledger) -> GrantId {
+        let say = |who, say, opening| {
+            let seen = self.seen(ledger);
+            self.say(ledger, (who, seen), say, opening).unwrap()
+        };
+        say(Who::Ada, Say::TargetSet(self.target()), None);
+        let why = Opening::new("justification", self.salt(), b"restart the replica".into());
+        let request = Request {
+            target: "db1".to_owned(),
+            account: "root".to_owned(),
+            not_before: self.now(),
+            not_after: self.now().plus_millis(3_600_000),
+            uses: Uses::Reusable,
+            justification: Prose::of(&why),
+            ticket: None,
+        };
+        let (of, asked) = say(Who::Olu, Say::Request(request), Some(why));
+        let entry = ascribe_core::entry::entry_hash(&asked.entry);
+        let answer = Answer {
+            of,
+            entry,
+            remark: None,
+        };
+        say(Who::Ada, Say::Approval(answer), None);
+        ledger.with_state(|state| *state.grants.keys().next().unwrap())
+    }
+    pub(super) fn session(&self, ledger: &Ledger, grant: GrantId) -> SessionId {
+        let session = SessionId::new(self.id());
+        let from = Opening::new("from", self.salt(), b"192.0.2.7:4022".into());
+        let open = Body::SessionOpen(SessionOpen {
+            session,
+            grant,
+            person: Who::Olu.id(),
+            key: Who::Olu.key().fingerprint(),
+            target: "db1".to_owned(),
+            account: "root".to_owned(),
+            from: from.commitment(),
+            opened_by: OpenedBy::Testimony,
+        });
+        let scope = Scope::Session(session);
+        self.record(ledger, open, vec![from], scope).unwrap();
+        session
+    }
+    pub(super) fn intent(&self, ledger: &Ledger, session: SessionId, command: &str) -> ActionId {
+        let command = Opening::new("command", self.salt(), command.into());
+        let action = ActionId::new(self.id());
+        let intent = Body::Intent(Intent {
+            action,
+            session,
+            kind: "ssh.exec".to_owned(),
+            command: Some(command.commitment()),
+            env: None,
+            pty: None,
+            forward_within_ms: 2000,
+        });
+        let scope = Scope::Session(session);
+        self.record(ledger, intent, vec![command], scope).unwrap();
+        action
+    }
+    /// Output, then success.
+    pub(super) fn finish(&self, ledger: &Ledger, session: SessionId, action: ActionId) {
+        let output = format!("done: {action}\n").into_bytes();
+        let length = output.len() as u64;
+        let output = Opening::new("stdout/0", self.salt(), output);
+        let chunk = Chunk {
+            stream: "stdout".to_owned(),
+            seq: 0,
+            bytes: length,
+            after_ms: 4,
+            commit: output.commitment(),
+        };
+        let chunks = vec![chunk];
+        let evidence = Body::Evidence(Evidence { action, chunks });
+        let scope = Scope::Session(session);
+        self.record(ledger, evidence, vec![output], scope).unwrap();
+        let outcome = Body::Outcome(Outcome {
+            action,
+            status: Status::Succeeded,
+            exit_code: Some(0),
+            signal: None,
+            streams: vec![],
+        });
+        self.record(ledger, outcome, vec![], Scope::None).unwrap();
+    }
+    pub(super) fn close(&self, ledger: &Ledger, session: SessionId) {
+        let close = Body::SessionClose(SessionClose {
+            session,
+            reason: CloseReason::Disconnected,
+            actions: 0,
+            entries: 0,
+        });
+        self.record(ledger, close, vec![], Scope::None).unwrap();
+    }
+    /// A session of so many commands.
+    pub(super) fn run(&self, ledger: &Ledger, grant: GrantId, commands: usize) -> SessionId {
+        let session = self.session(ledger, grant);
+        for n in 0..commands {
+            let action = self.intent(ledger, session, &format!("systemctl restart replica@{n}"));
+            self.finish(ledger, session, action);
+        }
+        self.close(ledger, session);
+        session
+    }
+
+    /// What `ascribe verify DIR` does, perhaps with an earlier checkpoint.
+    pub(super) fn judge(&self, dir: &Path, earlier: Option<&str>) -> Result<Report, String> {
+        let reader = Reader::open(dir).map_err(|e| e.to_string())?;
+        let entries = reader.entries(0..reader.size()).unwrap();
+        let mut openings = Vec::new();
+        for index in 0..reader.size() {
+            for opening in reader.openings(index).unwrap_or_default() {
+                openings.push((index, opening));
+            }
+        }
+        Ok(verify_entries_since(
+            earlier.map(str::as_bytes),
+            reader.checkpoint_note().as_bytes(),
+            &entries,
+            &openings,
+            &self.trust(),
+            "missing",
+            &mut |_| {},
+        ))
+    }
+}
+
+/// Copies a directory.
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
