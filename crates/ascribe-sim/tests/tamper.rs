@@ -12,11 +12,11 @@ mod tamper {
     use ascribe_core::id::{ActionId, Root};
     use ascribe_core::record::RecordError;
     use ascribe_core::statement::{Say, Seen};
-    use ascribe_ledger::LedgerError;
+    use ascribe_ledger::{LedgerError, Reader};
     use ascribe_tlog::Hash;
-    use ascribe_verify::{Report, Verdict};
+    use ascribe_verify::{Report, Verdict, verify_entries_since};
 
-    use self::world::{ORIGIN, Who, World, copy};
+    use self::world::{ORIGIN, Who, World};
 
     const BLOCK: usize = 512;
     const PAYLOAD: usize = BLOCK - 4;
@@ -27,6 +27,41 @@ mod tamper {
         report: Report,
         note: String,
         segments: Vec<Vec<u8>>,
+    }
+
+    /// What `ascribe verify DIR` does, perhaps with an earlier checkpoint.
+    fn judge(world: &World, dir: &Path, earlier: Option<&str>) -> Result<Report, String> {
+        let reader = Reader::open(dir).map_err(|e| e.to_string())?;
+        let entries = reader.entries(0..reader.size()).unwrap();
+        let mut openings = Vec::new();
+        for index in 0..reader.size() {
+            for opening in reader.openings(index).unwrap_or_default() {
+                openings.push((index, opening));
+            }
+        }
+        Ok(verify_entries_since(
+            earlier.map(str::as_bytes),
+            reader.checkpoint_note().as_bytes(),
+            &entries,
+            &openings,
+            &world.trust(),
+            "missing",
+            &mut |_| {},
+        ))
+    }
+
+    /// Copies a directory.
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                fs::copy(entry.path(), &target).unwrap();
+            }
+        }
     }
 
     fn segment(dir: &Path, number: usize) -> PathBuf {
@@ -41,10 +76,10 @@ mod tamper {
 
     impl Scene {
         fn new() -> Self {
-            Self::of(World::new())
+            Self::of(World::new(0))
         }
         fn of(world: World) -> Self {
-            let ledger = world.open();
+            let ledger = world.open(&world.data()).unwrap();
             let grant = world.grant(&ledger);
             for _ in 0..3 {
                 world.run(&ledger, grant, 20);
@@ -52,7 +87,7 @@ mod tamper {
             ledger.shutdown();
             let note = ledger.checkpoint_note();
             drop(ledger);
-            let report = world.judge(&world.data(), Some(&note)).unwrap();
+            let report = judge(&world, &world.data(), Some(&note)).unwrap();
             assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
             assert_eq!(report.actions.len(), 60);
             assert!(report.actions.iter().all(|a| a.what.content == "present"));
@@ -94,7 +129,7 @@ mod tamper {
 
         /// How the directory is judged now.
         fn judge(&self, dir: &Path) -> Judged {
-            let report = match self.world.judge(dir, None) {
+            let report = match judge(&self.world, dir, None) {
                 Err(why) => return Judged::Refused(why),
                 Ok(report) if report.verdict == Verdict::Failed => {
                     assert!(report.actions.is_empty());
@@ -158,7 +193,7 @@ mod tamper {
             }
             let codes: Vec<_> = report.notes.iter().map(|note| note.code).collect();
             assert!(codes.contains(&"rollback_not_detectable"), "{codes:?}");
-            let found = self.world.judge(dir, Some(&self.note)).unwrap();
+            let found = judge(&self.world, dir, Some(&self.note)).unwrap();
             assert_eq!(found.verdict, Verdict::Failed);
             assert_eq!(found.problems[0].code, "missing", "{found:#?}");
         }
@@ -340,7 +375,7 @@ mod tamper {
         }
         assert_eq!(scene.judge(&dir), Judged::Same);
         // Of a log with the same name and another key.
-        let stranger = Scene::of(World::with_keys(1));
+        let stranger = Scene::of(World::new(1));
         for number in 0..count {
             assert!(stranger.segments[number] != scene.segments[number]);
             put(number, &stranger.segments[number]);
@@ -388,7 +423,7 @@ mod tamper {
                 judged => assert_eq!((number, judged), (last, Judged::RolledBack)),
             }
             if number == last {
-                let refused = scene.world.open_at(&dir).err();
+                let refused = scene.world.open(&dir).err();
                 let noticed = matches!(refused, Some(LedgerError::Rollback { .. }));
                 assert!(noticed, "the copy of the head tells: {refused:?}");
             }
@@ -397,8 +432,8 @@ mod tamper {
 
     #[test]
     fn an_older_copy_is_noticed_by_the_head_copy_and_by_whoever_remembers() {
-        let world = World::new();
-        let ledger = world.open();
+        let world = World::new(0);
+        let ledger = world.open(&world.data()).unwrap();
         let grant = world.grant(&ledger);
         world.run(&ledger, grant, 2);
         let early = ledger.checkpoint_note();
@@ -408,24 +443,24 @@ mod tamper {
         ledger.shutdown();
         let newest = ledger.checkpoint_note();
         drop(ledger);
-        let judge = |earlier| world.judge(&older, earlier).unwrap();
+        let judged = |earlier| judge(&world, &older, earlier).unwrap();
         let codes = |report: &Report| -> Vec<_> {
             let notes = report.notes.iter().map(|note| note.code);
             notes
                 .chain(report.problems.iter().map(|p| p.code))
                 .collect()
         };
-        let unaware = judge(None);
+        let unaware = judged(None);
         assert_eq!(unaware.verdict, Verdict::Verified);
         assert_eq!(unaware.actions.len(), 2);
         assert!(codes(&unaware).contains(&"rollback_not_detectable"));
-        let remembers_early = judge(Some(&early));
+        let remembers_early = judged(Some(&early));
         assert_eq!(remembers_early.verdict, Verdict::Verified);
         assert!(codes(&remembers_early).contains(&"rollback_detectable_before"));
-        let remembers_newest = judge(Some(&newest));
+        let remembers_newest = judged(Some(&newest));
         assert_eq!(remembers_newest.verdict, Verdict::Failed);
         assert_eq!(codes(&remembers_newest), ["missing"]);
-        match world.open_at(&older) {
+        match world.open(&older) {
             Err(LedgerError::Rollback { size, known, .. }) => assert!(size < known),
             other => panic!("{other:?}"),
         }
@@ -433,8 +468,8 @@ mod tamper {
 
     #[test]
     fn a_directory_as_a_crash_left_it_verifies_with_open_intents_unknown() {
-        let world = World::new();
-        let ledger = world.open();
+        let world = World::new(0);
+        let ledger = world.open(&world.data()).unwrap();
         let grant = world.grant(&ledger);
         let session = world.session(&ledger, grant);
         let done = world.intent(&ledger, session, "id -un");
@@ -448,7 +483,7 @@ mod tamper {
         drop(ledger);
 
         let outcomes = |dir: &Path| -> Vec<(ActionId, Status)> {
-            let report = world.judge(dir, None).unwrap();
+            let report = judge(&world, dir, None).unwrap();
             assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
             let outcome =
                 |a: &ascribe_core::attribution::ActionRecord| (a.action_id, a.what.outcome.status);
@@ -477,7 +512,7 @@ mod tamper {
 
         // The next start writes down that nobody knows, and closes the session.
         fs::remove_file(world.path("head")).unwrap();
-        let recovered = world.open_at(&crashed).unwrap();
+        let recovered = world.open(&crashed).unwrap();
         assert!(recovered.with_state(|state| state.open_sessions().is_empty()));
         drop(recovered);
         assert_eq!(outcomes(&crashed), [known, (open, Status::Unknown)]);
@@ -488,7 +523,7 @@ mod tamper {
         let scene = Scene::new();
         fs::remove_file(scene.world.path("wrap.key")).unwrap();
         assert_eq!(scene.judge(&scene.world.data()), Judged::Unreadable);
-        let report = scene.world.judge(&scene.world.data(), None).unwrap();
+        let report = judge(&scene.world, &scene.world.data(), None).unwrap();
         assert!(report.actions.iter().all(|a| a.what.content == "missing"));
         assert!(report.notes.iter().any(|note| note.code == "missing"));
     }
@@ -496,8 +531,8 @@ mod tamper {
     /// Recorded, it would make every later verification of the whole ledger fail.
     #[test]
     fn a_statement_signed_for_another_history_is_not_recorded() {
-        let world = World::new();
-        let ledger = world.open();
+        let world = World::new(0);
+        let ledger = world.open(&world.data()).unwrap();
         world.grant(&ledger);
         let now = world.seen(&ledger);
         let set = |seen: Seen| {
@@ -524,7 +559,7 @@ mod tamper {
         set(now).unwrap();
         ledger.shutdown();
         drop(ledger);
-        let report = world.judge(&world.data(), None).unwrap();
+        let report = judge(&world, &world.data(), None).unwrap();
         assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
         assert_eq!(report.origin.as_deref(), Some(ORIGIN));
     }

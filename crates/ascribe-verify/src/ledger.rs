@@ -7,12 +7,15 @@ use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::Root;
 use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
-use ascribe_tlog::{Tree, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash};
+use ascribe_tlog::{
+    TileKind, Tree, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash, tile_path, tiles_of,
+};
 
 use crate::bundle::{Replay, check_pin, problem, trusted_checkpoint};
 use crate::report::{Problem, Report};
 
-/// A plain C2SP tree on disk: the checkpoint and every entry.
+/// A plain C2SP tree on disk: the checkpoint and every entry. Its tiles of hashes must be those of
+/// its entries.
 ///
 /// # Errors
 /// A sentence that says which file is absent or damaged, by its name inside the tree.
@@ -37,6 +40,21 @@ pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8
             ));
         }
         entries.extend(bundle);
+    }
+    let mut tree = Tree::new();
+    for entry in &entries {
+        tree.push(leaf_hash(entry));
+    }
+    for path in tiles_of(size) {
+        let TileKind::Hashes(level) = path.kind else {
+            continue;
+        };
+        let name = tile_path(level, path.n, path.width);
+        if tree.tile(level, path.n, path.width) != Some(read(&name)?) {
+            return Err(format!(
+                "`{name}` holds other hashes than those of the entries"
+            ));
+        }
     }
     Ok((note, entries))
 }

@@ -1,5 +1,4 @@
-//! A real data directory in small segments, made by two people with real keys; and how it is
-//! judged: exactly as `ascribe verify DIR` reads it.
+//! A real data directory in small segments, made by two people with real keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +17,8 @@ use ascribe_core::statement::{
 };
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
-use ascribe_ledger::{
-    Clock, Drivers, InitOptions, Ledger, LedgerError, MIN_SEGMENT, Made, Reader, Rng,
-};
+use ascribe_ledger::{Clock, Drivers, InitOptions, Ledger, LedgerError, MIN_SEGMENT, Made, Rng};
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash};
-use ascribe_verify::{Report, verify_entries_since};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 use tempfile::TempDir;
@@ -105,11 +101,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
-        Self::with_keys(0)
-    }
-    /// The same with other keys of the server.
-    pub(super) fn with_keys(seed: u64) -> Self {
+    /// A new one; the seed decides the server's keys.
+    pub(super) fn new(seed: u64) -> Self {
         let tmp = tempfile::tempdir().unwrap();
         let clock = Arc::new(Hands(BEGIN.into()));
         let drivers = Drivers {
@@ -138,12 +131,9 @@ impl World {
     pub(super) fn data(&self) -> PathBuf {
         self.path("data")
     }
-    /// Opens any of the directories that were made from it.
-    pub(super) fn open_at(&self, dir: &Path) -> Result<Ledger, LedgerError> {
+    /// Opens it, or any of the directories that were made from it.
+    pub(super) fn open(&self, dir: &Path) -> Result<Ledger, LedgerError> {
         Ledger::open(dir, &self.drivers)
-    }
-    pub(super) fn open(&self) -> Ledger {
-        self.open_at(&self.data()).unwrap()
     }
     /// The policy of whoever trusts this log.
     pub(super) fn trust(&self) -> TrustPolicy {
@@ -343,40 +333,5 @@ impl World {
         }
         self.close(ledger, session);
         session
-    }
-
-    /// What `ascribe verify DIR` does, perhaps with an earlier checkpoint.
-    pub(super) fn judge(&self, dir: &Path, earlier: Option<&str>) -> Result<Report, String> {
-        let reader = Reader::open(dir).map_err(|e| e.to_string())?;
-        let entries = reader.entries(0..reader.size()).unwrap();
-        let mut openings = Vec::new();
-        for index in 0..reader.size() {
-            for opening in reader.openings(index).unwrap_or_default() {
-                openings.push((index, opening));
-            }
-        }
-        Ok(verify_entries_since(
-            earlier.map(str::as_bytes),
-            reader.checkpoint_note().as_bytes(),
-            &entries,
-            &openings,
-            &self.trust(),
-            "missing",
-            &mut |_| {},
-        ))
-    }
-}
-
-/// Copies a directory.
-pub(super) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
     }
 }

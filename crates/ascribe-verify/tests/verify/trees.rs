@@ -3,7 +3,7 @@
 use ascribe_core::entry::Status;
 use ascribe_core::id::Root;
 use ascribe_core::statement::{Seen, Uses};
-use ascribe_tlog::{Hash, empty_root, encode_entry_bundle, entries_path};
+use ascribe_tlog::{Hash, empty_root, encode_entry_bundle, entries_path, tile_path};
 use ascribe_verify::{Report, Verdict, read_tree, verify_entries, verify_entries_since};
 
 use super::forge::{Forge, MINUTE, Who};
@@ -237,6 +237,18 @@ fn a_plain_tree_is_read_from_its_files_and_absent_ones_are_named() {
     std::fs::write(&entries, fewer).unwrap();
     assert!(read().unwrap_err().contains("instead of"));
     std::fs::write(&entries, &whole).unwrap();
+    let hashes = tile_path(0, 0, size);
+    let tile = dir.path().join(&hashes);
+    assert!(read().unwrap_err().contains(&hashes));
+    std::fs::create_dir_all(tile.parent().unwrap()).unwrap();
+    let good = log.tree(log.size()).tile(0, 0, size).unwrap();
+    let mut bad = good.clone();
+    bad[40] ^= 1;
+    for other in [&bad[..], &good[32..], b""] {
+        std::fs::write(&tile, other).unwrap();
+        assert!(read().unwrap_err().contains("other hashes"));
+    }
+    std::fs::write(&tile, &good).unwrap();
     assert_eq!(read().unwrap(), (note.into_bytes(), log.bytes.clone()));
     let stranger = Forge::new(77, &[Who::Ada, Who::Olu]);
     let refused = read_tree(dir.path(), &stranger.policy()).unwrap_err();
