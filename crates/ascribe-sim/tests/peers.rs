@@ -160,37 +160,9 @@ mod peers {
         }
 
         fn ascribe(&self, args: &[&str]) {
-            let out = Command::new(binary())
-                .args(args)
-                .env("XDG_CONFIG_HOME", self.world.path("config"))
-                .env_remove("ASCRIBE_SERVER")
-                .output()
-                .unwrap();
+            let out = self.world.ascribe(args);
             assert!(out.status.success(), "{args:?}: {out:#?}");
         }
-    }
-
-    /// The binary, built once.
-    fn binary() -> &'static Path {
-        static BUILT: OnceLock<PathBuf> = OnceLock::new();
-        BUILT.get_or_init(|| {
-            // TARGET/PROFILE/deps/THIS
-            let this = std::env::current_exe().unwrap();
-            let place = this.parent().unwrap().parent().unwrap();
-            let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-            let mut build = Command::new(cargo);
-            build
-                .args(["build", "--quiet", "--locked", "-p", "ascribe"])
-                .arg("--target-dir")
-                .arg(place.parent().unwrap())
-                .current_dir(env!("CARGO_MANIFEST_DIR"));
-            let profile = place.file_name().unwrap().to_str().unwrap();
-            if profile != "debug" {
-                build.args(["--profile", profile]);
-            }
-            assert!(build.status().unwrap().success(), "the binary is not built");
-            place.join("ascribe")
-        })
     }
 
     #[test]
@@ -210,11 +182,9 @@ mod peers {
         }
     }
 
-    #[test]
-    fn the_peers_judge_the_vectors_as_we_do_apart_from_the_law() {
+    /// The vectors of the verifier, and the policy that they are for.
+    fn vectors() -> (PathBuf, Vec<PathBuf>) {
         let testdata = here("../ascribe-verify/testdata");
-        let policy = testdata.join("trust.policy");
-        let trust = TrustPolicy::parse(&fs::read_to_string(&policy).unwrap()).unwrap();
         let mut paths: Vec<PathBuf> = fs::read_dir(&testdata)
             .unwrap()
             .map(|file| file.unwrap().path())
@@ -222,6 +192,30 @@ mod peers {
             .collect();
         paths.sort();
         assert!(paths.len() > 40, "{}", paths.len());
+        (testdata.join("trust.policy"), paths)
+    }
+
+    #[test]
+    fn the_binary_exits_with_0_or_4_as_a_vectors_name_says() {
+        let world = World::new(0);
+        let (policy, paths) = vectors();
+        for path in &paths {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let (path, policy) = (path.to_str().unwrap(), policy.to_str().unwrap());
+            let out = world.ascribe(&["-o", "json", "verify", path, "--trust", policy]);
+            let refuse = name.starts_with("refuse-");
+            let expected = if refuse { 4 } else { 0 };
+            assert_eq!(out.status.code(), Some(expected), "{name}: {out:#?}");
+            let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+            let verdict = if refuse { "failed" } else { "verified" };
+            assert_eq!(report["verdict"], verdict, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_peers_judge_the_vectors_as_we_do_apart_from_the_law() {
+        let (policy, paths) = vectors();
+        let trust = TrustPolicy::parse(&fs::read_to_string(&policy).unwrap()).unwrap();
         let (from_python, from_go) = (python(&policy, &paths), go(&trust, &paths));
         let mut compared = 0;
         for path in &paths {

@@ -402,6 +402,9 @@ pub(crate) struct Verify {
     /// Whom you trust: a C2SP tlog-policy with our first-entry pin.
     #[arg(long, value_name = "POLICY")]
     pub(crate) trust: PathBuf,
+    /// An earlier checkpoint, such as the head's copy or a witness's: a whole ledger must continue it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

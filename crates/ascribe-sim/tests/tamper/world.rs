@@ -1,8 +1,9 @@
 //! A real data directory in small segments, made by two people with real keys.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{
@@ -334,4 +335,37 @@ impl World {
         self.close(ledger, session);
         session
     }
+
+    /// Runs the binary, away from this machine's own configuration.
+    pub(super) fn ascribe(&self, args: &[&str]) -> Output {
+        Command::new(binary())
+            .args(args)
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("ASCRIBE_SERVER")
+            .output()
+            .unwrap()
+    }
+}
+
+/// The binary, built once.
+fn binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // TARGET/PROFILE/deps/THIS
+        let this = std::env::current_exe().unwrap();
+        let place = this.parent().unwrap().parent().unwrap();
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let mut build = Command::new(cargo);
+        build
+            .args(["build", "--quiet", "--locked", "-p", "ascribe"])
+            .arg("--target-dir")
+            .arg(place.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        let profile = place.file_name().unwrap().to_str().unwrap();
+        if profile != "debug" {
+            build.args(["--profile", profile]);
+        }
+        assert!(build.status().unwrap().success(), "the binary is not built");
+        place.join("ascribe")
+    })
 }

@@ -2,6 +2,7 @@
 //! work offline with the wrap key, write nothing, and say so.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ascribe_core::attribution::{ActionRecord, Filter};
@@ -9,6 +10,7 @@ use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
+use ascribe_ledger::{HeadCopy as _, LocalHead};
 use ascribe_verify::{Report, TrustPolicy, Verdict};
 use serde_json::Value;
 
@@ -418,8 +420,15 @@ pub(crate) fn verify(cli: &Cli, args: &Verify) -> Done {
         .attempt(format!("read the trust policy `{}`", args.trust.display()))?;
     let trust = TrustPolicy::parse(&text)
         .map_err(|e| Failure::usage(format!("`{}`: {e}", args.trust.display())))?;
+    let newest = |file: &PathBuf| newest_checkpoint(file, &trust);
+    let earlier = args.checkpoint.as_ref().map(newest).transpose()?;
     let report = if args.path.is_dir() {
-        verify_dir(&args.path, &trust)?
+        verify_dir(&args.path, &trust, earlier.as_deref().map(str::as_bytes))?
+    } else if earlier.is_some() {
+        return Err(
+            Failure::usage("a bundle cannot show that its log continues a checkpoint")
+                .help("leave out `--checkpoint`, or verify the whole ledger"),
+        );
     } else {
         let bytes = std::fs::read(&args.path).attempt(format!("read `{}`", args.path.display()))?;
         ascribe_verify::verify_bundle(&bytes, &trust)
@@ -438,7 +447,28 @@ pub(crate) fn verify(cli: &Cli, args: &Verify) -> Done {
     }
 }
 
-fn verify_dir(dir: &std::path::Path, trust: &TrustPolicy) -> Done<Report> {
+/// The newest trusted checkpoint of a file: one note, or a copy of the head.
+fn newest_checkpoint(file: &Path, trust: &TrustPolicy) -> Done<String> {
+    let name = file.display();
+    std::fs::metadata(file).attempt(format!("read the checkpoint `{name}`"))?;
+    let notes = LocalHead::new(file)
+        .read()
+        .attempt(format!("read the checkpoint `{name}`"))?;
+    let size = |note: &String| {
+        let opened = trust.open_checkpoint(note.as_bytes());
+        opened.ok().map(|checkpoint| checkpoint.size)
+    };
+    notes
+        .into_iter()
+        .filter(|note| size(note).is_some())
+        .max_by_key(size)
+        .ok_or_else(|| {
+            let why = format!("`{name}` holds no checkpoint of a log that the policy trusts");
+            Failure::new(Kind::Proof, why)
+        })
+}
+
+fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<Report> {
     let bar = indicatif::ProgressBar::new(0);
     let progress = &mut |done: u64| bar.set_position(done);
     if dir.join("config.json").exists() {
@@ -461,7 +491,8 @@ fn verify_dir(dir: &std::path::Path, trust: &TrustPolicy) -> Done<Report> {
             }
         }
         let note = reader.checkpoint_note().to_owned();
-        return Ok(ascribe_verify::verify_entries(
+        return Ok(ascribe_verify::verify_entries_since(
+            earlier,
             note.as_bytes(),
             &entries,
             &openings,
@@ -473,7 +504,8 @@ fn verify_dir(dir: &std::path::Path, trust: &TrustPolicy) -> Done<Report> {
     let (note, entries) =
         ascribe_verify::read_tree(dir, trust).map_err(|e| Failure::new(Kind::Proof, e))?;
     bar.set_length(entries.len() as u64);
-    Ok(ascribe_verify::verify_entries(
+    Ok(ascribe_verify::verify_entries_since(
+        earlier,
         &note,
         &entries,
         &[],
