@@ -219,6 +219,96 @@ mod tamper {
         }
     }
 
+    /// Every file of the archive, by its name in the directory.
+    fn archive(dir: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut left = vec![dir.join("tree"), dir.join("evidence"), dir.join("snapshot")];
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                left.extend(fs::read_dir(path).unwrap().map(|file| file.unwrap().path()));
+            } else {
+                let name = path.strip_prefix(dir).unwrap();
+                found.push(name.to_str().unwrap().to_owned());
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// What can become of a directory in which this file of the archive is spoilt.
+    fn bears(name: &str, judged: &Judged, file_is_there: bool) -> bool {
+        // All of its entries have left the segments; of later ones some have.
+        let all_read = name == "tree/tile/entries/000";
+        match judged {
+            Judged::RolledBack => false,
+            Judged::Refused(why) => why.contains("entr") || why.contains(name),
+            // Tiles of hashes, the published checkpoint and the snapshot follow from the entries.
+            Judged::Same => !all_read,
+            Judged::Unreadable => {
+                name.ends_with(".pack") || (name.ends_with(".keys") && !file_is_there)
+            }
+        }
+    }
+
+    #[test]
+    fn a_spoilt_file_of_the_archive_is_refused_or_only_hides_content() {
+        let scene = Scene::archived();
+        let names = archive(&scene.world.data());
+        for part in ["entries/000", "tile/0/000", ".pack", ".keys", "snapshot"] {
+            assert!(names.iter().any(|name| name.contains(part)), "no {part}");
+        }
+        const WAYS: usize = 6;
+        let refusals = std::sync::atomic::AtomicUsize::new(0);
+        scene.each(names.len() * WAYS, |dir, item| {
+            let (name, way) = (&names[item / WAYS], item % WAYS);
+            let file = dir.join(name);
+            let good = fs::read(&file).unwrap();
+            let mut bad = good.clone();
+            match way {
+                0 => fs::remove_file(&file).unwrap(),
+                1 => bad.truncate(good.len() / 2),
+                2 => bad.push(0),
+                3 => bad.clear(),
+                _ => bad[pick(item, good.len())] ^= 1 << pick(item, 8),
+            }
+            if way > 0 {
+                fs::write(&file, &bad).unwrap();
+            }
+            let judged = scene.judge(dir);
+            assert!(bears(name, &judged, way > 0), "{name}, {way}: {judged:?}");
+            if matches!(judged, Judged::Refused(_)) {
+                refusals.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            fs::write(&file, &good).unwrap();
+        });
+        assert!(refusals.into_inner() > names.len());
+    }
+
+    #[test]
+    fn swapped_files_of_the_archive_are_refused() {
+        let scene = Scene::archived();
+        let dir = scene.copy("spoilt");
+        let names = archive(&dir);
+        let mut pairs = 0;
+        for kind in ["tree/tile/entries/", ".pack", ".keys"] {
+            let same: Vec<&String> = names.iter().filter(|name| name.contains(kind)).collect();
+            for pair in same.windows(2) {
+                let [a, b] = [dir.join(pair[0]), dir.join(pair[1])];
+                let (was_a, was_b) = (fs::read(&a).unwrap(), fs::read(&b).unwrap());
+                fs::write(&a, &was_b).unwrap();
+                fs::write(&b, &was_a).unwrap();
+                let judged = scene.judge(&dir);
+                // What still lies in a segment is not read from the archive.
+                let refused = matches!(judged, Judged::Refused(_));
+                assert!(refused || judged == Judged::Same, "{pair:?}: {judged:?}");
+                pairs += usize::from(refused);
+                fs::write(&a, &was_a).unwrap();
+                fs::write(&b, &was_b).unwrap();
+            }
+        }
+        assert!(pairs >= 3, "{pairs}");
+    }
+
     #[test]
     fn an_older_copy_is_noticed_by_the_head_copy_and_by_whoever_remembers() {
         let world = World::new(0);

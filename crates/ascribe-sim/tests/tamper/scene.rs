@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ascribe_core::entry::Status;
 use ascribe_core::id::ActionId;
-use ascribe_ledger::Reader;
+use ascribe_ledger::{Ledger, Reader};
 use ascribe_verify::{Report, Verdict, verify_entries_since};
 
 use super::world::World;
 
 pub(super) const BLOCK: usize = 512;
 pub(super) const PAYLOAD: usize = BLOCK - 4;
+/// Longest wait for what happens behind the writer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A closed ledger in several segments, and what it proves.
 pub(super) struct Scene {
@@ -68,27 +71,55 @@ pub(super) fn used(segment: &[u8]) -> usize {
 }
 
 impl Scene {
+    /// Everything still lies in segments.
     pub(super) fn new() -> Self {
         Self::of(World::new(0))
     }
+
     pub(super) fn of(world: World) -> Self {
+        let scene = Self::with(world, 3, 20, |_| true);
+        assert!(scene.segments.len() >= 3, "{}", scene.segments.len());
+        scene
+    }
+
+    /// The older half lies in tiles and packs.
+    pub(super) fn archived() -> Self {
+        let scene = Self::with(World::new(0), 3, 60, |ledger| ledger.archived().0 > 256);
+        assert!(
+            scene.segments.is_empty(),
+            "the first segment is still there"
+        );
+        scene
+    }
+
+    /// So many sessions of so many commands each, once the ledger is as wanted.
+    fn with(
+        world: World,
+        sessions: usize,
+        commands: usize,
+        ready: impl Fn(&Ledger) -> bool,
+    ) -> Self {
         let ledger = world.open(&world.data()).unwrap();
         let grant = world.grant(&ledger);
-        for _ in 0..3 {
-            world.run(&ledger, grant, 20);
+        for _ in 0..sessions {
+            world.run(&ledger, grant, commands);
+        }
+        let begun = Instant::now();
+        while !ready(&ledger) {
+            assert!(begun.elapsed() < PATIENCE, "nothing is archived");
+            std::thread::sleep(Duration::from_millis(5));
         }
         ledger.shutdown();
         let note = ledger.checkpoint_note();
         drop(ledger);
         let report = judge(&world, &world.data(), Some(&note)).unwrap();
         assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
-        assert_eq!(report.actions.len(), 60);
+        assert_eq!(report.actions.len(), sessions * commands);
         assert!(report.actions.iter().all(|a| a.what.content == "present"));
         let segments: Vec<Vec<u8>> = (0..)
             .map_while(|n| fs::read(segment(&world.data(), n)).ok())
             .filter(|bytes| used(bytes) > 0)
             .collect();
-        assert!(segments.len() >= 3, "{}", segments.len());
         Self {
             world,
             report,
