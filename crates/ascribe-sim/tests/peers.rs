@@ -12,11 +12,10 @@ mod peers {
     use std::io::Write as _;
     use std::path::{Path, PathBuf};
     use std::process::Command;
-    use std::sync::OnceLock;
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
     use ascribe_tlog::TrustPolicy;
     use ascribe_verify::{Report, Verdict, read_tree, verify_bundle, verify_entries};
-    use tempfile::TempDir;
 
     use self::world::World;
 
@@ -75,7 +74,7 @@ mod peers {
 
     /// The Go program, built once.
     fn go_program() -> Option<&'static Path> {
-        static BUILT: OnceLock<Option<(TempDir, PathBuf)>> = OnceLock::new();
+        static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
         let built = BUILT.get_or_init(|| {
             let source = Path::new(GO_PATH).join("src/golang.org/x/mod/sumdb/tlog");
             let (Some(go), true) = (find("go"), source.is_dir()) else {
@@ -83,21 +82,22 @@ mod peers {
                 skipped("the checks in Go", why);
                 return None;
             };
-            let dir = tempfile::tempdir().unwrap();
-            let program = dir.path().join("check");
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
+            fs::create_dir_all(&dir).unwrap();
+            let program = dir.join("check");
             let out = Command::new(go)
                 .args(["build", "-o"])
                 .arg(&program)
                 .arg(here("tests/peers/check.go"))
                 .env("GO111MODULE", "off")
                 .env("GOPATH", GO_PATH)
-                .env("GOCACHE", dir.path().join("cache"))
+                .env("GOCACHE", dir.join("cache"))
                 .output()
                 .unwrap();
             assert!(out.status.success(), "{out:#?}");
-            Some((dir, program))
+            Some(program)
         });
-        built.as_ref().map(|(_, program)| program.as_path())
+        built.as_deref()
     }
 
     fn go(trust: &TrustPolicy, paths: &[PathBuf]) -> Option<Verdicts> {
@@ -126,6 +126,13 @@ mod peers {
         policy: PathBuf,
         tree: PathBuf,
         bundle: PathBuf,
+    }
+
+    /// One test at a time: until it is another program, a child of another test's thread holds
+    /// every lock of ours, and the binary takes the server to be running.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     impl Exported {
@@ -167,6 +174,7 @@ mod peers {
 
     #[test]
     fn the_peers_accept_what_the_binary_exports() {
+        let _alone = alone();
         let exported = Exported::new();
         let paths = [exported.tree.clone(), exported.bundle.clone()];
         let trust = exported.world.trust();
@@ -197,6 +205,7 @@ mod peers {
 
     #[test]
     fn the_binary_exits_with_0_or_4_as_a_vectors_name_says() {
+        let _alone = alone();
         let world = World::new(0);
         let (policy, paths) = vectors();
         for path in &paths {
@@ -214,6 +223,7 @@ mod peers {
 
     #[test]
     fn the_peers_judge_the_vectors_as_we_do_apart_from_the_law() {
+        let _alone = alone();
         let (policy, paths) = vectors();
         let trust = TrustPolicy::parse(&fs::read_to_string(&policy).unwrap()).unwrap();
         let (from_python, from_go) = (python(&policy, &paths), go(&trust, &paths));
@@ -249,12 +259,15 @@ mod peers {
 
     #[test]
     fn the_peers_refuse_a_spoilt_bundle_as_we_do() {
+        let _alone = alone();
         let exported = Exported::new();
         let trust = exported.world.trust();
         let good = fs::read(&exported.bundle).unwrap();
         let mut paths = Vec::new();
         let mut put = |bytes: Vec<u8>| {
-            let path = exported.world.path(&format!("spoilt-{}", paths.len()));
+            let path = exported
+                .world
+                .path(&format!("spoilt-{}.bundle", paths.len()));
             fs::write(&path, bytes).unwrap();
             paths.push(path);
         };
@@ -284,6 +297,7 @@ mod peers {
 
     #[test]
     fn the_peers_refuse_a_spoilt_tree_as_we_do() {
+        let _alone = alone();
         let exported = Exported::new();
         let trust = exported.world.trust();
         let files = [
@@ -296,7 +310,7 @@ mod peers {
         ];
         let mut paths = Vec::new();
         let mut put = |name: &str, content: Option<&[u8]>| {
-            let dir = exported.world.path(&format!("spoilt-{}", paths.len()));
+            let dir = exported.world.path(&format!("spoilt-{}.tree", paths.len()));
             copy(&exported.tree, &dir);
             match content {
                 Some(bytes) => fs::write(dir.join(name), bytes).unwrap(),
