@@ -452,6 +452,18 @@ impl Fold {
         }
     }
 
+    /// Actions whose streams were recorded and are not disclosed in full.
+    pub fn sealed_streams(&self) -> impl Iterator<Item = ActionId> {
+        let sealed = |seen: &&Seen| {
+            let mut chunks = seen.evidence.iter().flat_map(|(_, e)| &e.chunks);
+            chunks.any(|chunk| self.opened(chunk.commit).is_none())
+        };
+        self.actions
+            .iter()
+            .filter(sealed)
+            .map(|seen| seen.intent.action)
+    }
+
     /// Indexes of a session's evidence entries.
     pub fn evidence_of(&self, session: SessionId) -> Vec<u64> {
         self.actions

@@ -85,6 +85,7 @@ mod tamper {
             match scene.judge(dir) {
                 Judged::Refused(_) => {}
                 // Sealed content lies beside the tree: without it, what it committed to is missing.
+                // Of a session's origin no action tells.
                 Judged::Same | Judged::Unreadable => {
                     hidden.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }

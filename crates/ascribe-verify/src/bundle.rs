@@ -1,6 +1,6 @@
 //! Verifying one bundle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
@@ -10,7 +10,7 @@ use ascribe_core::law::{Sealable, State, commitments};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
-use crate::report::{Problem, Report, problem_of};
+use crate::report::{Note, Problem, Report, problem_of};
 
 pub(crate) fn problem(
     code: &'static str,
@@ -246,5 +246,21 @@ impl Replay {
             checkpoint.size,
             absent,
         );
+        let sealed: BTreeSet<ActionId> = self.fold.sealed_streams().collect();
+        let (code, message) = match absent {
+            "missing" => ("missing", "part of what its streams carried is absent"),
+            _ => (
+                "withheld",
+                "part of what its streams carried is not disclosed here",
+            ),
+        };
+        let shown = report.actions.iter().map(|action| action.action_id);
+        report
+            .notes
+            .extend(shown.filter(|id| sealed.contains(id)).map(|id| Note {
+                code,
+                action: Some(id),
+                message: message.to_owned(),
+            }));
     }
 }

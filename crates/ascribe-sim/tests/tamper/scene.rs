@@ -190,8 +190,10 @@ impl Scene {
             }
         }
         assert_eq!(report.actions, self.report.actions);
+        // Output is no part of an action's record; that it is missing is noted.
+        let missing = report.notes.iter().any(|note| note.code == "missing");
         match lost {
-            0 => Judged::Same,
+            0 if !missing => Judged::Same,
             _ => Judged::Unreadable,
         }
     }

@@ -103,8 +103,21 @@ fn accepted() -> Vec<Vector> {
         let id = log.close(running);
         file(&log.bundle(id))
     };
+    let output = {
+        let mut log = log();
+        let grant = log.granted(Uses::Single);
+        let mut running = log.open(&grant, "root");
+        let action = log.intent(&mut running, COMMAND, None);
+        log.evidence(&mut running, action, "restarted\n");
+        log.outcome(&mut running, action, Status::Succeeded, Some(0), None);
+        let id = log.close(running);
+        let mut bundle = log.bundle(id);
+        bundle.openings.retain(|o| o.opening.field != "stdout/0");
+        file(&bundle)
+    };
     vec![
         ("accept-approved-command", file(&whole)),
+        ("accept-note-withheld-output", output),
         ("accept-break-glass", break_glass),
         ("accept-action-in-the-extension-of-its-grant", extended),
         ("accept-names-withheld", file(&anonymous)),
