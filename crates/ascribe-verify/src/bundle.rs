@@ -117,6 +117,9 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
                 "the inclusion proof fails",
             );
             found.index = Some(entry.index);
+            // As the entry itself has it.
+            let claimed = Entry::from_bytes(entry.entry.as_bytes()).ok();
+            found.action = claimed.as_ref().and_then(action_of);
             return report.fail(found);
         }
         if let Err(problem) = replay.entry(entry.index, entry.entry.as_bytes()) {
@@ -157,6 +160,7 @@ pub(crate) struct Replay {
 struct Sealed {
     commitments: Vec<Sealable>,
     passed: usize,
+    action: Option<ActionId>,
 }
 
 impl Replay {
@@ -182,6 +186,7 @@ impl Replay {
             let sealed = Sealed {
                 commitments,
                 passed: 0,
+                action: action_of(&done.entry),
             };
             self.sealed.insert(index, sealed);
         }
@@ -196,12 +201,14 @@ impl Replay {
         index: u64,
         opening: ascribe_core::sealed::Opening,
     ) -> Result<(), Problem> {
+        let sealed = self.sealed.get_mut(&index);
+        let action = sealed.as_ref().and_then(|sealed| sealed.action);
         let fail = |code, promise, message: &str| {
             let mut found = problem(code, promise, message);
             found.index = Some(index);
+            found.action = action;
             found
         };
-        let sealed = self.sealed.get_mut(&index);
         let opens = |s: &Sealable| s.is_opened_by(&opening);
         let place = sealed.and_then(|sealed| {
             let (before, ahead) = sealed.commitments.split_at_checked(sealed.passed)?;
