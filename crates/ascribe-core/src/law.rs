@@ -78,6 +78,25 @@ pub struct Sequenced {
     pub hash: EntryHash,
 }
 
+impl Sequenced {
+    /// Reads a stored entry. The law is not asked.
+    ///
+    /// # Errors
+    /// When the bytes are not an entry.
+    pub fn read(bytes: &[u8]) -> Result<Self, Denied> {
+        if bytes.len() > crate::entry::MAX_ENTRY {
+            return Err(Denied::new("size", "an entry is larger than 65,535 bytes"));
+        }
+        let entry =
+            Entry::from_bytes(bytes).map_err(|e| Denied::new("malformed", e.to_string()))?;
+        Ok(Self {
+            entry,
+            bytes: bytes.to_vec(),
+            hash: crate::entry::entry_hash(bytes),
+        })
+    }
+}
+
 /// Where an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -346,8 +365,8 @@ impl State {
         self.replay(judge, self.size, bytes)
     }
 
-    /// Takes in an entry that another state of the same log has just sequenced: the same checks,
-    /// without parsing again what was just encoded.
+    /// Takes in the next entry, parsed already: another state of the same log has just sequenced it,
+    /// or [`Sequenced::read`] read it. The checks are those of [`State::apply`].
     ///
     /// # Errors
     /// When the law did not allow it.
@@ -372,18 +391,9 @@ impl State {
     }
 
     fn replay(&mut self, judge: &dyn Judge, index: u64, bytes: &[u8]) -> Result<Sequenced, Denied> {
-        if bytes.len() > crate::entry::MAX_ENTRY {
-            return Err(Denied::new("size", "an entry is larger than 65,535 bytes"));
-        }
-        let entry =
-            Entry::from_bytes(bytes).map_err(|e| Denied::new("malformed", e.to_string()))?;
-        let hash = crate::entry::entry_hash(bytes);
-        self.step(judge, index, &entry, hash)?;
-        Ok(Sequenced {
-            entry,
-            bytes: bytes.to_vec(),
-            hash,
-        })
+        let read = Sequenced::read(bytes)?;
+        self.step(judge, index, &read.entry, read.hash)?;
+        Ok(read)
     }
 }
 

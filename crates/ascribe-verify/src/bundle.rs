@@ -1,12 +1,12 @@
 //! Verifying one bundle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ActionId, Root};
-use ascribe_core::law::{Sealable, State, commitments};
+use ascribe_core::law::{Denied, Sealable, Sequenced, State, commitments};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
@@ -154,6 +154,8 @@ pub(crate) struct Replay {
     pub(crate) state: State,
     fold: Fold,
     sealed: BTreeMap<u64, Sealed>,
+    /// The entries whose openings will come; of any, where that is not known.
+    opened: Option<HashSet<u64>>,
 }
 
 /// An entry's commitments, and how many of them are behind the newest opening.
@@ -169,7 +171,30 @@ impl Replay {
             state,
             fold: Fold::new(),
             sealed: BTreeMap::new(),
+            opened: None,
         }
+    }
+
+    /// The same where openings come only of these entries.
+    pub(crate) fn opening_only(state: State, opened: HashSet<u64>) -> Self {
+        Self {
+            opened: Some(opened),
+            ..Self::new(state)
+        }
+    }
+
+    /// Checks the next entry of a whole log by the law.
+    pub(crate) fn next(
+        &mut self,
+        index: u64,
+        read: Result<Sequenced, Denied>,
+    ) -> Result<Sequenced, Problem> {
+        let done = read.map_err(|denied| problem_of(&denied, index, None))?;
+        self.state
+            .follow(&SshSignatures, &done)
+            .map_err(|denied| problem_of(&denied, index, action_of(&done.entry)))?;
+        self.keep(index, &done);
+        Ok(done)
     }
 
     /// Checks one entry by the law.
@@ -181,6 +206,15 @@ impl Replay {
                 let action = Entry::from_bytes(bytes).ok().as_ref().and_then(action_of);
                 problem_of(&denied, index, action)
             })?;
+        self.keep(index, &done);
+        Ok(done.entry)
+    }
+
+    fn keep(&mut self, index: u64, done: &Sequenced) {
+        self.fold.push(index, &done.entry, done.hash);
+        if self.opened.as_ref().is_some_and(|of| !of.contains(&index)) {
+            return;
+        }
         let commitments = commitments(&done.entry.body);
         if !commitments.is_empty() {
             let sealed = Sealed {
@@ -190,8 +224,6 @@ impl Replay {
             };
             self.sealed.insert(index, sealed);
         }
-        self.fold.push(index, &done.entry, done.hash);
-        Ok(done.entry)
     }
 
     /// Checks that an opening is the content of a commitment of its entry. An entry's openings

@@ -12,6 +12,7 @@ use ascribe_tlog::{
 };
 
 use crate::bundle::{Replay, check_pin, problem, trusted_checkpoint};
+use crate::parallel;
 use crate::report::{Problem, Report};
 
 /// A plain C2SP tree on disk: the checkpoint and every entry. Its tiles of hashes must be those of
@@ -143,8 +144,8 @@ pub fn verify_entries_since(
     report.size = Some(checkpoint.size);
     report.root = Some(Root(checkpoint.root));
     let mut tree = Tree::new();
-    for entry in entries {
-        tree.push(leaf_hash(entry));
+    for leaf in parallel::leaf_hashes(entries) {
+        tree.push(leaf);
     }
     if tree.size() != checkpoint.size || tree.root() != checkpoint.root {
         let message = "the entries do not hash to the signed root";
@@ -164,18 +165,19 @@ pub fn verify_entries_since(
     if let Err(problem) = check_pin(entries.first().map(Vec::as_slice), trust) {
         return report.fail(problem);
     }
-    let mut replay = Replay::new(State::new(&checkpoint.origin));
-    for (index, entry) in (0u64..).zip(entries) {
+    let opened = openings.iter().map(|(index, _)| *index).collect();
+    let mut replay = Replay::opening_only(State::new(&checkpoint.origin), opened);
+    let checked = parallel::for_each(entries, |index, read| {
         report.entries += 1;
-        let checked = replay
-            .entry(index, entry)
-            .and_then(|entry| check_seen(&tree, index, &entry));
-        if let Err(problem) = checked {
-            return report.fail(problem);
-        }
+        let done = replay.next(index, read)?;
+        check_seen(&tree, index, &done.entry)?;
         if index.is_multiple_of(1024) {
             progress(index);
         }
+        Ok(())
+    });
+    if let Err(problem) = checked {
+        return report.fail(problem);
     }
     for (index, opening) in openings {
         if let Err(problem) = replay.opening(*index, opening.clone()) {

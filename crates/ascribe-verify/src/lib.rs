@@ -8,6 +8,7 @@
 
 mod bundle;
 mod ledger;
+mod parallel;
 mod report;
 
 pub use ascribe_tlog::TrustPolicy;
