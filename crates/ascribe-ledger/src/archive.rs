@@ -14,20 +14,17 @@ use ascribe_core::law::{Judge, State};
 use ascribe_core::pack::{self, PackHead};
 use ascribe_core::record::Scope;
 use ascribe_core::segment::{self, Record};
-use ascribe_tlog::{
-    Checkpoint, SigningKey, TileKind, TilePath, encode_entry_bundle, leaf_hash, tiles_of,
-};
+use ascribe_tlog::{SigningKey, TileKind, TilePath, encode_entry_bundle, leaf_hash, tiles_of};
 
 use crate::durable::Shared;
 use crate::error::LedgerError;
-use crate::files::{self, BUNDLE, Span, keys_name, pack_name};
+use crate::files::{self, BUNDLE, CHECKPOINT, Span, keys_name, pack_name};
 use crate::load;
 use crate::objects::Object;
 use crate::snapshot::{self, Believed};
 
 /// When a step failed, it is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
-const CHECKPOINT: &str = "tree/checkpoint";
 
 /// Why a step did not happen.
 enum Trouble {
@@ -397,11 +394,4 @@ impl Archiver {
         }
         Ok(())
     }
-}
-
-/// Size of the tree that lies in tiles.
-pub(crate) fn published(shared: &Shared) -> Option<u64> {
-    let note = shared.files.objects.get(CHECKPOINT).ok()??;
-    let key = shared.read().loaded.log_key.clone()?;
-    Some(Checkpoint::open(&note, &[key]).ok()?.size)
 }

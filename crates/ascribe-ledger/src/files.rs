@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ascribe_core::pack::{self, HEAD, PackHead, Sealed, Table};
 use ascribe_core::sealed::Opening;
 use ascribe_core::segment::Record;
-use ascribe_tlog::{Hash, decode_entry_bundle, entries_path, tile_path};
+use ascribe_tlog::{Checkpoint, Hash, TilePath, decode_entry_bundle, entries_path, tile_path};
 
 use crate::error::LedgerError;
 use crate::keys::Opener;
@@ -17,6 +17,8 @@ use crate::store::Journal;
 
 /// Entries of a full bundle.
 pub(crate) const BUNDLE: u64 = 256;
+/// The checkpoint of the tree that lies in tiles.
+pub(crate) const CHECKPOINT: &str = "tree/checkpoint";
 /// Tables of packs that are kept.
 const TABLES: usize = 16;
 
@@ -116,6 +118,40 @@ impl Files {
         let bytes = self.get(&format!("tree/{}", tile_path(0, n, 256)))?;
         let (hashes, _) = bytes.as_chunks::<32>();
         Ok(hashes.iter().map(|hash| Hash(*hash)).collect())
+    }
+
+    /// Size of the tree that lies in tiles; none was written yet without a checkpoint.
+    pub(crate) fn published(&self, loaded: &Loaded) -> Result<Option<u64>, LedgerError> {
+        let note = self
+            .objects
+            .get(CHECKPOINT)
+            .map_err(|source| LedgerError::Io {
+                what: "read",
+                path: self.objects.name(CHECKPOINT),
+                source,
+            })?;
+        let Some(note) = note else { return Ok(None) };
+        let keys: Vec<_> = loaded.log_key.iter().cloned().collect();
+        let found = Checkpoint::open(&note, &keys)
+            .map_err(|e| self.damaged(CHECKPOINT, 0, e.to_string()))?;
+        if found.origin == loaded.origin && loaded.tree.root_at(found.size) == Some(found.root) {
+            Ok(Some(found.size))
+        } else {
+            Err(self.damaged(CHECKPOINT, 0, "it is not of this tree"))
+        }
+    }
+
+    /// Does a tile of hashes lie there as it must be?
+    pub(crate) fn check_tile(
+        &self,
+        path: &TilePath,
+        expected: Option<&[u8]>,
+    ) -> Result<(), LedgerError> {
+        let name = format!("tree/{path}");
+        if expected == Some(self.get(&name)?.as_slice()) {
+            return Ok(());
+        }
+        Err(self.damaged(&name, 0, "it holds other hashes than those of the entries"))
     }
 
     /// The head of a pack.

@@ -18,7 +18,7 @@ use ascribe_core::time::Timestamp;
 use ascribe_tlog::{Hash, VerifierKey};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::archive::{self, Archiver};
+use crate::archive::Archiver;
 use crate::clock::Clock;
 use crate::config::{Config, Keys, segments_dir};
 use crate::durable::Shared;
@@ -112,7 +112,11 @@ impl Ledger {
             believed,
             stored: believed.map_or(0, |b| b.size),
             next: oldest.unwrap_or(0),
-            published: archive::published(&shared),
+            // One that is damaged is written anew; `fsck` reports it.
+            published: shared
+                .files
+                .published(&shared.read().loaded)
+                .unwrap_or(None),
             shared: Arc::clone(&shared),
         };
         let judge = Arc::clone(&drivers.judge);

@@ -94,6 +94,28 @@ impl Reader {
         }
         Ok(found)
     }
+    /// Checks what opening the directory does not need: every byte of every pack, every tile of
+    /// hashes, and the checkpoint beside them.
+    ///
+    /// # Errors
+    /// When something is missing or damaged; the message names the file.
+    pub fn check_archive(&self) -> Result<(), LedgerError> {
+        for span in &self.loaded.packs {
+            self.files.pack(span.segment)?;
+        }
+        let Some(size) = self.files.published(&self.loaded)? else {
+            return Ok(());
+        };
+        for path in ascribe_tlog::tiles_of(size) {
+            let ascribe_tlog::TileKind::Hashes(level) = path.kind else {
+                continue;
+            };
+            let expected = self.loaded.tree.tile(level, path.n, path.width);
+            self.files.check_tile(&path, expected.as_deref())?;
+        }
+        Ok(())
+    }
+
     /// The openings of one entry.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use ascribe_tlog::{Frontier, leaf_hash};
 use serde_json::json;
 
 use super::{say, say_json};
@@ -101,16 +100,10 @@ fn fsck(cli: &Cli) -> Done {
     let dir = cli.data_dir()?;
     let reader = ascribe_ledger::Reader::open(dir)
         .map_err(|e| Failure::new(Kind::Proof, format!("the directory does not add up: {e}")))?;
-    let mut tree = Frontier::new();
-    for entry in reader.entries(0..reader.size()).attempt("read entries")? {
-        tree.push(leaf_hash(&entry));
-    }
-    if tree.root() != reader.tree().root() {
-        return Err(Failure::new(
-            Kind::Proof,
-            "the entries do not hash to the signed root",
-        ));
-    }
+    reader
+        .check_archive()
+        .map_err(|e| Failure::new(Kind::Proof, format!("the directory does not add up: {e}")))?;
+    let tree = reader.tree();
     let root = ascribe_core::id::Root(tree.root());
     if cli.json() {
         return say_json(&json!({ "size": tree.size(), "root": root, "ok": true }));
