@@ -94,6 +94,14 @@ impl Reader {
         }
         Ok(found)
     }
+    /// Can sealed content be read?
+    ///
+    /// # Errors
+    /// Why the wrapping key is not at hand.
+    pub fn can_open(&self) -> Result<(), &str> {
+        self.opener.as_ref().map(|_| ()).map_err(String::as_str)
+    }
+
     /// Checks what opening the directory does not need: every byte of every pack, every tile of
     /// hashes, and the checkpoint beside them.
     ///

@@ -484,11 +484,20 @@ fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<R
         bar.set_length(reader.size());
         let entries = reader.entries(0..reader.size()).attempt("read entries")?;
         let mut openings = Vec::new();
-        for index in 0..reader.size() {
-            // Without the wrap key content stays sealed, which the report says.
-            for opening in reader.openings(index).unwrap_or_default() {
-                openings.push((index, opening));
+        match reader.can_open() {
+            Ok(()) => {
+                for index in 0..reader.size() {
+                    let found = reader.openings(index).map_err(|e| {
+                        let why = format!(
+                            "the sealed content of entry {index} is not what was stored: {e}"
+                        );
+                        Failure::new(Kind::Proof, why)
+                    })?;
+                    openings.extend(found.into_iter().map(|opening| (index, opening)));
+                }
             }
+            // The report calls it missing.
+            Err(why) => remark(&format!("sealed content stays closed: {why}")),
         }
         let note = reader.checkpoint_note().to_owned();
         return Ok(ascribe_verify::verify_entries_since(
