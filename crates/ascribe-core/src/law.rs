@@ -288,6 +288,10 @@ pub struct State {
     ids: HashMap<EntryId, u64>,
     writers: BTreeMap<String, WriterState>,
     excerpt: Option<SessionId>,
+    /// Asks that are open, and which of them would lead to which grant: found again without
+    /// looking through all that ever were.
+    open_asks: BTreeSet<StatementId>,
+    awaited: BTreeMap<GrantId, StatementId>,
     revoked_keys: BTreeSet<String>,
 }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, GrantState, OpenAction, Person, Place, SessionState, State, TargetState, WriterState,
+    Ask, AskStatus, GrantState, OpenAction, Person, Place, SessionState, State, TargetState,
+    WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -69,6 +70,8 @@ impl State {
             ids: _,
             writers,
             excerpt: _,
+            open_asks: _,
+            awaited: _,
             revoked_keys,
         } = self;
         let form = Form {
@@ -112,7 +115,7 @@ impl State {
             return None;
         }
         let ids = ids.iter().zip(0..);
-        Some(Self {
+        let mut state = Self {
             origin: form.origin,
             genesis: form.genesis.into_owned(),
             size: form.size,
@@ -130,7 +133,19 @@ impl State {
             ids: ids.map(|(id, index)| (EntryId::new(*id), index)).collect(),
             writers: form.writers.into_owned(),
             excerpt: None,
+            open_asks: BTreeSet::new(),
+            awaited: BTreeMap::new(),
             revoked_keys: form.revoked_keys.into_owned(),
-        })
+        };
+        let open: Vec<(StatementId, Ask)> = state
+            .asks
+            .iter()
+            .filter(|(_, ask)| ask.status == AskStatus::Open)
+            .map(|(id, ask)| (*id, ask.clone()))
+            .collect();
+        for (id, ask) in open {
+            state.remember(id, &ask);
+        }
+        Some(state)
     }
 }

@@ -131,7 +131,29 @@ impl State {
             approvals: Vec::new(),
             status: AskStatus::Open,
         };
+        self.remember(id, &ask);
         self.asks.insert(id, ask);
+    }
+
+    /// Puts an open ask where it is found again.
+    pub(super) fn remember(&mut self, id: StatementId, ask: &Ask) {
+        self.open_asks.insert(id);
+        if matches!(ask.asked, Asked::Request(_) | Asked::Emergency(_)) {
+            let grant = self.grant_id(id);
+            self.awaited.insert(grant, id);
+        }
+    }
+
+    fn forget(&mut self, id: StatementId) {
+        self.open_asks.remove(&id);
+        let grant = self.grant_id(id);
+        self.awaited.remove(&grant);
+    }
+
+    /// Asks that wait for something.
+    pub(super) fn open_asks(&self) -> impl Iterator<Item = (StatementId, &Ask)> {
+        let open = self.open_asks.iter();
+        open.filter_map(|id| Some((*id, self.asks.get(id)?)))
     }
 
     fn check_request(&self, by: PersonId, at: Timestamp, request: &Request) -> Result<(), Denied> {
@@ -312,6 +334,9 @@ impl State {
             self.take_change(&say, at, place);
             carried.status = AskStatus::Granted;
         }
+        if carried.status != AskStatus::Open {
+            self.forget(answer.of);
+        }
         self.asks.insert(answer.of, carried);
         Ok(())
     }
@@ -333,6 +358,7 @@ impl State {
     }
 
     pub(super) fn settle(&mut self, ask: StatementId, status: AskStatus) {
+        self.forget(ask);
         if let Some(ask) = self.asks.get_mut(&ask) {
             ask.status = status;
         }
@@ -463,9 +489,8 @@ impl State {
         self.check_change(&statement.say)?;
         // One proposal at a time for each new person: there is one name to approve.
         let waits = |add: &PersonAdd| {
-            self.asks.values().any(|ask| {
-                ask.status == AskStatus::Open
-                    && matches!(&ask.asked, Asked::Proposal(Say::PersonAdd(other)) if other.person == add.person)
+            self.open_asks().any(|(_, ask)| {
+                matches!(&ask.asked, Asked::Proposal(Say::PersonAdd(other)) if other.person == add.person)
             })
         };
         if matches!(&statement.say, Say::PersonAdd(add) if waits(add)) {

@@ -106,13 +106,18 @@ impl State {
         Ok(missing)
     }
 
+    /// The grant's id follows from the request's.
+    pub(super) fn grant_id(&self, request: StatementId) -> GrantId {
+        GrantId::new(derived(
+            "ascribe/grant/v1",
+            &[self.origin.as_bytes(), request.bytes()],
+        ))
+    }
+
     /// The grant that follows from a carried request or an emergency.
     pub(super) fn grant_from(&self, request: StatementId) -> Result<Grant, Denied> {
         let ask = self.ask(request)?;
-        let id = GrantId::new(derived(
-            "ascribe/grant/v1",
-            &[self.origin.as_bytes(), request.bytes()],
-        ));
+        let id = self.grant_id(request);
         match &ask.asked {
             Asked::Request(request) => Ok(Grant {
                 grant: id,
@@ -146,11 +151,8 @@ impl State {
         &self,
         grant: &Grant,
     ) -> Result<(StatementId, Place, Vec<Approval>), Denied> {
-        let found = self.asks.iter().find(|(id, ask)| {
-            ask.status == AskStatus::Open
-                && self.grant_from(**id).is_ok_and(|g| g.grant == grant.grant)
-        });
-        match found {
+        let found = self.awaited.get(&grant.grant);
+        match found.and_then(|id| Some((id, self.asks.get(id)?))) {
             Some((id, ask)) if self.is_carried(ask) => Ok((*id, ask.place, ask.approvals.clone())),
             Some(_) => Err(Denied::new("quorum", "the grant lacks approvals")),
             None => Err(Denied::new("grant", "the grant rests on no open request")),
@@ -200,10 +202,8 @@ impl State {
             matches!(&ask.asked, Asked::Extension(e) if e.grant == extend.grant && e.not_after == extend.not_after)
                 && self.is_carried(ask)
         };
-        self.asks
-            .iter()
+        self.open_asks()
             .find(|(_, ask)| fits(ask))
-            .map(|(id, ask)| (*id, ask))
             .ok_or_else(|| Denied::new("quorum", "the extension lacks approvals"))
     }
 
@@ -514,9 +514,8 @@ impl State {
         target: &str,
         mine: &[&GrantState],
     ) -> Denied {
-        let waiting = self.asks.iter().find(|(_, ask)| {
+        let waiting = self.open_asks().find(|(_, ask)| {
             ask.by == person
-                && ask.status == AskStatus::Open
                 && matches!(&ask.asked, Asked::Request(r) if r.target == target && r.account == account && at < r.not_after)
         });
         if let Some((id, ask)) = waiting {
