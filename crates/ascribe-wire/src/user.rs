@@ -97,6 +97,56 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_name_is_taken_up_to_the_limit_and_not_beyond() {
+        let name = |account: usize| format!("{}@t", "a".repeat(account));
+        assert_eq!(parse(&name(253)).unwrap().account.len(), 253);
+        assert_eq!(parse(&name(254)), Err(UserError::Length));
+        // Bytes count, not characters.
+        let wide = format!("{}@t", "\u{e9}".repeat(127));
+        assert_eq!(parse(&wide), Err(UserError::Length));
+    }
+
+    #[test]
+    fn invisible_and_control_characters_are_refused_everywhere() {
+        for c in [
+            '\0', '\u{1}', '\t', '\n', '\r', '\u{1b}', '\u{7f}', '\u{85}', '\u{a0}', '\u{200b}',
+            '\u{200d}', '\u{200e}', '\u{202e}', '\u{2028}', '\u{2066}', '\u{feff}',
+        ] {
+            for name in [
+                format!("{c}root@t"),
+                format!("ro{c}ot@t"),
+                format!("root@t{c}"),
+            ] {
+                assert_eq!(parse(&name), Err(UserError::Character), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_at_separates_and_a_grant_has_one_spelling() {
+        let id = GrantId::new([0xab; 16]).to_string();
+        let user = parse(&format!("root@a+{id}@b")).unwrap();
+        assert_eq!(
+            (user.account.as_str(), user.target.as_str()),
+            ("root@a", "b")
+        );
+        let upper = id.to_uppercase();
+        for (name, error) in [
+            (format!("root+{id}@b@c"), UserError::Grant),
+            (format!("root+{upper}@b"), UserError::Grant),
+            (format!("root+{id}x@b"), UserError::Grant),
+            ("root+@b".to_owned(), UserError::Grant),
+            (format!("+{id}@b"), UserError::Form),
+            (format!("root+{id}@"), UserError::Form),
+        ] {
+            assert_eq!(parse(&name), Err(error), "{name}");
+        }
+        // After the target it names no grant, but a target that cannot be.
+        let user = parse(&format!("root@b+{id}")).unwrap();
+        assert_eq!((user.target, user.grant), (format!("b+{id}"), None));
+    }
+
     proptest! {
         #[test]
         fn what_parses_prints_back(text in ".{0,300}") {
