@@ -1,6 +1,6 @@
 //! One client connection and its session: opened at the first action, closed with a reason.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ use crate::upstream::Upstream;
 
 /// A ledger that does not answer for so long is away.
 const LEDGER_AWAY: Duration = Duration::from_secs(10);
+/// How long a ledger that is away is waited for again, and any ledger once the gateway stops. What
+/// is proposed stays proposed.
+const LEDGER_LAST: Duration = Duration::from_secs(1);
 /// How often a session's standing is looked at.
 const PULSE: Duration = Duration::from_millis(250);
 /// Most refusals of one connection that become entries.
@@ -29,6 +32,9 @@ const GOODBYE: Duration = Duration::from_millis(1000);
 /// How long the client may take to leave by itself.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// A grant's end closes every channel within 2 s.
+const _: () = assert!(PULSE.as_millis() + GOODBYE.as_millis() + LINGER.as_millis() < 2000);
+
 /// Who logged in.
 #[derive(Debug, Clone)]
 pub(crate) struct Login {
@@ -37,11 +43,13 @@ pub(crate) struct Login {
     pub(crate) user: User,
 }
 
-/// An open session.
+/// An open session. It logs in to its target once for commands and once for terminals, each when
+/// first needed: only the second login may have a terminal.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) view: GrantView,
-    pub(crate) upstream: Upstream,
+    plain: OnceCell<Result<Arc<Upstream>, String>>,
+    terminal: OnceCell<Result<Arc<Upstream>, String>>,
 }
 
 /// One connection.
@@ -54,6 +62,7 @@ pub(crate) struct Connection {
     opened: Mutex<Option<SessionId>>,
     reason: Mutex<Option<CloseReason>>,
     refusals: AtomicU32,
+    ledger_away: AtomicBool,
     begun: Instant,
     moved_ms: AtomicU64,
     /// Cancelled when the session must end.
@@ -75,6 +84,7 @@ impl Connection {
             opened: Mutex::new(None),
             reason: Mutex::new(None),
             refusals: AtomicU32::new(0),
+            ledger_away: AtomicBool::new(false),
             begun: Instant::now(),
             moved_ms: AtomicU64::new(0),
             over: CancellationToken::new(),
@@ -97,14 +107,23 @@ impl Connection {
     /// Records one entry. A ledger that does not answer ends the session; ending it does not need
     /// the ledger.
     pub(crate) async fn record(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
-        match tokio::time::timeout(LEDGER_AWAY, self.shared.recorder.record(proposal)).await {
-            Ok(recorded) => recorded,
-            Err(_) => {
-                self.end(CloseReason::LedgerUnavailable);
-                Err(RecordError::Unavailable(
-                    "it did not answer within 10 s".to_owned(),
-                ))
-            }
+        let recorded = tokio::select! {
+            recorded = self.shared.recorder.record(proposal) => return recorded,
+            () = self.patience() => RecordError::Unavailable("it did not answer in time".to_owned()),
+        };
+        self.ledger_away.store(true, Ordering::Relaxed);
+        self.end(CloseReason::LedgerUnavailable);
+        Err(recorded)
+    }
+
+    /// How long the ledger may take.
+    async fn patience(&self) {
+        if self.ledger_away.load(Ordering::Relaxed) {
+            return tokio::time::sleep(LEDGER_LAST).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LEDGER_AWAY) => {}
+            () = self.shared.stop.cancelled() => tokio::time::sleep(LEDGER_LAST).await,
         }
     }
 
@@ -191,17 +210,43 @@ impl Connection {
         }
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
         self.moved();
-        match Upstream::connect(self, &view, id).await {
-            Ok(upstream) => Ok(Arc::new(Session { id, view, upstream })),
-            Err(error) => {
-                self.refuse("target", "unreachable", &error.to_string());
-                self.end(CloseReason::TargetFailed);
-                Err(format!(
-                    "cannot reach {}@{}: {error}",
-                    view.account, view.target.name
-                ))
-            }
-        }
+        Ok(Arc::new(Session {
+            id,
+            view,
+            plain: OnceCell::new(),
+            terminal: OnceCell::new(),
+        }))
+    }
+
+    /// The session's login to its target, made at the first call; or what the client is told.
+    pub(crate) async fn upstream(
+        self: &Arc<Self>,
+        session: &Session,
+        pty: bool,
+    ) -> Result<Arc<Upstream>, String> {
+        let login = if pty {
+            &session.terminal
+        } else {
+            &session.plain
+        };
+        login
+            .get_or_init(|| async {
+                let connected = tokio::select! {
+                    connected = Upstream::connect(self, session, pty) => connected,
+                    () = self.over.cancelled() => return Err("the session has ended".to_owned()),
+                };
+                connected.map(Arc::new).map_err(|error| {
+                    self.refuse("target", "unreachable", &error.to_string());
+                    self.end(CloseReason::TargetFailed);
+                    let view = &session.view;
+                    format!(
+                        "cannot reach {}@{}: {error}",
+                        view.account, view.target.name
+                    )
+                })
+            })
+            .await
+            .clone()
     }
 
     /// Watches the connection from its first byte to its last.

@@ -1,7 +1,9 @@
 //! The client's side of the protocol: login, channels, and everything that is refused.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use ascribe_wire::command;
 use ascribe_wire::request::Request;
 use ascribe_wire::user;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
@@ -26,6 +28,8 @@ const MAX_CHANNELS: u32 = 10_000;
 pub(crate) struct Downstream {
     connection: Arc<Connection>,
     channels: u32,
+    /// Channels that have their action. A channel has one.
+    acting: HashSet<ChannelId>,
 }
 
 impl Downstream {
@@ -33,6 +37,7 @@ impl Downstream {
         Self {
             connection,
             channels: 0,
+            acting: HashSet::new(),
         }
     }
 
@@ -210,7 +215,8 @@ impl Handler for Downstream {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        answer(session, channel, env_fits(name, value))
+        let good = !self.acting.contains(&channel) && env_fits(name, value);
+        answer(session, channel, good)
     }
 
     async fn pty_request(
@@ -224,7 +230,8 @@ impl Handler for Downstream {
         _modes: &[(russh::Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        answer(session, channel, terminal_fits(term))
+        let good = !self.acting.contains(&channel) && terminal_fits(term);
+        answer(session, channel, good)
     }
 
     async fn x11_request(
@@ -245,17 +252,18 @@ impl Handler for Downstream {
         channel: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        answer(session, channel, true)
+        answer(session, channel, self.acting.insert(channel))
     }
 
     async fn exec_request(
         &mut self,
         channel: ChannelId,
-        _command: &[u8],
+        command: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         // Yes to hearing it. Whether it runs is said on the channel.
-        answer(session, channel, true)
+        let good = command::check(command).is_ok() && self.acting.insert(channel);
+        answer(session, channel, good)
     }
 
     async fn subsystem_request(
@@ -264,11 +272,17 @@ impl Handler for Downstream {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        answer(
-            session,
-            channel,
-            ascribe_wire::command::subsystem_kind(name).is_some(),
-        )
+        let good = command::subsystem_kind(name).is_some() && self.acting.insert(channel);
+        answer(session, channel, good)
+    }
+
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.acting.remove(&channel);
+        Ok(())
     }
 }
 

@@ -5,11 +5,13 @@
 //!
 //! Start from [`serve`].
 
+mod act;
 mod channel;
 mod connection;
 mod guard;
 mod handler;
 mod listen;
+mod relay;
 mod stream;
 mod upstream;
 

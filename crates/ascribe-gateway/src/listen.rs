@@ -10,7 +10,7 @@ use ascribe_core::entry::CloseReason;
 use ascribe_core::record::Recorder;
 use ascribe_tlog::VerifierKey;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
-use russh::{MethodKind, MethodSet, Preferred, SshId};
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +25,8 @@ use crate::handler::Downstream;
 pub enum UpstreamAuth {
     /// A key that targets know.
     Key(PrivateKey),
-    /// A CA that targets trust: each session gets a certificate of five minutes that names session
-    /// and person.
+    /// A CA that targets trust: each login gets a certificate that names session and person, and
+    /// ends with the grant or after five minutes, whichever is sooner.
     UserCa(PrivateKey),
 }
 
@@ -41,7 +41,8 @@ pub struct GatewayConfig {
     pub host_key: PrivateKey,
     /// How it logs in to targets.
     pub upstream: UpstreamAuth,
-    /// Sessions in which nothing moves for so long are ended.
+    /// Sessions in which nothing moves for so long are ended. A command's output counts as movement,
+    /// a terminal's does not: there it is the person who has to move.
     pub idle_timeout: Duration,
     /// A client must have logged in within this time.
     pub pre_auth_timeout: Duration,
@@ -62,6 +63,12 @@ pub type Fill = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
 /// The places of each address.
 type Places = Mutex<HashMap<IpAddr, Arc<Semaphore>>>;
+
+/// Most connections of one address that wait for a place.
+const MAX_WAITING: usize = 512;
+/// A client's ciphers. Each withstands a cut handshake (CVE-2023-48795) whatever the client's key
+/// exchange can do.
+const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM];
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -88,6 +95,7 @@ fn server_config(config: &GatewayConfig) -> russh::server::Config {
         keys: vec![config.host_key.clone()],
         preferred: Preferred {
             key,
+            cipher: Cow::Borrowed(CIPHERS),
             ..Preferred::DEFAULT
         },
         max_auth_attempts: 6,
@@ -133,17 +141,21 @@ pub async fn serve(
                 continue;
             }
         };
-        let place = place_of(
-            &places,
-            address.ip(),
-            shared.config.max_connections_per_addr,
-        );
+        let most = shared.config.max_connections_per_addr;
+        let place = place_of(&places, address.ip(), most);
+        // The table and this place aside, each connection holds it once.
+        if Arc::strong_count(&place).saturating_sub(2) >= most.saturating_add(MAX_WAITING) {
+            tracing::debug!("{address} has too many connections");
+            continue;
+        }
         let (shared, ssh) = (Arc::clone(&shared), Arc::clone(&ssh));
         tasks.spawn(async move {
             // The time before login counts from when the connection is served.
-            let Ok(permit) = place.acquire_owned().await else {
-                return;
+            let permit = tokio::select! {
+                permit = place.acquire_owned() => permit,
+                () = shared.stop.cancelled() => return,
             };
+            let Ok(permit) = permit else { return };
             one(shared, ssh, socket, address.to_string()).await;
             drop(permit);
         });
@@ -186,16 +198,22 @@ async fn one(
     let running = tokio::select! {
         running = russh::server::run_stream(ssh, Guarded::new(socket, &switch), handler) => running,
         () = &mut deadline => return connection.finish().await,
+        () = stop.cancelled() => return connection.finish().await,
     };
     let Ok(running) = running else {
         return connection.finish().await;
     };
     tokio::pin!(running);
-    let mut stopping = false;
+    let (mut stopping, mut due) = (false, false);
     loop {
         tokio::select! {
             _ = &mut running => break,
-            () = &mut deadline, if !switch.is_logged_in() => switch.cut(),
+            () = &mut deadline, if !due => {
+                due = true;
+                if !switch.is_logged_in() {
+                    switch.cut();
+                }
+            }
             () = stop.cancelled(), if !stopping => {
                 // The watch lets channels say goodbye, then cuts the connection.
                 stopping = true;

@@ -4,24 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::gate::Recorded;
-use ascribe_core::id::SessionId;
-use ascribe_core::record::GrantView;
+use ascribe_core::record::Standing;
 use ascribe_core::statement::SshKey;
-use russh::client::{AuthResult, Config, Handle, Handler, Msg, connect};
+use russh::client::{AuthResult, ChannelOpenHandle, Config, Handle, Handler, Msg, connect};
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{
     Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
 };
-use russh::{Channel, ChannelMsg, Preferred};
+use russh::{Channel, ChannelMsg, Preferred, cipher};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Session};
 use crate::listen::UpstreamAuth;
 
 /// A target must be reached and logged in to within this time.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A certificate lives this many seconds: it is used at once.
+/// A certificate lives this many seconds at most: it is used at once.
 const CERTIFICATE_SECONDS: u64 = 300;
+/// Ciphers, best first. The first two withstand a cut handshake (CVE-2023-48795) by themselves.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::AES_256_GCM,
+    cipher::AES_128_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_128_CTR,
+];
 
 /// Why a target is not reached.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +40,12 @@ pub(crate) enum UpstreamError {
     HostKey,
     #[error("it does not let the gateway in; does it trust the gateway's user CA?")]
     Login,
+    #[error(
+        "it has neither strict key exchange nor AES-GCM (CVE-2023-48795); update its SSH server"
+    )]
+    KeyExchange,
+    #[error("the session has ended")]
+    Ended,
     #[error("it did not answer within 10 s")]
     Timeout,
     #[error("a certificate could not be made ({0})")]
@@ -65,6 +79,97 @@ impl Handler for Pinned {
             Err(UpstreamError::HostKey)
         }
     }
+
+    async fn kex_done(
+        &mut self,
+        _secret: Option<&[u8]>,
+        names: &russh::Names,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        let sound = [cipher::AES_256_GCM, cipher::AES_128_GCM].contains(&names.cipher);
+        if names.strict_kex() || sound {
+            Ok(())
+        } else {
+            Err(UpstreamError::KeyExchange)
+        }
+    }
+
+    // A target opens no channel: nobody asked for forwarding. An answer that is dropped is a no.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _address: &str,
+        _port: u32,
+        _from: &str,
+        _from_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host: &str,
+        _port: u32,
+        _from: &str,
+        _from_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _path: &str,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _from: &str,
+        _from_port: u32,
+        _reply: ChannelOpenHandle,
+        _session: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 impl From<russh::Error> for UpstreamError {
@@ -73,7 +178,7 @@ impl From<russh::Error> for UpstreamError {
     }
 }
 
-/// A connection to a target, logged in.
+/// A login to a target.
 pub(crate) struct Upstream {
     handle: Handle<Pinned>,
 }
@@ -81,19 +186,20 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) async fn connect(
         connection: &Arc<Connection>,
-        view: &GrantView,
-        session: SessionId,
+        session: &Session,
+        pty: bool,
     ) -> Result<Self, UpstreamError> {
-        tokio::time::timeout(CONNECT, Self::log_in(connection, view, session))
+        tokio::time::timeout(CONNECT, Self::log_in(connection, session, pty))
             .await
             .map_err(|_| UpstreamError::Timeout)?
     }
 
     async fn log_in(
         connection: &Arc<Connection>,
-        view: &GrantView,
-        session: SessionId,
+        session: &Session,
+        pty: bool,
     ) -> Result<Self, UpstreamError> {
+        let view = &session.view;
         let key = std::borrow::Cow::Borrowed(
             &[
                 Algorithm::Ed25519,
@@ -105,6 +211,7 @@ impl Upstream {
         let config = Config {
             preferred: Preferred {
                 key,
+                cipher: std::borrow::Cow::Borrowed(CIPHERS),
                 ..Preferred::DEFAULT
             },
             inactivity_timeout: None,
@@ -129,7 +236,7 @@ impl Upstream {
                 handle.authenticate_publickey(&view.account, key).await?
             }
             UpstreamAuth::UserCa(ca) => {
-                let (key, certificate) = certificate(connection, view, session, ca)?;
+                let (key, certificate) = certificate(connection, session, pty, ca)?;
                 handle
                     .authenticate_openssh_cert(&view.account, Arc::new(key), certificate)
                     .await?
@@ -147,31 +254,41 @@ impl Upstream {
     }
 }
 
+/// A certificate for one login: it names session and person, lives no longer than the grant, and
+/// allows a terminal only where one was asked for.
 fn certificate(
     connection: &Connection,
-    view: &GrantView,
-    session: SessionId,
+    session: &Session,
+    pty: bool,
     ca: &PrivateKey,
 ) -> Result<(PrivateKey, russh::keys::Certificate), UpstreamError> {
     let wrong = |e: russh::keys::ssh_key::Error| UpstreamError::Certificate(e.to_string());
+    let recorder = &connection.shared.recorder;
+    let Standing::Until(until) = recorder.standing(session.id) else {
+        return Err(UpstreamError::Ended);
+    };
+    let view = &session.view;
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&connection.random()));
-    let now = connection.shared.recorder.now().millis().unsigned_abs() / 1000;
+    let now = recorder.now().millis().unsigned_abs() / 1000;
     let nonce: [u8; 32] = connection.random();
     let public = key.public_key().key_data().clone();
-    let (begin, end) = (
-        now.saturating_sub(60),
-        now.saturating_add(CERTIFICATE_SECONDS),
-    );
-    let mut builder = Builder::new(nonce, public, begin, end).map_err(wrong)?;
+    let until = until.millis().unsigned_abs().div_ceil(1000);
+    let end = until.min(now.saturating_add(CERTIFICATE_SECONDS));
+    let mut builder = Builder::new(nonce, public, now.saturating_sub(60), end).map_err(wrong)?;
     builder.serial(0).map_err(wrong)?;
     builder.cert_type(CertType::User).map_err(wrong)?;
     builder
-        .key_id(format!("ascribe session={session} person={}", view.person))
+        .key_id(format!(
+            "ascribe session={} person={}",
+            session.id, view.person
+        ))
         .map_err(wrong)?;
     builder
         .valid_principal(view.account.clone())
         .map_err(wrong)?;
-    builder.extension("permit-pty", "").map_err(wrong)?;
+    if pty {
+        builder.extension("permit-pty", "").map_err(wrong)?;
+    }
     let certificate = builder.sign(ca).map_err(wrong)?;
     Ok((key, certificate))
 }

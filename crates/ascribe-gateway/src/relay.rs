@@ -1,0 +1,270 @@
+//! Bytes between client and target, each recorded before it goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ascribe_core::entry::{CloseReason, Status};
+use ascribe_core::id::ActionId;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::mpsc;
+
+use crate::act::Act;
+use crate::channel::{End, REFUSED};
+use crate::connection::Connection;
+use crate::stream::{
+    Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
+};
+
+/// A client gets this long to take the last words.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+impl Act {
+    fn recording(
+        &self,
+        stream: &'static str,
+        queue: &mpsc::Sender<crate::stream::Sealed>,
+        begun: Instant,
+    ) -> Recording {
+        let target = &self.session.view.target;
+        Recording::new(
+            stream,
+            queue.clone(),
+            begun,
+            target.stream_cap,
+            target.over_cap,
+        )
+    }
+
+    /// Relays until one side or the session ends, then reports how.
+    pub(crate) async fn relay(
+        self,
+        id: ActionId,
+        pty: bool,
+        begun: Instant,
+        read: ChannelReadHalf,
+        up_read: ChannelReadHalf,
+        up_write: ChannelWriteHalf<russh::client::Msg>,
+    ) {
+        let ahead = if pty { TERMINAL_AHEAD } else { STREAM_AHEAD };
+        let (queue, chunks) = mpsc::channel(ahead);
+        let mut stdin = (!pty).then(|| self.recording("stdin", &queue, begun));
+        let mut out = self.recording(if pty { "terminal" } else { "stdout" }, &queue, begun);
+        let mut err = self.recording("stderr", &queue, begun);
+        drop(queue);
+        let (connection, session) = (Arc::clone(&self.connection), self.session.id);
+        let overdue = Arc::new(Overdue::default());
+        let seals = Arc::clone(&overdue);
+        let recorder =
+            tokio::spawn(
+                async move { record_chunks(&connection, session, id, chunks, &seals).await },
+            );
+        let mut end = End::default();
+        let over = self.connection.over.clone();
+        let halted = {
+            let up = to_target(&self.connection, read, &up_write, stdin.as_mut(), &overdue);
+            let down = self.to_client(up_read, pty, &mut out, &mut err, &mut end);
+            tokio::pin!(up, down);
+            let mut reading = true;
+            loop {
+                tokio::select! {
+                    left = &mut up, if reading => match left {
+                        Ok(Left::Input) => reading = false,
+                        Ok(Left::Channel) => break None,
+                        Err(halt) => break Some(halt),
+                    },
+                    done = &mut down => break done.err(),
+                    () = over.cancelled() => break None,
+                }
+            }
+        };
+        if up_write.close().await.is_err() {
+            tracing::trace!("the target is gone");
+        }
+        if let Some(text) = self.farewell(halted)
+            && tokio::time::timeout(GOODBYE, self.client.say(&text))
+                .await
+                .is_err()
+        {
+            tracing::trace!("the client takes nothing any more");
+        }
+        let mut streams = Vec::new();
+        for recording in stdin.into_iter().chain([out, err]) {
+            streams.extend(recording.total().await.0);
+        }
+        let status = match (end.exit, &end.signal, end.refused) {
+            (_, _, true) => Status::Failed,
+            (Some(0), _, _) => Status::Succeeded,
+            (Some(_), _, _) | (None, Some(_), _) => Status::Failed,
+            (None, None, _) => Status::Unknown,
+        };
+        if !matches!(recorder.await, Ok(Ok(()))) {
+            self.connection.end(CloseReason::LedgerUnavailable);
+        }
+        // Polled in this order: the outcome is queued before the client hears the exit status, which
+        // does not wait until it is durable.
+        let finish = tokio::time::timeout(GOODBYE, self.client.finish(&end));
+        let (_, told) = tokio::join!(self.report(id, status, &end, streams), finish);
+        if told.is_err() {
+            tracing::trace!("the client takes nothing any more");
+        }
+    }
+
+    /// What a client is told when its session does not end by itself.
+    fn farewell(&self, halted: Option<Halt>) -> Option<String> {
+        let why = match (halted, self.connection.reason()) {
+            (Some(Halt::Cap), _) => "the stream is larger than the target allows",
+            (Some(Halt::Ledger), _) | (None, Some(CloseReason::LedgerUnavailable)) => {
+                "the ledger cannot record, so the session ends"
+            }
+            (None, Some(CloseReason::Expired)) => "the grant has ended",
+            (None, Some(CloseReason::Revoked)) => "the grant was revoked",
+            (None, Some(CloseReason::Idle)) => "nothing moved for too long",
+            (None, Some(CloseReason::Interrupted)) => "the gateway stops",
+            (None, Some(CloseReason::TargetFailed | CloseReason::Disconnected) | None) => {
+                return None;
+            }
+        };
+        Some(format!(
+            "\r\nascribe: {why}. Processes left on the target may go on.\r\n"
+        ))
+    }
+
+    /// Target to client. Ends when the target closes the channel.
+    async fn to_client(
+        &self,
+        mut from: ChannelReadHalf,
+        pty: bool,
+        out: &mut Recording,
+        err: &mut Recording,
+        end: &mut End,
+    ) -> Result<(), Halt> {
+        loop {
+            let due = [out.due(), err.due()].into_iter().flatten().min();
+            let wait = due.map_or(SEAL_AFTER * 3600, |due| {
+                due.saturating_duration_since(Instant::now())
+            });
+            let message = tokio::select! {
+                message = from.wait() => message,
+                () = tokio::time::sleep(wait), if due.is_some() => {
+                    out.flush().await?;
+                    err.flush().await?;
+                    continue;
+                }
+            };
+            // A terminal's output is no sign that a person is there; a command's shows that it works.
+            if !pty {
+                self.connection.moved();
+            }
+            match message {
+                Some(ChannelMsg::Data { data }) => {
+                    out.take(&data).await?;
+                    if self.client.write.data_bytes(data).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Some(ChannelMsg::ExtendedData { data, ext }) => {
+                    err.take(&data).await?;
+                    if self
+                        .client
+                        .write
+                        .extended_data_bytes(ext, data)
+                        .await
+                        .is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+                Some(ChannelMsg::ExitStatus { exit_status }) => end.exit = Some(exit_status),
+                Some(ChannelMsg::ExitSignal {
+                    signal_name,
+                    core_dumped,
+                    error_message,
+                    ..
+                }) => {
+                    end.signal = Some((signal_name, core_dumped, error_message));
+                }
+                Some(ChannelMsg::Failure) => {
+                    end.refused = true;
+                    end.exit = Some(REFUSED);
+                    self.client
+                        .say("ascribe: the target refuses this request\r\n")
+                        .await;
+                    return Ok(());
+                }
+                Some(ChannelMsg::Close) | None => return Ok(()),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// What the client's side ran out of.
+enum Left {
+    /// Input: the channel stays open for output.
+    Input,
+    /// The channel.
+    Channel,
+}
+
+/// Client to target.
+async fn to_target(
+    connection: &Arc<Connection>,
+    mut from: ChannelReadHalf,
+    to: &ChannelWriteHalf<russh::client::Msg>,
+    mut stdin: Option<&mut Recording>,
+    overdue: &Overdue,
+) -> Result<Left, Halt> {
+    let mut open = true;
+    loop {
+        let due = stdin.as_ref().and_then(|recording| recording.due());
+        let wait = due.map_or(SEAL_AFTER, |due| {
+            due.saturating_duration_since(Instant::now())
+        });
+        let message = tokio::select! {
+            message = from.wait() => message,
+            () = tokio::time::sleep(wait), if due.is_some() => {
+                if let Some(recording) = stdin.as_mut() {
+                    recording.flush().await?;
+                }
+                continue;
+            }
+        };
+        connection.moved();
+        let sent = match message {
+            Some(ChannelMsg::Data { data }) if open => {
+                if let Some(recording) = stdin.as_mut() {
+                    recording.take(&data).await?;
+                }
+                overdue.wait().await;
+                to.data_bytes(data).await
+            }
+            Some(ChannelMsg::Eof) => {
+                open = false;
+                to.eof().await
+            }
+            Some(ChannelMsg::WindowChange {
+                col_width,
+                row_height,
+                pix_width,
+                pix_height,
+            }) => {
+                to.window_change(col_width, row_height, pix_width, pix_height)
+                    .await
+            }
+            Some(ChannelMsg::Signal { signal }) => to.signal(signal).await,
+            Some(ChannelMsg::Close) | None => return Ok(Left::Channel),
+            Some(
+                ChannelMsg::Exec { .. }
+                | ChannelMsg::RequestShell { .. }
+                | ChannelMsg::RequestSubsystem { .. },
+            ) => {
+                connection.refuse("request", "not-allowed", "a second action on one channel");
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        };
+        if sent.is_err() {
+            return Ok(Left::Input);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The ledger as the gateway sees it here: the real one, that can be made to wait.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ascribe_core::entry::Body;
+use ascribe_core::id::{GrantId, PersonId, SessionId};
+use ascribe_core::record::{
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
+};
+use ascribe_core::time::Timestamp;
+use ascribe_ledger::Ledger;
+
+/// Which entries do not get through.
+pub(super) type Stops = fn(&Body) -> bool;
+
+/// The real ledger, behind a door that a test can close: what it stops waits until the door opens.
+pub(super) struct Door {
+    pub(super) ledger: Arc<Ledger>,
+    stops: tokio::sync::watch::Sender<Option<Stops>>,
+    waiting: Mutex<Vec<Body>>,
+    marker: PathBuf,
+    early: AtomicBool,
+}
+
+impl Door {
+    /// `marker` is what commands may make that must not run early.
+    pub(super) fn new(ledger: Arc<Ledger>, marker: PathBuf) -> Self {
+        Self {
+            ledger,
+            stops: tokio::sync::watch::Sender::new(None),
+            waiting: Mutex::default(),
+            marker,
+            early: false.into(),
+        }
+    }
+    /// Entries of these kinds now wait.
+    pub(super) fn close(&self, stops: Stops) {
+        self.stops.send_replace(Some(stops));
+    }
+    pub(super) fn open(&self) {
+        self.stops.send_replace(None);
+    }
+    /// What had to wait so far.
+    pub(super) fn waiting(&self) -> Vec<Body> {
+        self.waiting.lock().unwrap().clone()
+    }
+    /// Did a command make the marker before its intent was durable and acknowledged?
+    pub(super) fn ran_early(&self) -> bool {
+        self.early.load(Ordering::SeqCst)
+    }
+}
+
+impl Recorder for Door {
+    fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>> {
+        Box::pin(async move {
+            let is_intent = matches!(proposal.body, Body::Intent(_));
+            let mut stops = self.stops.subscribe();
+            if stops.borrow().is_some_and(|stops| stops(&proposal.body)) {
+                self.waiting.lock().unwrap().push(proposal.body.clone());
+            }
+            let open = |stops: &Option<Stops>| !stops.is_some_and(|stops| stops(&proposal.body));
+            stops.wait_for(open).await.map(drop).unwrap();
+            let receipt = self.ledger.record(proposal).await;
+            if is_intent && self.marker.exists() {
+                self.early.store(true, Ordering::SeqCst);
+            }
+            receipt
+        })
+    }
+    fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
+        self.ledger.person_by_key(fingerprint)
+    }
+    fn admit(
+        &self,
+        person: PersonId,
+        account: &str,
+        target: &str,
+        chosen: Option<GrantId>,
+    ) -> Admission {
+        self.ledger.admit(person, account, target, chosen)
+    }
+    fn standing(&self, session: SessionId) -> Standing {
+        self.ledger.standing(session)
+    }
+    fn now(&self) -> Timestamp {
+        self.ledger.now()
+    }
+}

@@ -1,0 +1,201 @@
+//! Who asks and who approves: statements, signed as people sign them.
+
+use std::time::Duration;
+
+use ascribe_core::encoding::Bytes;
+use ascribe_core::entry::{Body, entry_hash};
+use ascribe_core::id::{EntryHash, EntryId, GrantId, PersonId, Root, StatementId};
+use ascribe_core::law::SERVER;
+use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
+use ascribe_core::sealed::{Opening, Prose};
+use ascribe_core::statement::{
+    Answer, OverCap, PersonAdd, Request, Revocation, Role, Say, Seen, Signed, Statement, Target,
+    Ticket, Uses,
+};
+use ascribe_ledger::{Ledger, Rng as _, SystemRng};
+use ascribe_tlog::Hash;
+use russh::keys::{HashAlg, PrivateKey};
+
+use super::world::public;
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    SystemRng.fill(&mut out).unwrap();
+    out
+}
+
+pub(super) struct People {
+    operator: PrivateKey,
+    admin: PrivateKey,
+}
+
+/// A request that was taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) id: StatementId,
+    entry: EntryHash,
+}
+
+pub(super) const OPERATOR: PersonId = PersonId::new([1; 16]);
+pub(super) const ADMIN: PersonId = PersonId::new([2; 16]);
+
+fn person(id: PersonId, key: &PrivateKey, name: &str, roles: Vec<Role>) -> (PersonAdd, Opening) {
+    let opening = Opening::new("name", random(), name.as_bytes().to_vec());
+    let add = PersonAdd {
+        person: id,
+        name: opening.commitment(),
+        keys: vec![public(key)],
+        roles,
+    };
+    (add, opening)
+}
+
+impl People {
+    pub(super) fn new(operator: PrivateKey, admin: PrivateKey) -> Self {
+        Self { operator, admin }
+    }
+
+    pub(super) fn first_admin(&self) -> (PersonAdd, Opening) {
+        let roles = vec![Role::Admin, Role::Approver];
+        person(ADMIN, &self.admin, "Ada Approver", roles)
+    }
+
+    pub(super) fn target(&self, account: &str, port: u16) -> Target {
+        Target {
+            name: "db1".into(),
+            host: "127.0.0.1".into(),
+            port,
+            host_keys: vec![public(&self.admin)],
+            accounts: vec![account.to_owned()],
+            system_owner: ADMIN,
+            quorum: 1,
+            required_approvers: vec![],
+            max_seconds: 3600,
+            min_justification: 12,
+            ticket: None,
+            break_glass: vec![],
+            review_seconds: 60,
+            stream_cap: 1 << 30,
+            over_cap: OverCap::Digest,
+        }
+    }
+
+    async fn say(
+        &self,
+        ledger: &Ledger,
+        by: PersonId,
+        say: Say,
+        openings: Vec<Opening>,
+        scope: Scope,
+    ) -> (StatementId, Receipt) {
+        let key = if by == ADMIN {
+            &self.admin
+        } else {
+            &self.operator
+        };
+        let statement = Statement {
+            v: 1,
+            log: "ledger.example/gateway".into(),
+            by,
+            at: ledger.now(),
+            id: StatementId::new(random()),
+            seen: Seen {
+                size: 0,
+                root: Root(Hash::ZERO),
+            },
+            say,
+        };
+        let text = statement.to_text().unwrap();
+        let signature = key
+            .sign(&statement.say.namespace(), HashAlg::Sha512, text.as_bytes())
+            .unwrap();
+        let armour = signature
+            .to_pem(russh::keys::ssh_key::LineEnding::LF)
+            .unwrap();
+        let sig = Bytes(ascribe_evidence::dearmour(&armour).unwrap());
+        let scope = match scope {
+            Scope::Request(_) => Scope::Request(statement.id),
+            other => other,
+        };
+        let proposal = Proposal {
+            id: EntryId::new(random()),
+            writer: SERVER.to_owned(),
+            body: Body::Statement(Signed { text, sig }),
+            openings,
+            scope,
+        };
+        (statement.id, ledger.record(proposal).await.unwrap())
+    }
+
+    /// The operator, and the target.
+    pub(super) async fn enrol(&self, ledger: &Ledger, target: Target) {
+        let roles = vec![Role::Requester];
+        let (add, name) = person(OPERATOR, &self.operator, "Olu Operator", roles);
+        let scope = Scope::Person(OPERATOR);
+        self.say(ledger, ADMIN, Say::PersonAdd(add), vec![name], scope)
+            .await;
+        self.say(ledger, ADMIN, Say::TargetSet(target), vec![], Scope::None)
+            .await;
+    }
+
+    /// The operator asks.
+    pub(super) async fn request(
+        &self,
+        ledger: &Ledger,
+        account: &str,
+        length: Duration,
+        ticket: Ticket,
+    ) -> Asked {
+        let why = b"restart the stuck replica of the order database";
+        let why = Opening::new("justification", random(), why.to_vec());
+        let now = ledger.now();
+        let request = Request {
+            target: "db1".into(),
+            account: account.to_owned(),
+            not_before: now,
+            not_after: now.plus_millis(i64::try_from(length.as_millis()).unwrap()),
+            uses: Uses::Reusable,
+            justification: Prose::of(&why),
+            ticket: Some(ticket),
+        };
+        let scope = Scope::Request(StatementId::new([0; 16]));
+        let (id, receipt) = self
+            .say(ledger, OPERATOR, Say::Request(request), vec![why], scope)
+            .await;
+        Asked {
+            id,
+            entry: entry_hash(&receipt.entry),
+        }
+    }
+
+    /// The admin says yes.
+    pub(super) async fn approve(&self, ledger: &Ledger, asked: Asked) -> GrantId {
+        let yes = Say::Approval(Answer {
+            of: asked.id,
+            entry: asked.entry,
+            remark: None,
+        });
+        self.say(ledger, ADMIN, yes, vec![], Scope::None).await;
+        super::world::until("grant", || {
+            ledger.with_state(|state| {
+                let mut grants = state.grants.iter();
+                grants
+                    .find(|(_, grant)| grant.request == asked.id)
+                    .map(|(id, _)| *id)
+            })
+        })
+        .await
+    }
+
+    /// The admin takes it back.
+    pub(super) async fn revoke(&self, ledger: &Ledger, grant: GrantId) {
+        let why = b"the change was called off by its owner";
+        let why = Opening::new("reason", random(), why.to_vec());
+        let revocation = Say::Revocation(Revocation {
+            grant,
+            reason: Prose::of(&why),
+        });
+        let scope = Scope::Request(StatementId::new([0; 16]));
+        self.say(ledger, ADMIN, revocation, vec![why], scope).await;
+    }
+}

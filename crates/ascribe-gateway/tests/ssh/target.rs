@@ -1,0 +1,325 @@
+//! The target's side: how the gateway proves itself, and what a target may not do.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ascribe_core::entry::{Body, CloseReason, Status};
+use russh::keys::{Certificate, HashAlg, PrivateKey};
+use russh::server::{Auth, Handler, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, Preferred, cipher, kex};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use super::before_login::{first_packet, offers};
+use super::people::OPERATOR;
+use super::world::{Setup, World, until};
+
+/// Prints what the target knows of the login: method, certificate type, certificate.
+const SHOW: &str = "cat \"$SSH_USER_AUTH\"";
+
+/// The certificate in what [`SHOW`] printed.
+fn certificate(shown: &str) -> Certificate {
+    let line = shown.lines().find(|l| l.starts_with("publickey "));
+    let line = line.unwrap_or_else(|| panic!("no certificate in: {shown}"));
+    Certificate::from_openssh(line.trim_start_matches("publickey ").trim()).unwrap()
+}
+
+/// What stock `ssh-keygen` reads in it.
+fn read(w: &World, certificate: &Certificate) -> String {
+    let file = w.path("shown-cert.pub");
+    std::fs::write(&file, certificate.to_openssh().unwrap()).unwrap();
+    let out = std::process::Command::new("ssh-keygen")
+        .arg("-L")
+        .arg("-f")
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(out.status.success());
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_targets_own_log_names_session_and_person() {
+    let w = World::new().await;
+    w.ssh(&[], "true", b"").await.exits(0);
+    let session = w.closed(0).await.session;
+    let ca = PrivateKey::read_openssh_file(w.path("ca")).unwrap();
+    let id = format!(
+        "ID ascribe session={session} person={OPERATOR} (serial 0) CA ED25519 {}",
+        ca.fingerprint(HashAlg::Sha256)
+    );
+    let log = w.sshd_log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|l| l.starts_with("Accepted publickey for") && l.contains(&id))
+        .collect();
+    assert_eq!(lines.len(), 1, "{id} in {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_terminals_certificate_permits_a_terminal() {
+    let w = World::new().await;
+    let path = format!("ControlPath={}", w.path("mux").display());
+    let master = [
+        "-o",
+        "ControlMaster=auto",
+        "-o",
+        "ControlPersist=30",
+        "-o",
+        &path,
+    ];
+    let plain = w.ssh(&master, SHOW, b"").await.exits(0).text();
+    let again = w.ssh(&master, SHOW, b"").await.exits(0).text();
+    let terminal = [&master[..], &["-tt"]].concat();
+    let terminal = w.ssh(&terminal, SHOW, b"").await.exits(0).text();
+    assert_eq!(plain, again, "one login serves all commands");
+    let listed = |shown: &str| read(&w, &certificate(shown));
+    let plain = listed(&plain);
+    assert!(plain.contains("Extensions: (none)"), "{plain}");
+    let terminal = listed(&terminal);
+    let extensions = terminal.split("Extensions:").nth(1).unwrap();
+    assert_eq!(
+        extensions.split_whitespace().collect::<Vec<_>>(),
+        ["permit-pty"]
+    );
+    for shown in [&plain, &terminal] {
+        let principals = shown.split("Principals:").nth(1).unwrap();
+        let principal = principals.split_whitespace().next().unwrap();
+        assert_eq!(principal, w.account);
+        assert!(shown.contains("Critical Options: (none)"), "{shown}");
+    }
+    w.ssh(&["-o", &path, "-O", "exit"], "", b"").await;
+    // Two logins, one session.
+    assert_eq!(w.closed(0).await.actions, 3);
+    assert_eq!(w.sshd_log().matches("Accepted publickey for").count(), 2);
+    assert_eq!(
+        w.found(|b| matches!(b, Body::SessionOpen(_)).then_some(()))
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_lives_five_minutes_or_until_the_grant_ends() {
+    for (length, short) in [(1800, false), (60, true)] {
+        let w = World::with(Setup {
+            grant: Some(Duration::from_secs(length)),
+            ..Setup::default()
+        })
+        .await;
+        let shown = w.ssh(&[], SHOW, b"").await.exits(0).text();
+        let certificate = certificate(&shown);
+        let grant = w.grant.unwrap();
+        let state = |at: fn(&ascribe_core::law::GrantState) -> i64| {
+            w.door.ledger.with_state(|state| at(&state.grants[&grant]))
+        };
+        let end = u64::try_from(state(|g| g.grant.not_after.millis())).unwrap();
+        let life = certificate.valid_before() - certificate.valid_after();
+        assert!(life <= 360, "{life} s");
+        assert_eq!(certificate.valid_before() == end.div_ceil(1000), short);
+        assert!(certificate.valid_before() <= end.div_ceil(1000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_refuses_a_certificate_that_has_expired() {
+    let w = World::with(Setup {
+        behind: Duration::from_secs(900),
+        ..Setup::default()
+    })
+    .await;
+    let out = w.ssh(&[], "id", b"").await.exits(254);
+    out.says("it does not let the gateway in");
+    until("reason in the target's log", || {
+        w.sshd_log()
+            .contains("Certificate invalid: expired")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(w.closed(0).await.reason, CloseReason::TargetFailed);
+    let refusals = w.refusals();
+    assert_eq!(
+        (refusals[0].0.as_str(), refusals[0].1.as_str()),
+        ("target", "unreachable")
+    );
+    assert!(
+        w.found(|b| matches!(b, Body::Intent(_)).then_some(()))
+            .is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_host_key_than_the_pinned_one_is_refused() {
+    let w = World::with(Setup {
+        pinned: "gate",
+        ..Setup::default()
+    })
+    .await;
+    let out = w.ssh(&[], "id", b"").await.exits(254);
+    out.says("its host key is not the pinned one");
+    assert_eq!(w.closed(0).await.reason, CloseReason::TargetFailed);
+    assert!(!w.sshd_log().contains("Accepted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_target_gives_no_terminal_the_action_is_not_sent() {
+    let w = World::with(Setup {
+        sshd: "PermitTTY no",
+        ..Setup::default()
+    })
+    .await;
+    let marker = w.path("marker");
+    let touch = format!("touch {}", marker.display());
+    let out = w.ssh(&["-tt"], &touch, b"").await.exits(254);
+    out.says("the target gives no terminal; the action was not sent");
+    assert_eq!(w.closed(0).await.actions, 1);
+    let outcome = w.outcomes().remove(0);
+    assert_eq!((outcome.status, outcome.exit_code), (Status::NotSent, None));
+    assert!(!marker.exists());
+    w.ssh(&["-T"], &touch, b"").await.exits(0);
+    assert!(marker.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_asked_for_strict_key_exchange() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let w = World::with(Setup {
+        target_port: Some(listener.local_addr().unwrap().port()),
+        ..Setup::default()
+    })
+    .await;
+    let client = w.start(&[], "id");
+    let (mut socket, _) = listener.accept().await.unwrap();
+    socket.write_all(b"SSH-2.0-reader\r\n").await.unwrap();
+    let [kex, ciphers, _] = offers(&first_packet(&mut socket).await);
+    assert!(kex.contains(&"kex-strict-c-v00@openssh.com".to_owned()));
+    assert_eq!(ciphers[0], "aes256-gcm@openssh.com");
+    drop(socket);
+    client.end().await.exits(254).says("cannot reach");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_without_a_sound_cipher_is_reached_under_strict_key_exchange() {
+    let w = World::with(Setup {
+        sshd: "Ciphers chacha20-poly1305@openssh.com\nLogLevel DEBUG3",
+        ..Setup::default()
+    })
+    .await;
+    w.ssh(&[], "true", b"").await.exits(0);
+    let log = w.sshd_log();
+    assert!(log.contains("will use strict KEX ordering"), "{log}");
+}
+
+/// A server of our making: it lets everybody in, and opens channels that nobody asked for.
+#[derive(Clone, Default)]
+struct Forward {
+    opened: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Handler for Forward {
+    type Error = russh::Error;
+
+    async fn auth_publickey(
+        &mut self,
+        _user: &str,
+        _key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        _user: &str,
+        _certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: russh::server::ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)?;
+        let (handle, opened) = (session.handle(), Arc::clone(&self.opened));
+        tokio::spawn(async move {
+            let tcp = handle
+                .channel_open_forwarded_tcpip("127.0.0.1", 1, "127.0.0.1", 2)
+                .await;
+            let socket = handle.channel_open_forwarded_streamlocal("/x").await;
+            let x11 = handle.channel_open_x11("127.0.0.1", 1).await;
+            let agent = handle.channel_open_agent().await;
+            *opened.lock().unwrap() = vec![tcp.is_ok(), socket.is_ok(), x11.is_ok(), agent.is_ok()];
+            handle.exit_status_request(channel, 0).await.ok();
+            handle.close(channel).await.ok();
+        });
+        Ok(())
+    }
+}
+
+/// A world before such a server.
+async fn before(preferred: Preferred) -> (World, Forward, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let w = World::with(Setup {
+        target_port: Some(listener.local_addr().unwrap().port()),
+        ..Setup::default()
+    })
+    .await;
+    let config = Arc::new(russh::server::Config {
+        keys: vec![PrivateKey::read_openssh_file(w.path("host")).unwrap()],
+        preferred,
+        ..russh::server::Config::default()
+    });
+    let handler = Forward::default();
+    let serving = handler.clone();
+    let server = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let running = russh::server::run_stream(config.clone(), socket, serving.clone());
+            if let Ok(session) = running.await {
+                session.await.ok();
+            }
+        }
+    });
+    (w, handler, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_with_neither_strict_key_exchange_nor_a_sound_cipher_is_refused() {
+    let old = Preferred {
+        kex: vec![kex::CURVE25519].into(),
+        cipher: vec![cipher::CHACHA20_POLY1305].into(),
+        ..Preferred::DEFAULT
+    };
+    let (w, _, server) = before(old).await;
+    let out = w.ssh(&[], "id", b"").await.exits(254);
+    out.says("neither strict key exchange nor AES-GCM (CVE-2023-48795)");
+    assert_eq!(w.closed(0).await.reason, CloseReason::TargetFailed);
+    server.abort();
+    let sound = Preferred {
+        kex: vec![kex::CURVE25519].into(),
+        cipher: vec![cipher::AES_256_GCM].into(),
+        ..Preferred::DEFAULT
+    };
+    let (w, _, server) = before(sound).await;
+    w.ssh(&[], "id", b"").await.exits(0);
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_cannot_open_channels_towards_us() {
+    let (w, target, server) = before(Preferred::DEFAULT).await;
+    w.ssh(&[], "id", b"").await.exits(0);
+    assert_eq!(*target.opened.lock().unwrap(), [false; 4]);
+    server.abort();
+}
