@@ -11,8 +11,10 @@ mod connection;
 mod guard;
 mod handler;
 mod listen;
+mod places;
 mod relay;
 mod stream;
 mod upstream;
 
 pub use listen::{Fill, GatewayConfig, GatewayError, UpstreamAuth, serve};
+pub use places::{Place, Places, Turn};

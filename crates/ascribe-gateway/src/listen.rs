@@ -1,9 +1,7 @@
 //! The listener: limits per address and before login, and an end that waits for every task.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::entry::CloseReason;
@@ -12,13 +10,13 @@ use ascribe_tlog::VerifierKey;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::guard::{Guarded, Switch};
 use crate::handler::Downstream;
+use crate::places::Places;
 
 /// How the gateway proves itself to targets.
 #[derive(Debug)]
@@ -61,10 +59,7 @@ pub enum GatewayError {
 /// Fills bytes with randomness.
 pub type Fill = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
-/// The places of each address.
-type Places = Mutex<HashMap<IpAddr, Arc<Semaphore>>>;
-
-/// Most connections of one address that wait for a place.
+/// Most connections of one address that wait for a place; more are closed at once.
 const MAX_WAITING: usize = 512;
 /// A client's ciphers. Each withstands a cut handshake (CVE-2023-48795) whatever the client's key
 /// exchange can do.
@@ -119,13 +114,13 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), GatewayError> {
     let ssh = Arc::new(server_config(&config));
+    let places = Places::new(config.max_connections_per_addr, MAX_WAITING);
     let shared = Arc::new(Shared {
         recorder,
         config,
         fill,
         stop: stop.clone(),
     });
-    let places = Places::default();
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -141,40 +136,25 @@ pub async fn serve(
                 continue;
             }
         };
-        let most = shared.config.max_connections_per_addr;
-        let place = place_of(&places, address.ip(), most);
-        // The table and this place aside, each connection holds it once.
-        if Arc::strong_count(&place).saturating_sub(2) >= most.saturating_add(MAX_WAITING) {
+        let Some(turn) = places.take(address.ip()) else {
             tracing::debug!("{address} has too many connections");
             continue;
-        }
+        };
         let (shared, ssh) = (Arc::clone(&shared), Arc::clone(&ssh));
         tasks.spawn(async move {
             // The time before login counts from when the connection is served.
-            let permit = tokio::select! {
-                permit = place.acquire_owned() => permit,
+            let place = tokio::select! {
+                place = turn.place() => place,
                 () = shared.stop.cancelled() => return,
             };
-            let Ok(permit) = permit else { return };
-            one(shared, ssh, socket, address.to_string()).await;
-            drop(permit);
+            if place.is_some() {
+                one(shared, ssh, socket, address.to_string()).await;
+            }
         });
     }
     tasks.close();
     tasks.wait().await;
     Ok(())
-}
-
-fn place_of(places: &Places, ip: IpAddr, most: usize) -> Arc<Semaphore> {
-    let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
-    if places.len() > 4096 {
-        places.retain(|_, place| Arc::strong_count(place) > 1);
-    }
-    Arc::clone(
-        places
-            .entry(ip)
-            .or_insert_with(|| Arc::new(Semaphore::new(most.max(1)))),
-    )
 }
 
 /// One connection, from the first byte to the session's last entry.

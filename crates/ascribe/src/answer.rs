@@ -1,11 +1,12 @@
 //! Answering reads: folds over a ledger, whether it runs or is stopped.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
 use ascribe_core::entry::{Body, Entry, entry_hash};
-use ascribe_core::id::{ActionId, PersonId, Root, SessionId};
+use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId};
 use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
@@ -18,7 +19,7 @@ use crate::api::Query;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// What a view reads from.
-pub(crate) trait Source {
+pub(crate) trait Source: Sync {
     fn size(&self) -> u64;
     fn note(&self) -> String;
     fn log_key(&self) -> VerifierKey;
@@ -26,12 +27,6 @@ pub(crate) trait Source {
     fn openings(&self, index: u64) -> Done<Vec<Opening>>;
     fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>>;
     fn look(&self, look: &mut dyn FnMut(&State));
-}
-
-/// What the API needs of its view.
-pub(crate) trait Names {
-    /// People's names.
-    fn names(&mut self, source: &dyn Source) -> BTreeMap<PersonId, String>;
 }
 
 impl Source for Ledger {
@@ -115,51 +110,109 @@ impl Source for Offline {
     }
 }
 
-/// The fold over a source, brought up to date at each question.
+/// The fold over a source, brought up to date at each question. Whoever reads holds a fold that
+/// nobody changes, so one who reads for long keeps nobody waiting.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    fold: Fold,
+    current: Mutex<Current>,
+    /// One at a time brings it up to date.
+    catching_up: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    fold: Arc<Fold>,
     next: u64,
 }
 
 /// Entries that are read at once.
 const STEP: u64 = 1024;
 
+/// An entry with the content behind it.
+struct Loaded {
+    entry: Entry,
+    hash: EntryHash,
+    openings: Vec<Opening>,
+}
+
+fn load(source: &dyn Source, index: u64, bytes: &[u8]) -> Done<Loaded> {
+    let entry = Entry::from_bytes(bytes).attempt("read an entry")?;
+    // Streams are opened when somebody reads them; they may be large.
+    let sealed = !ascribe_core::law::commitments(&entry.body).is_empty()
+        && !matches!(entry.body, Body::Evidence(_));
+    let openings = if sealed {
+        source.openings(index)?
+    } else {
+        Vec::new()
+    };
+    Ok(Loaded {
+        entry,
+        hash: entry_hash(bytes),
+        openings,
+    })
+}
+
 impl View {
-    fn catch_up(&mut self, source: &dyn Source) -> Done {
+    fn current(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fold over everything that the source has now.
+    pub(crate) fn caught_up(&self, source: &dyn Source) -> Done<Arc<Fold>> {
+        let one_at_a_time = self.catching_up.lock();
         let size = source.size();
-        while self.next < size {
-            let end = size.min(self.next + STEP);
-            for bytes in source.entries(self.next, end)? {
-                let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
-                self.fold.push(self.next, &entry, entry_hash(&bytes));
-                // Streams are opened when somebody reads them; they may be large.
-                if !ascribe_core::law::commitments(&entry.body).is_empty()
-                    && !matches!(entry.body, Body::Evidence(_))
-                {
-                    for opening in source.openings(self.next)? {
-                        self.fold.open(opening);
-                    }
-                }
-                self.next += 1;
+        loop {
+            let next = self.current().next;
+            if next >= size {
+                break;
             }
+            let entries = source.entries(next, size.min(next + STEP))?;
+            let loaded = (next..)
+                .zip(entries)
+                .map(|(index, bytes)| load(source, index, &bytes))
+                .collect::<Done<Vec<_>>>()?;
+            if loaded.is_empty() {
+                return Err(Failure::new(Kind::Failure, "the ledger lacks an entry"));
+            }
+            let mut current = self.current();
+            // Copied only while somebody reads the old one.
+            let fold = Arc::make_mut(&mut current.fold);
+            let mut index = next;
+            for Loaded {
+                entry,
+                hash,
+                openings,
+            } in loaded
+            {
+                fold.push(index, &entry, hash);
+                openings.into_iter().for_each(|opening| fold.open(opening));
+                index += 1;
+            }
+            current.next = index;
         }
-        Ok(())
+        drop(one_at_a_time);
+        Ok(Arc::clone(&self.current().fold))
+    }
+
+    /// People's names. One that cannot be read is shown as its id.
+    pub(crate) fn names(&self, source: &dyn Source) -> BTreeMap<PersonId, String> {
+        let fold = self.caught_up(source);
+        fold.map(|fold| fold.names()).unwrap_or_default()
     }
 
     /// Answers a query with what was sequenced before `before`.
     pub(crate) fn answer(
-        &mut self,
+        &self,
         source: &dyn Source,
         query: &Query,
         by: PersonId,
         before: u64,
         now: Timestamp,
     ) -> Done<Value> {
-        self.catch_up(source)?;
+        let fold = &*self.caught_up(source)?;
         match query {
             Query::Registry => {
-                let names = self.fold.names();
+                let names = fold.names();
                 let mut answer = Value::Null;
                 source.look(&mut |state| {
                     let registry = crate::registry::registry(state, &names, Some(by), now);
@@ -168,139 +221,153 @@ impl View {
                 Ok(answer)
             }
             Query::Request { id } => {
-                Ok(json!({ "id": id, "justification": self.fold.justification(*id) }))
+                Ok(json!({ "id": id, "justification": fold.justification(*id) }))
             }
-            Query::Actions { filter } => self.actions(source, filter, before),
-            Query::Replay { session, action } => self.replay(source, *session, *action),
+            Query::Actions { filter } => actions(fold, source, filter, before),
+            Query::Replay { session, action } => replay(fold, source, *session, *action),
             Query::Export { session } => {
-                let bundle = self.bundle(source, *session)?;
+                let bundle = bundle(source, *session)?;
                 let bytes = bundle.to_bytes().attempt("write the bundle")?;
                 let text = String::from_utf8(bytes).attempt("write the bundle")?;
                 Ok(json!({ "bundle": text }))
             }
         }
     }
-
-    fn actions(&self, source: &dyn Source, filter: &Filter, before: u64) -> Done<Value> {
-        let checkpoint = Checkpoint::open(source.note().as_bytes(), &[source.log_key()])
-            .attempt("read the checkpoint")?;
-        let mut answer = Value::Null;
-        source.look(&mut |state| {
-            let mut records = self
-                .fold
-                .actions(state, filter, checkpoint.root, before, "missing");
-            for record in &mut records {
-                record.integrity.tree_size = checkpoint.size;
-            }
-            answer = serde_json::to_value(records).unwrap_or_default();
-        });
-        Ok(answer)
-    }
-
-    fn replay(
-        &mut self,
-        source: &dyn Source,
-        session: SessionId,
-        action: Option<ActionId>,
-    ) -> Done<Value> {
-        for index in self.fold.evidence_of(session) {
-            for opening in source.openings(index)? {
-                self.fold.open(opening);
-            }
-        }
-        let chunks: Vec<Value> = self
-            .fold
-            .transcript(session, action)
-            .into_iter()
-            .map(|(action, stream, after_ms, bytes)| {
-                let bytes = bytes.map(|b| ascribe_core::encoding::base64url(&b));
-                json!({ "action": action, "stream": stream, "after_ms": after_ms, "bytes": bytes })
-            })
-            .collect();
-        Ok(json!({ "chunks": chunks }))
-    }
-
-    /// Everything that proves one session.
-    fn bundle(&self, source: &dyn Source, session: SessionId) -> Done<Bundle> {
-        let note = source.note();
-        let checkpoint = Checkpoint::open(note.as_bytes(), &[source.log_key()])
-            .attempt("read the checkpoint")?;
-        let mut request = None;
-        source.look(&mut |state| {
-            let grant = state
-                .sessions
-                .get(&session)
-                .and_then(|s| state.grants.get(&s.open.grant));
-            request = grant.map(|g| g.request);
-        });
-        let mut open = false;
-        source.look(&mut |state| {
-            open = state
-                .sessions
-                .get(&session)
-                .is_some_and(|s| s.closed.is_none());
-        });
-        if open {
-            return Err(Failure::new(
-                Kind::Failure,
-                "the session is still open; a bundle proves a whole session",
-            )
-            .help("export it when it has ended"));
-        }
-        let mut pick = Pick::new(session, request);
-        let mut entries = Vec::new();
-        let mut openings = Vec::new();
-        for (index, bytes) in (0u64..).zip(source.entries(0, checkpoint.size)?) {
-            let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
-            let Some(disclose) = pick.wants(&entry) else {
-                continue;
-            };
-            let proof = source
-                .inclusion(index, checkpoint.size)
-                .ok_or_else(|| Failure::new(Kind::Failure, "the log moved on; try again"))?;
-            let entry = String::from_utf8(bytes).attempt("read an entry")?;
-            entries.push(ProvenEntry {
-                entry,
-                index,
-                proof: proof.into_iter().map(Root).collect(),
-            });
-            if disclose {
-                openings.extend(
-                    source
-                        .openings(index)?
-                        .into_iter()
-                        .map(|opening| DisclosedOpening { index, opening }),
-                );
-            }
-        }
-        if !pick.found {
-            return Err(Failure::new(
-                Kind::Failure,
-                format!("no session has the id `{session}`"),
-            ));
-        }
-        let header = Header {
-            bundle: 1,
-            log: checkpoint.origin,
-            session,
-        };
-        Ok(Bundle {
-            header,
-            checkpoint: note,
-            entries,
-            openings,
-        })
-    }
 }
 
-impl Names for View {
-    fn names(&mut self, source: &dyn Source) -> BTreeMap<PersonId, String> {
-        // A name that cannot be read is shown as its id.
-        if self.catch_up(source).is_err() {
-            return BTreeMap::new();
+fn actions(fold: &Fold, source: &dyn Source, filter: &Filter, before: u64) -> Done<Value> {
+    let checkpoint = Checkpoint::open(source.note().as_bytes(), &[source.log_key()])
+        .attempt("read the checkpoint")?;
+    let mut answer = Value::Null;
+    source.look(&mut |state| {
+        let mut records = fold.actions(state, filter, checkpoint.root, before, "missing");
+        for record in &mut records {
+            record.integrity.tree_size = checkpoint.size;
         }
-        self.fold.names()
+        answer = serde_json::to_value(records).unwrap_or_default();
+    });
+    Ok(answer)
+}
+
+/// A transcript. What it shows is opened for it alone, and forgotten afterwards.
+fn replay(
+    fold: &Fold,
+    source: &dyn Source,
+    session: SessionId,
+    action: Option<ActionId>,
+) -> Done<Value> {
+    let filter = Filter {
+        session: Some(session),
+        ..Filter::default()
+    };
+    let mut wanted = fold.evidence_of(session);
+    source.look(&mut |state| {
+        let records = fold.actions(state, &filter, Hash::ZERO, u64::MAX, "missing");
+        wanted.extend(records.iter().map(|record| record.integrity.index));
+    });
+    wanted.sort_unstable();
+    let mut shown = Fold::new();
+    for index in wanted {
+        for bytes in source.entries(index, index + 1)? {
+            let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
+            shown.push(index, &entry, entry_hash(&bytes));
+            if matches!(entry.body, Body::Evidence(_)) {
+                for opening in source.openings(index)? {
+                    shown.open(opening);
+                }
+            }
+        }
     }
+    let chunks: Vec<Value> = shown
+        .transcript(session, action)
+        .into_iter()
+        .map(|(action, stream, after_ms, bytes)| {
+            let bytes = bytes.map(|b| ascribe_core::encoding::base64url(&b));
+            json!({ "action": action, "stream": stream, "after_ms": after_ms, "bytes": bytes })
+        })
+        .collect();
+    Ok(json!({ "chunks": chunks }))
+}
+
+/// Everything that proves one session.
+fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
+    let note = source.note();
+    let checkpoint =
+        Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")?;
+    let mut request = None;
+    source.look(&mut |state| {
+        let grant = state
+            .sessions
+            .get(&session)
+            .and_then(|s| state.grants.get(&s.open.grant));
+        request = grant.map(|g| g.request);
+    });
+    let mut open = false;
+    source.look(&mut |state| {
+        open = state
+            .sessions
+            .get(&session)
+            .is_some_and(|s| s.closed.is_none());
+    });
+    if open {
+        return Err(Failure::new(
+            Kind::Failure,
+            "the session is still open; a bundle proves a whole session",
+        )
+        .help("export it when it has ended"));
+    }
+    let mut pick = Pick::new(session, request);
+    let mut entries = Vec::new();
+    let mut openings = Vec::new();
+    let mut step = Vec::new().into_iter();
+    for index in 0..checkpoint.size {
+        if index % STEP == 0 {
+            step = source
+                .entries(index, checkpoint.size.min(index + STEP))?
+                .into_iter();
+        }
+        let Some(bytes) = step.next() else {
+            return Err(Failure::new(Kind::Failure, "the ledger lacks an entry"));
+        };
+        let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
+        let Some(disclose) = pick.wants(&entry) else {
+            continue;
+        };
+        let proof = source
+            .inclusion(index, checkpoint.size)
+            .ok_or_else(|| Failure::new(Kind::Failure, "the log moved on; try again"))?;
+        let entry = String::from_utf8(bytes).attempt("read an entry")?;
+        entries.push(ProvenEntry {
+            entry,
+            index,
+            proof: proof.into_iter().map(Root).collect(),
+        });
+        if disclose {
+            openings.extend(
+                source
+                    .openings(index)?
+                    .into_iter()
+                    .map(|opening| DisclosedOpening { index, opening }),
+            );
+        }
+    }
+    if !pick.found {
+        return Err(Failure::new(
+            Kind::Failure,
+            format!("no session has the id `{session}`"),
+        ));
+    }
+    let header = Header {
+        bundle: 1,
+        log: checkpoint.origin,
+        session,
+    };
+    Ok(Bundle {
+        header,
+        checkpoint: note,
+        entries,
+        openings,
+    })
 }
 
 /// Chooses a session's entries: all law entries, the session's own, and its writer's heads.

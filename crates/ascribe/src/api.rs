@@ -16,14 +16,30 @@ pub(crate) const MAX_REQUEST: usize = 256 * 1024;
 /// Largest answer, in bytes.
 pub(crate) const MAX_ANSWER: usize = 512 * 1024 * 1024;
 
+/// The SSHSIG namespace of a caller's proof.
+pub(crate) const HELLO: &str = "ascribe.hello.v1";
+
+/// What a caller signs: a value that both ends of this TLS connection have and nobody else
+/// (RFC 9266 has the same idea).
+///
+/// # Errors
+/// Before the handshake is complete.
+pub(crate) fn hello_text<T>(tls: &rustls::ConnectionCommon<T>) -> Result<Vec<u8>, rustls::Error> {
+    let mut text = b"ascribe hello ".to_vec();
+    let secret = tls.export_keying_material([0; 32], b"EXPORTER-ascribe-hello", None)?;
+    text.extend_from_slice(ascribe_core::encoding::base64url(&secret).as_bytes());
+    Ok(text)
+}
+
 /// What a client asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Call {
-    /// Which log is this, how long is it, and whose key is this?
+    /// Which log is this, how long is it, and who am I?
     Hello {
-        /// Fingerprint of the caller's key.
-        key: Option<String>,
+        /// The caller's signature over [`hello_text`] of this connection, in SSHSIG form. Only
+        /// who gives it learns whose key it is, and on another connection it is worth nothing.
+        proof: Option<Bytes>,
         /// The size the caller last saw, for a consistency proof.
         seen: Option<u64>,
     },

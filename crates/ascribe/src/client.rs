@@ -16,7 +16,7 @@ use ascribe_tlog::{
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Call, Hello, MAX_ANSWER, Query, Reply, WireReceipt};
+use crate::api::{Call, HELLO, Hello, MAX_ANSWER, Query, Reply, WireReceipt, hello_text};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::signer::Signer;
 
@@ -127,9 +127,15 @@ impl Client {
     /// Asks the server what its log is, and demands that it continues what was seen before.
     pub(crate) fn hello(&self) -> Done<Hello> {
         let known = self.remembered()?;
-        let key = self.signer.as_ref().map(Signer::fingerprint).transpose()?;
         let seen = known.as_ref().map(|c| c.size);
-        let Reply::Hello(hello) = self.call(&Call::Hello { key, seen })?.ok()? else {
+        let reply = self.call_on(|tls| {
+            let text = hello_text(tls).attempt("set up TLS")?;
+            let signer = self.signer.as_ref();
+            let proof = signer.map(|signer| signer.sshsig(HELLO, &text));
+            let proof = proof.transpose()?;
+            Ok(Call::Hello { proof, seen })
+        })?;
+        let Reply::Hello(hello) = reply.ok()? else {
             return Err(Failure::new(
                 Kind::Failure,
                 "the server answered something else",
@@ -196,8 +202,9 @@ impl Client {
         };
         let signed = signer.sign(&statement)?;
         let text = signed.text.clone();
-        let Reply::Done { receipt, answer } =
-            self.call(&Call::Submit { signed, openings })?.ok()?
+        let Reply::Done { receipt, answer } = self
+            .call_on(|_| Ok(Call::Submit { signed, openings }))?
+            .ok()?
         else {
             return Err(Failure::new(
                 Kind::Failure,
@@ -244,12 +251,13 @@ impl Client {
             .map(|(_, _, answer)| answer)
     }
 
-    fn call(&self, call: &Call) -> Done<Reply> {
+    /// One call on a connection of its own, made once it stands.
+    fn call_on(&self, call: impl FnOnce(&rustls::ClientConnection) -> Done<Call>) -> Done<Reply> {
         let api = &self.server.api;
         let pin = ascribe_core::encoding::from_base64_std(&self.server.pin)
             .ok_or_else(|| Failure::usage("the server's pinned key is damaged"))?;
         let config = crate::tls::client(pin)?;
-        let tcp = TcpStream::connect(api).map_err(|e| {
+        let mut tcp = TcpStream::connect(api).map_err(|e| {
             Failure::new(
                 Kind::Failure,
                 format!("cannot reach the server at `{api}`: {e}"),
@@ -260,13 +268,15 @@ impl Client {
             .attempt("set up the connection")?;
         tcp.set_nodelay(true).attempt("set up the connection")?;
         let name = ServerName::try_from("ascribe").attempt("set up TLS")?;
-        let connection = rustls::ClientConnection::new(config, name).attempt("set up TLS")?;
+        let mut connection = rustls::ClientConnection::new(config, name).attempt("set up TLS")?;
+        let talk = format!("talk to the server at `{api}`");
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp).attempt(&talk)?;
+        }
+        let body = serde_json::to_vec(&call(&connection)?).attempt("encode the call")?;
         let mut stream = rustls::StreamOwned::new(connection, tcp);
-        let body = serde_json::to_vec(call).attempt("encode the call")?;
         let len = u32::try_from(body.len()).attempt("encode the call")?;
-        stream
-            .write_all(&len.to_be_bytes())
-            .attempt(format!("talk to the server at `{api}`"))?;
+        stream.write_all(&len.to_be_bytes()).attempt(&talk)?;
         stream.write_all(&body).attempt("talk to the server")?;
         stream.flush().attempt("talk to the server")?;
         let mut head = [0; 4];

@@ -1,30 +1,44 @@
 //! The API's server: bounded frames over TLS, each call checked by the law.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
 use ascribe_core::id::{EntryId, PersonId, Root};
 use ascribe_core::law::{SERVER, commitments};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Read, Say, Signed, Statement};
+use ascribe_gateway::Places;
 use ascribe_ledger::Ledger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::answer::{Names as _, Source as _, View};
-use crate::api::{Call, Hello, MAX_REQUEST, Query, Reply};
+use crate::answer::{Source as _, View};
+use crate::api::{Call, HELLO, Hello, MAX_REQUEST, Query, Reply, hello_text};
 
-/// Most calls that are answered at once.
+/// Most calls that are heard or answered at once.
 const MAX_CALLS: usize = 512;
-/// A call must be complete within this time.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// A caller must have said all of it within this time.
+/// Most of them from one address, and most that wait for that.
+const CALLS_PER_ADDRESS: usize = 32;
+const WAITING_PER_ADDRESS: usize = 128;
+/// Most reads that are worked on at once: each may hold a view of its own.
+const MAX_READS: usize = 4;
+/// A call waits so long for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A caller must have said all of it within this time, handshake included.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(5);
+/// An answer must be found within this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A caller takes an answer at least so fast, in bytes per second, after the first seconds.
+const SLOWEST: u64 = 64 * 1024;
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What goes on when the server stops has this time to end.
+const LAST: Duration = Duration::from_secs(2);
 
 /// What the API serves.
 pub(crate) struct Api {
@@ -33,7 +47,13 @@ pub(crate) struct Api {
     pub(crate) first_entry: String,
     pub(crate) ssh: String,
     pub(crate) ssh_host_key: String,
-    pub(crate) view: Mutex<View>,
+    pub(crate) view: View,
+    pub(crate) reads: Semaphore,
+}
+
+/// The places of reads.
+pub(crate) fn reads() -> Semaphore {
+    Semaphore::new(MAX_READS)
 }
 
 /// Accepts calls until `stop`.
@@ -45,34 +65,51 @@ pub(crate) async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(MAX_CALLS));
+    let places = Places::new(CALLS_PER_ADDRESS, WAITING_PER_ADDRESS);
     let tracker = tokio_util::task::TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let Ok((tcp, _)) = accepted else {
+        let Ok((tcp, from)) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            break;
+        let Some(turn) = places.take(from.ip()) else {
+            tracing::debug!("{from} has too many API calls");
+            continue;
         };
-        let (api, acceptor) = (Arc::clone(&api), acceptor.clone());
+        let (api, acceptor, slots) = (Arc::clone(&api), acceptor.clone(), Arc::clone(&slots));
+        let stop = stop.clone();
         tracker.spawn(async move {
-            let done = tokio::time::timeout(CALL_TIMEOUT, one_call(&api, acceptor, tcp)).await;
-            match done {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!("API call ended: {error}"),
-                Err(_) => tracing::debug!("API call took too long"),
+            let turn = tokio::time::timeout(TURN_TIMEOUT, async {
+                let place = turn.place().await?;
+                Some((place, slots.acquire_owned().await.ok()?))
+            });
+            let last = async {
+                stop.cancelled().await;
+                tokio::time::sleep(LAST).await;
+            };
+            let call = async {
+                match turn.await {
+                    Ok(Some(_turn)) => one_call(&api, acceptor, tcp).await,
+                    Ok(None) | Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+                }
+            };
+            tokio::select! {
+                done = call => if let Err(error) = done {
+                    tracing::debug!("API call ended: {error}");
+                },
+                () = last => tracing::debug!("API call was cut short"),
             }
-            drop(slot);
         });
     }
     tracker.close();
     tracker.wait().await;
 }
 
+/// One call: heard, answered, taken; each within its time.
 async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std::io::Result<()> {
     let heard = async {
         let mut stream = acceptor.accept(tcp).await?;
@@ -93,25 +130,31 @@ async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std:
         Ok::<_, std::io::Error>((stream, call))
     };
     let (mut stream, call) = tokio::time::timeout(HEAR_TIMEOUT, heard).await??;
-    let reply = match call {
-        Ok(call) => answer_call(api, call).await,
-        Err(reply) => reply,
+    let answered = async {
+        match call {
+            Ok(Call::Hello { proof, seen }) => {
+                let text = hello_text(stream.get_ref().1).map_err(std::io::Error::other)?;
+                Ok(hello(api, proof.as_ref().map(|proof| (proof, text)), seen))
+            }
+            Ok(Call::Submit { signed, openings }) => Ok(submit(api, signed, openings).await),
+            Err(reply) => Ok::<_, std::io::Error>(reply),
+        }
     };
-    let bytes = serde_json::to_vec(&reply)?;
+    let reply = tokio::time::timeout(ANSWER_TIMEOUT, answered).await??;
+    // An answer may be large.
+    let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&reply)).await??;
     let len = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
-    stream.write_u32(len).await?;
-    stream.write_all(&bytes).await?;
-    stream.shutdown().await
+    let taken = async {
+        stream.write_u32(len).await?;
+        stream.write_all(&bytes).await?;
+        stream.shutdown().await
+    };
+    let limit = TAKE_TIMEOUT + Duration::from_secs(u64::from(len) / SLOWEST);
+    tokio::time::timeout(limit, taken).await?
 }
 
-async fn answer_call(api: &Arc<Api>, call: Call) -> Reply {
-    match call {
-        Call::Hello { key, seen } => hello(api, key.as_deref(), seen),
-        Call::Submit { signed, openings } => submit(api, signed, openings).await,
-    }
-}
-
-fn hello(api: &Api, key: Option<&str>, seen: Option<u64>) -> Reply {
+/// `proof` is the caller's signature and the text that it must be over.
+fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Reply {
     let note = api.ledger.checkpoint_note();
     let parsed = ascribe_tlog::Checkpoint::open(note.as_bytes(), &[api.ledger.log_key()]);
     let Ok(checkpoint) = parsed else {
@@ -121,6 +164,7 @@ fn hello(api: &Api, key: Option<&str>, seen: Option<u64>) -> Reply {
         .filter(|old| *old <= checkpoint.size)
         .and_then(|old| api.ledger.consistency_between(old, checkpoint.size))
         .unwrap_or_default();
+    let key = proof.and_then(|(sig, text)| api.judge.sshsig(HELLO, &text, &sig.0));
     Reply::Hello(Box::new(Hello {
         origin: checkpoint.origin,
         log_key: api.ledger.log_key().to_string(),
@@ -128,7 +172,7 @@ fn hello(api: &Api, key: Option<&str>, seen: Option<u64>) -> Reply {
         checkpoint: note,
         size: checkpoint.size,
         root: Root(checkpoint.root),
-        person: key.and_then(|key| api.ledger.person_by_key(key)),
+        person: key.and_then(|key| api.ledger.person_by_key(&key.fingerprint())),
         consistency: consistency
             .iter()
             .map(ascribe_tlog::Hash::to_base64url)
@@ -162,13 +206,10 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply
             .ledger
             .with_state(|state| state.check_signed(&*api.judge, api.ledger.now(), &signed));
         return match checked {
-            Ok(statement) => done(
-                api,
-                None,
-                Some(query.clone()),
-                statement.by,
-                api.ledger.size(),
-            ),
+            Ok(statement) => {
+                let (query, before) = (Some(query.clone()), api.ledger.size());
+                done(api, None, query, statement.by, before).await
+            }
             Err(denied) => Reply::denied(&api.named(denied)),
         };
     }
@@ -191,7 +232,7 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply
         Ok(receipt) => {
             // A read sees everything sequenced before it.
             let before = receipt.index;
-            done(api, Some(receipt.into()), query, statement.by, before)
+            done(api, Some(receipt.into()), query, statement.by, before).await
         }
         Err(RecordError::Denied(denied)) => {
             api.record_refusal(&statement, &signed, denied.code).await;
@@ -259,7 +300,8 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
     })
 }
 
-fn done(
+/// The answer, found beside the event loop.
+async fn done(
     api: &Arc<Api>,
     receipt: Option<crate::api::WireReceipt>,
     query: Option<Query>,
@@ -272,27 +314,28 @@ fn done(
             answer: serde_json::Value::Null,
         };
     };
-    let Ok(mut view) = api.view.lock() else {
-        return Reply::failure(
-            "failure",
-            "internal",
-            "the view is damaged; restart the server",
-        );
+    let Ok(_place) = api.reads.acquire().await else {
+        return Reply::failure("failure", "internal", "the server stops");
     };
-    match view.answer(&*api.ledger, &query, by, before, api.ledger.now()) {
-        Ok(answer) => Reply::Done { receipt, answer },
-        Err(failure) => Reply::failure("failure", "view", failure.message),
+    let reader = Arc::clone(api);
+    let read = move || {
+        let now = reader.ledger.now();
+        reader.view.answer(&*reader.ledger, &query, by, before, now)
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(answer)) => Reply::Done { receipt, answer },
+        Ok(Err(failure)) => Reply::failure("failure", "view", failure.message),
+        Err(_) => Reply::failure("failure", "internal", "the read broke off"),
     }
 }
 
 impl Api {
     /// Puts names in the place of ids, for a person to read.
     fn named(&self, mut denied: ascribe_core::law::Denied) -> ascribe_core::law::Denied {
-        if let Ok(mut view) = self.view.lock() {
-            let names: BTreeMap<PersonId, String> = view.names(&*self.ledger);
-            denied.message = name_people(&denied.message, &names);
-            denied.help = denied.help.map(|help| name_people(&help, &names));
-        }
+        // It reads what was added since the last time; other tasks go on meanwhile.
+        let names = tokio::task::block_in_place(|| self.view.names(&*self.ledger));
+        denied.message = name_people(&denied.message, &names);
+        denied.help = denied.help.map(|help| name_people(&help, &names));
         denied
     }
 
@@ -356,74 +399,4 @@ impl Naming {
 }
 
 #[cfg(test)]
-mod tests {
-    use ascribe_core::encoding::Bytes;
-    use ascribe_core::id::{Root, SessionId, StatementId};
-    use ascribe_core::statement::{Seen, View};
-
-    use super::*;
-
-    fn body(read: Read) -> Body {
-        let statement = Statement {
-            v: 1,
-            log: "example.org/log".into(),
-            by: PersonId::new([1; 16]),
-            at: ascribe_core::time::Timestamp::from_millis(0),
-            id: StatementId::new([2; 16]),
-            seen: Seen {
-                size: 0,
-                root: Root(ascribe_tlog::Hash::ZERO),
-            },
-            say: Say::Read(read),
-        };
-        Body::Statement(Signed {
-            text: statement.to_text().unwrap(),
-            sig: Bytes(Vec::new()),
-        })
-    }
-
-    #[test]
-    fn a_query_that_is_not_what_the_statement_says_is_refused() {
-        let session = SessionId::new([3; 16]);
-        let export = Query::Export { session };
-        let opening = Opening::new("query", [0; 32], serde_json::to_vec(&export).unwrap());
-        let query = opening.commitment();
-        let honest = Read {
-            view: View::Export,
-            query,
-            request: None,
-            session: Some(session),
-        };
-        assert!(
-            read_query(
-                &honest,
-                &body(honest.clone()),
-                std::slice::from_ref(&opening)
-            )
-            .is_ok()
-        );
-        for lie in [
-            Read {
-                view: View::Registry,
-                session: None,
-                ..honest.clone()
-            },
-            Read {
-                session: Some(SessionId::new([4; 16])),
-                ..honest.clone()
-            },
-            Read {
-                view: View::Replay,
-                ..honest.clone()
-            },
-        ] {
-            assert!(
-                read_query(&lie, &body(lie.clone()), std::slice::from_ref(&opening)).is_err(),
-                "{lie:?}"
-            );
-        }
-        let other = Opening::new("query", [1; 32], opening.bytes.0.clone());
-        assert!(read_query(&honest, &body(honest.clone()), &[other]).is_err());
-        assert!(read_query(&honest, &body(honest.clone()), &[]).is_err());
-    }
-}
+mod tests;

@@ -98,13 +98,16 @@ impl Signer {
     /// Signs a statement under its namespace.
     pub(crate) fn sign(&self, statement: &Statement) -> Done<Signed> {
         let text = statement.to_text().attempt("encode the statement")?;
-        let namespace = statement.say.namespace();
+        let sig = self.sshsig(&statement.say.namespace(), text.as_bytes())?;
+        Ok(Signed { text, sig })
+    }
+
+    /// Signs in SSHSIG form.
+    pub(crate) fn sshsig(&self, namespace: &str, text: &[u8]) -> Done<Bytes> {
         let sig = match self {
-            Self::File(key) => key
-                .sign(&namespace, HashAlg::Sha512, text.as_bytes())
-                .attempt("sign")?,
+            Self::File(key) => key.sign(namespace, HashAlg::Sha512, text).attempt("sign")?,
             Self::Agent { socket, public } => {
-                let data = SshSig::signed_data(&namespace, HashAlg::Sha512, text.as_bytes())
+                let data = SshSig::signed_data(namespace, HashAlg::Sha512, text)
                     .attempt("prepare the signature")?;
                 let blob = public.to_bytes().attempt("encode the key")?;
                 let mut body = Vec::new();
@@ -118,7 +121,7 @@ impl Signer {
                     Signature::try_from(raw.as_slice()).attempt("read the agent's signature")?;
                 SshSig::new(
                     public.key_data().clone(),
-                    namespace,
+                    namespace.to_owned(),
                     HashAlg::Sha512,
                     signature,
                 )
@@ -129,10 +132,7 @@ impl Signer {
             .to_pem(ssh_key::LineEnding::LF)
             .attempt("encode the signature")?;
         let blob = ascribe_evidence::dearmour(&armour).attempt("encode the signature")?;
-        Ok(Signed {
-            text,
-            sig: Bytes(blob),
-        })
+        Ok(Bytes(blob))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `ascribe serve`: ledger, API and SSH gateway in one process.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::encoding::base64_std;
@@ -150,7 +150,8 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         first_entry,
         ssh: ssh.clone(),
         ssh_host_key: ssh_host_key.clone(),
-        view: Mutex::new(View::default()),
+        view: View::default(),
+        reads: crate::server::reads(),
     });
     let stop = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();

@@ -1,0 +1,383 @@
+//! The API on a real ledger, over real TLS.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use ascribe_core::id::{SessionId, StatementId};
+use ascribe_core::statement::{PersonAdd, Role, Seen, View as Shown};
+use ascribe_ledger::{InitOptions, SystemClock, SystemRng};
+use serde_json::{Value, json};
+use ssh_key::private::{Ed25519Keypair, PrivateKey};
+use tokio::net::TcpSocket;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::signer::{Signer, ssh_key_of};
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+const ADA: PersonId = PersonId::new([1; 16]);
+const ORIGIN: &str = "ledger.example/api";
+
+struct World {
+    api: Arc<Api>,
+    address: std::net::SocketAddr,
+    pin: Vec<u8>,
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+    ada: Signer,
+    stranger: Signer,
+    _dir: tempfile::TempDir,
+}
+
+fn signer(seed: u8) -> Signer {
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]));
+    Signer::File(Box::new(key))
+}
+
+fn ledger(dir: &Path, ada: &Signer) -> Ledger {
+    let drivers = ascribe_ledger::Drivers {
+        judge: Arc::new(ascribe_evidence::SshSignatures),
+        clock: Arc::new(SystemClock::default()),
+        rng: Arc::new(SystemRng),
+    };
+    let name = Opening::new("name", [3; 32], b"Ada Approver".to_vec());
+    let admin = PersonAdd {
+        person: ADA,
+        name: name.commitment(),
+        keys: vec![ssh_key_of(ada.public()).unwrap()],
+        roles: vec![Role::Admin, Role::Auditor],
+    };
+    let options = InitOptions {
+        admins: vec![(admin, name)],
+        ..InitOptions::new(ORIGIN, &dir.join("wrap.key"))
+    };
+    let data = dir.join("data");
+    Ledger::init(&data, &options, &drivers).unwrap();
+    Ledger::open(&data, &drivers).unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ada, stranger) = (signer(1), signer(2));
+        let ledger = Arc::new(ledger(dir.path(), &ada));
+        let api = Arc::new(Api {
+            ledger,
+            judge: Arc::new(ascribe_evidence::SshSignatures),
+            first_entry: String::new(),
+            ssh: String::new(),
+            ssh_host_key: String::new(),
+            view: View::default(),
+            reads: reads(),
+        });
+        let pkcs8 = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(
+            &aws_lc_rs::rand::SystemRandom::new(),
+        );
+        let (tls, pin) = crate::tls::server(pkcs8.unwrap().as_ref()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(Arc::clone(&api), listener, tls, stop.clone()));
+        Self {
+            api,
+            address,
+            pin,
+            stop,
+            serving,
+            ada,
+            stranger,
+            _dir: dir,
+        }
+    }
+
+    /// A connection from one of this host's addresses.
+    async fn tcp(&self, last: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    async fn tls(&self, last: u8) -> TlsStream<TcpStream> {
+        let connector = TlsConnector::from(crate::tls::client(self.pin.clone()).unwrap());
+        let name = "ascribe".try_into().unwrap();
+        let connected = connector.connect(name, self.tcp(last).await);
+        tokio::time::timeout(PATIENCE, connected)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    async fn call(&self, call: &Value) -> Value {
+        exchange(self.tls(1).await, &serde_json::to_vec(call).unwrap()).await
+    }
+
+    /// A statement of Ada's, as it is submitted.
+    fn submit(&self, say: Say, opening: Opening) -> Value {
+        let statement = Statement {
+            v: 1,
+            log: ORIGIN.to_owned(),
+            by: ADA,
+            at: self.api.ledger.now(),
+            id: StatementId::new(crate::client::random().unwrap()),
+            seen: Seen {
+                size: 0,
+                root: Root(ascribe_tlog::Hash::ZERO),
+            },
+            say,
+        };
+        let signed = self.ada.sign(&statement).unwrap();
+        json!({ "op": "submit", "signed": signed, "openings": [opening] })
+    }
+
+    fn read(&self, query: &Query) -> Value {
+        let (say, mut openings) = crate::client::read_statement(query).unwrap();
+        self.submit(say, openings.remove(0))
+    }
+
+    /// Somebody joins.
+    fn person_add(&self) -> Value {
+        let name = Opening::new("name", [4; 32], b"Olu Operator".to_vec());
+        let add = PersonAdd {
+            person: PersonId::new(crate::client::random().unwrap()),
+            name: name.commitment(),
+            keys: vec![ssh_key_of(self.stranger.public()).unwrap()],
+            roles: vec![Role::Requester],
+        };
+        self.submit(Say::PersonAdd(add), name)
+    }
+}
+
+/// Sends one call and hears the answer.
+async fn exchange(mut stream: TlsStream<TcpStream>, body: &[u8]) -> Value {
+    let heard = async {
+        stream.write_u32(u32::try_from(body.len()).unwrap()).await?;
+        stream.write_all(body).await?;
+        stream.flush().await?;
+        let mut answer = vec![0; stream.read_u32().await? as usize];
+        stream.read_exact(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    serde_json::from_slice(&answer.unwrap()).unwrap()
+}
+
+fn proof(signer: &Signer, namespace: &str, stream: &TlsStream<TcpStream>) -> Bytes {
+    let text = hello_text(stream.get_ref().1).unwrap();
+    signer.sshsig(namespace, &text).unwrap()
+}
+
+async fn hello_with(stream: TlsStream<TcpStream>, proof: Option<&Bytes>) -> Value {
+    let call = json!({ "op": "hello", "proof": proof, "seen": null });
+    exchange(stream, &serde_json::to_vec(&call).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_proves_a_key_learns_whose_it_is() {
+    let w = World::new().await;
+    let stream = w.tls(1).await;
+    let mine = proof(&w.ada, HELLO, &stream);
+    let told = hello_with(stream, Some(&mine)).await;
+    assert_eq!(told["hello"]["person"], json!(ADA));
+    // The same signature on another connection, none, another purpose, another person's key.
+    let told = hello_with(w.tls(1).await, Some(&mine)).await;
+    assert_eq!(told["hello"]["person"], Value::Null, "{told}");
+    let told = hello_with(w.tls(1).await, None).await;
+    assert_eq!(told["hello"]["person"], Value::Null);
+    for (signer, namespace) in [(&w.ada, "ascribe.read.v1"), (&w.stranger, HELLO)] {
+        let stream = w.tls(1).await;
+        let other = proof(signer, namespace, &stream);
+        let told = hello_with(stream, Some(&other)).await;
+        assert_eq!(told["hello"]["person"], Value::Null, "{namespace}");
+    }
+    // A fingerprint proves nothing, so nobody may even name one.
+    let key = w.ada.fingerprint().unwrap();
+    let told = w
+        .call(&json!({ "op": "hello", "key": key, "seen": null }))
+        .await;
+    assert_eq!(told["refused"]["code"], "malformed", "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_call_is_refused_with_a_reason() {
+    let w = World::new().await;
+    for (body, code) in [
+        (&b"{}"[..], "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b"", "malformed"),
+        (br#"{"op":"erase"}"#, "malformed"),
+    ] {
+        let told = exchange(w.tls(1).await, body).await;
+        assert_eq!(told["refused"]["code"], code, "{body:?}");
+    }
+    // The length alone is enough to refuse it.
+    let mut stream = w.tls(1).await;
+    stream.write_u32(256 * 1024 + 1).await.unwrap();
+    let mut answer = vec![0; stream.read_u32().await.unwrap() as usize];
+    stream.read_exact(&mut answer).await.unwrap();
+    let told: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(told["refused"]["code"], "size");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_callers_of_one_address_are_cut_off_and_others_are_served() {
+    let w = World::new().await;
+    let mut silent = Vec::new();
+    for _ in 0..CALLS_PER_ADDRESS {
+        silent.push(w.tcp(1).await);
+    }
+    // From another address at once, from the same one in turn.
+    let told = hello_with(w.tls(2).await, None).await;
+    assert_eq!(told["hello"]["origin"], ORIGIN);
+    let told = hello_with(w.tls(1).await, None).await;
+    assert_eq!(told["hello"]["origin"], ORIGIN);
+    // Its turn came when the first was cut off; the others follow. Closed or reset is the same.
+    for (socket, limit) in silent.iter_mut().zip(
+        [HEAR_TIMEOUT / 10]
+            .into_iter()
+            .chain(std::iter::repeat(PATIENCE)),
+    ) {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(limit, socket.read_to_end(&mut rest));
+        read.await.expect("a silent caller is kept").ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_no_silent_caller() {
+    let w = World::new().await;
+    let (tcp, tls) = (w.tcp(1).await, w.tls(1).await);
+    w.stop.cancel();
+    tokio::time::timeout(PATIENCE, w.serving)
+        .await
+        .expect("the API does not stop")
+        .unwrap();
+    drop((tcp, tls));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_under_way_hold_up_neither_greetings_nor_statements() {
+    let w = World::new().await;
+    let all = u32::try_from(MAX_READS).unwrap();
+    let busy = w.api.reads.acquire_many(all).await.unwrap();
+    let actions = Query::Actions {
+        filter: ascribe_core::attribution::Filter::default(),
+    };
+    let read = w.read(&actions);
+    let size = w.api.ledger.size();
+    let waiting = w.call(&read);
+    let meanwhile = async {
+        // Its entry is durable, so it is under way.
+        while w.api.ledger.size() == size {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let told = hello_with(w.tls(1).await, None).await;
+        assert_eq!(told["hello"]["origin"], ORIGIN);
+        let told = w.call(&w.person_add()).await;
+        assert!(told["done"]["receipt"].is_object(), "{told}");
+        drop(busy);
+    };
+    let (told, ()) = tokio::join!(waiting, meanwhile);
+    assert_eq!(told["done"]["answer"], json!([]), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_keeps_what_it_reads_while_the_view_moves_on() {
+    let w = World::new().await;
+    let ledger = &*w.api.ledger;
+    let held = w.api.view.caught_up(ledger).unwrap();
+    let told = w.call(&w.person_add()).await;
+    assert!(told["done"]["receipt"].is_object(), "{told}");
+    let told = w.call(&w.read(&Query::Registry)).await;
+    let people = told["done"]["answer"]["people"].as_array().unwrap();
+    let names: Vec<&str> = people.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"Ada Approver") && names.contains(&"Olu Operator"));
+    assert_eq!(held.names().len(), 1);
+    assert_eq!(w.api.view.names(ledger).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_is_answered_once() {
+    let w = World::new().await;
+    let actions = Query::Actions {
+        filter: ascribe_core::attribution::Filter::default(),
+    };
+    let read = w.read(&actions);
+    let told = w.call(&read).await;
+    assert!(told["done"]["receipt"].is_object(), "{told}");
+    let told = w.call(&read).await;
+    assert_eq!(told["refused"]["code"], "replay", "{told}");
+    // A read without entry may be asked again: it shows nothing that is sealed.
+    let registry = w.read(&Query::Registry);
+    for _ in 0..2 {
+        let told = w.call(&registry).await;
+        assert_eq!(told["done"]["receipt"], Value::Null, "{told}");
+    }
+}
+
+fn body(read: Read) -> Body {
+    let statement = Statement {
+        v: 1,
+        log: "example.org/log".into(),
+        by: PersonId::new([1; 16]),
+        at: ascribe_core::time::Timestamp::from_millis(0),
+        id: StatementId::new([2; 16]),
+        seen: Seen {
+            size: 0,
+            root: Root(ascribe_tlog::Hash::ZERO),
+        },
+        say: Say::Read(read),
+    };
+    Body::Statement(Signed {
+        text: statement.to_text().unwrap(),
+        sig: Bytes(Vec::new()),
+    })
+}
+
+#[test]
+fn a_query_that_is_not_what_the_statement_says_is_refused() {
+    let session = SessionId::new([3; 16]);
+    let export = Query::Export { session };
+    let opening = Opening::new("query", [0; 32], serde_json::to_vec(&export).unwrap());
+    let query = opening.commitment();
+    let honest = Read {
+        view: Shown::Export,
+        query,
+        request: None,
+        session: Some(session),
+    };
+    assert!(
+        read_query(
+            &honest,
+            &body(honest.clone()),
+            std::slice::from_ref(&opening)
+        )
+        .is_ok()
+    );
+    for lie in [
+        Read {
+            view: Shown::Registry,
+            session: None,
+            ..honest.clone()
+        },
+        Read {
+            session: Some(SessionId::new([4; 16])),
+            ..honest.clone()
+        },
+        Read {
+            view: Shown::Replay,
+            ..honest.clone()
+        },
+    ] {
+        assert!(
+            read_query(&lie, &body(lie.clone()), std::slice::from_ref(&opening)).is_err(),
+            "{lie:?}"
+        );
+    }
+    let other = Opening::new("query", [1; 32], opening.bytes.0.clone());
+    assert!(read_query(&honest, &body(honest.clone()), &[other]).is_err());
+    assert!(read_query(&honest, &body(honest.clone()), &[]).is_err());
+}
