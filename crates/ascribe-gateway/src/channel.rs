@@ -32,6 +32,8 @@ pub(crate) struct End {
     pub(crate) exit: Option<u32>,
     pub(crate) signal: Option<(Sig, bool, String)>,
     pub(crate) refused: bool,
+    /// The connection to the target is gone.
+    pub(crate) broken: bool,
 }
 
 /// The client's end of a channel.

@@ -77,6 +77,9 @@ impl Act {
                 }
             }
         };
+        if end.broken {
+            self.connection.end(CloseReason::TargetFailed);
+        }
         if up_write.close().await.is_err() {
             tracing::trace!("the target is gone");
         }
@@ -120,9 +123,8 @@ impl Act {
             (None, Some(CloseReason::Revoked)) => "the grant was revoked",
             (None, Some(CloseReason::Idle)) => "nothing moved for too long",
             (None, Some(CloseReason::Interrupted)) => "the gateway stops",
-            (None, Some(CloseReason::TargetFailed | CloseReason::Disconnected) | None) => {
-                return None;
-            }
+            (None, Some(CloseReason::TargetFailed)) => "the target broke off",
+            (None, Some(CloseReason::Disconnected) | None) => return None,
         };
         Some(format!(
             "\r\nascribe: {why}. Processes left on the target may go on.\r\n"
@@ -191,7 +193,11 @@ impl Act {
                         .await;
                     return Ok(());
                 }
-                Some(ChannelMsg::Close) | None => return Ok(()),
+                Some(ChannelMsg::Close) => return Ok(()),
+                None => {
+                    end.broken = true;
+                    return Ok(());
+                }
                 Some(_) => {}
             }
         }

@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod ssh {
     mod before_login;
+    mod channels;
     mod door;
     mod ends;
     mod evidence;
     mod people;
+    mod raw;
     mod refused;
     mod same;
     mod slow_ledger;
