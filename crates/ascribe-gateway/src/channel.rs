@@ -99,7 +99,10 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         match message {
             Some(ChannelMsg::Exec { command, .. }) => match command::check(&command) {
                 Ok(()) => break (command::exec_kind(&command), Some(command)),
-                Err(error) => connection.refuse("exec", "not-allowed", &error.to_string()),
+                Err(error) => {
+                    connection.refuse("exec", "not-allowed", &error.to_string());
+                    return client.refuse(&error.to_string()).await;
+                }
             },
             Some(ChannelMsg::RequestShell { .. }) => break (command::SHELL, None),
             Some(ChannelMsg::RequestSubsystem { name, .. }) if name == "sftp" => {

@@ -190,6 +190,7 @@ async fn one(
             _ = &mut running => break,
             () = &mut deadline, if !due => {
                 due = true;
+                // Looked at now: the client may have logged in since the wait began.
                 if !switch.is_logged_in() {
                     switch.cut();
                 }

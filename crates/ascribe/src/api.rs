@@ -37,9 +37,9 @@ pub(crate) fn hello_text<T>(tls: &rustls::ConnectionCommon<T>) -> Result<Vec<u8>
 pub(crate) enum Call {
     /// Which log is this, how long is it, and who am I?
     Hello {
-        /// The caller's signature over [`hello_text`] of this connection, in SSHSIG form. Only
-        /// who gives it learns whose key it is, and on another connection it is worth nothing.
-        proof: Option<Bytes>,
+        /// Proof of the caller's key: its signature over [`hello_text`] of this connection, in SSHSIG
+        /// form. Only who gives it learns whose key it is; on another connection it is worth nothing.
+        key: Option<Bytes>,
         /// The size the caller last saw, for a consistency proof.
         seen: Option<u64>,
     },

@@ -131,9 +131,9 @@ impl Client {
         let reply = self.call_on(|tls| {
             let text = hello_text(tls).attempt("set up TLS")?;
             let signer = self.signer.as_ref();
-            let proof = signer.map(|signer| signer.sshsig(HELLO, &text));
-            let proof = proof.transpose()?;
-            Ok(Call::Hello { proof, seen })
+            let key = signer.map(|signer| signer.sshsig(HELLO, &text));
+            let key = key.transpose()?;
+            Ok(Call::Hello { key, seen })
         })?;
         let Reply::Hello(hello) = reply.ok()? else {
             return Err(Failure::new(
@@ -313,7 +313,7 @@ pub(crate) fn unknown_key(signer: &Signer) -> Failure {
         Kind::Denied,
         format!("nobody is enrolled with the key {shown}"),
     )
-    .help("an admin enrols it: ascribe person add NAME --key FILE.pub --role requester")
+    .help("an admin enrols it: ascribe person add NAME --public-key FILE.pub --role requester")
 }
 
 /// The statement and opening that a query makes.

@@ -132,9 +132,9 @@ async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std:
     let (mut stream, call) = tokio::time::timeout(HEAR_TIMEOUT, heard).await??;
     let answered = async {
         match call {
-            Ok(Call::Hello { proof, seen }) => {
+            Ok(Call::Hello { key, seen }) => {
                 let text = hello_text(stream.get_ref().1).map_err(std::io::Error::other)?;
-                Ok(hello(api, proof.as_ref().map(|proof| (proof, text)), seen))
+                Ok(hello(api, key.as_ref().map(|proof| (proof, text)), seen))
             }
             Ok(Call::Submit { signed, openings }) => Ok(submit(api, signed, openings).await),
             Err(reply) => Ok::<_, std::io::Error>(reply),

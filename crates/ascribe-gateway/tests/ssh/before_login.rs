@@ -33,8 +33,18 @@ fn packet(payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Sends well-formed messages that are to be ignored; the write fails once the gateway has had enough.
+async fn flooding(mut socket: TcpStream) {
+    let mut ignored = vec![2, 0, 0, 0x10, 0];
+    ignored.extend(vec![0; 0x1000]);
+    let ignored = packet(&ignored);
+    let flooding = async { while socket.write_all(&ignored).await.is_ok() {} };
+    let flooded = tokio::time::timeout(PATIENCE, flooding).await;
+    flooded.expect("the gateway takes any number of bytes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_and_nonsensical_strangers_are_cut_off_and_others_are_served() {
+async fn silent_and_flooding_strangers_are_cut_off_and_others_are_served() {
     let w = World::with(Setup {
         pre_auth: Duration::from_secs(5),
         ..Setup::default()
@@ -48,8 +58,12 @@ async fn silent_and_nonsensical_strangers_are_cut_off_and_others_are_served() {
     huge.write_all(b"SSH-2.0-huge\r\n\x40\x00\x00\x00")
         .await
         .unwrap();
+    let mut flood = connect(&w).await;
+    flood.write_all(b"SSH-2.0-flood\r\n").await.unwrap();
+    let flood = tokio::spawn(flooding(flood));
     let out = w.ssh(&[], "echo served", b"").await.exits(0);
     assert_eq!(out.text(), "served\n");
+    flood.await.unwrap();
     for socket in [silent, half, huge] {
         until_closed(socket).await;
     }
@@ -66,15 +80,7 @@ async fn a_stranger_who_sends_too_much_is_cut_off() {
     .await;
     let mut flood = connect(&w).await;
     flood.write_all(b"SSH-2.0-flood\r\n").await.unwrap();
-    let mut ignored = vec![2, 0, 0, 0x10, 0];
-    ignored.extend(vec![0; 0x1000]);
-    let ignored = packet(&ignored);
-    let flooding = async {
-        // Well-formed messages to be ignored; the write fails once the gateway has had enough.
-        while flood.write_all(&ignored).await.is_ok() {}
-    };
-    let flooded = tokio::time::timeout(PATIENCE, flooding).await;
-    flooded.expect("the gateway takes any number of bytes");
+    flooding(flood).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

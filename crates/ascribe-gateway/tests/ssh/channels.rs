@@ -1,7 +1,7 @@
 //! Channels under strain: sizes that change, keys that are renewed, ends without warning.
 
 use ascribe_core::entry::{Body, CloseReason, Status};
-use russh::ChannelMsg;
+use russh::{ChannelMsg, ChannelOpenFailure};
 
 use super::raw::{answer, leave, raw, rest};
 use super::world::{PATIENCE, Setup, World, until};
@@ -95,6 +95,10 @@ async fn a_connection_has_a_limited_number_of_channels_at_once() {
         assert!(open.len() <= 300, "no limit");
     };
     assert!(open.len() >= 256, "{} channels: {refused}", open.len());
+    let russh::Error::ChannelOpenFailure(refused) = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(refused, ChannelOpenFailure::ResourceShortage);
     // Those that are open go on.
     let mut last = open.pop().unwrap();
     last.exec(true, "echo good").await.unwrap();

@@ -171,7 +171,7 @@ fn proof(signer: &Signer, namespace: &str, stream: &TlsStream<TcpStream>) -> Byt
 }
 
 async fn hello_with(stream: TlsStream<TcpStream>, proof: Option<&Bytes>) -> Value {
-    let call = json!({ "op": "hello", "proof": proof, "seen": null });
+    let call = json!({ "op": "hello", "key": proof, "seen": null });
     exchange(stream, &serde_json::to_vec(&call).unwrap()).await
 }
 
