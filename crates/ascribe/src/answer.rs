@@ -152,6 +152,25 @@ fn load(source: &dyn Source, index: u64, bytes: &[u8]) -> Done<Loaded> {
     })
 }
 
+/// What answers need of the law's state. It is a copy, and not of all: while an answer is made
+/// from it, whoever records does not wait.
+fn copied(source: &dyn Source) -> State {
+    let mut copy = State::default();
+    source.look(&mut |state| {
+        copy = State::new(&state.origin);
+        copy.genesis.clone_from(&state.genesis);
+        copy.size = state.size;
+        copy.last_at = state.last_at;
+        copy.law_head = state.law_head;
+        copy.people.clone_from(&state.people);
+        copy.targets.clone_from(&state.targets);
+        copy.asks.clone_from(&state.asks);
+        copy.grants.clone_from(&state.grants);
+        copy.sessions.clone_from(&state.sessions);
+    });
+    copy
+}
+
 impl View {
     fn current(&self) -> std::sync::MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
@@ -212,13 +231,9 @@ impl View {
         let fold = &*self.caught_up(source)?;
         match query {
             Query::Registry => {
-                let names = fold.names();
-                let mut answer = Value::Null;
-                source.look(&mut |state| {
-                    let registry = crate::registry::registry(state, &names, Some(by), now);
-                    answer = serde_json::to_value(registry).unwrap_or_default();
-                });
-                Ok(answer)
+                let (names, state) = (fold.names(), copied(source));
+                let registry = crate::registry::registry(&state, &names, Some(by), now);
+                serde_json::to_value(registry).attempt("write the registry")
             }
             Query::Request { id } => {
                 Ok(json!({ "id": id, "justification": fold.justification(*id) }))
@@ -238,15 +253,12 @@ impl View {
 fn actions(fold: &Fold, source: &dyn Source, filter: &Filter, before: u64) -> Done<Value> {
     let checkpoint = Checkpoint::open(source.note().as_bytes(), &[source.log_key()])
         .attempt("read the checkpoint")?;
-    let mut answer = Value::Null;
-    source.look(&mut |state| {
-        let mut records = fold.actions(state, filter, checkpoint.root, before, "missing");
-        for record in &mut records {
-            record.integrity.tree_size = checkpoint.size;
-        }
-        answer = serde_json::to_value(records).unwrap_or_default();
-    });
-    Ok(answer)
+    let root = checkpoint.root;
+    let mut records = fold.actions(&copied(source), filter, root, before, "missing");
+    for record in &mut records {
+        record.integrity.tree_size = checkpoint.size;
+    }
+    serde_json::to_value(records).attempt("write the actions")
 }
 
 /// A transcript. What it shows is opened for it alone, and forgotten afterwards.
@@ -261,10 +273,8 @@ fn replay(
         ..Filter::default()
     };
     let mut wanted = fold.evidence_of(session);
-    source.look(&mut |state| {
-        let records = fold.actions(state, &filter, Hash::ZERO, u64::MAX, "missing");
-        wanted.extend(records.iter().map(|record| record.integrity.index));
-    });
+    let records = fold.actions(&copied(source), &filter, Hash::ZERO, u64::MAX, "missing");
+    wanted.extend(records.iter().map(|record| record.integrity.index));
     wanted.sort_unstable();
     let mut shown = Fold::new();
     for index in wanted {

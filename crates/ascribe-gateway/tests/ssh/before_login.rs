@@ -6,7 +6,7 @@ use ascribe_core::entry::{Body, CloseReason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::world::{PATIENCE, Setup, World, fed};
+use super::world::{PATIENCE, Setup, World, fed, ticket};
 
 async fn connect(w: &World) -> TcpStream {
     TcpStream::connect(("127.0.0.1", w.port)).await.unwrap()
@@ -161,6 +161,26 @@ async fn a_terminal_is_told_what_is_recorded_and_a_command_is_not() {
     out.says(&notice);
     let out = w.ssh(&["-T"], "true", b"").await.exits(0);
     assert!(!out.stderr.contains("ascribe"), "{}", out.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_under_broken_glass_is_marked() {
+    let w = World::with(Setup {
+        grant: None,
+        ..Setup::default()
+    })
+    .await;
+    let ledger = &w.door.ledger;
+    w.people.break_glass(ledger, &w.account, ticket()).await;
+    let (grant, end) = ledger.with_state(|state| {
+        let (id, grant) = state.grants.iter().next().unwrap();
+        (*id, grant.grant.not_after)
+    });
+    let out = w.ssh(&["-tt"], "true", b"").await.exits(0);
+    out.says(&format!(
+        "ascribe: this session is recorded; grant {grant}, ticket demo:OPS-42, until {end}, \
+         BREAK-GLASS\r\n"
+    ));
 }
 
 /// The name lists of a KEXINIT: key exchange and ciphers of both directions.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ascribe_core::entry::{CloseReason, Status};
 
-use super::world::{PATIENCE, Setup, World, fed, until};
+use super::world::{PATIENCE, Setup, World, fed, keygen_of, until};
 
 /// Says that it runs, and then runs longer than anybody waits here.
 const LONG: &str = "echo running; exec sleep 120";
@@ -24,7 +24,7 @@ async fn revocation_ends_a_running_command_and_a_running_terminal() {
         let w = World::new().await;
         let client = running(&w, extra).await;
         w.people.revoke(&w.door.ledger, w.grant.unwrap()).await;
-        let out = client.end().await.exits(255).says("");
+        let out = client.end().await.exits(255);
         let said = format!("{}{}", out.text(), out.stderr);
         assert!(
             said.contains("the grant was revoked. Processes left"),
@@ -38,6 +38,28 @@ async fn revocation_ends_a_running_command_and_a_running_terminal() {
             .exits(254)
             .says("your grant was revoked");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_given_up_ends_its_own_sessions_alone() {
+    let w = World::new().await;
+    let key = keygen_of("ecdsa", &w.path("second"));
+    w.people.key_add(&w.door.ledger, &key).await;
+    let first = running(&w, &[]).await;
+    let second = w.start_at(w.port, &w.login(), "second", &[], LONG);
+    until("running command", || {
+        second.stdout().contains("running").then_some(())
+    })
+    .await;
+    w.people.key_revoke(&w.door.ledger, &key).await;
+    second.end().await.exits(255).says("the grant was revoked");
+    assert_eq!(w.closed(0).await.reason, CloseReason::Revoked);
+    let again = w.start_at(w.port, &w.login(), "second", &[], "id");
+    fed(again, b"").await.exits(255).says("Permission denied");
+    // The other goes on until its own end.
+    assert_eq!(w.outcomes().len(), 1);
+    drop(first);
+    assert_eq!(w.closed(1).await.reason, CloseReason::Disconnected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

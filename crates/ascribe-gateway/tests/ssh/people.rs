@@ -9,8 +9,8 @@ use ascribe_core::law::SERVER;
 use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
-    Answer, OverCap, PersonAdd, Request, Revocation, Role, Say, Seen, Signed, Statement, Target,
-    Ticket, Uses,
+    Answer, BreakGlass, OverCap, PersonAdd, PersonKey, Request, Revocation, Role, Say, Seen,
+    Signed, Statement, Target, Ticket, Uses,
 };
 use ascribe_ledger::{Ledger, Rng as _, SystemRng};
 use ascribe_tlog::Hash;
@@ -73,7 +73,7 @@ impl People {
             max_seconds: 3600,
             min_justification: 12,
             ticket: None,
-            break_glass: vec![],
+            break_glass: vec![OPERATOR],
             review_seconds: 60,
             stream_cap: 1 << 30,
             over_cap: OverCap::Digest,
@@ -197,5 +197,38 @@ impl People {
         });
         let scope = Scope::Request(StatementId::new([0; 16]));
         self.say(ledger, ADMIN, revocation, vec![why], scope).await;
+    }
+
+    /// The operator gets another key.
+    pub(super) async fn key_add(&self, ledger: &Ledger, key: &PrivateKey) {
+        let say = Say::KeyAdd(PersonKey {
+            person: OPERATOR,
+            key: public(key),
+        });
+        self.say(ledger, ADMIN, say, vec![], Scope::None).await;
+    }
+
+    /// The operator gives a key up.
+    pub(super) async fn key_revoke(&self, ledger: &Ledger, key: &PrivateKey) {
+        let say = Say::KeyRevoke(PersonKey {
+            person: OPERATOR,
+            key: public(key),
+        });
+        self.say(ledger, OPERATOR, say, vec![], Scope::None).await;
+    }
+
+    /// The operator takes a grant in an emergency.
+    pub(super) async fn break_glass(&self, ledger: &Ledger, account: &str, ticket: Ticket) {
+        let why = b"the primary is down and nobody answers";
+        let why = Opening::new("emergency", random(), why.to_vec());
+        let say = Say::BreakGlass(BreakGlass {
+            target: "db1".into(),
+            account: account.to_owned(),
+            not_after: ledger.now().plus_millis(1_800_000),
+            emergency: Prose::of(&why),
+            ticket: Some(ticket),
+        });
+        let scope = Scope::Request(StatementId::new([0; 16]));
+        self.say(ledger, OPERATOR, say, vec![why], scope).await;
     }
 }

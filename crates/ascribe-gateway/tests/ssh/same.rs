@@ -75,6 +75,46 @@ async fn files_arrive_whole_by_sftp_and_by_scp_and_each_is_an_action() {
     assert_eq!(kinds, ["ssh.sftp", "ssh.sftp", "ssh.scp", "ssh.scp"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rsync_works_both_ways_and_each_is_an_action() {
+    use std::io::Write as _;
+    if tokio::process::Command::new("rsync")
+        .arg("--version")
+        .output()
+        .await
+        .is_err()
+    {
+        // Past the capture of a passing test's output.
+        let mut loud = std::io::stderr().lock();
+        writeln!(
+            loud,
+            "SKIPPED: rsync through the gateway, because rsync is not installed"
+        )
+        .unwrap();
+        return;
+    }
+    let w = World::new().await;
+    let bytes: Vec<u8> = (0..600_000u32).map(|i| (i % 253) as u8).collect();
+    std::fs::write(w.path("a"), &bytes).unwrap();
+    let ssh = format!("ssh -p {} {}", w.port, w.options("client").join(" "));
+    let remote = format!("{}:{}", w.login(), w.path("b").display());
+    let [a, c] = [w.path("a"), w.path("c")].map(|path| path.display().to_string());
+    for (from, to) in [(&a, &remote), (&remote, &c)] {
+        let run = tokio::process::Command::new("rsync")
+            .args(["-e", &ssh, from, to])
+            .output();
+        let out = tokio::time::timeout(PATIENCE, run).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{from} {to} {said}");
+    }
+    assert!(std::fs::read(w.path("c")).unwrap() == bytes);
+    let kinds = w.found(|body| match body {
+        Body::Intent(intent) => Some(intent.kind),
+        _ => None,
+    });
+    assert_eq!(kinds, ["ssh.rsync", "ssh.rsync"]);
+}
+
 /// What stock `ssh` sees is the same with and without the gateway, apart from our own notices.
 async fn same_as_direct(w: &World) {
     let script: &[u8] = b"echo one\ncat >/dev/null <<X\nline\nX\necho two >&2\nexit 9\n";

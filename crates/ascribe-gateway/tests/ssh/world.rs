@@ -154,8 +154,12 @@ pub(super) fn free_port() -> u16 {
 }
 
 pub(super) fn keygen(path: &Path) -> PrivateKey {
+    keygen_of("ed25519", path)
+}
+
+pub(super) fn keygen_of(kind: &str, path: &Path) -> PrivateKey {
     let made = std::process::Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .args(["-q", "-t", kind, "-N", "", "-C", "", "-f"])
         .arg(path)
         .status()
         .unwrap();
