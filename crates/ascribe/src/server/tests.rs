@@ -29,7 +29,7 @@ struct World {
     serving: tokio::task::JoinHandle<()>,
     ada: Signer,
     stranger: Signer,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn signer(seed: u8) -> Signer {
@@ -89,7 +89,7 @@ impl World {
             serving,
             ada,
             stranger,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -199,6 +199,71 @@ async fn only_who_proves_a_key_learns_whose_it_is() {
         .call(&json!({ "op": "hello", "key": key, "seen": null }))
         .await;
     assert_eq!(told["refused"]["code"], "malformed", "{told}");
+}
+
+/// A stock agent that holds a key; it ends with the test.
+struct Agent {
+    program: std::process::Child,
+    socket: std::path::PathBuf,
+}
+
+impl Agent {
+    fn with(dir: &Path, key: &PrivateKey) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let socket = dir.join("agent");
+        let program = std::process::Command::new("ssh-agent")
+            .args(["-D", "-a"])
+            .arg(&socket)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let agent = Self { program, socket };
+        let file = dir.join("key");
+        std::fs::write(&file, key.to_openssh(ssh_key::LineEnding::LF).unwrap()).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let begun = std::time::Instant::now();
+        loop {
+            let added = std::process::Command::new("ssh-add")
+                .arg("-q")
+                .arg(&file)
+                .env("SSH_AUTH_SOCK", &agent.socket)
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            if added.success() {
+                return agent;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the agent takes no key");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.program.kill().unwrap_or_default();
+        self.program.wait().map(drop).unwrap_or_default();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_an_agent_holds_proves_and_signs_as_well() {
+    let w = World::new().await;
+    let Signer::File(key) = &w.ada else {
+        panic!("no key file")
+    };
+    let agent = Agent::with(w.dir.path(), key);
+    let signer = Signer::Agent {
+        socket: agent.socket.clone(),
+        public: Box::new(key.public_key().clone()),
+    };
+    let stream = w.tls(1).await;
+    let mine = proof(&signer, HELLO, &stream);
+    let told = hello_with(stream, Some(&mine)).await;
+    assert_eq!(told["hello"]["person"], json!(ADA));
+    let w = World { ada: signer, ..w };
+    let told = w.call(&w.person_add()).await;
+    assert!(told["done"]["receipt"].is_object(), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
