@@ -16,7 +16,7 @@ use ascribe_tlog::Hash;
 use tokio::sync::Notify;
 
 use crate::error::LedgerError;
-use crate::files::{Files, Span};
+use crate::files::{Files, Span, Spot};
 use crate::keys::Opener;
 use crate::load::{Loaded, Place};
 
@@ -158,7 +158,8 @@ impl Shared {
         let mut found = Vec::new();
         let mut index = start;
         while index < end {
-            let some = self.files.some_entries(&self.read().loaded, index, end)?;
+            // The disk is read without the lock.
+            let some = self.files.some_entries(&|i| self.find(i), index, end)?;
             if some.is_empty() {
                 break;
             }
@@ -170,7 +171,12 @@ impl Shared {
 
     /// The openings of a durable entry, decrypted.
     pub(crate) fn openings(&self, index: u64) -> Result<Vec<Opening>, LedgerError> {
-        let durable = self.read();
-        self.files.openings(&durable.loaded, &self.opener, index)
+        let key_of = |scope: &Scope| self.read().loaded.keys.get(scope).cloned();
+        self.files
+            .openings(&|i| self.find(i), &key_of, &self.opener, index)
+    }
+
+    fn find(&self, index: u64) -> Option<Spot> {
+        self.read().loaded.find(index)
     }
 }

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::pack::{self, HEAD, PackHead, Sealed, Table};
+use ascribe_core::record::Scope;
 use ascribe_core::sealed::Opening;
 use ascribe_core::segment::Record;
 use ascribe_tlog::{Checkpoint, Hash, TilePath, decode_entry_bundle, entries_path, tile_path};
 
 use crate::error::LedgerError;
 use crate::keys::Opener;
-use crate::load::{self, Loaded};
+use crate::load::{self, Loaded, Place};
 use crate::objects::Objects;
 use crate::store::Journal;
 
@@ -173,7 +174,7 @@ impl Files {
     pub(crate) fn wrapped_keys(
         &self,
         head: &PackHead,
-    ) -> Result<Vec<(ascribe_core::record::Scope, Vec<u8>)>, LedgerError> {
+    ) -> Result<Vec<(Scope, Vec<u8>)>, LedgerError> {
         let name = keys_name(head.segment);
         let bytes = self.objects.get(&name).map_err(|source| LedgerError::Io {
             what: "read",
@@ -209,49 +210,70 @@ impl Files {
         Ok(table)
     }
 
-    /// Some entries from `start` on, at most up to `end`; none when there are none.
+    /// Some entries from `start` on, at most up to `end`; none when there are none. `find` says where
+    /// they are, and is asked again when they have left that place meanwhile.
     pub(crate) fn some_entries(
         &self,
-        loaded: &Loaded,
+        find: &dyn Fn(u64) -> Option<Spot>,
         start: u64,
         end: u64,
     ) -> Result<Vec<Vec<u8>>, LedgerError> {
-        let (entries, first) = if start < loaded.base {
-            let mut entries = self.bundle(start / BUNDLE)?;
-            let first = start / BUNDLE * BUNDLE;
-            entries.truncate(usize::try_from(loaded.base - first).unwrap_or(usize::MAX));
-            (entries, first)
-        } else {
-            match load::read_batch(&*self.journal, &loaded.places, start)? {
-                Some(batch) => (
-                    batch.entries().map(<[u8]>::to_vec).collect(),
-                    batch.commit.first,
-                ),
+        let (entries, first) =
+            match self.at_spot(find, start, |spot| self.entries_at(spot, start))? {
+                Some(found) => found,
                 None => return Ok(Vec::new()),
-            }
-        };
+            };
         let skip = usize::try_from(start - first).unwrap_or(usize::MAX);
         let take = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
         Ok(entries.into_iter().skip(skip).take(take).collect())
     }
 
-    fn sealed(&self, loaded: &Loaded, index: u64) -> Result<Vec<Sealed>, LedgerError> {
-        if index >= loaded.base {
-            let batch = load::read_batch(&*self.journal, &loaded.places, index)?;
-            let records = batch.into_iter().flat_map(|batch| batch.records);
-            return Ok(records
-                .filter_map(sealed)
-                .filter(|s| s.index == index)
-                .collect());
+    fn at_spot<T>(
+        &self,
+        find: &dyn Fn(u64) -> Option<Spot>,
+        index: u64,
+        read: impl Fn(Spot) -> Result<T, LedgerError>,
+    ) -> Result<Option<T>, LedgerError> {
+        let Some(spot) = find(index) else {
+            return Ok(None);
+        };
+        match read(spot) {
+            // A segment is removed only after its entries are found elsewhere.
+            Err(_) if find(index) != Some(spot) => find(index).map(read).transpose(),
+            done => done.map(Some),
         }
-        let at = loaded.packs.partition_point(|span| span.size <= index);
-        let Some(span) = loaded.packs.get(at) else {
+    }
+
+    /// The entries that lie there, and the index of the first.
+    fn entries_at(&self, spot: Spot, index: u64) -> Result<(Vec<Vec<u8>>, u64), LedgerError> {
+        match spot {
+            Spot::Archive { base, .. } => {
+                let mut entries = self.bundle(index / BUNDLE)?;
+                let first = index / BUNDLE * BUNDLE;
+                entries.truncate(usize::try_from(base - first).unwrap_or(usize::MAX));
+                Ok((entries, first))
+            }
+            Spot::Segment(place) => {
+                let batch = load::read_batch(&*self.journal, &place)?;
+                let entries = batch.entries().map(<[u8]>::to_vec).collect();
+                Ok((entries, batch.commit.first))
+            }
+        }
+    }
+
+    fn sealed_at(&self, spot: Spot, index: u64) -> Result<Vec<Sealed>, LedgerError> {
+        let segment = match spot {
+            Spot::Archive { segment, .. } => segment,
+            Spot::Segment(place) => {
+                let batch = load::read_batch(&*self.journal, &place)?;
+                let found = batch.records.into_iter().filter_map(sealed);
+                return Ok(found.filter(|s| s.index == index).collect());
+            }
+        };
+        let Some((offset, len)) = self.table(segment)?.find(index) else {
             return Ok(Vec::new());
         };
-        let Some((offset, len)) = self.table(span.segment)?.find(index) else {
-            return Ok(Vec::new());
-        };
-        let name = pack_name(span.segment);
+        let name = pack_name(segment);
         pack::decode_sealed(index, &self.read(&name, offset, len)?)
             .ok_or_else(|| self.damaged(&name, offset, "sealed content is malformed"))
     }
@@ -259,15 +281,17 @@ impl Files {
     /// The openings of an entry, decrypted. What has no key any more is left out.
     pub(crate) fn openings(
         &self,
-        loaded: &Loaded,
+        find: &dyn Fn(u64) -> Option<Spot>,
+        key_of: &dyn Fn(&Scope) -> Option<Vec<u8>>,
         opener: &Opener,
         index: u64,
     ) -> Result<Vec<Opening>, LedgerError> {
+        let sealed = self.at_spot(find, index, |spot| self.sealed_at(spot, index))?;
         let mut found = Vec::new();
-        for one in self.sealed(loaded, index)? {
-            if let Some(wrapped) = loaded.keys.get(&one.scope) {
+        for one in sealed.into_iter().flatten() {
+            if let Some(wrapped) = key_of(&one.scope) {
                 found.extend(opener.open(
-                    wrapped,
+                    &wrapped,
                     index,
                     &one.scope,
                     one.nonce,
@@ -277,6 +301,15 @@ impl Files {
         }
         Ok(found)
     }
+}
+
+/// Where an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// In a bundle, with its openings in the pack of `segment`; entries from `base` on are not.
+    Archive { segment: u64, base: u64 },
+    /// In a batch.
+    Segment(Place),
 }
 
 /// The openings that a segment's record holds.

@@ -14,11 +14,11 @@ use ascribe_core::segment::{self, Batch, End, Header, Record};
 use ascribe_tlog::{Checkpoint, Hash, Tree, VerifierKey, leaf_hash};
 
 use crate::error::LedgerError;
-use crate::files::{BUNDLE, Files, Span, bundle_name, pack_name};
+use crate::files::{BUNDLE, Files, Span, Spot, bundle_name, pack_name};
 use crate::store::Journal;
 
 /// Where a batch is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) segment: u64,
     /// Index of the segment's first entry.
@@ -419,16 +419,23 @@ fn genesis_key(bytes: &[u8], origin: &str) -> Result<VerifierKey, String> {
     }
 }
 
-/// Reads the batch that holds entry `index`.
-pub(crate) fn read_batch(
-    journal: &dyn Journal,
-    places: &[Place],
-    index: u64,
-) -> Result<Option<Batch>, LedgerError> {
-    let at = places.partition_point(|p| p.first + p.count <= index);
-    let Some(place) = places.get(at).filter(|p| p.first <= index) else {
-        return Ok(None);
-    };
+impl Loaded {
+    /// Where an entry lies, if there is one of this index.
+    pub(crate) fn find(&self, index: u64) -> Option<Spot> {
+        if index < self.base {
+            let at = self.packs.partition_point(|span| span.size <= index);
+            let segment = self.packs.get(at)?.segment;
+            let base = self.base;
+            return Some(Spot::Archive { segment, base });
+        }
+        let at = self.places.partition_point(|p| p.first + p.count <= index);
+        let place = self.places.get(at).filter(|p| p.first <= index)?;
+        Some(Spot::Segment(*place))
+    }
+}
+
+/// Reads a batch.
+pub(crate) fn read_batch(journal: &dyn Journal, place: &Place) -> Result<Batch, LedgerError> {
     let name = || journal.name(place.segment);
     let len = usize::try_from(place.blocks)
         .unwrap_or(usize::MAX)
@@ -440,11 +447,9 @@ pub(crate) fn read_batch(
             path: name(),
             source,
         })?;
-    let batch =
-        segment::read_batch(place.base, place.block, &bytes).map_err(|c| LedgerError::Damaged {
-            path: name(),
-            offset: c.offset,
-            why: c.why.to_owned(),
-        })?;
-    Ok(Some(batch))
+    segment::read_batch(place.base, place.block, &bytes).map_err(|c| LedgerError::Damaged {
+        path: name(),
+        offset: c.offset,
+        why: c.why.to_owned(),
+    })
 }

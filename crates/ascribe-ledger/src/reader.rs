@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use ascribe_core::record::Scope;
 use ascribe_core::sealed::Opening;
 use ascribe_tlog::{Tree, VerifierKey};
 
@@ -85,7 +86,9 @@ impl Reader {
         let mut found = Vec::new();
         let mut index = range.start;
         while index < range.end {
-            let some = self.files.some_entries(&self.loaded, index, range.end)?;
+            let some = self
+                .files
+                .some_entries(&|i| self.loaded.find(i), index, range.end)?;
             if some.is_empty() {
                 break;
             }
@@ -130,7 +133,11 @@ impl Reader {
     /// When the wrapping key cannot be read, or something does not decrypt.
     pub fn openings(&self, index: u64) -> Result<Vec<Opening>, LedgerError> {
         match &self.opener {
-            Ok(opener) => self.files.openings(&self.loaded, opener, index),
+            Ok(opener) => {
+                let key_of = |scope: &Scope| self.loaded.keys.get(scope).cloned();
+                self.files
+                    .openings(&|i| self.loaded.find(i), &key_of, opener, index)
+            }
             Err(why) => Err(LedgerError::File {
                 path: self.config.wrap_key.display().to_string(),
                 why: format!("is needed to read sealed content: {why}"),
