@@ -308,6 +308,9 @@ impl State {
         if ask.approvals.iter().any(|approval| approval.by == by) {
             return Err(Denied::new("duplicate", "you approved this before"));
         }
+        if self.person(ask.by)?.offboarded.is_some() {
+            return Err(Denied::new("left", "whoever asked for this has left"));
+        }
         let late = match &ask.asked {
             Asked::Request(request) => at >= request.not_after,
             Asked::Extension(extension) => {
