@@ -191,11 +191,17 @@ async fn one(
         return connection.finish().await;
     };
     tokio::pin!(running);
-    let mut stopping = false;
+    let (mut stopping, mut due) = (false, false);
     loop {
         tokio::select! {
             _ = &mut running => break,
-            () = &mut deadline, if !switch.is_logged_in() => switch.cut(),
+            () = &mut deadline, if !due => {
+                due = true;
+                // Looked at now: the client may have logged in since the wait began.
+                if !switch.is_logged_in() {
+                    switch.cut();
+                }
+            }
             () = stop.cancelled(), if !stopping => {
                 // The watch lets channels say goodbye, then cuts the connection.
                 stopping = true;
