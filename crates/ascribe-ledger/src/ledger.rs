@@ -36,7 +36,7 @@ pub struct Ledger {
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     #[expect(dead_code, reason = "held as long as the ledger is open")]
-    lock: Lock,
+    locks: (Lock, Option<Lock>),
 }
 
 fn gone<E>(_: E) -> RecordError {
@@ -78,7 +78,11 @@ impl Ledger {
         stores: Stores,
         drivers: &Drivers,
     ) -> Result<Self, LedgerError> {
-        let lock = Lock::take(dir)?;
+        let head = config.head.as_deref();
+        let locks = (
+            Lock::take(dir)?,
+            head.map(Lock::take_head).transpose()?.flatten(),
+        );
         let core = recovery::open(dir, config, stores, drivers)?;
         let shared = Arc::clone(&core.shared);
         let log_key = core.keys.log.verifier();
@@ -98,7 +102,7 @@ impl Ledger {
             commands,
             room: Arc::new(Semaphore::new(QUEUE)),
             thread: Mutex::new(Some(thread)),
-            lock,
+            locks,
         })
     }
 
