@@ -303,7 +303,7 @@ pub(crate) fn unknown_key(signer: &Signer) -> Failure {
         Kind::Denied,
         format!("nobody is enrolled with the key {shown}"),
     )
-    .help("an admin enrols it: ascribe person add NAME --key FILE.pub --role requester")
+    .help("an admin enrols it: ascribe person add NAME --public-key FILE.pub --role requester")
 }
 
 /// The statement and opening that a query makes.
