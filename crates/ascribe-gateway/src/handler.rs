@@ -8,7 +8,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId};
+use russh::{Channel, ChannelId, ChannelOpenFailure};
 
 use crate::channel::{env_fits, terminal_fits};
 use crate::connection::{Connection, Login};
@@ -116,6 +116,10 @@ impl Handler for Downstream {
         if self.channels > MAX_CHANNELS || self.connection.tasks.len() > 256 {
             self.connection
                 .refuse("channel", "too-many", "too many channels");
+            let reason = "too many channels in this connection".to_owned();
+            // 4 is a shortage of resources (RFC 4254, 5.1).
+            let failure = ChannelOpenFailure::Other { code: 4, reason };
+            reply.reject(failure).await;
             return Ok(());
         }
         reply.accept().await;
