@@ -9,6 +9,7 @@ mod faults {
     mod world;
 
     mod api;
+    mod client;
     mod disk;
     mod full;
     mod grants;
@@ -16,5 +17,6 @@ mod faults {
     mod names;
     mod servers;
     mod strangers;
+    mod wire;
     mod zones;
 }

@@ -92,7 +92,8 @@ fn a_full_disk_refuses_new_actions_records_ends_and_goes_on_when_freed() {
     let waiting = world.ssh_in_background(&world.place(), &wait);
     let session = wait_for("session", PATIENCE, || {
         let sessions = world.json(&["sessions"]).lines();
-        Some(text(sessions.first()?, "/id").to_owned())
+        let open = sessions.iter().find(|s| s["ended"].is_null())?;
+        Some(text(open, "/id").to_owned())
     });
     let grant = text(&world.json(&["grants"]).lines()[0], "/id").to_owned();
     for size in [3_000_000, 300_000, 30_000, 3000, 1] {

@@ -46,7 +46,8 @@ fn a_grant_allows_nothing_before_its_window_and_nothing_after_it() {
     let running = world.ssh_in_background(&short, "sleep 30");
     let session = wait_for("session", PATIENCE, || {
         let sessions = world.json(&["sessions"]).lines();
-        Some(text(sessions.first()?, "/id").to_owned())
+        let open = sessions.iter().find(|s| s["ended"].is_null())?;
+        Some(text(open, "/id").to_owned())
     });
     let ended = running.wait(PATIENCE);
     assert!(ended.code != Some(0), "{ended:?}");

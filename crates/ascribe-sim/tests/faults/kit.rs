@@ -130,7 +130,10 @@ pub(super) fn server_pid(world: &World) -> Pid {
         let mut words = line.split(|b| *b == 0);
         let binary = words.next().is_some_and(|w| w.ends_with(b"/ascribe"));
         let rest: Vec<&[u8]> = words.collect();
-        binary && rest.contains(&data.as_os_str().as_bytes()) && rest.contains(&&b"serve"[..])
+        let serves = [&b"serve"[..], b"demo"]
+            .iter()
+            .any(|word| rest.contains(word));
+        binary && serves && rest.contains(&data.as_os_str().as_bytes())
     };
     let found = std::fs::read_dir("/proc")
         .unwrap()
@@ -169,4 +172,11 @@ pub(super) fn under(world: &World, fault: &[&str]) -> Command {
     strace.args(["-f", "-qq", "-o"]).arg(world.path("trace"));
     strace.args(fault);
     strace
+}
+
+/// Where the demo's own gateway listens.
+pub(super) fn demo_port(world: &World) -> u16 {
+    let config = std::fs::read_to_string(world.path("data.demo/ssh_config")).unwrap();
+    let port = config.lines().find_map(|l| l.trim().strip_prefix("Port "));
+    port.unwrap().parse().unwrap()
 }

@@ -1,7 +1,12 @@
 //! Names that want to be more than names: for people, targets, accounts and tickets, on the command
 //! line and at the gateway's door.
 
-use super::kit::text;
+use ascribe_core::text::is_unsafe;
+use russh::ChannelMsg;
+use russh::client::Config;
+
+use super::client::{log_in, run};
+use super::kit::{demo_port, text};
 use super::world::{Out, World};
 
 /// Terminal escapes, line ends, other directions of writing, paths, options, shell.
@@ -25,9 +30,7 @@ const HOSTILE: [&str; 14] = [
 /// What a terminal must never be sent.
 fn is_plain(out: &Out) {
     for shown in [&out.stdout, &out.stderr] {
-        let bad = shown
-            .chars()
-            .find(|c| ascribe_core::text::is_unsafe(*c) && *c != '\n');
+        let bad = shown.chars().find(|c| is_unsafe(*c) && *c != '\n');
         assert_eq!(bad, None, "{out:?}");
     }
 }
@@ -140,20 +143,44 @@ fn hostile_names_on_the_command_line_are_refused_or_shown_harmlessly() {
 fn hostile_user_names_do_not_get_past_the_door() {
     let mut world = World::new();
     let (account, target) = (world.field("account"), world.field("target"));
-    for bad in HOSTILE {
-        for user in [
-            format!("{bad}@{target}"),
-            format!("{account}@{bad}"),
-            format!("{account}+{bad}@{target}"),
-            bad.to_owned(),
-        ] {
-            let option = format!("User={}", user.replace('\n', ""));
-            let plain = option.strip_prefix("User=").unwrap();
-            let out = world.ssh_with(&["-l", plain], "ignored", "echo ran");
-            assert!(out.code != Some(0), "{user:?}: {out:?}");
-            assert!(!out.stdout.contains("ran"), "{user:?}: {out:?}");
+    let port = demo_port(&world);
+    // The stock client would not even send some of these.
+    run(async {
+        for bad in HOSTILE {
+            for user in [
+                format!("{bad}@{target}"),
+                format!("{account}@{bad}"),
+                format!("{account}+{bad}@{target}"),
+                format!("{account}@{target}\0{bad}"),
+                bad.to_owned(),
+                bad.repeat(100),
+            ] {
+                let Some(ssh) = log_in(&world, port, &user, Config::default()).await else {
+                    continue;
+                };
+                // A name of the right form: that there is no such target is said on the channel.
+                let mut channel = ssh.channel_open_session().await.unwrap();
+                channel.exec(true, "echo ran").await.unwrap();
+                let mut status = None;
+                while let Some(message) = channel.wait().await {
+                    match message {
+                        ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                        ChannelMsg::Data { data } => panic!("{user:?}: {data:?}"),
+                        ChannelMsg::ExtendedData { data, .. } => {
+                            let said = String::from_utf8_lossy(&data).replace("\r\n", "\n");
+                            assert!(!said.contains(|c| c != '\n' && is_unsafe(c)), "{said:?}");
+                        }
+                        _ => {}
+                    }
+                }
+                assert_eq!(status, Some(254), "{user:?}");
+                assert!(
+                    !user.contains(is_unsafe) && !user.contains(".."),
+                    "{user:?}"
+                );
+            }
         }
-    }
+    });
     assert!(world.actions(&[]).is_empty());
     assert!(world.json(&["sessions", "--all"]).lines().is_empty());
     world.ssh(&world.place(), "true").exits(0);
