@@ -17,7 +17,7 @@ use ascribe_core::time::Timestamp;
 use ascribe_tlog::{Hash, VerifierKey};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockGuard};
 use crate::config::{Config, segments_dir};
 use crate::durable::Shared;
 use crate::error::LedgerError;
@@ -31,6 +31,8 @@ use crate::store::{LocalHead, LocalJournal, Lock};
 pub struct Ledger {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    /// A stepped clock moves no grant's end, in neither direction.
+    guard: Mutex<ClockGuard>,
     log_key: VerifierKey,
     commands: Sender<Command>,
     room: Arc<Semaphore>,
@@ -98,6 +100,7 @@ impl Ledger {
         Ok(Self {
             shared,
             clock: Arc::clone(&drivers.clock),
+            guard: Mutex::new(ClockGuard::new(&*drivers.clock)),
             log_key,
             commands,
             room: Arc::new(Semaphore::new(QUEUE)),
@@ -265,7 +268,10 @@ impl Recorder for Ledger {
         self.with_state(|state| state.standing(now, session))
     }
     fn now(&self) -> Timestamp {
-        let clock = Timestamp::from_millis(self.clock.now_millis());
-        self.with_state(|state| state.last_at.map_or(clock, |last| last.max(clock)))
+        let last = self.with_state(|state| state.last_at);
+        let last = last.unwrap_or(Timestamp::from_millis(0));
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = guard.read(&*self.clock, last.millis());
+        last.max(Timestamp::from_millis(reading.at))
     }
 }
