@@ -17,6 +17,7 @@ mod faults {
     mod names;
     mod servers;
     mod strangers;
+    mod time;
     mod wire;
     mod zones;
 }
