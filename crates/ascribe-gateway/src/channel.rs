@@ -212,7 +212,13 @@ impl Act {
             Ok(recorded) => recorded,
             Err(text) => {
                 self.connection.refuse(kind, "not-recorded", &text);
-                return self.client.refuse(&text).await;
+                self.client.refuse(&text).await;
+                if self.connection.reason() == Some(CloseReason::LedgerUnavailable) {
+                    // Nobody waits for the intent any more, and it may still be recorded.
+                    self.report(id, Status::NotSent, &End::default(), Vec::new())
+                        .await;
+                }
+                return;
             }
         };
         if pty {
