@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use russh::client::{Config, Handle, Handler, connect};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
-use russh::{Preferred, cipher, mac};
+use russh::{ChannelMsg, Preferred, cipher, mac};
 
 use super::world::World;
 
@@ -62,4 +62,19 @@ pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
         let bounded = tokio::time::timeout(Duration::from_secs(120), work);
         bounded.await.expect("the client got no answer")
     })
+}
+
+/// Runs a command on a channel of its own: exit status, and what was said beside the output.
+pub(super) async fn exec(ssh: &Handle<Anyone>, command: &str) -> (Option<u32>, String) {
+    let mut channel = ssh.channel_open_session().await.unwrap();
+    channel.exec(true, command.as_bytes()).await.unwrap();
+    let (mut status, mut said) = (None, String::new());
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+            ChannelMsg::ExtendedData { data, .. } => said.push_str(&String::from_utf8_lossy(&data)),
+            _ => {}
+        }
+    }
+    (status, said)
 }

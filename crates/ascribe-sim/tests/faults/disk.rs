@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use super::kit::{Marks, have, inject, lift, text, under};
+use russh::client::Config;
+
+use super::client::{exec, log_in, run};
+use super::kit::{Marks, demo_port, have, inject, lift, text, under};
 use super::world::{PATIENCE, World, end, wait_for};
 
 /// A call, how it fails, and the system's words for it.
@@ -164,6 +167,48 @@ fn nothing_runs_while_its_record_is_late() {
     );
     marks.runs(&world, "after");
     marks.agree_with(&world.actions(&[]));
+    end(server);
+    marks.verify(&world);
+}
+
+/// The same where the session is open already: the intent itself is late. It may be recorded after
+/// all, and then so is that it was not sent.
+#[test]
+fn an_intent_that_is_recorded_too_late_is_known_as_not_sent() {
+    if !have("strace") {
+        return;
+    }
+    let mut world = World::new();
+    let mut marks = Marks::new(&world);
+    let command = marks.command("late");
+    let tracer = run(async {
+        let port = demo_port(&world);
+        let ssh = log_in(&world, port, &world.place(), Config::default()).await;
+        let ssh = ssh.unwrap();
+        assert_eq!(exec(&ssh, "true").await.0, Some(0));
+        let tracer = inject(
+            &world,
+            &[
+                "-e",
+                "trace=fdatasync",
+                "-e",
+                "inject=fdatasync:delay_enter=12000000",
+            ],
+        );
+        let (status, said) = exec(&ssh, &command).await;
+        assert_eq!(status, Some(254), "{said}");
+        assert!(said.contains("it did not answer"), "{said}");
+        tracer
+    });
+    assert!(!marks.has("late"));
+    // Lifted, so that what waits is written at once.
+    lift(tracer);
+    world.stop();
+    world.start_target();
+    let server = world.serve(None);
+    let late = world.actions(&["--text", "late"]);
+    assert_eq!(late.len(), 1);
+    assert_eq!(text(&late[0], "/what/outcome/status"), "not_sent");
     end(server);
     marks.verify(&world);
 }

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use ascribe_core::bundle::Bundle;
+
 use super::kit::{Marks, text};
 use super::world::{PATIENCE, World, end, need, wait_for};
 
@@ -142,4 +144,39 @@ fn a_target_that_is_down_or_has_another_host_key_is_sent_nothing() {
     assert_eq!((sessions.len(), failed.count()), (3, 2), "{reasons:?}");
     end(server);
     marks.verify(&world);
+}
+
+#[test]
+fn the_environment_is_recorded_as_the_target_got_it() {
+    let mut world = World::new();
+    let odd = "two words; $(id) \u{1b}[2J = \u{e9}";
+    let option = format!("SetEnv=LC_ODD=\"{odd}\"");
+    let ran = world.ssh_with(
+        &["-o", &option, "-o", "SendEnv=-*"],
+        &world.place(),
+        "printf %s \"$LC_ODD\"",
+    );
+    assert_eq!(ran.exits(0).stdout, odd);
+    let action = world.actions(&[]).remove(0);
+    let session = text(&action, "/session_id");
+    world.ended_session(session);
+    let file = world.path("session.bundle");
+    let export = ["export", session, "-f", file.to_str().unwrap()];
+    world.run(&export).exits(0);
+    let bundle = Bundle::parse(&std::fs::read(&file).unwrap()).unwrap();
+    let sealed = bundle.openings.iter().filter(|o| o.opening.field == "env");
+    let sealed: Vec<&[u8]> = sealed.map(|o| o.opening.bytes.0.as_slice()).collect();
+    assert_eq!(sealed, [format!("LC_ODD={odd}\0").as_bytes()]);
+    // And the intent commits to exactly that.
+    world.verify(&file, &world.policy()).exits(0);
+    let mut other = bundle.clone();
+    for disclosed in &mut other.openings {
+        if disclosed.opening.field == "env" {
+            disclosed.opening.bytes.0[8] ^= 1;
+        }
+    }
+    std::fs::write(&file, other.to_bytes().unwrap()).unwrap();
+    world.verify(&file, &world.policy()).exits(4);
+    world.stop();
+    world.verify(&world.data(), &world.policy()).exits(0);
 }
