@@ -81,9 +81,9 @@ fn a_next_segment_that_cannot_be_made_is_tried_again_and_stops_nothing() {
     let segments = world.data().join("segments");
     let next = segments.join("00000001.seg");
     // Past the middle of the first segment.
-    let large = "head -c 7000000 /dev/urandom >'sink'; head -c 7000000 /dev/urandom";
-    let large = large.replace("sink", "/dev/null");
-    world.ssh(&world.place(), &large).exits(0);
+    world
+        .ssh(&world.place(), "head -c 7000000 /dev/urandom")
+        .exits(0);
     wait_for("next segment", PATIENCE, || next.exists().then_some(()));
     world.stop();
     world.start_target();
@@ -113,6 +113,52 @@ fn a_next_segment_that_cannot_be_made_is_tried_again_and_stops_nothing() {
         end(server);
     }
     marks.verify(&world);
+}
+
+/// The first write to the next segment is its header: what comes after a restart goes on from there.
+#[test]
+fn a_next_segment_that_cannot_be_begun_stops_the_server_and_loses_nothing() {
+    if !have("strace") {
+        return;
+    }
+    let mut world = World::new();
+    let mut marks = Marks::new(&world);
+    world.stop();
+    world.start_target();
+    let next = world.data().join("segments/00000001.seg");
+    let path = next.to_str().unwrap();
+    let large = "head -c 7000000 /dev/urandom";
+    let server = world.serve(None);
+    world.ssh(&world.place(), large).exits(0);
+    wait_for("next segment", PATIENCE, || next.exists().then_some(()));
+    end(server);
+    for call in ["pwrite64", "fdatasync"] {
+        let server = world.serve(None);
+        marks.runs(&world, &format!("before-{call}"));
+        let tracer = inject(
+            &world,
+            &["-P", path, "-e", &format!("inject={call}:error=EIO")],
+        );
+        let out = world.ssh(&world.place(), large);
+        assert_ne!(out.code, Some(0), "{call}: {}", out.stderr);
+        let said = out.stderr.contains("the ledger cannot record");
+        assert!(said, "{call}: {}", out.stderr);
+        let ended = server.wait(PATIENCE);
+        assert_eq!(ended.code, Some(1), "{call}: {ended:#?}");
+        for part in ["the ledger failed and the server stops", path] {
+            assert!(ended.stderr.contains(part), "{call}: {ended:#?}");
+        }
+        drop(tracer);
+        marks.verify(&world);
+    }
+    let server = world.serve(None);
+    world.ssh(&world.place(), large).exits(0);
+    marks.runs(&world, "in-the-next-segment");
+    marks.agree_with(&world.actions(&[]));
+    end(server);
+    marks.verify(&world);
+    let begun = std::fs::read(&next).unwrap();
+    assert!(begun.starts_with(b"ascribe-segment-1"));
 }
 
 /// A disk that stalls for longer than anybody waits.
