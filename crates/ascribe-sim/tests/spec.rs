@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod spec {
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     use ascribe_core::encoding;
     use ascribe_core::id::SessionId;
@@ -13,6 +14,7 @@ mod spec {
     use serde_json::Value;
 
     const SEGMENT: &str = include_str!("../../../docs/spec/segment.md");
+    const FAILURES: &str = include_str!("../../../docs/prior-failures.md");
     const TARGET: &str = include_str!("../../../docs/spec/target.md");
 
     /// The first fenced block of this kind.
@@ -105,5 +107,38 @@ mod spec {
         let listed = TARGET.lines().filter_map(|l| l.strip_prefix("| `"));
         let listed = listed.map(|l| l.split('`').next().unwrap().to_owned());
         assert_eq!(listed.collect::<BTreeSet<_>>(), fields);
+    }
+
+    /// Names of all functions below a directory.
+    fn functions(dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                functions(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let lines = text.lines().map(|l| l.trim().trim_start_matches("async "));
+                let names = lines.filter_map(|l| l.strip_prefix("fn ")?.split('(').next());
+                found.extend(names.map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn each_test_named_beside_a_prior_failure_is_there() {
+        let mut known = BTreeSet::new();
+        functions(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+            &mut known,
+        );
+        let mut named = 0;
+        for row in FAILURES.lines().filter(|l| l.starts_with("| ")).skip(1) {
+            let column = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
+            for name in column.split('`').skip(1).step_by(2) {
+                assert!(known.contains(name), "{name}");
+                named += 1;
+            }
+        }
+        assert!(named > 30, "{named}");
     }
 }
