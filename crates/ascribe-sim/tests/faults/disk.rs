@@ -41,7 +41,12 @@ fn a_write_or_sync_that_fails_stops_the_server_and_loses_nothing() {
             let out = marks.run(&world, &case);
             if !marks.has(&case) {
                 assert_ne!(out.code, Some(0), "{case}: {out:#?}");
-                assert!(out.stderr.contains("ascribe: "), "{case}: {out:#?}");
+                // The server may fail at something of its own first: then nobody listens, or hangs
+                // up before anything was asked.
+                let told = ["ascribe: ", "Connection refused", "closed by"]
+                    .iter()
+                    .any(|words| out.stderr.contains(words));
+                assert!(told, "{case}: {out:#?}");
             }
             let ended = server.wait(PATIENCE);
             assert_eq!(ended.code, Some(1), "{case}: {ended:#?}");

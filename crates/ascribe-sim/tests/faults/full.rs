@@ -112,6 +112,10 @@ fn a_full_disk_refuses_new_actions_records_ends_and_goes_on_when_freed() {
     std::fs::write(&go, "").unwrap();
     assert_eq!(waiting.wait(PATIENCE).code, Some(7));
     assert_eq!(world.ended_session(&session)["reason"], "disconnected");
+    // A start needs no space.
+    end(server);
+    let server = world.serve(None);
+    marks.is_refused(&world, "full-after-a-restart", "disk full");
     let revoke = ["revoke", &grant, "--why", "the disk is full of it"];
     let second = world.run_as("approver", &revoke);
     assert_eq!(second.code, Some(0), "{second:#?}");
