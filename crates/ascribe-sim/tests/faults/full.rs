@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::kit::{Marks, have, skipped, text};
-use super::world::{PATIENCE, Running, World, copy, end, wait_for};
+use super::world::{PATIENCE, Running, World, binary, copy, end, wait_for};
 
 /// A small file system of its own, in namespaces that a process of ours holds. Its content is
 /// reached by way of that process.
@@ -56,6 +56,28 @@ fn fill(file: &std::path::Path) {
     for size in [1 << 20, 4096, 1] {
         while filler.write(&vec![1; size]).is_ok() {}
     }
+}
+
+/// Kills a server, and starts it again at the same addresses.
+fn crashed(world: &World, server: Running) -> Running {
+    let said = server.stderr();
+    let address = |what: &str| {
+        let line = said.lines().find_map(|l| l.strip_prefix(what));
+        line.unwrap().trim().to_owned()
+    };
+    let (ssh, api) = (address("ssh "), address("api "));
+    server.signal_group(Signal::KILL);
+    server.wait(PATIENCE);
+    let mut again = Command::new(binary());
+    again.arg("--data").arg(world.data());
+    again.args(["serve", "--ssh", &ssh, "--api", &api]);
+    let mut server = Running::start(again, &world.path("logs"), true);
+    wait_for("server", PATIENCE, || {
+        let said = server.stderr();
+        assert!(server.ended().is_none(), "no server: {said}");
+        said.contains("\napi ").then_some(())
+    });
+    server
 }
 
 #[test]
@@ -112,15 +134,19 @@ fn a_full_disk_refuses_new_actions_records_ends_and_goes_on_when_freed() {
     std::fs::write(&go, "").unwrap();
     assert_eq!(waiting.wait(PATIENCE).code, Some(7));
     assert_eq!(world.ended_session(&session)["reason"], "disconnected");
-    // A start needs no space.
+    // A start needs no space, also after a crash.
     end(server);
     let server = world.serve(None);
-    marks.is_refused(&world, "full-after-a-restart", "disk full");
+    marks.is_refused(&world, "full-after-a-stop", "disk full");
+    fill(&small.root.join("rest"));
+    let server = crashed(&world, server);
+    marks.is_refused(&world, "full-after-a-crash", "disk full");
     let revoke = ["revoke", &grant, "--why", "the disk is full of it"];
     let second = world.run_as("approver", &revoke);
     assert_eq!(second.code, Some(0), "{second:#?}");
 
     std::fs::remove_file(&filler).unwrap();
+    std::fs::remove_file(small.root.join("rest")).unwrap();
     let again = wait_for("next request", PATIENCE, || {
         let asked = world.run_as(
             "operator",
