@@ -164,7 +164,13 @@ pub(crate) fn first_cursor(total: u64) -> Cursor {
 /// Nobody knows what became of actions that were open, and sessions did not survive.
 fn close_what_was_open(core: &mut Core) -> Result<(), LedgerError> {
     let mut bodies = Vec::new();
+    let sessions = core.state.open_sessions();
     for action in core.state.open_actions() {
+        // Nothing of a session follows its close: there the missing outcome stays unknown.
+        let session = core.state.session_of(action);
+        if !session.is_some_and(|session| sessions.contains(&session)) {
+            continue;
+        }
         bodies.push(Body::Outcome(Outcome {
             action,
             status: Status::Unknown,
@@ -173,7 +179,7 @@ fn close_what_was_open(core: &mut Core) -> Result<(), LedgerError> {
             streams: Vec::new(),
         }));
     }
-    for session in core.state.open_sessions() {
+    for session in sessions {
         // The law fills in the number of actions.
         let reason = CloseReason::Interrupted;
         bodies.push(Body::SessionClose(SessionClose {
