@@ -5,7 +5,7 @@ use std::process::Command;
 use russh::client::Config;
 
 use super::client::{exec, log_in, run};
-use super::kit::{Marks, demo_port, have, inject, lift, text, under};
+use super::kit::{Marks, can_trace, demo_port, inject, lift, text, under};
 use super::world::{PATIENCE, World, end, wait_for};
 
 /// A call, how it fails, and the system's words for it.
@@ -21,7 +21,7 @@ const WRITES: [(&str, &str, &str); 6] = [
 /// The session's start, the intent, what follows it: each is once the first that cannot be written.
 #[test]
 fn a_write_or_sync_that_fails_stops_the_server_and_loses_nothing() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();
@@ -78,7 +78,7 @@ const ALLOCATION: [(&str, &str, &str); 7] = [
 /// Nothing needs the next segment yet: work goes on, and it is made later.
 #[test]
 fn a_next_segment_that_cannot_be_made_is_tried_again_and_stops_nothing() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();
@@ -123,7 +123,7 @@ fn a_next_segment_that_cannot_be_made_is_tried_again_and_stops_nothing() {
 /// The first write to the next segment is its header: what comes after a restart goes on from there.
 #[test]
 fn a_next_segment_that_cannot_be_begun_stops_the_server_and_loses_nothing() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();
@@ -169,7 +169,7 @@ fn a_next_segment_that_cannot_be_begun_stops_the_server_and_loses_nothing() {
 /// A disk that stalls for longer than anybody waits.
 #[test]
 fn nothing_runs_while_its_record_is_late() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();
@@ -226,7 +226,7 @@ fn nothing_runs_while_its_record_is_late() {
 /// all, and then so is that it was not sent.
 #[test]
 fn an_intent_that_is_recorded_too_late_is_known_as_not_sent() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();
@@ -267,7 +267,7 @@ fn an_intent_that_is_recorded_too_late_is_known_as_not_sent() {
 /// What is not needed for recording may fail: the copy of the head lags, and says nothing wrong.
 #[test]
 fn a_head_copy_that_cannot_be_written_stops_nothing_and_is_caught_up() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();
@@ -295,7 +295,7 @@ fn a_head_copy_that_cannot_be_written_stops_nothing_and_is_caught_up() {
 /// A directory that cannot be read or locked is a refusal to start, and changes nothing.
 #[test]
 fn a_start_that_cannot_read_or_lock_is_refused() {
-    if !have("strace") {
+    if !can_trace() {
         return;
     }
     let mut world = World::new();

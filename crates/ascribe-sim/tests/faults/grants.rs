@@ -76,11 +76,11 @@ fn nobody_approves_their_own_request_with_a_second_key() {
     let public = keys.each_ref().map(|key| key.with_extension("pub"));
     let [first, second] = public.each_ref().map(|key| key.to_str().unwrap());
     let roles = ["--role", "requester", "--role", "approver"];
-    let add = ["person", "add", "Both Hands", "--public-key", first];
+    let add = ["person", "add", "carol", "--public-key", first];
     world
         .run_as("approver", &[&add[..], &roles].concat())
         .exits(0);
-    let add = ["key", "add", "Both Hands", "--public-key", second];
+    let add = ["key", "add", "carol", "--public-key", second];
     world.run_as("approver", &add).exits(0);
     let with = |key: usize, args: &[&str]| {
         let mut command = Command::new(super::world::binary());

@@ -25,6 +25,29 @@ pub(super) fn have(tool: &str) -> bool {
     found
 }
 
+/// May a process that is not ours by birth be traced here? Says so where not.
+pub(super) fn can_trace() -> bool {
+    let Some(strace) = maybe("strace") else {
+        return have("strace");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut command = Command::new(strace);
+    command.args(["-o", "/dev/null", "-p", &sleeper.id().to_string()]);
+    let mut tracer = Running::start(command, dir.path(), false);
+    let attached = wait_for("tracer", PATIENCE, || {
+        let attached = tracer.stderr().contains(" attached");
+        (attached || tracer.ended().is_some()).then_some(attached)
+    });
+    let said = tracer.stderr();
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    if !attached {
+        skipped(&format!("strace may not attach here: {}", said.trim()));
+    }
+    attached
+}
+
 /// The text at a place of a JSON value.
 #[track_caller]
 pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
