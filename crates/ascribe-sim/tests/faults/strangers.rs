@@ -352,3 +352,43 @@ async fn wait_answer(channel: &mut russh::Channel<russh::client::Msg>) -> Channe
         }
     }
 }
+
+/// One channel, one action: what else is asked on it, before or after, goes nowhere.
+#[test]
+fn what_a_client_asks_beside_its_one_action_runs_nothing() {
+    let mut world = World::new();
+    let mut marks = Marks::new(&world);
+    let port = demo_port(&world);
+    let second = marks.command("second");
+    run(async {
+        let place = world.place();
+        let ssh = log_in(&world, port, &place, Config::default()).await;
+        let ssh = ssh.unwrap();
+        let mut channel = ssh.channel_open_session().await.unwrap();
+        channel.signal(russh::Sig::KILL).await.unwrap();
+        channel.window_change(1, 1, 1, 1).await.unwrap();
+        channel.data(second.as_bytes()).await.unwrap();
+        channel
+            .exec(true, "read line; echo \"$line\"; sleep 1")
+            .await
+            .unwrap();
+        channel.exec(true, second.as_bytes()).await.unwrap();
+        channel.request_shell(true).await.unwrap();
+        channel.request_subsystem(true, "sftp").await.unwrap();
+        channel.data(&b"input\n"[..]).await.unwrap();
+        let (mut status, mut said) = (None, Vec::new());
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                ChannelMsg::Data { data } => said.extend_from_slice(&data),
+                _ => {}
+            }
+        }
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!((status, said.as_str()), (Some(0), "input\n"));
+    });
+    assert!(!marks.has("second"));
+    assert_eq!(world.actions(&[]).len(), 1);
+    world.stop();
+    marks.verify(&world);
+}
