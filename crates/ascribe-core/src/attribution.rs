@@ -528,7 +528,12 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             .is_some_and(|t| t.id == wanted || format!("{}:{}", t.system, t.id) == wanted)
     });
     let text = filter.text.as_deref().is_none_or(|part| {
-        holds(&record.what.command, part) || holds(&record.why.justification, part)
+        // All of the command: what is shown of it is cut off.
+        let exact = record.what.command_b64.as_deref();
+        let exact = exact.and_then(crate::encoding::from_base64url);
+        exact.is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains(part))
+            || holds(&record.what.command, part)
+            || holds(&record.why.justification, part)
     });
     actor
         && ticket

@@ -83,12 +83,9 @@ impl Act {
         if up_write.close().await.is_err() {
             tracing::trace!("the target is gone");
         }
-        if let Some(text) = self.farewell(halted)
-            && tokio::time::timeout(GOODBYE, self.client.say(&text))
-                .await
-                .is_err()
-        {
-            tracing::trace!("the client takes nothing any more");
+        let farewell = self.farewell(halted);
+        if let Some(text) = &farewell {
+            self.say_goodbye(text).await;
         }
         let mut streams = Vec::new();
         for recording in stdin.into_iter().chain([out, err]) {
@@ -100,14 +97,28 @@ impl Act {
             (Some(_), _, _) | (None, Some(_), _) => Status::Failed,
             (None, None, _) => Status::Unknown,
         };
+        let (nothing, mut heard) = (End::default(), &end);
         if !matches!(recorder.await, Ok(Ok(()))) {
             self.connection.end(CloseReason::LedgerUnavailable);
+            // The command may have ended well: to the client it did not, since nobody can show it.
+            heard = &nothing;
+            let late = self.farewell(Some(Halt::Ledger));
+            if let Some(text) = late.filter(|_| farewell.is_none()) {
+                self.say_goodbye(&text).await;
+            }
         }
         // Polled in this order: the outcome is queued before the client hears the exit status, which
         // does not wait until it is durable.
-        let finish = tokio::time::timeout(GOODBYE, self.client.finish(&end));
+        let finish = tokio::time::timeout(GOODBYE, self.client.finish(heard));
         let (_, told) = tokio::join!(self.report(id, status, &end, streams), finish);
         if told.is_err() {
+            tracing::trace!("the client takes nothing any more");
+        }
+    }
+
+    async fn say_goodbye(&self, text: &str) {
+        let said = tokio::time::timeout(GOODBYE, self.client.say(text)).await;
+        if said.is_err() {
             tracing::trace!("the client takes nothing any more");
         }
     }

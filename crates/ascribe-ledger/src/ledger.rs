@@ -19,7 +19,7 @@ use ascribe_tlog::{Hash, VerifierKey};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::archive::Archiver;
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockGuard};
 use crate::config::{Config, Keys, segments_dir};
 use crate::durable::Shared;
 use crate::error::LedgerError;
@@ -34,12 +34,14 @@ use crate::store::{LocalHead, LocalJournal, Lock};
 pub struct Ledger {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    /// A stepped clock moves no grant's end, in neither direction.
+    guard: Mutex<ClockGuard>,
     log_key: VerifierKey,
     commands: Sender<Command>,
     room: Arc<Semaphore>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     #[expect(dead_code, reason = "held as long as the ledger is open")]
-    lock: Lock,
+    locks: (Lock, Option<Lock>),
 }
 
 fn gone<E>(_: E) -> RecordError {
@@ -91,7 +93,11 @@ impl Ledger {
         stores: Stores,
         drivers: &Drivers,
     ) -> Result<Self, LedgerError> {
-        let lock = Lock::take(dir)?;
+        let head = config.head.as_deref();
+        let locks = (
+            Lock::take(dir)?,
+            head.map(Lock::take_head).transpose()?.flatten(),
+        );
         let (mut core, believed) = recovery::open(dir, config, stores, drivers)?;
         let shared = Arc::clone(&core.shared);
         let log_key = core.keys.log.verifier();
@@ -135,11 +141,12 @@ impl Ledger {
         Ok(Self {
             shared,
             clock: Arc::clone(&drivers.clock),
+            guard: Mutex::new(ClockGuard::new(&*drivers.clock)),
             log_key,
             commands,
             room: Arc::new(Semaphore::new(QUEUE)),
             threads: Mutex::new(threads),
-            lock,
+            locks,
         })
     }
 
@@ -330,7 +337,10 @@ impl Recorder for Ledger {
         self.with_state(|state| state.standing(now, session))
     }
     fn now(&self) -> Timestamp {
-        let clock = Timestamp::from_millis(self.clock.now_millis());
-        self.with_state(|state| state.last_at.map_or(clock, |last| last.max(clock)))
+        let last = self.with_state(|state| state.last_at);
+        let last = last.unwrap_or(Timestamp::from_millis(0));
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = guard.read(&*self.clock, last.millis());
+        last.max(Timestamp::from_millis(reading.at))
     }
 }

@@ -142,7 +142,8 @@ impl Journal for LocalJournal {
         if written == bytes.len() {
             Ok(())
         } else {
-            Err(io::ErrorKind::WriteZero.into())
+            let why = format!("only {written} of {} bytes were written", bytes.len());
+            Err(io::Error::new(io::ErrorKind::WriteZero, why))
         }
     }
     fn sync(&self, segment: u64) -> io::Result<()> {
@@ -262,23 +263,44 @@ impl HeadCopy for LocalHead {
 pub(crate) struct Lock(#[expect(dead_code, reason = "dropping it releases the lock")] File);
 
 impl Lock {
+    /// On a data directory.
     pub(crate) fn take(dir: &Path) -> Result<Self, LedgerError> {
         let path = dir.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(error::io("open", &path))?;
+        let file = lock_file(&path).map_err(error::io("open", &path))?;
+        Self::hold(file, &path, dir)
+    }
+
+    /// On the copy of a head: a copied data directory names the same one. Where there is no place
+    /// for a copy there is nothing to lock.
+    pub(crate) fn take_head(head: &Path) -> Result<Option<Self>, LedgerError> {
+        let mut name = head.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        match lock_file(&path) {
+            Ok(file) => Self::hold(file, &path, head).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(error::io("open", &path)(e)),
+        }
+    }
+
+    fn hold(file: File, path: &Path, what: &Path) -> Result<Self, LedgerError> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(LedgerError::Locked(dir.display().to_string()))
+                Err(LedgerError::Locked(what.display().to_string()))
             }
-            Err(e) => Err(error::io("lock", &path)(e.into())),
+            Err(e) => Err(error::io("lock", path)(e.into())),
         }
     }
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Writes a file whole: temporary file, sync, rename, sync of the directory.

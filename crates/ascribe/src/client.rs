@@ -21,7 +21,7 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::signer::Signer;
 
 /// What a client knows of a server.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Server {
     /// `HOST:PORT` of the API.

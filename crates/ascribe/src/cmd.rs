@@ -51,8 +51,26 @@ pub(crate) fn remark(line: &str) {
 /// Prints a value as one JSON line.
 pub(crate) fn say_json<T: Serialize>(value: &T) -> Done {
     use crate::exit::Attempt as _;
-    say(&serde_json::to_string(value).attempt("encode the result")?);
+    say(&spelled_out(
+        &serde_json::to_string(value).attempt("encode the result")?,
+    ));
     Ok(())
+}
+
+/// The same JSON without characters that a terminal obeys or hides. They only stand in strings.
+fn spelled_out(json: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if ascribe_core::text::is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").unwrap_or_default();
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 impl Cli {

@@ -80,15 +80,17 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers; everything else is a usage error.
-            let code = if error.use_stderr() {
-                Kind::Usage.code()
-            } else {
-                0
-            };
+            if error.use_stderr() {
+                // It repeats what was typed, or pasted.
+                for line in error.render().to_string().lines() {
+                    remark(&ascribe_core::text::clean(line, 1000));
+                }
+                return ExitCode::from(Kind::Usage.code());
+            }
             if error.print().is_err() {
                 return ExitCode::from(Kind::Failure.code());
             }
-            return ExitCode::from(code);
+            return ExitCode::SUCCESS;
         }
     };
     match dispatch(&cli) {

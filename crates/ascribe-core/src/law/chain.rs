@@ -245,7 +245,10 @@ impl State {
         let message = head_message(&self.origin, writer, head.seq, &head.hash);
         match key {
             Some(key) if key.verify_raw(&message, &head.sig.0) => Ok(()),
-            Some(_) | None => refuse("the head's signature does not verify"),
+            Some(_) | None => Err(Denied::new(
+                "signature",
+                "the head's signature does not verify",
+            )),
         }
     }
 

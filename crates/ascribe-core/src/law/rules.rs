@@ -24,6 +24,7 @@ fn is_name(text: &str) -> bool {
 fn is_account(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && !text.starts_with('-')
+        && !text.contains("..")
         && text
             .chars()
             .all(|c| !c.is_whitespace() && !is_unsafe(c) && !"@+:/\\$`'\"".contains(c))
@@ -242,6 +243,7 @@ mod tests {
             "$(id)",
             "a\u{202e}b",
             "a/../b",
+            "..",
         ] {
             assert!(!is_account(bad), "{bad:?}");
         }

@@ -86,6 +86,21 @@ fn what_was_open_is_ended_at_the_next_start() {
     );
 }
 
+/// An intent that nobody waited for may land right before its session's close.
+#[test]
+fn an_open_action_of_a_closed_session_does_not_stop_the_start() {
+    let (world, ledger, session) = ready();
+    record(&ledger, world.intent(session, "sleep 9")).unwrap();
+    record(&ledger, world.close(session)).unwrap();
+    drop(ledger);
+    for _ in 0..2 {
+        let ledger = world.open().unwrap();
+        let other = world.session(&ledger);
+        record(&ledger, world.intent(other, "true")).unwrap();
+        assert_eq!(ledger.with_state(|s| s.open_sessions()), [other]);
+    }
+}
+
 #[test]
 fn many_at_once_share_commits() {
     let (world, ledger, session) = ready();

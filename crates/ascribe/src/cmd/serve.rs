@@ -19,7 +19,7 @@ use super::init::{API_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
 use super::{SERVER_FILE, remark};
 use crate::answer::View;
 use crate::cli::{Cli, Serve};
-use crate::client::{Server, write_json};
+use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::{Api, Naming};
 
@@ -189,7 +189,10 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         log_key: ledger.log_key().to_string(),
     };
     let server_file = dir.join(SERVER_FILE);
-    write_json(&server_file, &server)?;
+    // As a crash left it: then a start on a full disk needs no space.
+    if !read_json(&server_file).is_ok_and(|old: Server| old == server) {
+        write_json(&server_file, &server)?;
+    }
     Ok(Running {
         ssh,
         api: api_address,
