@@ -107,8 +107,9 @@ fn a_full_disk_refuses_new_actions_records_ends_and_goes_on_when_freed() {
 
     // Two sessions run: one sleeps until it is told, one says so much that the disk is full.
     let go = world.path("go");
+    // Bounded, so that nothing is left behind whatever happens.
     let wait = format!(
-        "while ! test -e '{}'; do sleep 0.1; done; exit 7",
+        "for n in $(seq 600); do test -e '{}' && exit 7; sleep 0.1; done",
         go.display()
     );
     let waiting = world.ssh_in_background(&world.place(), &wait);

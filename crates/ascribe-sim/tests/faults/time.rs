@@ -152,7 +152,7 @@ fn a_stepped_clock_stops_new_actions_and_moves_neither_records_nor_windows() {
         let go = world.path(&format!("go-{way}"));
         let began = world.path(&format!("began-{way}"));
         let wait = format!(
-            "touch '{}'; while ! test -e '{}'; do sleep 0.1; done; exit 7",
+            "touch '{}'; for n in $(seq 600); do test -e '{}' && exit 7; sleep 0.1; done",
             began.display(),
             go.display()
         );
