@@ -194,7 +194,7 @@ fn a_statement_counts_only_from_its_author_here_and_now() {
         (|s| s.log = "demo.invalid/other".to_owned(), "log"),
         (|s| s.at = s.at.plus_millis(-301_000), "clock"),
         (|s| s.at = s.at.plus_millis(301_000), "clock"),
-        (|s| s.seen.size = 1 << 40, "future"),
+        (|s| s.seen.size = 1 << 40, "seen"),
         (|s| s.v = 2, "version"),
         (
             |s| s.by = ascribe_core::id::PersonId::new([7; 16]),

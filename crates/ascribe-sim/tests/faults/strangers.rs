@@ -44,7 +44,7 @@ fn string(bytes: &[u8]) -> Vec<u8> {
 fn kexinit(methods: &str) -> Vec<u8> {
     let mut out = vec![20];
     out.extend_from_slice(&[7; 16]);
-    let cipher = "chacha20-poly1305@openssh.com";
+    let cipher = "aes256-gcm@openssh.com";
     for list in [
         methods,
         "ssh-ed25519",
