@@ -23,7 +23,7 @@ use crate::head;
 use crate::keys::{Opener, Secret, Vault};
 use crate::load::{self, Cursor, Loaded, Signatures};
 use crate::objects::Objects;
-use crate::sequencer::{Command, Core, Draft, JudgeDebug, SharedJudge};
+use crate::sequencer::{Command, Core, Draft, Group, JudgeDebug, SharedJudge};
 use crate::snapshot::{self, Believed};
 use crate::store::{HeadCopy, Journal};
 
@@ -175,6 +175,7 @@ pub(crate) fn build(
         clock: Arc::clone(&drivers.clock),
         rng: Arc::clone(&drivers.rng),
         committer,
+        pending: Group::default(),
         shared,
         state,
         frontier,

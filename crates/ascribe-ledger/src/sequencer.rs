@@ -62,6 +62,8 @@ pub(crate) enum Command {
         writer: String,
         reply: oneshot::Sender<Answer>,
     },
+    /// The committer is free.
+    Free,
     Shutdown,
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) committer: Committer,
+    /// Decided, and not handed over yet because the committer is busy.
+    pub(crate) pending: Group,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: State,
     pub(crate) frontier: Frontier,
@@ -217,13 +221,15 @@ impl Core {
         }
     }
 
-    /// One group: true when a shutdown was asked for.
+    /// Takes what waits into the group, and hands it over when the committer is free; until then the
+    /// group grows. True when a shutdown was asked for.
     pub(crate) fn serve(&mut self, backlog: &mut VecDeque<Command>, mut last: bool) -> bool {
-        let mut group = Group::default();
+        let mut group = std::mem::take(&mut self.pending);
         let last_at = self.state.last_at.map_or(0, Timestamp::millis);
         let reading = self.guard.read(&*self.clock, last_at);
         while let Some(command) = backlog.pop_front() {
             match command {
+                Command::Free => {}
                 Command::Shutdown => last = true,
                 Command::SignHead { writer, reply } => {
                     self.take_head(&mut group, &writer, reply, reading)
@@ -247,7 +253,11 @@ impl Core {
             }
         }
         self.due_heads(&mut group, reading, last);
-        self.finish(group);
+        if last || !backlog.is_empty() || !self.committer.is_busy() {
+            self.finish(group);
+        } else {
+            self.pending = group;
+        }
         last
     }
 
