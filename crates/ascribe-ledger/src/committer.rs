@@ -5,7 +5,7 @@
 //! more than they gain.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -18,7 +18,7 @@ use crate::commit::write;
 use crate::durable::{Published, Shared};
 use crate::error::LedgerError;
 use crate::load::Place;
-use crate::sequencer::{Command, JudgeDebug, Waiting, answer, is_same, unavailable};
+use crate::sequencer::{JudgeDebug, Waiting, answer, is_same, unavailable};
 use crate::store::HeadCopy;
 
 /// Batches that wait for the one that is being synced.
@@ -133,22 +133,6 @@ impl Writer {
     }
 }
 
-/// Tells the sequencer that the committer is free, also when its thread ends in a panic.
-struct Free(Sender<Command>);
-
-impl Free {
-    fn tell(&self) {
-        // The sequencer may have gone.
-        self.0.send(Command::Free).unwrap_or_default();
-    }
-}
-
-impl Drop for Free {
-    fn drop(&mut self) {
-        self.tell();
-    }
-}
-
 #[derive(Debug)]
 struct Thread {
     batches: Option<SyncSender<Batch>>,
@@ -179,21 +163,15 @@ impl Committer {
     }
 
     /// From here on with a thread.
-    pub(crate) fn start(
-        &mut self,
-        archive: SyncSender<()>,
-        sequencer: Sender<Command>,
-    ) -> std::io::Result<()> {
+    pub(crate) fn start(&mut self, archive: SyncSender<()>) -> std::io::Result<()> {
         lock(&self.writer).archive = Some(archive);
         let (batches, queue): (_, Receiver<Batch>) = sync_channel(AHEAD);
         let (writer, behind) = (Arc::clone(&self.writer), Arc::clone(&self.behind));
         let thread = std::thread::Builder::new().name("committer".to_owned());
         let join = thread.spawn(move || {
-            let free = Free(sequencer);
             for batch in queue {
                 lock(&writer).finish(batch);
                 behind.fetch_sub(1, Ordering::AcqRel);
-                free.tell();
             }
         })?;
         self.thread = Some(Thread {
@@ -203,7 +181,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Is a batch being written? The sequencer is told when that ends.
+    /// Is a batch being written?
     pub(crate) fn is_busy(&self) -> bool {
         self.behind.load(Ordering::Acquire) > 0 && !self.is_gone()
     }

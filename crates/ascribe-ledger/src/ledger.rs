@@ -104,7 +104,7 @@ impl Ledger {
         let (commands, queue) = mpsc::channel();
         let (wake, woken) = mpsc::sync_channel(1);
         core.committer
-            .start(wake, commands.clone())
+            .start(wake)
             .map_err(|source| LedgerError::Io {
                 what: "start a thread for",
                 path: dir.display().to_string(),

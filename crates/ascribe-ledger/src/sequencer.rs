@@ -33,6 +33,8 @@ use crate::load::Cursor;
 pub(crate) const QUEUE: usize = 4096;
 const GROUP_PROPOSALS: usize = 1024;
 const GROUP_BYTES: usize = 1 << 20;
+/// How long proposals gather while the committer is busy, before they are decided on.
+const GATHER: Duration = Duration::from_micros(20);
 /// A writer's chain head is signed at most this long after the chain moved.
 const HEAD_DELAY_MS: i64 = 900;
 /// An entry's size without its body and approvals: origin, ids, time, two links.
@@ -62,8 +64,6 @@ pub(crate) enum Command {
         writer: String,
         reply: oneshot::Sender<Answer>,
     },
-    /// The committer is free.
-    Free,
     Shutdown,
 }
 
@@ -185,13 +185,23 @@ pub(crate) fn unavailable(why: impl Into<String>) -> RecordError {
     RecordError::Unavailable(why.into())
 }
 
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.waiting.is_empty()
+    }
+}
+
 impl Core {
     /// The thread's life.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
         let mut backlog = VecDeque::new();
         loop {
             let mut open = true;
-            if backlog.is_empty() {
+            if backlog.is_empty() && !self.pending.is_empty() {
+                // The committer is busy. What comes meanwhile is taken in one go: waking up for each
+                // proposal would cost more than deciding on it.
+                std::thread::sleep(GATHER);
+            } else if backlog.is_empty() {
                 match self.next(commands) {
                     Ok(command) => backlog.push_back(command),
                     Err(RecvTimeoutError::Timeout) => {}
@@ -229,7 +239,6 @@ impl Core {
         let reading = self.guard.read(&*self.clock, last_at);
         while let Some(command) = backlog.pop_front() {
             match command {
-                Command::Free => {}
                 Command::Shutdown => last = true,
                 Command::SignHead { writer, reply } => {
                     self.take_head(&mut group, &writer, reply, reading)
@@ -546,6 +555,9 @@ impl Core {
 
     /// Hands the group over to be written and answered.
     fn finish(&mut self, group: Group) {
+        if group.is_empty() {
+            return;
+        }
         let Group {
             entries,
             extra,
@@ -554,9 +566,6 @@ impl Core {
             permits,
             ..
         } = group;
-        if entries.is_empty() && waiting.is_empty() {
-            return;
-        }
         let new = match entries.is_empty() {
             true => None,
             // Failing stops the ledger, and so whatever waits is told that.
