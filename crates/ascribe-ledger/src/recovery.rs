@@ -13,7 +13,7 @@ use ascribe_tlog::Tree;
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, ClockGuard, Rng};
-use crate::commit::Allocation;
+use crate::commit::{Allocation, write};
 use crate::committer::{Committer, Writer};
 use crate::config::{Config, Keys};
 use crate::durable::Shared;
@@ -86,6 +86,29 @@ fn drop_tail(journal: &dyn Journal, segment: u64, block: u64) -> Result<(), Ledg
     journal.sync(segment).map_err(fail("sync"))
 }
 
+/// After a failed sync the system may show what never reached the disk, and no later sync writes
+/// it. Only the last batch or header can be that, so it is written once more before anything rests
+/// on it.
+fn keep_last(journal: &dyn Journal, loaded: &Loaded) -> Result<(), LedgerError> {
+    let Some(cursor) = &loaded.cursor else {
+        return Ok(());
+    };
+    let segment = cursor.segment;
+    let last = loaded.places.last().filter(|p| p.segment == segment);
+    let (block, blocks) = last.map_or((0, 1), |p| (p.block, p.blocks));
+    let len = usize::try_from(blocks)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(BLOCK);
+    let bytes = journal
+        .read(segment, block * BLOCK as u64, len)
+        .map_err(|source| LedgerError::Io {
+            what: "read",
+            path: journal.name(segment),
+            source,
+        })?;
+    write(journal, segment, block, &bytes)
+}
+
 /// The recovered ledger, and the snapshot that it believes.
 pub(crate) fn open(
     dir: &Path,
@@ -132,6 +155,7 @@ pub(crate) fn open(
     if let Some((segment, block)) = loaded.torn.take() {
         drop_tail(&*files.journal, segment, block)?;
     }
+    keep_last(&*files.journal, &loaded)?;
     let mut core = build(
         config,
         (files, stores.head),
