@@ -77,15 +77,19 @@ impl Objects for LocalObjects {
             }
             let mut tmp = path.clone().into_os_string();
             tmp.push(".tmp");
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&tmp)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&tmp, &path)?;
+            let put = || {
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&tmp)?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                fs::rename(&tmp, &path)
+            };
+            // Half a file must not keep the room that a full disk has left.
+            put().inspect_err(|_| fs::remove_file(&tmp).unwrap_or_default())?;
             // New directories are entries of the ones above.
             let above = dir.ancestors().take_while(|d| d.starts_with(&self.dir));
             dirs.extend(above.map(Path::to_owned));
