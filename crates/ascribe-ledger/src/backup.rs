@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use ascribe_core::segment::{self, BLOCK, End, Record};
@@ -23,6 +23,15 @@ pub fn backup(from: &Path, to: &Path, with_keys: bool) -> Result<u64, LedgerErro
     if to.exists() {
         return Err(error::file(to, "exists; name a directory that does not"));
     }
+    let above = to.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    let above = fs::canonicalize(above).map_err(error::io("find", above))?;
+    if above.starts_with(fs::canonicalize(from).map_err(error::io("find", from))?) {
+        return Err(error::file(
+            to,
+            "lies in what is copied; name another place",
+        ));
+    }
     let mut files = 0;
     copy(from, to, with_keys, &mut files)?;
     drop(lock);
@@ -30,7 +39,9 @@ pub fn backup(from: &Path, to: &Path, with_keys: bool) -> Result<u64, LedgerErro
 }
 
 fn copy(from: &Path, to: &Path, with_keys: bool, files: &mut u64) -> Result<(), LedgerError> {
-    fs::create_dir(to).map_err(error::io("create", to))?;
+    let mut private = fs::DirBuilder::new();
+    private.mode(0o700);
+    private.create(to).map_err(error::io("create", to))?;
     for entry in fs::read_dir(from).map_err(error::io("read", from))? {
         let entry = entry.map_err(error::io("read", from))?;
         let (path, to) = (entry.path(), to.join(entry.file_name()));
@@ -51,6 +62,11 @@ fn copy(from: &Path, to: &Path, with_keys: bool, files: &mut u64) -> Result<(), 
             };
             write(&to, &bytes).map_err(error::io("write", &to))?;
             *files += 1;
+        } else {
+            return Err(error::file(
+                &path,
+                "is neither a file nor a directory, so a copy would lack it; put it in place first",
+            ));
         }
     }
     let dir = File::open(to).and_then(|dir| dir.sync_all());
