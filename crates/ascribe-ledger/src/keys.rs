@@ -70,7 +70,12 @@ impl Secret {
                 .mode(0o600)
                 .open(path)?;
             file.write_all(&*self.0)?;
-            file.sync_all()
+            file.sync_all()?;
+            // The name must outlast a power loss too.
+            match path.parent() {
+                Some(dir) if !dir.as_os_str().is_empty() => fs::File::open(dir)?.sync_all(),
+                Some(_) | None => fs::File::open(".")?.sync_all(),
+            }
         };
         write().map_err(error::io("create the key", path))
     }
