@@ -5,6 +5,7 @@
 //! start. So the replay also proves the snapshot that the start believed, and every entry that is
 //! about to leave its segment.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -72,6 +73,8 @@ pub(crate) struct Archiver {
     pub(crate) next: u64,
     /// Size of the tree that lies in tiles, partial ones included.
     pub(crate) published: Option<u64>,
+    /// Segments that nothing needs any more and that are not removed yet, oldest first.
+    pub(crate) left: VecDeque<u64>,
 }
 
 impl Archiver {
@@ -104,11 +107,12 @@ impl Archiver {
     }
 
     fn round(&mut self, judge: &dyn Judge) -> Step {
+        self.remove_left()?;
         let full = self.full();
-        let Some(last) = full.last() else {
-            return Ok(());
-        };
-        self.replay(judge, last.size)?;
+        let size = full.last().map_or(0, |last| last.size);
+        // A believed snapshot is proven at once, even if its segment is not full.
+        let believed = self.believed.map_or(0, |believed| believed.size);
+        self.replay(judge, size.max(believed))?;
         let mut newest = None;
         for segment in &full {
             if segment.segment < self.next {
@@ -120,10 +124,12 @@ impl Archiver {
         if let Some(head) = newest {
             self.publish(&head)?;
         }
-        if self.stored < last.size {
+        // The snapshot is the largest object: a full disk needs the room of segments first.
+        self.reclaim(&full, size)?;
+        if self.stored < self.state.size {
             self.snapshot()?;
         }
-        self.reclaim(&full, last.size)
+        Ok(())
     }
 
     /// Segments that nothing is added to any more, oldest first.
@@ -363,12 +369,13 @@ impl Archiver {
     }
 
     /// Removes segments whose entries all lie in full bundles.
-    fn reclaim(&self, full: &[Full], size: u64) -> Step {
+    fn reclaim(&mut self, full: &[Full], size: u64) -> Step {
         let bundled = size / BUNDLE * BUNDLE;
         for segment in full.iter().take_while(|full| full.size <= bundled) {
             self.go_on()?;
             // What is removed must be readable where it now lies.
-            self.shared.files.pack(segment.segment)?;
+            let (head, _) = self.shared.files.pack(segment.segment)?;
+            self.shared.files.need_keys(&head)?;
             for n in segment.first / BUNDLE..segment.size.div_ceil(BUNDLE) {
                 let bundle = self.shared.files.bundle(n)?;
                 let durable = self.shared.read();
@@ -383,14 +390,24 @@ impl Archiver {
                 segment: segment.segment,
                 size: segment.size,
             });
-            let journal = &*self.shared.files.journal;
-            journal.remove(segment.segment).map_err(|source| {
+            self.left.push_back(segment.segment);
+            self.remove_left()?;
+        }
+        Ok(())
+    }
+
+    /// Removes segments in order: one that stays while a newer one goes would be a gap.
+    fn remove_left(&mut self) -> Step {
+        let journal = &*self.shared.files.journal;
+        while let Some(segment) = self.left.front() {
+            journal.remove(*segment).map_err(|source| {
                 Trouble::Storage(LedgerError::Io {
                     what: "remove",
-                    path: journal.name(segment.segment),
+                    path: journal.name(*segment),
                     source,
                 })
             })?;
+            self.left.pop_front();
         }
         Ok(())
     }

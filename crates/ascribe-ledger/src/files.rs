@@ -188,6 +188,16 @@ impl Files {
         }
     }
 
+    /// Are a segment's wrapped keys there, whole?
+    pub(crate) fn need_keys(&self, head: &PackHead) -> Result<(), LedgerError> {
+        let name = keys_name(head.segment);
+        let bytes = self.get(&name)?;
+        match pack::decode_keys(&head.origin, head.segment, &bytes) {
+            Some(_) => Ok(()),
+            None => Err(self.damaged(&name, 0, "its digest is wrong")),
+        }
+    }
+
     fn table(&self, segment: u64) -> Result<Arc<Table>, LedgerError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(&segment) {

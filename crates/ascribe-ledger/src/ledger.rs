@@ -116,6 +116,7 @@ impl Ledger {
             origin: config.origin.clone(),
             state: State::new(&config.origin),
             believed,
+            left: std::collections::VecDeque::new(),
             stored: believed.map_or(0, |b| b.size),
             next: oldest.unwrap_or(0),
             // One that is damaged is written anew; `fsck` reports it.
