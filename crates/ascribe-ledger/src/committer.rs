@@ -15,7 +15,7 @@ use ascribe_tlog::Hash;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::commit::write;
-use crate::durable::{Published, Shared};
+use crate::durable::{Alarm, Published, Shared};
 use crate::error::LedgerError;
 use crate::load::Place;
 use crate::sequencer::{JudgeDebug, Waiting, answer, is_same, unavailable};
@@ -168,7 +168,9 @@ impl Committer {
         let (batches, queue): (_, Receiver<Batch>) = sync_channel(AHEAD);
         let (writer, behind) = (Arc::clone(&self.writer), Arc::clone(&self.behind));
         let thread = std::thread::Builder::new().name("committer".to_owned());
+        let alarm = Alarm(Arc::clone(&lock(&self.writer).shared));
         let join = thread.spawn(move || {
+            let _alarm = alarm;
             for batch in queue {
                 lock(&writer).finish(batch);
                 behind.fetch_sub(1, Ordering::AcqRel);

@@ -44,6 +44,20 @@ pub(crate) struct Shared {
     behind: Mutex<Option<String>>,
 }
 
+/// Held by a thread that nothing goes on without: when it panics, nothing is recorded any more.
+#[derive(Debug)]
+pub(crate) struct Alarm(pub(crate) Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            self.0.fail(format!("the {name} thread panicked"));
+        }
+    }
+}
+
 /// What a batch adds.
 pub(crate) struct Published<'a> {
     pub(crate) entries: &'a [Sequenced],

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::archive::Archiver;
 use crate::clock::{Clock, ClockGuard};
 use crate::config::{Config, Keys, segments_dir};
-use crate::durable::Shared;
+use crate::durable::{Alarm, Shared};
 use crate::error::LedgerError;
 use crate::init::{self, InitOptions, Made};
 use crate::objects::LocalObjects;
@@ -135,9 +135,18 @@ impl Ledger {
                 source,
             })
         };
+        let (first, second) = (Alarm(Arc::clone(&shared)), Alarm(Arc::clone(&shared)));
+        let sequence = move || {
+            let _alarm = first;
+            core.run(&queue);
+        };
+        let archive = move || {
+            let _alarm = second;
+            archiver.run(&*judge, &woken);
+        };
         let threads = vec![
-            start("sequencer", Box::new(move || core.run(&queue)))?,
-            start("archiver", Box::new(move || archiver.run(&*judge, &woken)))?,
+            start("sequencer", Box::new(sequence))?,
+            start("archiver", Box::new(archive))?,
         ];
         Ok(Self {
             shared,
