@@ -3,6 +3,7 @@
 mod archive;
 mod basic;
 mod crash;
+mod critic;
 mod disk;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use crate::config::Keys;
 use crate::{MIN_SEGMENT, Reader, snapshot};
 
 /// A ledger in small segments.
-fn small() -> (World, Ledger, SessionId) {
+pub(super) fn small() -> (World, Ledger, SessionId) {
     let mut world = World::new();
     let options = InitOptions {
         segment_bytes: MIN_SEGMENT,
@@ -23,14 +23,19 @@ fn small() -> (World, Ledger, SessionId) {
     (world, ledger, session)
 }
 
-fn fill(world: &World, ledger: &Ledger, session: SessionId, count: usize) -> Vec<Receipt> {
+pub(super) fn fill(
+    world: &World,
+    ledger: &Ledger,
+    session: SessionId,
+    count: usize,
+) -> Vec<Receipt> {
     (0..count)
         .map(|n| record(ledger, world.intent(session, &format!("echo {n}"))).unwrap())
         .collect()
 }
 
 /// Waits for what happens behind the writer.
-fn wait(what: &str, done: impl Fn() -> bool) {
+pub(super) fn wait(what: &str, done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what}");

@@ -19,6 +19,9 @@ pub(super) enum Fault {
     SyncLost,
     /// The sync fails, pending writes arrived.
     SyncKept,
+    /// The sync fails; pending writes can be read until the power goes, but no later sync writes
+    /// them: what Linux does with pages whose writing failed.
+    SyncCached,
     /// Power goes away between write and sync.
     Crash,
 }
@@ -27,6 +30,8 @@ pub(super) enum Fault {
 pub(super) struct Inner {
     durable: BTreeMap<u64, Vec<u8>>,
     pending: Vec<(u64, u64, Vec<u8>)>,
+    /// Blocks that only the cache has, by segment and offset.
+    cached: BTreeMap<(u64, u64), Vec<u8>>,
     /// After so many more writes.
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) full: bool,
@@ -34,6 +39,14 @@ pub(super) struct Inner {
     objects: BTreeMap<String, Vec<u8>>,
     /// After so many more objects or removals nothing arrives any more.
     pub(super) objects_until: Option<u32>,
+    /// So many removals of segments fail.
+    pub(super) removals_fail: u32,
+    /// Objects whose names end so are refused.
+    pub(super) refused: Option<&'static str>,
+    /// Objects whose names end so are lost after they were written.
+    pub(super) lost: Option<&'static str>,
+    /// Bytes of snapshots so far.
+    pub(super) snapshots: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -85,6 +98,13 @@ impl Disk {
         inner.fault = None;
         inner.objects_until = None;
         inner.dead = false;
+        inner.cached.clear();
+    }
+    /// The process is started again; the power stayed on.
+    pub(super) fn restart(&self) {
+        let mut inner = self.0.lock().unwrap();
+        inner.fault = None;
+        inner.dead = false;
     }
     pub(super) fn arm(&self, after: u32, fault: Fault) {
         self.0.lock().unwrap().fault = Some((after, fault));
@@ -112,12 +132,20 @@ impl Journal for Disk {
             .ok_or(io::ErrorKind::NotFound.into())
     }
     fn read(&self, segment: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        if std::thread::current().name() == Some("slow reader") {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+        }
         let inner = self.0.lock().unwrap();
         let mut now = inner
             .durable
             .get(&segment)
             .ok_or(io::ErrorKind::NotFound)?
             .clone();
+        for ((of, at), block) in &inner.cached {
+            if *of == segment {
+                now[*at as usize..*at as usize + block.len()].copy_from_slice(block);
+            }
+        }
         for (of, at, bytes) in &inner.pending {
             if *of == segment {
                 now[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
@@ -155,6 +183,10 @@ impl Journal for Disk {
             }
             _ => {}
         }
+        let end = offset + bytes.len() as u64;
+        inner
+            .cached
+            .retain(|(of, at), _| *of != segment || !(offset..end).contains(at));
         inner.pending.push((segment, offset, bytes.to_vec()));
         Ok(())
     }
@@ -162,6 +194,10 @@ impl Journal for Disk {
         let mut inner = self.0.lock().unwrap();
         if !inner.arrives() {
             return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if inner.removals_fail > 0 {
+            inner.removals_fail -= 1;
+            return Err(io::Error::from_raw_os_error(5));
         }
         inner.durable.remove(&segment);
         inner.pending.retain(|(of, _, _)| *of != segment);
@@ -183,6 +219,15 @@ impl Journal for Disk {
                 inner.settle();
                 return Err(io::Error::from_raw_os_error(28));
             }
+            Some(Fault::SyncCached) => {
+                inner.dead = true;
+                for (segment, offset, bytes) in std::mem::take(&mut inner.pending) {
+                    for (at, block) in (offset..).step_by(512).zip(bytes.chunks(512)) {
+                        inner.cached.insert((segment, at), block.to_vec());
+                    }
+                }
+                return Err(io::Error::from_raw_os_error(5));
+            }
             Some(Fault::Crash) => {
                 inner.dead = true;
                 return Err(io::Error::from_raw_os_error(5));
@@ -203,6 +248,15 @@ impl Objects for Disk {
         for (name, bytes) in objects {
             if !inner.arrives() {
                 return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if inner.refused.is_some_and(|end| name.ends_with(end)) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            if inner.lost.is_some_and(|end| name.ends_with(end)) {
+                continue;
+            }
+            if name == "snapshot" {
+                inner.snapshots += bytes.len();
             }
             inner.objects.insert(name.clone(), bytes.clone());
         }
