@@ -5,12 +5,13 @@
 //! Readers so never wait for the disk, and every entry passes the same replay that an offline
 //! verifier runs before anybody hears of it. It costs a second copy of the state in memory.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use ascribe_core::law::{Judge, Sequenced, State};
 use ascribe_core::record::{Receipt, Scope};
 use ascribe_core::sealed::Opening;
+use ascribe_core::time::Timestamp;
 use ascribe_tlog::Hash;
 
 use tokio::sync::Notify;
@@ -40,6 +41,9 @@ pub(crate) struct Shared {
     pub(crate) head_current: AtomicBool,
     /// Nothing new is begun any more.
     pub(crate) stopping: AtomicBool,
+    /// Time of the newest durable entry, so that asking for the time takes no lock: whoever looks
+    /// at the state may ask.
+    last_at: AtomicI64,
     /// Why full segments do not become tiles and packs.
     behind: Mutex<Option<String>>,
 }
@@ -69,6 +73,7 @@ pub(crate) struct Published<'a> {
 
 impl Shared {
     pub(crate) fn new(state: State, loaded: Loaded, files: Files, opener: Arc<Opener>) -> Self {
+        let last_at = AtomicI64::new(state.last_at.map_or(0, Timestamp::millis));
         let durable = RwLock::new(Durable { state, loaded });
         Self {
             durable,
@@ -78,12 +83,17 @@ impl Shared {
             failed: Notify::new(),
             head_current: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
+            last_at,
             behind: Mutex::default(),
         }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Durable> {
         self.durable.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn last_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.last_at.load(Ordering::Acquire))
     }
 
     pub(crate) fn stopped(&self) -> Result<(), LedgerError> {
@@ -130,6 +140,8 @@ impl Shared {
                 "the published tree has another root".to_owned(),
             ));
         }
+        let last_at = durable.state.last_at.map_or(0, Timestamp::millis);
+        self.last_at.store(last_at, Ordering::Release);
         durable.loaded.places.push(new.place);
         durable.loaded.keys.extend(new.keys.iter().cloned());
         new.note.clone_into(&mut durable.loaded.note);

@@ -249,7 +249,7 @@ impl Ledger {
         self.shared.entries(range.start, range.end)
     }
 
-    /// Looks at the durable state.
+    /// Looks at the durable state. Looking again from inside may hang.
     pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.shared.read().state)
     }
@@ -347,8 +347,7 @@ impl Recorder for Ledger {
         self.with_state(|state| state.standing(now, session))
     }
     fn now(&self) -> Timestamp {
-        let last = self.with_state(|state| state.last_at);
-        let last = last.unwrap_or(Timestamp::from_millis(0));
+        let last = self.shared.last_at();
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = guard.read(&*self.clock, last.millis());
         last.max(Timestamp::from_millis(reading.at))

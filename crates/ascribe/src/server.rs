@@ -202,9 +202,10 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply
         && !read.view.is_recorded()
     {
         // Nothing sealed is read: the signature is checked, the read is not an entry.
+        let now = api.ledger.now();
         let checked = api
             .ledger
-            .with_state(|state| state.check_signed(&*api.judge, api.ledger.now(), &signed));
+            .with_state(|state| state.check_signed(&*api.judge, now, &signed));
         return match checked {
             Ok(statement) => {
                 let (query, before) = (Some(query.clone()), api.ledger.size());
