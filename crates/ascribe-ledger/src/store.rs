@@ -202,6 +202,27 @@ impl LocalHead {
         }
     }
 
+    /// What each slot holds.
+    fn slots(&self) -> io::Result<Vec<String>> {
+        let bytes = match fs::read(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read?,
+        };
+        let note = |slot: &[u8]| {
+            let text = slot.split(|&b| b == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(text).into_owned()
+        };
+        Ok(bytes.chunks(SLOT).map(note).collect())
+    }
+
+    /// Which slot must stay whole at the first write after a start.
+    fn newest_is_first(&self) -> bool {
+        let size = |note: &String| note.lines().nth(1).and_then(|n| n.parse::<u64>().ok());
+        let slots = self.slots().unwrap_or_default();
+        let age = |n: usize| slots.get(n).map(|note| (!note.is_empty(), size(note)));
+        age(0).is_some_and(|(there, _)| there) && age(0) >= age(1)
+    }
+
     /// The file that has the name now: somebody may have moved it away.
     fn file(&mut self) -> io::Result<&File> {
         let named = fs::metadata(&self.path).map(|m| (m.dev(), m.ino())).ok();
@@ -228,19 +249,9 @@ impl LocalHead {
 
 impl HeadCopy for LocalHead {
     fn read(&self) -> io::Result<Vec<String>> {
-        let bytes = match fs::read(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            read => read?,
-        };
-        let note = |slot: &[u8]| {
-            let text = slot.split(|&b| b == 0).next().unwrap_or_default();
-            String::from_utf8_lossy(text).into_owned()
-        };
-        Ok(bytes
-            .chunks(SLOT)
-            .map(note)
-            .filter(|n| !n.is_empty())
-            .collect())
+        let mut notes = self.slots()?;
+        notes.retain(|note| !note.is_empty());
+        Ok(notes)
     }
     fn write(&mut self, note: &str) -> io::Result<()> {
         let mut slot = note.as_bytes().to_vec();
@@ -248,6 +259,9 @@ impl HeadCopy for LocalHead {
             return Err(io::ErrorKind::InvalidData.into());
         }
         slot.resize(SLOT, 0);
+        if self.open.is_none() {
+            self.second = self.newest_is_first();
+        }
         let offset = if self.second { SLOT as u64 } else { 0 };
         self.file()?.write_all_at(&slot, offset)?;
         self.second = !self.second;
