@@ -68,10 +68,21 @@ pub struct Made {
     pub receipt: Receipt,
 }
 
+/// Where a path leads, as far as it exists: links and `..` are followed.
+fn resolved(path: &Path) -> PathBuf {
+    let found = path
+        .ancestors()
+        .find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
+    match found {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(path)),
+        None => path.to_owned(),
+    }
+}
+
 fn outside(dir: &Path, path: &Path) -> Result<PathBuf, LedgerError> {
     let absolute = std::path::absolute(path).map_err(error::io("find", path))?;
     let dir = std::path::absolute(dir).map_err(error::io("find", dir))?;
-    if absolute.starts_with(&dir) {
+    if absolute.starts_with(&dir) || resolved(&absolute).starts_with(resolved(&dir)) {
         return Err(error::file(
             &absolute,
             "must lie outside the data directory; choose another place",
