@@ -380,3 +380,111 @@ fn snapshots_together_grow_with_the_ledger_and_not_with_its_square() {
     let last = written(1800);
     assert!(last < 2 * first, "{first} bytes first, {last} bytes last");
 }
+
+/// "What ends something is always recorded", however much of it there is.
+#[test]
+fn a_full_disk_takes_the_end_of_everything_that_is_open() {
+    let (world, disk) = start_with(SEGMENT);
+    let ledger = open_with(&world, &disk, SEGMENT).unwrap();
+    let open: Vec<_> = (0..300)
+        .map(|_| {
+            let session = world.session(&ledger);
+            let intent = world.intent(session, "id");
+            record(&ledger, intent.clone()).unwrap();
+            (session, intent)
+        })
+        .collect();
+    disk.0.lock().unwrap().full = true;
+    while record(&ledger, world.intent_of(open[0].0, vec![1; 40_000])).is_ok() {}
+    let mut refused = 0;
+    for (session, intent) in &open {
+        refused += usize::from(record(&ledger, world.outcome(intent)).is_err());
+        refused += usize::from(record(&ledger, world.close(*session)).is_err());
+    }
+    drop(ledger);
+    let start = open_with(&world, &disk, SEGMENT)
+        .err()
+        .map(|e| e.to_string());
+    assert_eq!((refused, start), (0, None));
+}
+
+/// What `submit` in `ascribe/src/server.rs` does for each read that is not recorded. A thread that
+/// reads the state twice waits for a writer that waits for it.
+#[test]
+fn asking_for_the_time_while_looking_at_the_state_never_hangs() {
+    let (world, ledger, session) = small();
+    let ledger = Arc::new(ledger);
+    let (done, finished) = std::sync::mpsc::channel();
+    let proposals: Vec<_> = (0..3000).map(|_| world.intent(session, "id")).collect();
+    let writer = {
+        let (ledger, done) = (Arc::clone(&ledger), done.clone());
+        std::thread::spawn(move || {
+            for proposal in proposals {
+                record(&ledger, proposal).unwrap();
+            }
+            done.send(()).ok();
+        })
+    };
+    for _ in 0..2 {
+        let (ledger, done) = (Arc::clone(&ledger), done.clone());
+        std::thread::spawn(move || {
+            for _ in 0..300_000 {
+                ledger.with_state(|state| (ledger.now(), state.size));
+            }
+            done.send(()).ok();
+        });
+    }
+    for _ in 0..3 {
+        if finished.recv_timeout(Duration::from_secs(30)).is_err() {
+            // Nothing that hangs can be dropped.
+            std::mem::forget(ledger);
+            std::mem::forget(world);
+            panic!("everything hangs");
+        }
+    }
+    writer.join().unwrap();
+}
+
+/// "Destroying a wrapped key erases what it opens", and no more: a later remark on the same request
+/// makes a second key, under which the older content is an error and no longer absent.
+#[test]
+fn a_destroyed_key_stays_an_absence_when_its_scope_is_used_again() {
+    use ascribe_core::statement::{Answer, Request, Uses};
+    let (world, ledger, session) = small();
+    let at = Timestamp::from_millis(world.clock.now_millis());
+    let why = Opening::new(
+        "justification",
+        [5; 32],
+        b"the replica is stuck again".to_vec(),
+    );
+    let request = Request {
+        target: "db1".to_owned(),
+        account: "root".to_owned(),
+        not_before: at,
+        not_after: at.plus_millis(60_000),
+        justification: Prose::of(&why),
+        ticket: None,
+        uses: Uses::Reusable,
+    };
+    let asked = world.statement(Say::Request(request), vec![why]);
+    let Scope::Request(of) = asked.scope else {
+        panic!("no request")
+    };
+    let asked = record(&ledger, asked).unwrap();
+    fill(&world, &ledger, session, 700);
+    assert!(within(20, || ledger.archived().0 > asked.index));
+    drop(ledger);
+    fs::remove_file(world.dir().join("evidence/00000000.keys")).unwrap();
+    let ledger = world.open().unwrap();
+    assert_eq!(ledger.openings(asked.index).unwrap(), []);
+    let remark = Opening::new("remark", [5; 32], b"not needed".to_vec());
+    let answer = Answer {
+        of,
+        entry: hash(&asked.entry),
+        remark: Some(Prose::of(&remark)),
+    };
+    let cancel = world.statement(Say::Cancellation(answer), vec![remark]);
+    let scope = Scope::Request(of);
+    record(&ledger, Proposal { scope, ..cancel }).unwrap();
+    assert_eq!(ledger.openings(asked.index).unwrap(), []);
+}

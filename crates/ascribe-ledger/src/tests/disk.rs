@@ -245,8 +245,17 @@ impl Journal for Disk {
 impl Objects for Disk {
     fn put(&self, objects: &[Object]) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
-        for (name, bytes) in objects {
+        let before = inner.objects.clone();
+        for (at, (name, bytes)) in objects.iter().enumerate() {
             if !inner.arrives() {
+                // Nothing is synced yet: of what was renamed, any part may be undone.
+                let undone = objects.iter().take(at).enumerate();
+                for (_, (name, _)) in undone.filter(|(n, _)| (n * 7 + at * 3) % 5 < 3) {
+                    match before.get(name) {
+                        Some(old) => inner.objects.insert(name.clone(), old.clone()),
+                        None => inner.objects.remove(name),
+                    };
+                }
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             if inner.refused.is_some_and(|end| name.ends_with(end)) {
