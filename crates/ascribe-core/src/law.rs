@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 pub use decide::{Sealable, commitments};
 pub use rules::ticket_matches;
 
+/// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
+pub const LAW_VERSION: u32 = 1;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -292,6 +294,8 @@ pub struct State {
     /// looking through all that ever were.
     open_asks: BTreeSet<StatementId>,
     awaited: BTreeMap<GrantId, StatementId>,
+    /// Sessions that are open.
+    live: BTreeSet<SessionId>,
     revoked_keys: BTreeSet<String>,
 }
 

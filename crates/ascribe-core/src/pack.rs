@@ -168,6 +168,11 @@ fn checked(bytes: &[u8]) -> Option<&[u8]> {
     (<[u8; DIGEST]>::from(Sha256::digest(content)) == *digest).then_some(content)
 }
 
+/// Is the digest at the end that of everything before?
+pub fn is_whole(bytes: &[u8]) -> bool {
+    checked(bytes).is_some()
+}
+
 /// The bytes of a pack. `sealed` is in the order of the entries.
 ///
 /// Nothing when something belongs to no scope, is too large or out of order.

@@ -71,6 +71,8 @@ pub(crate) struct Archiver {
     pub(crate) stored: u64,
     /// The next segment that becomes a pack.
     pub(crate) next: u64,
+    /// The newest pack, while the tree in tiles does not reach its end.
+    pub(crate) unpublished: Option<PackHead>,
     /// Size of the tree that lies in tiles, partial ones included.
     pub(crate) published: Option<u64>,
     /// Segments that nothing needs any more and that are not removed yet, oldest first.
@@ -113,20 +115,21 @@ impl Archiver {
         // A believed snapshot is proven at once, even if its segment is not full.
         let believed = self.believed.map_or(0, |believed| believed.size);
         self.replay(judge, size.max(believed))?;
-        let mut newest = None;
         for segment in &full {
             if segment.segment < self.next {
                 continue;
             }
-            newest = Some(self.pack(*segment)?);
+            self.unpublished = Some(self.pack(*segment)?);
             self.next = segment.segment + 1;
         }
-        if let Some(head) = newest {
+        if let Some(head) = self.unpublished {
             self.publish(&head)?;
+            self.unpublished = None;
         }
         // The snapshot is the largest object: a full disk needs the room of segments first.
         self.reclaim(&full, size)?;
-        if self.stored < self.state.size {
+        // Each holds everything before it: written every time, they would grow with the square.
+        if self.state.size > self.stored + self.stored / 10 {
             self.snapshot()?;
         }
         Ok(())

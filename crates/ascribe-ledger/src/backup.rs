@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use ascribe_core::segment::{self, BLOCK, End, Record};
+use ascribe_tlog::parse_tile_path;
 
 use crate::error::{self, LedgerError};
 use crate::store::Lock;
@@ -19,7 +20,7 @@ use crate::store::Lock;
 /// # Errors
 /// When the ledger is in use, `to` exists, or something cannot be read or written.
 pub fn backup(from: &Path, to: &Path, with_keys: bool) -> Result<u64, LedgerError> {
-    let lock = Lock::take(from)?;
+    let lock = Lock::share(from)?;
     if to.exists() {
         return Err(error::file(to, "exists; name a directory that does not"));
     }
@@ -33,44 +34,89 @@ pub fn backup(from: &Path, to: &Path, with_keys: bool) -> Result<u64, LedgerErro
         ));
     }
     let mut files = 0;
-    copy(from, to, with_keys, &mut files)?;
+    copy(from, to, Path::new(""), with_keys, &mut files)?;
+    // The config comes last: a copy that broke off is no data directory.
+    copy_file(from, to, Path::new(CONFIG), with_keys)?;
+    let dir = File::open(to).and_then(|dir| dir.sync_all());
+    dir.map_err(error::io("sync", to))?;
     drop(lock);
-    Ok(files)
+    Ok(files + 1)
 }
 
-fn copy(from: &Path, to: &Path, with_keys: bool, files: &mut u64) -> Result<(), LedgerError> {
+const CONFIG: &str = "config.json";
+
+/// Is this file one that a copy without secrets needs? What is not known may be anything.
+fn is_known(path: &Path) -> bool {
+    let numbered = |name: &str, end: &str| {
+        let number = name.strip_suffix(end);
+        number.is_some_and(|n| n.len() >= 8 && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
+    match parts.as_slice() {
+        ["snapshot" | "trust-policy.txt"] | ["tree", "checkpoint"] => true,
+        ["segments", name] => numbered(name, ".seg"),
+        ["evidence", name] => numbered(name, ".pack"),
+        ["tree", "tile", ..] => {
+            let tile = parts.get(1..).map(|tile| tile.join("/"));
+            tile.is_some_and(|tile| parse_tile_path(&tile).is_ok())
+        }
+        _ => false,
+    }
+}
+
+fn copy_file(from: &Path, to: &Path, path: &Path, with_keys: bool) -> Result<(), LedgerError> {
+    let (from, to) = (from.join(path), to.join(path));
+    let bytes = fs::read(&from).map_err(error::io("read", &from))?;
+    let bytes = match path.starts_with("segments") && !with_keys {
+        true => without_keys(&from, &bytes)?,
+        false => bytes,
+    };
+    write(&to, &bytes).map_err(error::io("write", &to))
+}
+
+/// Everything in and below `path`, except for the config.
+fn copy(
+    from: &Path,
+    to: &Path,
+    path: &Path,
+    with_keys: bool,
+    files: &mut u64,
+) -> Result<(), LedgerError> {
+    let (dir, copied) = (from.join(path), to.join(path));
     let mut private = fs::DirBuilder::new();
     private.mode(0o700);
-    private.create(to).map_err(error::io("create", to))?;
-    for entry in fs::read_dir(from).map_err(error::io("read", from))? {
-        let entry = entry.map_err(error::io("read", from))?;
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(error::io("read", &path))?;
-        let name = entry.file_name();
-        let extension = path.extension().unwrap_or_default().to_owned();
-        let secret = name == "keys" || extension == "keys";
-        if name == "lock" || extension == "tmp" || (secret && !with_keys) {
+    private
+        .create(&copied)
+        .map_err(error::io("create", &copied))?;
+    for entry in fs::read_dir(&dir).map_err(error::io("read", &dir))? {
+        let entry = entry.map_err(error::io("read", &dir))?;
+        let part = path.join(entry.file_name());
+        let kind = entry
+            .file_type()
+            .map_err(error::io("read", &entry.path()))?;
+        let left_out = part == Path::new(CONFIG)
+            || part == Path::new("lock")
+            || part.extension().is_some_and(|e| e == "tmp")
+            || (part == Path::new("keys") && !with_keys);
+        if left_out {
             continue;
         }
         if kind.is_dir() {
-            copy(&path, &to, with_keys, files)?;
+            copy(from, to, &part, with_keys, files)?;
         } else if kind.is_file() {
-            let bytes = fs::read(&path).map_err(error::io("read", &path))?;
-            let bytes = match extension == "seg" && !with_keys {
-                true => without_keys(&path, &bytes)?,
-                false => bytes,
-            };
-            write(&to, &bytes).map_err(error::io("write", &to))?;
-            *files += 1;
+            if with_keys || is_known(&part) {
+                copy_file(from, to, &part, with_keys)?;
+                *files += 1;
+            }
         } else {
             return Err(error::file(
-                &path,
+                &entry.path(),
                 "is neither a file nor a directory, so a copy would lack it; put it in place first",
             ));
         }
     }
-    let dir = File::open(to).and_then(|dir| dir.sync_all());
-    dir.map_err(error::io("sync", to))
+    let dir = File::open(&copied).and_then(|dir| dir.sync_all());
+    dir.map_err(error::io("sync", &copied))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::error::LedgerError;
 use crate::files::{Files, Span, Spot};
 use crate::keys::Opener;
-use crate::load::{Loaded, Place};
+use crate::load::{Loaded, Place, WrappedKey};
 
 #[derive(Debug)]
 pub(crate) struct Durable {
@@ -143,7 +143,12 @@ impl Shared {
         let last_at = durable.state.last_at.map_or(0, Timestamp::millis);
         self.last_at.store(last_at, Ordering::Release);
         durable.loaded.places.push(new.place);
-        durable.loaded.keys.extend(new.keys.iter().cloned());
+        let since = new.place.first;
+        for (scope, wrapped) in new.keys {
+            let wrapped = wrapped.clone();
+            let key = WrappedKey { wrapped, since };
+            durable.loaded.keys.insert(scope.clone(), key);
+        }
         new.note.clone_into(&mut durable.loaded.note);
         Ok(())
     }

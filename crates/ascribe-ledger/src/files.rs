@@ -12,7 +12,7 @@ use ascribe_tlog::{Checkpoint, Hash, TilePath, decode_entry_bundle, entries_path
 
 use crate::error::LedgerError;
 use crate::keys::Opener;
-use crate::load::{self, Loaded, Place};
+use crate::load::{self, Loaded, Place, WrappedKey};
 use crate::objects::Objects;
 use crate::store::Journal;
 
@@ -204,8 +204,12 @@ impl Files {
             return Ok(Arc::clone(table));
         }
         let name = pack_name(segment);
-        let head = self.pack_head(segment)?;
         let bad = || self.damaged(&name, HEAD as u64, "its table is wrong");
+        // Once for every use of the table: nothing in a pack is hidden by a flipped bit.
+        if !pack::is_whole(&self.get(&name)?) {
+            return Err(self.damaged(&name, 0, "its digest is wrong"));
+        }
+        let head = self.pack_head(segment)?;
         let total = self.objects.len(&name).ok().flatten().ok_or_else(bad)?;
         let len = head
             .table_bytes()
@@ -292,21 +296,16 @@ impl Files {
     pub(crate) fn openings(
         &self,
         find: &dyn Fn(u64) -> Option<Spot>,
-        key_of: &dyn Fn(&Scope) -> Option<Vec<u8>>,
+        key_of: &dyn Fn(&Scope) -> Option<WrappedKey>,
         opener: &Opener,
         index: u64,
     ) -> Result<Vec<Opening>, LedgerError> {
         let sealed = self.at_spot(find, index, |spot| self.sealed_at(spot, index))?;
         let mut found = Vec::new();
         for one in sealed.into_iter().flatten() {
-            if let Some(wrapped) = key_of(&one.scope) {
-                found.extend(opener.open(
-                    &wrapped,
-                    index,
-                    &one.scope,
-                    one.nonce,
-                    &one.ciphertext,
-                )?);
+            if let Some(key) = key_of(&one.scope).filter(|key| key.since <= index) {
+                let Sealed { scope, nonce, .. } = &one;
+                found.extend(opener.open(&key.wrapped, index, scope, *nonce, &one.ciphertext)?);
             }
         }
         Ok(found)

@@ -119,6 +119,7 @@ impl Ledger {
             left: std::collections::VecDeque::new(),
             stored: believed.map_or(0, |b| b.size),
             next: oldest.unwrap_or(0),
+            unpublished: None,
             // One that is damaged is written anew; `fsck` reports it.
             published: shared
                 .files

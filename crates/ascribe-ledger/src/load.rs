@@ -50,6 +50,14 @@ impl Cursor {
     }
 }
 
+/// A scope's evidence key.
+#[derive(Debug, Clone)]
+pub(crate) struct WrappedKey {
+    pub(crate) wrapped: Vec<u8>,
+    /// It seals no entry before this one: what is older had another key, which was destroyed.
+    pub(crate) since: u64,
+}
+
 /// Everything that is durable, apart from the law's state.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
@@ -61,7 +69,7 @@ pub(crate) struct Loaded {
     pub(crate) packs: Vec<Span>,
     /// Batches in segments.
     pub(crate) places: Vec<Place>,
-    pub(crate) keys: HashMap<Scope, Vec<u8>>,
+    pub(crate) keys: HashMap<Scope, WrappedKey>,
     /// The newest signed checkpoint.
     pub(crate) note: String,
     pub(crate) cursor: Option<Cursor>,
@@ -184,7 +192,12 @@ impl Loader<'_> {
             if head.origin != self.origin || head.first != first {
                 return Err(self.bad_pack(&head, "it does not continue the one before"));
             }
-            self.loaded.keys.extend(self.files.wrapped_keys(&head)?);
+            let since = head.first;
+            for (scope, wrapped) in self.files.wrapped_keys(&head)? {
+                self.loaded
+                    .keys
+                    .insert(scope, WrappedKey { wrapped, since });
+            }
             heads.push(head);
         }
         let base = heads.last().map_or(0, |last| last.size);
@@ -380,7 +393,11 @@ impl Loader<'_> {
         }
         for record in &batch.records {
             if let Record::Key { scope, wrapped } = record {
-                self.loaded.keys.insert(scope.clone(), wrapped.clone());
+                let key = WrappedKey {
+                    wrapped: wrapped.clone(),
+                    since: commit.first,
+                };
+                self.loaded.keys.insert(scope.clone(), key);
             }
         }
         self.loaded.places.push(Place {

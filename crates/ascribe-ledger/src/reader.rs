@@ -14,7 +14,7 @@ use crate::files::Files;
 use crate::keys::{Opener, Secret};
 use crate::load::{self, Loaded, Signatures};
 use crate::objects::LocalObjects;
-use crate::store::LocalJournal;
+use crate::store::{LocalJournal, Lock};
 
 /// A data directory, read-only. Blocks, roots and signatures were checked; the law was not.
 #[derive(Debug)]
@@ -23,15 +23,18 @@ pub struct Reader {
     loaded: Loaded,
     config: Config,
     opener: Result<Opener, String>,
+    #[expect(dead_code, reason = "held as long as the directory is read")]
+    lock: Option<Lock>,
 }
 
 impl Reader {
     /// Reads everything and checks it. A torn last batch is left where it is and not shown.
     ///
     /// # Errors
-    /// When the directory is damaged; the message names file and offset.
+    /// When a server has it open, or it is damaged; the message names file and offset.
     pub fn open(dir: &Path) -> Result<Self, LedgerError> {
         let config = Config::load(dir)?;
+        let lock = Lock::share(dir)?;
         let journal = Arc::new(LocalJournal::new(&segments_dir(dir), false));
         let files = Files::new(journal, Arc::new(LocalObjects::new(dir)));
         let nothing = (Tree::new(), None);
@@ -50,6 +53,7 @@ impl Reader {
             loaded,
             config,
             opener,
+            lock,
         })
     }
 
@@ -72,7 +76,7 @@ impl Reader {
     /// Every wrapped key.
     #[cfg(test)]
     pub(crate) fn loaded_keys(&self) -> Vec<&Vec<u8>> {
-        self.loaded.keys.values().collect()
+        self.loaded.keys.values().map(|key| &key.wrapped).collect()
     }
     /// How many entries there are.
     pub fn size(&self) -> u64 {

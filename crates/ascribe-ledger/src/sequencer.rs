@@ -39,6 +39,8 @@ const GATHER: Duration = Duration::from_micros(20);
 const HEAD_DELAY_MS: i64 = 900;
 /// An entry's size without its body and approvals: origin, ids, time, two links.
 const FRAME: u64 = 1536;
+/// An outcome or a close alone in its batch, with a head.
+const END: u64 = 5 * 512;
 /// Heads and the commit that may join any group.
 const TAIL: u64 = 4 * FRAME;
 
@@ -394,7 +396,14 @@ impl Core {
             let sealed = self.vault.seal(&*self.rng, scope, index, &openings, || {
                 match group.keys.get(scope) {
                     Some(wrapped) => Some(wrapped.clone()),
-                    None => self.shared.read().loaded.keys.get(scope).cloned(),
+                    None => {
+                        let durable = self.shared.read();
+                        durable
+                            .loaded
+                            .keys
+                            .get(scope)
+                            .map(|key| key.wrapped.clone())
+                    }
                 }
             })?;
             if let Some(wrapped) = sealed.new_key {
@@ -450,9 +459,12 @@ impl Core {
         Ok(())
     }
 
-    /// Room at the end of the last segment for what ends something.
+    /// Room at the end of the last segment for what ends something: the ends of all that is open, and
+    /// more that may be to say.
     fn reserve(&self) -> u64 {
-        (self.segment_bytes / 4).min(4 << 20)
+        let some = (self.segment_bytes / 4).min(4 << 20);
+        let ends = self.state.open_ends() as u64 * END;
+        some.max(ends + some / 4).min(self.segment_bytes / 4 * 3)
     }
 
     fn head_of(

@@ -32,10 +32,11 @@ pub(crate) struct Believed {
 
 fn text(origin: &str, size: u64, root: &Hash, content: &[u8; 32]) -> String {
     format!(
-        "{TITLE}\n{origin}\n{size}\n{}\n{}\n{}\n",
+        "{TITLE}\n{origin}\n{size}\n{}\n{}\n{} {}\n",
         root.to_base64url(),
         Hash(*content).to_base64url(),
         env!("CARGO_PKG_VERSION"),
+        ascribe_core::law::LAW_VERSION,
     )
 }
 

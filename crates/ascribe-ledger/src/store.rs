@@ -284,6 +284,22 @@ impl Lock {
         Self::hold(file, &path, dir)
     }
 
+    /// Of somebody who only reads, beside others who do. Where nobody ever wrote there is nothing to
+    /// lock.
+    pub(crate) fn share(dir: &Path) -> Result<Option<Self>, LedgerError> {
+        let path = dir.join("lock");
+        let Ok(file) = File::open(&path) else {
+            return Ok(None);
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(LedgerError::Locked(dir.display().to_string()))
+            }
+            Err(e) => Err(error::io("lock", &path)(e.into())),
+        }
+    }
+
     /// On the copy of a head: a copied data directory names the same one. Where there is no place
     /// for a copy there is nothing to lock.
     pub(crate) fn take_head(head: &Path) -> Result<Option<Self>, LedgerError> {

@@ -3,8 +3,8 @@
 mod archive;
 mod basic;
 mod crash;
-mod critic;
 mod disk;
+mod hostile;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

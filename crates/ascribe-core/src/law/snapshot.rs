@@ -72,6 +72,7 @@ impl State {
             excerpt: _,
             open_asks: _,
             awaited: _,
+            live: _,
             revoked_keys,
         } = self;
         let form = Form {
@@ -135,8 +136,11 @@ impl State {
             excerpt: None,
             open_asks: BTreeSet::new(),
             awaited: BTreeMap::new(),
+            live: BTreeSet::new(),
             revoked_keys: form.revoked_keys.into_owned(),
         };
+        let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());
+        state.live = live.map(|(id, _)| *id).collect();
         let open: Vec<(StatementId, Ask)> = state
             .asks
             .iter()

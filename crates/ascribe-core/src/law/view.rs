@@ -307,6 +307,7 @@ impl State {
             closed: None,
         };
         self.sessions.insert(open.session, session);
+        self.live.insert(open.session);
         if let Some(state) = self.grants.get_mut(&open.grant) {
             state.sessions.push(open.session);
         }
@@ -367,6 +368,7 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&close.session) {
             session.closed = Some((at, close.reason));
         }
+        self.live.remove(&close.session);
         // What has no outcome by now stays without: nobody knows what became of it.
         self.open_actions
             .retain(|_, action| action.session != close.session);
@@ -575,11 +577,12 @@ impl State {
 
     /// Sessions that are not closed.
     pub fn open_sessions(&self) -> Vec<SessionId> {
-        self.sessions
-            .iter()
-            .filter(|(_, s)| s.closed.is_none())
-            .map(|(id, _)| *id)
-            .collect()
+        self.live.iter().copied().collect()
+    }
+
+    /// How many actions and sessions are open: each of them has an end to be recorded.
+    pub fn open_ends(&self) -> usize {
+        self.open_actions.len() + self.live.len()
     }
 }
 

@@ -93,6 +93,8 @@ fn full_segments_become_tiles_and_packs_and_are_removed() {
         assert_eq!(read.tile(level, path.n, path.width), Some(tile), "{path}");
     }
 
+    drop(reader);
+
     // The next start takes the snapshot, and goes on.
     let ledger = world.open().unwrap();
     verify(&ledger, &receipts);
@@ -309,6 +311,7 @@ fn a_backup_without_keys_verifies_and_opens_nothing() {
         assert!(holds(&world.dir(), secret));
     }
 
+    drop(whole);
     let to = world.tmp.path().join("all");
     crate::backup(&world.dir(), &to, true).unwrap();
     fs::rename(world.dir(), world.tmp.path().join("old")).unwrap();

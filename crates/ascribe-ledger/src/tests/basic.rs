@@ -389,6 +389,7 @@ fn segments_follow_each_other() {
             vec![n; 60_000]
         );
     }
+    drop(reader);
     fs::remove_file(world.segment()).unwrap();
     let error = world.open().unwrap_err().to_string();
     assert!(error.contains("is missing"), "{error}");

@@ -36,6 +36,10 @@ pub(super) struct Inner {
     pub(super) fault: Option<(u32, Fault)>,
     pub(super) full: bool,
     dead: bool,
+    /// A slow reader has begun, may go on, and went on by itself.
+    pub(super) reading: bool,
+    pub(super) let_go: bool,
+    pub(super) gave_up: bool,
     objects: BTreeMap<String, Vec<u8>>,
     /// After so many more objects or removals nothing arrives any more.
     pub(super) objects_until: Option<u32>,
@@ -133,7 +137,15 @@ impl Journal for Disk {
     }
     fn read(&self, segment: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         if std::thread::current().name() == Some("slow reader") {
-            std::thread::sleep(std::time::Duration::from_secs(3));
+            self.0.lock().unwrap().reading = true;
+            let begun = std::time::Instant::now();
+            while !self.0.lock().unwrap().let_go {
+                if begun.elapsed() > std::time::Duration::from_secs(20) {
+                    self.0.lock().unwrap().gave_up = true;
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
         }
         let inner = self.0.lock().unwrap();
         let mut now = inner

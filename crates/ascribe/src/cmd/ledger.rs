@@ -98,6 +98,7 @@ fn export(cli: &Cli, to: &Path) -> Done {
 
 fn fsck(cli: &Cli) -> Done {
     let dir = cli.data_dir()?;
+    drop(stopped(cli)?);
     let reader = ascribe_ledger::Reader::open(dir)
         .map_err(|e| Failure::new(Kind::Proof, format!("the directory does not add up: {e}")))?;
     reader

@@ -474,6 +474,11 @@ fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<R
     if dir.join("config.json").exists() {
         let reader = match ascribe_ledger::Reader::open(dir) {
             Ok(reader) => reader,
+            Err(e @ ascribe_ledger::LedgerError::Locked(_)) => {
+                return Err(Failure::usage(e.to_string()).help(
+                    "stop the server first, or verify what `ledger export` or `backup` wrote",
+                ));
+            }
             Err(e) => {
                 return Err(Failure::new(
                     Kind::Proof,
@@ -481,6 +486,9 @@ fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<R
                 ));
             }
         };
+        reader.check_archive().map_err(|e| {
+            Failure::new(Kind::Proof, format!("the directory does not add up: {e}"))
+        })?;
         bar.set_length(reader.size());
         let entries = reader.entries(0..reader.size()).attempt("read entries")?;
         let mut openings = Vec::new();

@@ -1,4 +1,4 @@
-//! What a hostile reader of the code found.
+//! Storage, operators and moments at their worst.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -104,12 +104,16 @@ fn a_slow_read_does_not_hold_up_recording() {
         let reader = reader
             .spawn_scoped(scope, || ledger.openings(first.index).unwrap())
             .unwrap();
-        std::thread::sleep(Duration::from_millis(300));
-        let begun = Instant::now();
-        record(&ledger, world.intent(session, "id")).unwrap();
-        let took = begun.elapsed();
+        assert!(within(20, || disk.0.lock().unwrap().reading));
+        // The read goes on until it is let go.
+        let recorded = record(&ledger, world.intent(session, "id"));
+        disk.0.lock().unwrap().let_go = true;
+        recorded.unwrap();
         reader.join().unwrap();
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(
+            !disk.0.lock().unwrap().gave_up,
+            "the record waited for the read"
+        );
     });
 }
 
@@ -131,6 +135,7 @@ fn a_lying_snapshot_of_the_newest_size_is_found_out_at_the_start() {
     let state = state.to_snapshot().unwrap();
     let (leaves, root) = (reader.tree().leaves(), reader.tree().root());
     let bytes = snapshot::encode(&key, ORIGIN, leaves, &root, &state);
+    drop(reader);
     fs::write(world.dir().join("snapshot"), bytes).unwrap();
     let ledger = world.open().unwrap();
     assert!(within(5, || ledger.failure().is_some()));
@@ -215,57 +220,6 @@ fn a_panic_of_the_sequencer_is_a_failure() {
     assert!(within(2, || ledger.failure().is_some()));
 }
 
-/// A grant must not cost more with every request that anybody left open.
-#[test]
-fn a_grant_costs_the_same_however_many_requests_wait() {
-    use ascribe_core::statement::{Request, Uses};
-    let mut world = World::new();
-    world.init();
-    let ledger = world.open().unwrap();
-    world.furnish(&ledger);
-    let mut state = ledger.with_state(Clone::clone);
-    drop(ledger);
-    let at = Timestamp::from_millis(world.clock.now_millis());
-    let grants = |state: &mut ascribe_core::law::State| {
-        let begun = Instant::now();
-        for _ in 0..20 {
-            let why = Opening::new("emergency", [5; 32], b"the primary is down again".to_vec());
-            let emergency = BreakGlass {
-                target: "db1".to_owned(),
-                account: "root".to_owned(),
-                not_after: Timestamp::from_millis(world.clock.now_millis() + 3_500_000),
-                emergency: Prose::of(&why),
-                ticket: None,
-            };
-            let proposal = world.statement(Say::BreakGlass(emergency), vec![why]);
-            let done = state.sequence(&Naive, at, &proposal).unwrap();
-            assert_eq!(done.len(), 2);
-        }
-        begun.elapsed() / 20
-    };
-    let few = grants(&mut state);
-    for _ in 0..5000 {
-        let why = Opening::new(
-            "justification",
-            [5; 32],
-            b"nobody will ever answer".to_vec(),
-        );
-        let request = Request {
-            target: "db1".to_owned(),
-            account: "root".to_owned(),
-            not_before: at,
-            not_after: at.plus_millis(60_000),
-            justification: Prose::of(&why),
-            ticket: None,
-            uses: Uses::Reusable,
-        };
-        let proposal = world.statement(Say::Request(request), vec![why]);
-        state.sequence(&Naive, at, &proposal).unwrap();
-    }
-    let many = grants(&mut state);
-    assert!(many < few * 10, "{few:?} before, {many:?} after");
-}
-
 /// A segment's blocks have checksums; what is read from a pack is only bound by its encryption, and
 /// what points nowhere is left out in silence.
 #[test]
@@ -310,7 +264,9 @@ fn a_running_ledger_is_never_called_damaged() {
             stop.store(true, Ordering::SeqCst);
         });
         while !stop.load(Ordering::SeqCst) {
-            errors.extend(Reader::open(&world.dir()).err().map(|e| e.to_string()));
+            let error = Reader::open(&world.dir()).err();
+            let other = error.filter(|e| !matches!(e, LedgerError::Locked(_)));
+            errors.extend(other.map(|e| e.to_string()));
         }
     });
     assert!(
