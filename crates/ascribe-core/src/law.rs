@@ -80,23 +80,15 @@ pub struct Sequenced {
     pub hash: EntryHash,
 }
 
-impl Sequenced {
-    /// Reads a stored entry. The law is not asked.
-    ///
-    /// # Errors
-    /// When the bytes are not an entry.
-    pub fn read(bytes: &[u8]) -> Result<Self, Denied> {
-        if bytes.len() > crate::entry::MAX_ENTRY {
-            return Err(Denied::new("size", "an entry is larger than 65,535 bytes"));
-        }
-        let entry =
-            Entry::from_bytes(bytes).map_err(|e| Denied::new("malformed", e.to_string()))?;
-        Ok(Self {
-            entry,
-            bytes: bytes.to_vec(),
-            hash: crate::entry::entry_hash(bytes),
-        })
+/// Reads a stored entry. The law is not asked.
+///
+/// # Errors
+/// When the bytes are not an entry.
+pub fn read(bytes: &[u8]) -> Result<Entry, Denied> {
+    if bytes.len() > crate::entry::MAX_ENTRY {
+        return Err(Denied::new("size", "an entry is larger than 65,535 bytes"));
     }
+    Entry::from_bytes(bytes).map_err(|e| Denied::new("malformed", e.to_string()))
 }
 
 /// Where an entry is.
@@ -374,12 +366,17 @@ impl State {
     }
 
     /// Takes in the next entry, parsed already: another state of the same log has just sequenced it,
-    /// or [`Sequenced::read`] read it. The checks are those of [`State::apply`].
+    /// or [`read`] read it. The checks are those of [`State::apply`].
     ///
     /// # Errors
     /// When the law did not allow it.
-    pub fn follow(&mut self, judge: &dyn Judge, done: &Sequenced) -> Result<(), Denied> {
-        self.step(judge, self.size, &done.entry, done.hash)
+    pub fn follow(
+        &mut self,
+        judge: &dyn Judge,
+        entry: &Entry,
+        hash: EntryHash,
+    ) -> Result<(), Denied> {
+        self.step(judge, self.size, entry, hash)
     }
 
     /// Replays one entry of an excerpt: entries that are not law may be missing in between.
@@ -399,9 +396,14 @@ impl State {
     }
 
     fn replay(&mut self, judge: &dyn Judge, index: u64, bytes: &[u8]) -> Result<Sequenced, Denied> {
-        let read = Sequenced::read(bytes)?;
-        self.step(judge, index, &read.entry, read.hash)?;
-        Ok(read)
+        let entry = read(bytes)?;
+        let hash = crate::entry::entry_hash(bytes);
+        self.step(judge, index, &entry, hash)?;
+        Ok(Sequenced {
+            entry,
+            bytes: bytes.to_vec(),
+            hash,
+        })
     }
 }
 

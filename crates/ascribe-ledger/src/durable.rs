@@ -132,7 +132,7 @@ impl Shared {
     pub(crate) fn publish(&self, judge: &dyn Judge, new: Published<'_>) -> Result<(), LedgerError> {
         let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
         for entry in new.entries {
-            durable.state.follow(judge, entry)?;
+            durable.state.follow(judge, &entry.entry, entry.hash)?;
             durable.loaded.tree.push(entry.hash.0);
         }
         if durable.loaded.tree.root() != new.root {

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, Root};
-use ascribe_core::law::{Denied, Sealable, Sequenced, State, commitments};
+use ascribe_core::id::{ActionId, EntryHash, Root};
+use ascribe_core::law::{Sealable, State, commitments};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
+use crate::parallel::Parsed;
 use crate::report::{Note, Problem, Report, problem_of};
 
 pub(crate) fn problem(
@@ -184,17 +185,21 @@ impl Replay {
     }
 
     /// Checks the next entry of a whole log by the law.
-    pub(crate) fn next(
+    pub(crate) fn next<'e>(
         &mut self,
         index: u64,
-        read: Result<Sequenced, Denied>,
-    ) -> Result<Sequenced, Problem> {
-        let done = read.map_err(|denied| problem_of(&denied, index, None))?;
+        read: &'e Parsed,
+        hash: EntryHash,
+    ) -> Result<&'e Entry, Problem> {
+        let entry = match read {
+            Ok(entry) => entry,
+            Err(denied) => return Err(problem_of(denied, index, None)),
+        };
         self.state
-            .follow(&SshSignatures, &done)
-            .map_err(|denied| problem_of(&denied, index, action_of(&done.entry)))?;
-        self.keep(index, &done);
-        Ok(done)
+            .follow(&SshSignatures, entry, hash)
+            .map_err(|denied| problem_of(&denied, index, action_of(entry)))?;
+        self.keep(index, entry, hash);
+        Ok(entry)
     }
 
     /// Checks one entry by the law.
@@ -206,21 +211,21 @@ impl Replay {
                 let action = Entry::from_bytes(bytes).ok().as_ref().and_then(action_of);
                 problem_of(&denied, index, action)
             })?;
-        self.keep(index, &done);
+        self.keep(index, &done.entry, done.hash);
         Ok(done.entry)
     }
 
-    fn keep(&mut self, index: u64, done: &Sequenced) {
-        self.fold.push(index, &done.entry, done.hash);
+    fn keep(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
+        self.fold.push(index, entry, hash);
         if self.opened.as_ref().is_some_and(|of| !of.contains(&index)) {
             return;
         }
-        let commitments = commitments(&done.entry.body);
+        let commitments = commitments(&entry.body);
         if !commitments.is_empty() {
             let sealed = Sealed {
                 commitments,
                 passed: 0,
-                action: action_of(&done.entry),
+                action: action_of(entry),
             };
             self.sealed.insert(index, sealed);
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ascribe_core::attribution::Filter;
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::Root;
+use ascribe_core::id::{EntryHash, Root};
 use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
 use ascribe_tlog::{
@@ -169,8 +169,12 @@ pub fn verify_entries_since(
     let mut replay = Replay::opening_only(State::new(&checkpoint.origin), opened);
     let checked = parallel::for_each(entries, |index, read| {
         report.entries += 1;
-        let done = replay.next(index, read)?;
-        check_seen(&tree, index, &done.entry)?;
+        let leaf = tree.leaf(index).ok_or_else(|| {
+            let promise = "every entry is in the signed tree";
+            problem("altered", promise, "there are more entries than leaves")
+        })?;
+        let entry = replay.next(index, read, EntryHash(leaf))?;
+        check_seen(&tree, index, entry)?;
         if index.is_multiple_of(1024) {
             progress(index);
         }

@@ -1,10 +1,11 @@
 //! Hashing and parsing on every core; the law itself is one fold and stays in order.
 
 use std::num::NonZero;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use ascribe_core::law::{Denied, Sequenced};
+use ascribe_core::entry::Entry;
+use ascribe_core::law::{self, Denied};
 use ascribe_tlog::{Hash, leaf_hash};
 
 /// Entries that go from thread to thread together.
@@ -39,42 +40,57 @@ pub(crate) fn leaf_hashes(entries: &[Vec<u8>]) -> Vec<Hash> {
     })
 }
 
-type Parsed = Vec<Result<Sequenced, Denied>>;
+/// An entry, or why the bytes are none.
+pub(crate) type Parsed = Result<Entry, Denied>;
+type Chunk = Vec<Parsed>;
 
-fn parse(entries: &[Vec<u8>], of: usize, which: usize, to: &SyncSender<Parsed>) {
+/// Parses every `of`th chunk. What was used comes back: memory is cheapest freed where it was taken.
+fn parse(
+    entries: &[Vec<u8>],
+    (which, of): (usize, usize),
+    to: &SyncSender<Chunk>,
+    used: &Receiver<Chunk>,
+) {
     for chunk in entries.chunks(CHUNK).skip(which).step_by(of) {
-        let parsed = chunk.iter().map(|bytes| Sequenced::read(bytes)).collect();
+        let parsed = chunk.iter().map(|bytes| law::read(bytes)).collect();
         if to.send(parsed).is_err() {
             // Nobody wants more.
             return;
         }
+        used.try_iter().for_each(drop);
     }
 }
 
 /// Parses all entries and gives each, in order, to `each`, until that says stop.
 pub(crate) fn for_each<E>(
     entries: &[Vec<u8>],
-    mut each: impl FnMut(u64, Result<Sequenced, Denied>) -> Result<(), E>,
+    mut each: impl FnMut(u64, &Parsed) -> Result<(), E>,
 ) -> Result<(), E> {
     let of = threads(entries.len());
     thread::scope(|scope| {
-        let queues: Vec<Receiver<Parsed>> = (0..of)
+        let queues: Vec<(Receiver<Chunk>, Sender<Chunk>)> = (0..of)
             .map(|which| {
                 let (to, queue) = sync_channel(AHEAD);
-                scope.spawn(move || parse(entries, of, which, &to));
-                queue
+                let (back, used) = channel();
+                let thread = thread::Builder::new().name("parse".to_owned());
+                let run = move || parse(entries, (which, of), &to, &used);
+                // Without a thread the queue is closed at once, and the work is done below.
+                drop(thread.spawn_scoped(scope, run));
+                (queue, back)
             })
             .collect();
         let mut index = 0;
-        for (chunk, queue) in entries.chunks(CHUNK).zip(queues.iter().cycle()) {
+        for (chunk, (queue, back)) in entries.chunks(CHUNK).zip(queues.iter().cycle()) {
             // A thread that panicked has its work done again here.
             let parsed = queue
                 .recv()
-                .unwrap_or_else(|_| chunk.iter().map(|bytes| Sequenced::read(bytes)).collect());
-            for read in parsed {
+                .unwrap_or_else(|_| chunk.iter().map(|bytes| law::read(bytes)).collect());
+            for read in &parsed {
                 each(index, read)?;
                 index += 1;
             }
+            // A thread that has ended takes nothing back.
+            back.send(parsed).unwrap_or_default();
         }
         Ok(())
     })
