@@ -24,6 +24,8 @@ use crate::load;
 use crate::objects::Object;
 use crate::snapshot::{self, Believed};
 
+/// How much this thread stands back.
+const NICE: i32 = 10;
 /// When a step failed, it is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -82,6 +84,9 @@ pub(crate) struct Archiver {
 impl Archiver {
     /// The thread's life: one round at the start and one whenever a segment is full.
     pub(crate) fn run(mut self, judge: &dyn Judge, wake: &Receiver<()>) {
+        // Whoever records goes first. On Linux this holds for the calling thread alone; where it is
+        // refused, the work is done all the same.
+        rustix::process::nice(NICE).unwrap_or_default();
         loop {
             let retry = match self.round(judge) {
                 Ok(()) => false,

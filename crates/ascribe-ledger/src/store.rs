@@ -188,7 +188,8 @@ const SLOT: usize = 2048;
 #[derive(Debug)]
 pub struct LocalHead {
     path: PathBuf,
-    open: Option<File>,
+    /// The file, with its device and number.
+    open: Option<(File, (u64, u64))>,
     second: bool,
 }
 
@@ -226,22 +227,19 @@ impl LocalHead {
     /// The file that has the name now: somebody may have moved it away.
     fn file(&mut self) -> io::Result<&File> {
         let named = fs::metadata(&self.path).map(|m| (m.dev(), m.ino())).ok();
-        let ours = match &self.open {
-            Some(file) => file.metadata().map(|m| (m.dev(), m.ino())).ok(),
-            None => None,
-        };
-        if named.is_none() || named != ours {
+        if named.is_none() || named != self.open.as_ref().map(|(_, id)| *id) {
             self.open = None;
         }
         match &mut self.open {
-            Some(file) => Ok(file),
+            Some((file, _)) => Ok(file),
             open => {
                 let file = OpenOptions::new()
                     .write(true)
                     .create(true)
                     .truncate(false)
                     .open(&self.path)?;
-                Ok(open.insert(file))
+                let found = file.metadata()?;
+                Ok(&open.insert((file, (found.dev(), found.ino()))).0)
             }
         }
     }
