@@ -26,6 +26,12 @@ use crate::snapshot::{self, Believed};
 
 /// How much this thread stands back.
 const NICE: i32 = 10;
+/// So many full segments may wait while somebody records.
+const LATER: u64 = 16;
+/// Nobody records when there is no batch for so long.
+const QUIET: Duration = Duration::from_millis(5);
+/// So many times that long is waited before each step.
+const PATIENCE: u32 = 10;
 /// When a step failed, it is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -73,6 +79,8 @@ pub(crate) struct Archiver {
     pub(crate) stored: u64,
     /// The next segment that becomes a pack.
     pub(crate) next: u64,
+    /// Batches that were seen last.
+    pub(crate) seen: u64,
     /// The newest pack, while the tree in tiles does not reach its end.
     pub(crate) unpublished: Option<PackHead>,
     /// Size of the tree that lies in tiles, partial ones included.
@@ -162,6 +170,23 @@ impl Archiver {
         full
     }
 
+    /// While somebody records, this waits, but never long, and not when much has been left for later
+    /// already.
+    fn stand_back(&mut self) {
+        let behind = |archiver: &Self| {
+            let newest = archiver.shared.segment.load(Ordering::Relaxed);
+            newest.saturating_sub(archiver.next) > LATER
+        };
+        for _ in 0..PATIENCE {
+            let batches = self.shared.batches.load(Ordering::Relaxed);
+            let still = std::mem::replace(&mut self.seen, batches) == batches;
+            if still || behind(self) || self.go_on().is_err() {
+                return;
+            }
+            std::thread::sleep(QUIET);
+        }
+    }
+
     fn go_on(&self) -> Step {
         match self.shared.stopping.load(Ordering::Relaxed) || self.shared.stopped().is_err() {
             true => Err(Trouble::Stopping),
@@ -171,6 +196,7 @@ impl Archiver {
 
     fn replay(&mut self, judge: &dyn Judge, size: u64) -> Step {
         while self.state.size < size {
+            self.stand_back();
             self.go_on()?;
             let start = self.state.size;
             let end = size.min((start / BUNDLE + 1) * BUNDLE);
@@ -244,7 +270,8 @@ impl Archiver {
     }
 
     /// Writes the full tiles that end in this segment, then its keys and its pack.
-    fn pack(&self, full: Full) -> Step<PackHead> {
+    fn pack(&mut self, full: Full) -> Step<PackHead> {
+        self.stand_back();
         self.go_on()?;
         let journal = &*self.shared.files.journal;
         let read = |source| {

@@ -5,7 +5,7 @@
 //! Readers so never wait for the disk, and every entry passes the same replay that an offline
 //! verifier runs before anybody hears of it. It costs a second copy of the state in memory.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use ascribe_core::law::{Judge, Sequenced, State};
@@ -39,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) failed: Notify,
     /// Did the last copy of the head succeed?
     pub(crate) head_current: AtomicBool,
+    /// Batches so far in this process, and the segment of the newest.
+    pub(crate) batches: AtomicU64,
+    pub(crate) segment: AtomicU64,
     /// Nothing new is begun any more.
     pub(crate) stopping: AtomicBool,
     /// Time of the newest durable entry, so that asking for the time takes no lock: whoever looks
@@ -82,6 +85,8 @@ impl Shared {
             fatal: OnceLock::new(),
             failed: Notify::new(),
             head_current: AtomicBool::new(true),
+            batches: AtomicU64::new(0),
+            segment: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             last_at,
             behind: Mutex::default(),
@@ -143,6 +148,8 @@ impl Shared {
         let last_at = durable.state.last_at.map_or(0, Timestamp::millis);
         self.last_at.store(last_at, Ordering::Release);
         durable.loaded.places.push(new.place);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.segment.store(new.place.segment, Ordering::Relaxed);
         let since = new.place.first;
         for (scope, wrapped) in new.keys {
             let wrapped = wrapped.clone();

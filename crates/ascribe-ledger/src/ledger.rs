@@ -30,7 +30,6 @@ use crate::sequencer::{Command, Draft, QUEUE};
 use crate::store::{LocalHead, LocalJournal, Lock};
 
 /// An open data directory. There is one per directory.
-#[derive(Debug)]
 pub struct Ledger {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
@@ -42,6 +41,14 @@ pub struct Ledger {
     threads: Mutex<Vec<JoinHandle<()>>>,
     #[expect(dead_code, reason = "held as long as the ledger is open")]
     locks: (Lock, Option<Lock>),
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger")
+            .field("log_key", &self.log_key)
+            .finish_non_exhaustive()
+    }
 }
 
 fn gone<E>(_: E) -> RecordError {
@@ -119,6 +126,7 @@ impl Ledger {
             left: std::collections::VecDeque::new(),
             stored: believed.map_or(0, |b| b.size),
             next: oldest.unwrap_or(0),
+            seen: 0,
             unpublished: None,
             // One that is damaged is written anew; `fsck` reports it.
             published: shared
