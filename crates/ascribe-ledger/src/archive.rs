@@ -27,7 +27,7 @@ use crate::snapshot::{self, Believed};
 /// How much this thread stands back.
 const NICE: i32 = 10;
 /// So many full segments may wait while somebody records.
-const LATER: u64 = 16;
+const LATER: u64 = 4;
 /// Nobody records when there is no batch for so long.
 const QUIET: Duration = Duration::from_millis(5);
 /// So many times that long is waited before each step.
@@ -124,24 +124,23 @@ impl Archiver {
     fn round(&mut self, judge: &dyn Judge) -> Step {
         self.remove_left()?;
         let full = self.full();
-        let size = full.last().map_or(0, |last| last.size);
         // A believed snapshot is proven at once, even if its segment is not full.
         let believed = self.believed.map_or(0, |believed| believed.size);
-        self.replay(judge, size.max(believed))?;
+        self.replay(judge, believed)?;
         for segment in &full {
-            if segment.segment < self.next {
-                continue;
+            self.replay(judge, segment.size)?;
+            if segment.segment >= self.next {
+                self.unpublished = Some(self.pack(*segment)?);
+                self.next = segment.segment + 1;
             }
-            self.unpublished = Some(self.pack(*segment)?);
-            self.next = segment.segment + 1;
+            self.reclaim(&full, segment.size)?;
         }
         if let Some(head) = self.unpublished {
             self.publish(&head)?;
             self.unpublished = None;
         }
-        // The snapshot is the largest object: a full disk needs the room of segments first.
-        self.reclaim(&full, size)?;
-        // Each holds everything before it: written every time, they would grow with the square.
+        // The snapshot is the largest object: on a full disk it needs the room that segments have given
+        // back by now. Each holds everything before it: written every time, they would grow with the square.
         if self.state.size > self.stored + self.stored / 10 {
             self.snapshot()?;
         }
@@ -406,7 +405,9 @@ impl Archiver {
     /// Removes segments whose entries all lie in full bundles.
     fn reclaim(&mut self, full: &[Full], size: u64) -> Step {
         let bundled = size / BUNDLE * BUNDLE;
-        for segment in full.iter().take_while(|full| full.size <= bundled) {
+        let base = self.shared.read().loaded.base;
+        let left = full.iter().filter(|full| full.size > base);
+        for segment in left.take_while(|full| full.size <= bundled) {
             self.go_on()?;
             // What is removed must be readable where it now lies.
             let (head, _) = self.shared.files.pack(segment.segment)?;
