@@ -29,6 +29,7 @@ mod reader;
 mod recovery;
 mod sequencer;
 mod snapshot;
+mod space;
 mod store;
 #[cfg(test)]
 mod tests;
