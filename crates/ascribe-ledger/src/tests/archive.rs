@@ -53,11 +53,19 @@ fn archived(ledger: &Ledger) -> u64 {
     base
 }
 
+/// Waits until a round of packing is over.
+fn packed(world: &World, ledger: &Ledger) {
+    let there = |name| world.dir().join(name).exists();
+    wait("segments are packed", || {
+        archived(ledger) > 256 && there("tree/checkpoint") && there("snapshot")
+    });
+}
+
 #[test]
 fn full_segments_become_tiles_and_packs_and_are_removed() {
     let (world, ledger, session) = small();
     let mut receipts = fill(&world, &ledger, session, 700);
-    wait("segments are packed", || archived(&ledger) > 256);
+    packed(&world, &ledger);
     receipts.extend(fill(&world, &ledger, session, 20));
     verify(&ledger, &receipts);
     let before = segments(&world);
@@ -176,7 +184,7 @@ fn the_replay_behind_the_server_stops_it_when_the_snapshot_lies() {
 fn what_is_missing_or_changed_in_the_archive_is_named() {
     let (world, ledger, session) = small();
     let receipts = fill(&world, &ledger, session, 700);
-    wait("segments are packed", || archived(&ledger) > 256);
+    packed(&world, &ledger);
     drop(ledger);
     let refused = |name: &str| {
         let reader = Reader::open(&world.dir()).unwrap_err().to_string();
@@ -285,7 +293,7 @@ fn packing_that_breaks_off_anywhere_loses_nothing() {
 fn a_backup_without_keys_verifies_and_opens_nothing() {
     let (world, ledger, session) = small();
     let receipts = fill(&world, &ledger, session, 700);
-    wait("segments are packed", || archived(&ledger) > 256);
+    packed(&world, &ledger);
     let to = world.tmp.path().join("copy");
     let error = crate::backup(&world.dir(), &to, false).unwrap_err();
     assert!(matches!(error, LedgerError::Locked(_)), "{error}");
