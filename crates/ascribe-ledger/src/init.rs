@@ -141,6 +141,10 @@ pub(crate) fn init(
         segment_bytes: options.segment_bytes,
     };
     config.check(&dir.join("config.json"))?;
+    if config.head.as_ref() == Some(&config.wrap_key) {
+        let why = "is to be the wrapping key and the head copy; choose two places";
+        return Err(error::file(&config.wrap_key, why));
+    }
     prepare(dir)?;
     let lock = Lock::take(dir)?;
     let segments = segments_dir(dir);

@@ -470,3 +470,15 @@ fn segments_of_64_kib_hold_what_fits_them() {
     let ledger = world.open().unwrap();
     assert!(ledger.with_state(|s| s.size) >= size);
 }
+
+#[test]
+fn the_head_copy_never_takes_the_wrapping_keys_place() {
+    let world = World::new();
+    let options = InitOptions {
+        head: Some(world.tmp.path().join("wrap.key")),
+        ..world.options()
+    };
+    let error = Ledger::init(&world.dir(), &options, &world.drivers).unwrap_err();
+    assert!(error.to_string().contains("choose two places"), "{error}");
+    assert!(!world.dir().exists() && !world.tmp.path().join("wrap.key").exists());
+}
