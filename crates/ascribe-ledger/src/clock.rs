@@ -1,9 +1,10 @@
 //! Clocks and randomness, injected.
 
 use std::fmt;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::LedgerError;
 
@@ -28,14 +29,8 @@ pub trait Rng: Send + Sync + fmt::Debug {
 }
 
 /// The machine's clocks.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemClock(Instant);
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self(Instant::now())
-    }
-}
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
 
 fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
@@ -47,8 +42,13 @@ impl Clock for SystemClock {
             .duration_since(UNIX_EPOCH)
             .map_or(0, millis)
     }
+    /// Also counts while the machine sleeps, as the wall clock does.
     fn monotonic_millis(&self) -> i64 {
-        millis(self.0.elapsed())
+        let since_boot = clock_gettime(ClockId::Boottime);
+        since_boot
+            .tv_sec
+            .saturating_mul(1000)
+            .saturating_add(since_boot.tv_nsec / 1_000_000)
     }
 }
 

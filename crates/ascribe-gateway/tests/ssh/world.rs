@@ -240,7 +240,7 @@ impl World {
         let behind = i64::try_from(setup.behind.as_millis()).unwrap();
         let drivers = Drivers {
             judge: Arc::new(ascribe_evidence::SshSignatures),
-            clock: Arc::new(Behind(SystemClock::default(), behind)),
+            clock: Arc::new(Behind(SystemClock, behind)),
             rng: Arc::new(SystemRng),
         };
         let options = InitOptions {

@@ -154,7 +154,7 @@ impl World {
         let public = parse_public_key(&key.public_key().to_openssh()?)?;
         let drivers = Drivers {
             judge: Arc::new(SshSignatures),
-            clock: Arc::new(SystemClock::default()),
+            clock: Arc::new(SystemClock),
             rng: Arc::new(SystemRng),
         };
         let name = Opening::new("name", [3; 32], b"Ada".to_vec());

@@ -29,7 +29,7 @@ pub(crate) const POLICY_FILE: &str = "trust-policy.txt";
 pub(crate) fn drivers() -> Drivers {
     Drivers {
         judge: Arc::new(ascribe_evidence::SshSignatures),
-        clock: Arc::new(SystemClock::default()),
+        clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng),
     }
 }

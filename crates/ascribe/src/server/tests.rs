@@ -40,7 +40,7 @@ fn signer(seed: u8) -> Signer {
 fn ledger(dir: &Path, ada: &Signer) -> Ledger {
     let drivers = ascribe_ledger::Drivers {
         judge: Arc::new(ascribe_evidence::SshSignatures),
-        clock: Arc::new(SystemClock::default()),
+        clock: Arc::new(SystemClock),
         rng: Arc::new(SystemRng),
     };
     let name = Opening::new("name", [3; 32], b"Ada Approver".to_vec());
