@@ -79,7 +79,11 @@ pub(super) fn fingerprint(state: &State) -> String {
         statements,
         ids,
         writers,
-        ..
+        excerpt,
+        open_asks,
+        awaited,
+        live,
+        revoked_keys,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -98,6 +102,7 @@ pub(super) fn fingerprint(state: &State) -> String {
                 ids,
                 writers
             ),
+            (excerpt, open_asks, awaited, live, revoked_keys),
         )
     )
 }

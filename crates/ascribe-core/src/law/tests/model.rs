@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// What a snapshot brings back is the same, down to what is only an index.
+fn snapshot_is_the_same(state: &State) {
+    let again = State::from_snapshot(&state.to_snapshot().unwrap()).unwrap();
+    assert_eq!(fingerprint(&again), fingerprint(state));
+}
+
 #[derive(Debug, Clone)]
 enum Cmd {
     Ask {
@@ -408,6 +414,7 @@ fn the_law_and_the_model_agree_on_every_command() {
         let mut pair = Pair::new();
         for cmd in &commands {
             pair.run(cmd);
+            snapshot_is_the_same(&pair.world.state);
         }
         // Dropping the world replays its bytes and compares the states.
         ran.set(ran.get() + pair.ran);
