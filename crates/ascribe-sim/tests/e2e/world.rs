@@ -443,6 +443,8 @@ impl World {
         let port = self.target_port();
         let mut command = Command::new(need("sshd"));
         command.args(["-D", "-e", "-f"]).arg(&config);
+        // The port is free only when the one before has ended.
+        drop(self.sshd.take());
         let mut sshd = Running::start(command, &self.path("logs"), true);
         wait_for("target", PATIENCE, || {
             assert!(sshd.ended().is_none(), "no sshd: {}", sshd.stderr());
