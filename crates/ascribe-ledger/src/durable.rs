@@ -1,9 +1,9 @@
 //! What readers see: durable state only.
 //!
 //! The sequencer decides on a state of its own, ahead of the disk. After the sync it publishes the
-//! batch by applying the stored bytes to a second state, under a write lock of microseconds.
-//! Readers so never wait for the disk, and every entry passes the same replay that an offline
-//! verifier runs before anybody hears of it. It costs a second copy of the state in memory.
+//! batch by taking its entries into a second state, under a write lock of microseconds. Readers so
+//! never wait for the disk, and every entry passes the same checks that an offline verifier runs
+//! before anybody hears of it; the stored bytes themselves are read again by the archiver. It costs a second copy of the state in memory.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
