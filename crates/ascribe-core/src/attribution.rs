@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::base64url;
-use crate::entry::{Body, Entry, Evidence, Intent, Outcome, SessionOpen, Status};
+use crate::entry::{Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, SessionOpen, Status};
 use crate::id::{ActionId, Commitment, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use crate::law::{Place, State};
 use crate::sealed::Opening;
@@ -46,6 +46,8 @@ pub struct Who {
     pub chain: Vec<Link>,
     /// `signed` or `testimony`.
     pub opened_by: String,
+    /// By which door the session came in: `direct`, `jump` or `connect`.
+    pub door: Door,
 }
 
 /// One principal of the chain.
@@ -371,7 +373,11 @@ impl Fold {
                     assurance: 1,
                     evidence: format!("ssh-key {}", open.key),
                 }],
-                opened_by: "testimony".to_owned(),
+                opened_by: match open.opened_by {
+                    OpenedBy::Signed => "signed".to_owned(),
+                    OpenedBy::Testimony => "testimony".to_owned(),
+                },
+                door: open.door,
             },
             what: self.what(state, seen, open, method, absent),
             when: When {

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
+    StatementId,
 };
-use crate::statement::{PersonAdd, Signed, Uses};
+use crate::statement::{Forward, PersonAdd, Signed, Uses};
 use crate::time::Timestamp;
 
 /// Largest entry, in bytes (C2SP tlog-tiles).
@@ -107,6 +108,9 @@ pub struct Grant {
     pub uses: Uses,
     /// Was it taken without approval?
     pub break_glass: bool,
+    /// What may be forwarded besides, and whereto.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
 }
 
 /// A grant's later end, approved.
@@ -123,8 +127,22 @@ pub struct GrantExtend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OpenedBy {
+    /// The actor's key signed a `connect` statement for exactly this target and account.
+    Signed,
     /// The gateway checked the login and says so.
     Testimony,
+}
+
+/// By which door a session came in. The rest of its record is the same for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Door {
+    /// Through `ascribe connect`, which opens with a signed statement.
+    Connect,
+    /// `ssh ACCOUNT@TARGET@GATEWAY`.
+    Direct,
+    /// `ssh -J GATEWAY ACCOUNT@TARGET`.
+    Jump,
 }
 
 /// A session begins.
@@ -133,6 +151,8 @@ pub enum OpenedBy {
 pub struct SessionOpen {
     /// As whom.
     pub account: String,
+    /// By which door.
+    pub door: Door,
     /// The client's address, sealed.
     pub from: Commitment,
     /// Under which grant.
@@ -141,6 +161,9 @@ pub struct SessionOpen {
     pub key: String,
     /// How the opening is proven.
     pub opened_by: OpenedBy,
+    /// The `connect` statement that opens it, where the actor signed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<StatementId>,
     /// Who.
     pub person: PersonId,
     /// The session.
@@ -163,6 +186,8 @@ pub enum CloseReason {
     Idle,
     /// The target could not be reached or broke off.
     TargetFailed,
+    /// Somebody with the right to ended this one session.
+    Terminated,
     /// The ledger could not record.
     LedgerUnavailable,
     /// The gateway stopped; written by whoever recovered.
@@ -245,7 +270,7 @@ pub struct StreamTotal {
     pub sha256: ContentDigest,
     /// Bytes that are stored.
     pub stored: u64,
-    /// `stdin`, `stdout`, `stderr` or `terminal`.
+    /// `stdin`, `stdout`, `stderr` or `terminal`; of a forwarded connection `sent` and `received`.
     pub stream: String,
 }
 
@@ -258,6 +283,9 @@ pub struct Outcome {
     /// Exit code, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u32>,
+    /// What was noticed on the way: `ssh-inside`, SSH within a forwarded connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Signal name, where one ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,

@@ -17,14 +17,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
-use crate::statement::{BreakGlass, Extension, Request, Role, Say, SshKey, Target, Ticket};
+use crate::statement::{
+    BreakGlass, Connect, Extension, Request, Role, Say, SshKey, Target, Ticket,
+};
 use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
 pub use rules::ticket_matches;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 1;
+pub const LAW_VERSION: u32 = 2;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -230,12 +232,26 @@ pub struct SessionState {
     pub place: Place,
     /// Who answered for the target when it was opened.
     pub owner: PersonId,
+    /// When somebody ended it.
+    pub terminated: Option<Timestamp>,
+    /// Who watches it, in order.
+    pub watchers: Vec<PersonId>,
     /// Intents so far.
     pub actions: u64,
     /// Intents, outcomes, evidence and refusals so far.
     pub entries: u64,
     /// When and why it ended.
     pub closed: Option<(Timestamp, CloseReason)>,
+}
+
+/// A `connect` statement that no session has used yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Opener {
+    by: PersonId,
+    at: Timestamp,
+    key: String,
+    connect: Connect,
+    place: Place,
 }
 
 /// An action without outcome.
@@ -277,6 +293,7 @@ pub struct State {
     pub sessions: BTreeMap<SessionId, SessionState>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
+    openers: BTreeMap<StatementId, Opener>,
     open_actions: BTreeMap<ActionId, OpenAction>,
     statements: BTreeSet<StatementId>,
     ids: HashMap<EntryId, u64>,

@@ -5,9 +5,9 @@ use std::pin::Pin;
 
 use crate::entry::Body;
 use crate::entry::CloseReason;
-use crate::id::{EntryId, GrantId, PersonId, SessionId};
+use crate::id::{EntryId, GrantId, PersonId, SessionId, StatementId};
 use crate::sealed::Opening;
-use crate::statement::Target;
+use crate::statement::{Connect, Forward, Target};
 use crate::time::Timestamp;
 
 /// Under which evidence key openings are encrypted. Destroying that key erases them.
@@ -18,7 +18,7 @@ pub enum Scope {
     /// A person's name.
     Person(PersonId),
     /// A request's justification, and what answers it.
-    Request(crate::id::StatementId),
+    Request(StatementId),
     /// A session's commands and streams.
     Session(SessionId),
 }
@@ -84,6 +84,8 @@ pub struct GrantView {
     pub ticket: Option<String>,
     /// Was it taken without approval?
     pub break_glass: bool,
+    /// What may be forwarded besides.
+    pub forwards: Vec<Forward>,
 }
 
 /// What the door needs to know.
@@ -93,6 +95,17 @@ pub enum Admission {
     Grant(Box<GrantView>),
     /// None, or more than one: the reason with its way out.
     Refused(crate::law::Denied),
+}
+
+/// What an actor signed to open a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedOpening {
+    /// Who signed.
+    pub person: PersonId,
+    /// With which key: its fingerprint.
+    pub key: String,
+    /// For which target and account.
+    pub connect: Connect,
 }
 
 /// Is a session still lawful?
@@ -124,6 +137,10 @@ pub trait Recorder: Send + Sync {
     ) -> Admission;
     /// Is this session still lawful?
     fn standing(&self, session: SessionId) -> Standing;
+    /// The signed opening of that id, if no session has used it yet.
+    fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening>;
+    /// Who watches this session, in order?
+    fn watchers(&self, session: SessionId) -> Vec<PersonId>;
     /// The sequencer's clock.
     fn now(&self) -> Timestamp;
 }

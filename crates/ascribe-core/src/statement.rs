@@ -122,7 +122,64 @@ pub struct Request {
     /// The ticket, where one exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<Ticket>,
+    /// What may be forwarded besides, and whereto.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
 }
+
+/// One kind of forwarding that a grant allows, with its only destination. Nothing else is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forward {
+    /// A connection from the client through the target to this destination (`ssh -L`).
+    Local(Destination),
+    /// The same to any destination, each recorded (`ssh -D`).
+    Dynamic(Anywhere),
+    /// The same to a socket on the target.
+    Socket(SocketPath),
+    /// The target listens on its loopback port and connects back to the client (`ssh -R`).
+    Remote(Listen),
+    /// The target listens on a socket and connects back to the client.
+    RemoteSocket(SocketPath),
+    /// Programs on the target may use the client's ssh-agent.
+    Agent(Anywhere),
+    /// Programs on the target may use the client's X11 display.
+    X11(Anywhere),
+}
+
+/// A destination behind a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// Host name or address, as the client writes it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The address that a name stands for: the target is asked for this and never for the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// A port on the target's loopback; 0 lets the target choose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A socket's path on the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SocketPath {
+    /// Absolute.
+    pub path: String,
+}
+
+/// No destination to name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anywhere {}
 
 /// Names the entry that this statement answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +214,30 @@ pub struct Revocation {
     pub grant: GrantId,
     /// Why, sealed.
     pub reason: Prose,
+}
+
+/// Ends one session at once; its grant goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Termination {
+    /// Which session.
+    pub session: SessionId,
+    /// Why, sealed.
+    pub reason: Prose,
+}
+
+/// Opens a session: the actor's own link. Good for one session, within five minutes, with the key
+/// that signed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Target name.
+    pub target: String,
+    /// Account on the target.
+    pub account: String,
+    /// Which grant, where several fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantId>,
 }
 
 /// Starts a grant without approval, in an emergency. Leaves a review that somebody else closes.
@@ -235,6 +316,19 @@ pub struct Target {
     pub stream_cap: u64,
     /// What happens to a stream beyond the cap.
     pub over_cap: OverCap,
+    /// Sessions open only with a statement that the actor signed (`ascribe connect`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub signed_opening: bool,
+    /// A watched person is told so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub watch_notice: bool,
+    /// SSH within a forwarded connection is cut off; otherwise it is noted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub refuse_inner_ssh: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What happens to a stream beyond the target's cap.
@@ -326,6 +420,8 @@ pub enum View {
     Actions,
     /// A terminal transcript.
     Replay,
+    /// A session while it runs.
+    Watch,
     /// A bundle.
     Export,
 }
@@ -335,7 +431,7 @@ impl View {
     pub fn is_recorded(self) -> bool {
         match self {
             Self::Registry => false,
-            Self::Request | Self::Actions | Self::Replay | Self::Export => true,
+            Self::Request | Self::Actions | Self::Replay | Self::Watch | Self::Export => true,
         }
     }
 }
@@ -371,6 +467,10 @@ say! {
     Extension(Extension) = "extension";
     /// Ends a grant.
     Revocation(Revocation) = "revocation";
+    /// Ends one session.
+    Termination(Termination) = "termination";
+    /// Opens a session.
+    Connect(Connect) = "connect";
     /// Emergency access.
     BreakGlass(BreakGlass) = "break-glass";
     /// Closes a break-glass review.

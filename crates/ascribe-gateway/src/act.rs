@@ -173,6 +173,7 @@ impl Act {
         streams: Vec<StreamTotal>,
     ) {
         let outcome = Outcome {
+            notes: Vec::new(),
             action,
             status,
             exit_code: end.exit,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ascribe_core::entry::{Body, CloseReason, OpenedBy, Refusal, SessionClose, SessionOpen};
+use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen};
 use ascribe_core::id::{EntryId, PersonId, SessionId};
 use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
 use ascribe_core::sealed::Opening;
@@ -194,7 +194,9 @@ impl Connection {
             target: user.target.clone(),
             account: user.account.clone(),
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         };
         let proposal = Proposal {
             id: EntryId::new(self.random()),

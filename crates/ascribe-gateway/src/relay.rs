@@ -132,6 +132,9 @@ impl Act {
             }
             (None, Some(CloseReason::Expired)) => "the grant has ended",
             (None, Some(CloseReason::Revoked)) => "the grant was revoked",
+            (None, Some(CloseReason::Terminated)) => {
+                "somebody with the right to ended this session"
+            }
             (None, Some(CloseReason::Idle)) => "nothing moved for too long",
             (None, Some(CloseReason::Interrupted)) => "the gateway stops",
             (None, Some(CloseReason::TargetFailed)) => "the target broke off",

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ascribe_core::entry::Body;
-use ascribe_core::id::{GrantId, PersonId, SessionId};
+use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
 };
 use ascribe_core::sealed::Opening;
 use ascribe_core::time::Timestamp;
@@ -354,6 +354,12 @@ impl Recorder for Ledger {
     fn standing(&self, session: SessionId) -> Standing {
         let now = self.now();
         self.with_state(|state| state.standing(now, session))
+    }
+    fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
+        self.with_state(|state| state.signed_opening(statement))
+    }
+    fn watchers(&self, session: SessionId) -> Vec<PersonId> {
+        self.with_state(|state| state.watchers(session))
     }
     fn now(&self) -> Timestamp {
         let last = self.shared.last_at();

@@ -230,6 +230,7 @@ fn close_what_was_open(core: &mut Core) -> Result<(), LedgerError> {
     let mut bodies = Vec::new();
     for action in core.state.open_actions() {
         bodies.push(Body::Outcome(Outcome {
+            notes: Vec::new(),
             action,
             status: Status::Unknown,
             exit_code: None,

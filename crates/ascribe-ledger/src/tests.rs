@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ascribe_core::encoding::{Bytes, base64_std};
 use ascribe_core::entry::{
-    Body, CloseReason, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status,
+    Body, CloseReason, Door, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status,
 };
 use ascribe_core::id::{
     ActionId, EntryHash, EntryId, GrantId, PersonId, Root, SessionId, StatementId,
@@ -204,6 +204,9 @@ impl World {
             review_seconds: 3600,
             stream_cap: 1 << 20,
             over_cap: OverCap::Refuse,
+            signed_opening: false,
+            watch_notice: false,
+            refuse_inner_ssh: false,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(
@@ -236,7 +239,9 @@ impl World {
             target: "db1".to_owned(),
             account: "root".to_owned(),
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         });
         let scope = Scope::Session(session);
         record(
@@ -276,6 +281,7 @@ impl World {
             panic!("no intent")
         };
         self.proposal(Body::Outcome(Outcome {
+            notes: Vec::new(),
             action: intent.action,
             status: Status::Succeeded,
             exit_code: Some(0),

@@ -282,10 +282,15 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
             Scope::Request(answer.of)
         }
         Say::PersonAdd(person) => Scope::Person(person.person),
-        Say::Read(_) | Say::Revocation(_) | Say::Review(_) => Scope::Request(statement.id),
-        Say::TargetSet(_) | Say::KeyAdd(_) | Say::KeyRevoke(_) | Say::Offboard(_) | Say::Use(_) => {
-            Scope::None
+        Say::Read(_) | Say::Revocation(_) | Say::Termination(_) | Say::Review(_) => {
+            Scope::Request(statement.id)
         }
+        Say::TargetSet(_)
+        | Say::KeyAdd(_)
+        | Say::KeyRevoke(_)
+        | Say::Offboard(_)
+        | Say::Use(_)
+        | Say::Connect(_) => Scope::None,
     };
     // The entry's id follows from the statement's: a retried statement gets the same receipt.
     let id = EntryId::new(ascribe_core::id::derived(

@@ -168,7 +168,12 @@ impl State {
                 refs.extend(approvals.iter().map(|a| link("approval", a.place)));
                 refs
             }
-            Body::SessionOpen(open) => vec![link("grant", self.grant_place(open.grant)?)],
+            Body::SessionOpen(open) => {
+                let opener = open.opening.map(|id| self.opener(id)).transpose()?;
+                let mut refs = vec![link("grant", self.grant_place(open.grant)?)];
+                refs.extend(opener.map(|opener| link("opening", opener.place)));
+                refs
+            }
             Body::SessionClose(close) => vec![link("session", self.session_place(close.session)?)],
             Body::Intent(intent) => vec![link("session", self.session_place(intent.session)?)],
             Body::Outcome(outcome) => vec![link("intent", self.action_place(outcome.action)?)],
@@ -195,6 +200,10 @@ impl State {
             }
             Say::Extension(extension) => vec![link("grant", self.grant_place(extension.grant)?)],
             Say::Revocation(revocation) => vec![link("grant", self.grant_place(revocation.grant)?)],
+            Say::Termination(termination) => {
+                vec![link("session", self.session_place(termination.session)?)]
+            }
+            Say::Connect(connect) => vec![link("target", self.target(&connect.target)?.place)],
             Say::Review(review) => vec![link("grant", self.grant_place(review.grant)?)],
             Say::Use(chosen) => vec![link("grant", self.grant_place(chosen.grant)?)],
             Say::Read(read) => match read.session {

@@ -94,13 +94,17 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
             vec![Sealable::prose("justification", &extension.justification)]
         }
         Say::Revocation(revocation) => vec![Sealable::prose("reason", &revocation.reason)],
+        Say::Termination(termination) => vec![Sealable::prose("reason", &termination.reason)],
         Say::BreakGlass(emergency) => vec![Sealable::prose("emergency", &emergency.emergency)],
         Say::Review(review) => vec![Sealable::prose("finding", &review.finding)],
         Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
         Say::Read(read) => vec![Sealable::plain("query", read.query)],
-        Say::TargetSet(_) | Say::KeyAdd(_) | Say::KeyRevoke(_) | Say::Offboard(_) | Say::Use(_) => {
-            Vec::new()
-        }
+        Say::TargetSet(_)
+        | Say::KeyAdd(_)
+        | Say::KeyRevoke(_)
+        | Say::Offboard(_)
+        | Say::Use(_)
+        | Say::Connect(_) => Vec::new(),
     }
 }
 

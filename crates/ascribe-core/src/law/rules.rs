@@ -2,7 +2,7 @@
 
 use super::Denied;
 use crate::sealed::Prose;
-use crate::statement::{SshKey, Target, Ticket, TicketRule};
+use crate::statement::{Forward, SshKey, Target, Ticket, TicketRule};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
 
@@ -40,7 +40,13 @@ pub(super) fn check_key(key: &SshKey) -> Result<(), Denied> {
             "a key is written `type base64`, without comment",
         ));
     }
-    if KEY_TYPES.contains(&kind) {
+    if kind.starts_with("sk-") {
+        Err(Denied::new(
+            "key-type",
+            "security keys are not enrolled: the SSH library does not say whether the key was touched",
+        )
+        .with_help("use an Ed25519 or ECDSA P-256 key: `ssh-keygen -t ed25519`"))
+    } else if KEY_TYPES.contains(&kind) {
         Ok(())
     } else {
         Err(Denied::new(
@@ -102,6 +108,45 @@ pub(super) fn check_target(target: &Target) -> Result<(), Denied> {
 
 fn is_text(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || is_unsafe(c))
+}
+
+/// Most forwardings of one grant.
+const MAX_FORWARDS: usize = 64;
+
+pub(super) fn check_forwards(forwards: &[Forward]) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("forward", text));
+    if forwards.len() > MAX_FORWARDS {
+        return refuse("a grant allows at most 64 forwardings");
+    }
+    let plain = |text: &str| !text.chars().any(|c| c.is_whitespace() || is_unsafe(c));
+    for forward in forwards {
+        match forward {
+            Forward::Local(to) => {
+                if to.host.is_empty() || to.host.len() > 253 || !plain(&to.host) || to.port == 0 {
+                    return refuse("a forwarding goes to a host name or address and a port");
+                }
+                let is_address = |text: &str| text.parse::<core::net::IpAddr>().is_ok();
+                let pinned = match &to.address {
+                    Some(address) => is_address(address) && !is_address(&to.host),
+                    None => is_address(&to.host),
+                };
+                if !pinned {
+                    return Err(
+                        Denied::new("forward", "a forwarding's host name has no address")
+                            .with_help("give both: `--forward local:NAME=ADDRESS:PORT`"),
+                    );
+                }
+            }
+            Forward::Socket(to) | Forward::RemoteSocket(to) => {
+                let fits = to.path.len() <= 108 && to.path.starts_with('/');
+                if !fits || !plain(&to.path) || to.path.contains("/../") {
+                    return refuse("a forwarded socket is an absolute path of at most 108 bytes");
+                }
+            }
+            Forward::Dynamic(_) | Forward::Remote(_) | Forward::Agent(_) | Forward::X11(_) => {}
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn check_account(target: &Target, account: &str) -> Result<(), Denied> {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, GrantState, OpenAction, Person, Place, SessionState, State, TargetState,
-    WriterState,
+    Ask, AskStatus, GrantState, OpenAction, Opener, Person, Place, SessionState, State,
+    TargetState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -31,6 +31,7 @@ struct Form<'a> {
     sessions: Cow<'a, BTreeMap<SessionId, SessionState>>,
     keys: Cow<'a, BTreeMap<String, PersonId>>,
     chosen: Vec<((PersonId, String, String), GrantId)>,
+    openers: Cow<'a, BTreeMap<StatementId, Opener>>,
     open_actions: Cow<'a, BTreeMap<ActionId, OpenAction>>,
     statements: Cow<'a, BTreeSet<StatementId>>,
     writers: Cow<'a, BTreeMap<String, WriterState>>,
@@ -65,6 +66,7 @@ impl State {
             sessions,
             keys,
             chosen,
+            openers,
             open_actions,
             statements,
             ids: _,
@@ -88,6 +90,7 @@ impl State {
             sessions: Cow::Borrowed(sessions),
             keys: Cow::Borrowed(keys),
             chosen: chosen.clone().into_iter().collect(),
+            openers: Cow::Borrowed(openers),
             open_actions: Cow::Borrowed(open_actions),
             statements: Cow::Borrowed(statements),
             writers: Cow::Borrowed(writers),
@@ -129,6 +132,7 @@ impl State {
             sessions: form.sessions.into_owned(),
             keys: form.keys.into_owned(),
             chosen: form.chosen.into_iter().collect(),
+            openers: form.openers.into_owned(),
             open_actions: form.open_actions.into_owned(),
             statements: form.statements.into_owned(),
             ids: ids.map(|(id, index)| (EntryId::new(*id), index)).collect(),

@@ -1,15 +1,23 @@
 //! Signed statements: who may say what, and what it changes.
 
 use super::{
-    Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Person, Place, SIGNER_SKEW_MS,
-    State, TargetState, rules,
+    Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
+    SIGNER_SKEW_MS, State, TargetState, rules,
 };
 use crate::id::{PersonId, SessionId, StatementId};
 use crate::statement::{
-    Answer, BreakGlass, Extension, Offboard, PersonAdd, PersonKey, Read, Request, Review,
-    Revocation, Role, Say, Signed, Statement, Target, View,
+    Answer, BreakGlass, Connect, Extension, Offboard, PersonAdd, PersonKey, Read, Request, Review,
+    Revocation, Role, Say, Signed, SshKey, Statement, Target, Termination, View,
 };
 use crate::time::Timestamp;
+
+/// Most signed openings of one person that wait for their session.
+const MAX_OPENERS: usize = 256;
+
+/// Does a signed opening of that time still open a session?
+pub(super) fn is_fresh(now: Timestamp, opened: Timestamp) -> bool {
+    now.since(opened) <= SIGNER_SKEW_MS
+}
 
 impl State {
     pub(super) fn take_statement(
@@ -19,7 +27,7 @@ impl State {
         signed: &Signed,
         place: Place,
     ) -> Result<(), Denied> {
-        let statement = self.check_signed_at(judge, at, signed, place.index)?;
+        let (statement, key) = self.check_signed_at(judge, at, signed, place.index)?;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -41,7 +49,13 @@ impl State {
             Say::Review(review) => self.take_review(by, at, review)?,
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(key) => self.take_key_revoke(by, key)?,
-            Say::Read(read) => self.check_read(by, read)?,
+            Say::Termination(termination) => self.take_termination(by, at, termination)?,
+            Say::Connect(connect) => {
+                let opener = self.check_connect(by, at, connect, key, place)?;
+                self.openers.retain(|_, old| is_fresh(at, old.at));
+                self.openers.insert(id, opener);
+            }
+            Say::Read(read) => self.take_read(by, read)?,
             Say::TargetSet(_) | Say::PersonAdd(_) | Say::KeyAdd(_) | Say::Offboard(_) => {
                 self.take_proposal(&statement, at, place)?;
             }
@@ -61,6 +75,7 @@ impl State {
         signed: &Signed,
     ) -> Result<Statement, Denied> {
         self.check_signed_at(judge, at, signed, self.size)
+            .map(|(statement, _)| statement)
     }
 
     fn check_signed_at(
@@ -69,7 +84,7 @@ impl State {
         at: Timestamp,
         signed: &Signed,
         index: u64,
-    ) -> Result<Statement, Denied> {
+    ) -> Result<(Statement, SshKey), Denied> {
         let statement = signed
             .statement()
             .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
@@ -112,7 +127,7 @@ impl State {
         if person.offboarded.is_some() {
             return Err(Denied::new("offboarded", "the author has left"));
         }
-        Ok(statement)
+        Ok((statement, key))
     }
 
     fn put_ask(
@@ -162,6 +177,7 @@ impl State {
         rules::check_account(target, &request.account)?;
         rules::check_window(target, request.not_before, request.not_after, at)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
+        rules::check_forwards(&request.forwards)?;
         rules::check_prose(
             &request.justification,
             target.min_justification,
@@ -390,6 +406,60 @@ impl State {
         Ok(())
     }
 
+    fn take_termination(
+        &mut self,
+        by: PersonId,
+        at: Timestamp,
+        termination: &Termination,
+    ) -> Result<(), Denied> {
+        let session = self.session(termination.session)?;
+        let person = self.person(by)?;
+        if session.open.person != by && !person.may(Role::Approver) && !person.may(Role::Admin) {
+            return Err(Denied::new(
+                "role",
+                "a session is ended by its actor, an approver or an admin",
+            ));
+        }
+        if session.closed.is_some() || session.terminated.is_some() {
+            return Err(Denied::new("settled", "the session has ended already"));
+        }
+        rules::check_prose(&termination.reason, 1, "reason")?;
+        if let Some(session) = self.sessions.get_mut(&termination.session) {
+            session.terminated = Some(at);
+        }
+        Ok(())
+    }
+
+    fn check_connect(
+        &self,
+        by: PersonId,
+        at: Timestamp,
+        connect: &Connect,
+        key: SshKey,
+        place: Place,
+    ) -> Result<Opener, Denied> {
+        let target = &self.target(&connect.target)?.target;
+        rules::check_account(target, &connect.account)?;
+        let waiting = self
+            .openers
+            .values()
+            .filter(|o| o.by == by && is_fresh(at, o.at));
+        if waiting.count() >= MAX_OPENERS {
+            return Err(Denied::new(
+                "too-many",
+                "too many of your signed openings wait for their session",
+            )
+            .with_help("try again in five minutes"));
+        }
+        Ok(Opener {
+            by,
+            at,
+            key: key.fingerprint(),
+            connect: connect.clone(),
+            place,
+        })
+    }
+
     fn take_review(&mut self, by: PersonId, at: Timestamp, review: &Review) -> Result<(), Denied> {
         let state = self.grant(review.grant)?;
         if state.review_due.is_none() || state.reviewed.is_some() {
@@ -450,6 +520,17 @@ impl State {
         Ok(())
     }
 
+    fn take_read(&mut self, by: PersonId, read: &Read) -> Result<(), Denied> {
+        self.check_read(by, read)?;
+        let watched = read.session.filter(|_| read.view == View::Watch);
+        if let Some(session) = watched.and_then(|id| self.sessions.get_mut(&id))
+            && !session.watchers.contains(&by)
+        {
+            session.watchers.push(by);
+        }
+        Ok(())
+    }
+
     fn check_read(&self, by: PersonId, read: &Read) -> Result<(), Denied> {
         let person = self.person(by)?;
         let own = |session: SessionId| {
@@ -469,6 +550,21 @@ impl State {
             }
             View::Actions | View::Replay | View::Export => {
                 person.may(Role::Auditor) || read.session.is_some_and(own)
+            }
+            View::Watch => {
+                let session = read
+                    .session
+                    .ok_or_else(|| Denied::new("no-session", "whoever watches names a session"))?;
+                let state = self.session(session)?;
+                if state.closed.is_some() {
+                    return Err(Denied::new("closed", "the session has ended")
+                        .with_help(format!("look back with `ascribe replay {session}`")));
+                }
+                // Whoever said yes may see what becomes of it.
+                let grant = self.grant(state.open.grant)?;
+                person.may(Role::Auditor)
+                    || own(session)
+                    || (person.may(Role::Approver) && grant.approvals.iter().any(|a| a.by == by))
             }
         };
         if allowed {

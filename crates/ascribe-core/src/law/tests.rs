@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::encoding::{self, Bytes};
 use crate::entry::{
-    Chunk, Evidence, Head, Intent, OpenedBy, Outcome, Refusal, SessionClose, Status, WriterKey,
-    head_message,
+    Chunk, Door, Evidence, Head, Intent, OpenedBy, Outcome, Refusal, SessionClose, Status,
+    WriterKey, head_message,
 };
 use crate::record::{Admission, Proposal, Scope, Standing};
 use crate::sealed::{Opening, Prose};
@@ -28,6 +28,7 @@ mod grants;
 mod kit;
 mod model;
 mod people;
+mod sessions;
 mod tamper;
 mod world;
 

@@ -2,15 +2,15 @@
 
 use super::Approval;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Person, Place, SessionState, State,
-    TargetState,
+    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, Person, Place, SessionState,
+    State, TargetState,
 };
 use crate::entry::{
-    Body, CloseReason, Evidence, Grant, GrantExtend, Intent, Outcome, Refusal, SessionClose,
-    SessionOpen,
+    Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, Refusal,
+    SessionClose, SessionOpen,
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
-use crate::record::{Admission, GrantView, Standing};
+use crate::record::{Admission, GrantView, SignedOpening, Standing};
 use crate::statement::{Role, Ticket, Uses};
 use crate::time::Timestamp;
 
@@ -128,6 +128,7 @@ impl State {
                 not_after: request.not_after,
                 uses: request.uses,
                 break_glass: false,
+                forwards: request.forwards.clone(),
             }),
             Asked::Emergency(emergency) => Ok(Grant {
                 grant: id,
@@ -138,6 +139,7 @@ impl State {
                 not_after: emergency.not_after,
                 uses: Uses::Reusable,
                 break_glass: true,
+                forwards: Vec::new(),
             }),
             Asked::Extension(_) | Asked::Proposal(_) => Err(Denied::new(
                 "grant",
@@ -296,22 +298,76 @@ impl State {
         if !self.person(open.person)?.keys.contains_key(&open.key) {
             return Err(Denied::new("key", "the login key is not the person's"));
         }
+        self.check_opening(open, at)?;
         let owner = self.target(&open.target)?.target.system_owner;
         let session = SessionState {
             open: open.clone(),
             at,
             place,
             owner,
+            terminated: None,
+            watchers: Vec::new(),
             actions: 0,
             entries: 0,
             closed: None,
         };
         self.sessions.insert(open.session, session);
         self.live.insert(open.session);
+        if let Some(opening) = open.opening {
+            self.openers.remove(&opening);
+        }
         if let Some(state) = self.grants.get_mut(&open.grant) {
             state.sessions.push(open.session);
         }
         Ok(())
+    }
+
+    pub(super) fn opener(&self, id: StatementId) -> Result<&Opener, Denied> {
+        self.openers.get(&id).ok_or_else(|| {
+            Denied::new(
+                "opening",
+                "the signed opening was used, is too old or does not exist",
+            )
+            .with_help("connect again")
+        })
+    }
+
+    /// Is the session's opening what it says it is, and enough for its target?
+    fn check_opening(&self, open: &SessionOpen, at: Timestamp) -> Result<(), Denied> {
+        let refuse = |text: &str| Err(Denied::new("opening", text).with_help("connect again"));
+        let Some(id) = open.opening else {
+            let target = &self.target(&open.target)?.target;
+            return if open.opened_by == OpenedBy::Signed || open.door == Door::Connect {
+                refuse("a signed opening names the statement that was signed")
+            } else if target.signed_opening {
+                Err(Denied::new(
+                    "unsigned",
+                    format!(
+                        "target `{}` wants sessions that their actor signed",
+                        target.name
+                    ),
+                )
+                .with_help(
+                    "set ssh up for it once: `ascribe ssh-config --write`, then `ssh` as usual",
+                ))
+            } else {
+                Ok(())
+            };
+        };
+        let opener = self.opener(id)?;
+        let connect = &opener.connect;
+        let same = opener.by == open.person
+            && opener.key == open.key
+            && connect.target == open.target
+            && connect.account == open.account
+            && connect.grant.is_none_or(|grant| grant == open.grant);
+        if open.opened_by != OpenedBy::Signed || open.door != Door::Connect || !same {
+            refuse("the session is not the one that its actor signed")
+        } else if !super::statements::is_fresh(at, opener.at) {
+            refuse("the signed opening is too old")
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn take_intent(
@@ -327,6 +383,12 @@ impl State {
             }
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new("revoked", "the session's grant was revoked"));
+            }
+            Standing::Ended(CloseReason::Terminated) => {
+                return Err(Denied::new(
+                    "terminated",
+                    "the session was ended by somebody else",
+                ));
             }
             Standing::Ended(_) => return Err(Denied::new("closed", "the session is not open")),
         }
@@ -432,9 +494,26 @@ impl State {
             .is_none_or(|p| !p.keys.contains_key(&session.open.key));
         match self.grant_ended(grant, at) {
             Some(reason) => Standing::Ended(reason),
+            None if session.terminated.is_some() => Standing::Ended(CloseReason::Terminated),
             None if key_gone => Standing::Ended(CloseReason::Revoked),
             None => Standing::Until(grant.grant.not_after),
         }
+    }
+
+    /// A signed opening that no session has used yet.
+    pub fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
+        let opener = self.openers.get(&statement)?;
+        Some(SignedOpening {
+            person: opener.by,
+            key: opener.key.clone(),
+            connect: opener.connect.clone(),
+        })
+    }
+
+    /// Who watches a session, in order.
+    pub fn watchers(&self, session: SessionId) -> Vec<PersonId> {
+        let session = self.sessions.get(&session);
+        session.map_or_else(Vec::new, |session| session.watchers.clone())
     }
 
     /// Does a grant let its holder open a session now?
@@ -505,6 +584,7 @@ impl State {
                 .as_ref()
                 .map(|t| format!("{}:{}", t.system, t.id)),
             break_glass: state.grant.break_glass,
+            forwards: state.grant.forwards.clone(),
         })
     }
 

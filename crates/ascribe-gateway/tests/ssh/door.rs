@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ascribe_core::entry::Body;
-use ascribe_core::id::{GrantId, PersonId, SessionId};
+use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
 };
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
@@ -83,6 +83,12 @@ impl Recorder for Door {
     }
     fn standing(&self, session: SessionId) -> Standing {
         self.ledger.standing(session)
+    }
+    fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
+        self.ledger.signed_opening(statement)
+    }
+    fn watchers(&self, session: SessionId) -> Vec<PersonId> {
+        self.ledger.watchers(session)
     }
     fn now(&self) -> Timestamp {
         self.ledger.now()

@@ -77,6 +77,9 @@ impl People {
             review_seconds: 60,
             stream_cap: 1 << 30,
             over_cap: OverCap::Digest,
+            signed_opening: false,
+            watch_notice: false,
+            refuse_inner_ssh: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl People {
         let why = Opening::new("justification", random(), why.to_vec());
         let now = ledger.now();
         let request = Request {
+            forwards: Vec::new(),
             target: "db1".into(),
             account: account.to_owned(),
             not_before: now,

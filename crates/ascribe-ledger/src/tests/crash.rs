@@ -163,7 +163,9 @@ fn crashes_lose_nothing_that_was_acknowledged() {
                     target: "db1".to_owned(),
                     account: "root".to_owned(),
                     from: from.commitment(),
+                    door: Door::Direct,
                     opened_by: OpenedBy::Testimony,
+                    opening: None,
                 });
                 let scope = Scope::Session(session);
                 let open = Proposal {
@@ -233,7 +235,9 @@ fn a_full_disk_still_takes_what_ends_something() {
             target: "db1".to_owned(),
             account: "root".to_owned(),
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         });
         let scope = Scope::Session(id);
         world.clock.step(2000);

@@ -414,6 +414,7 @@ fn a_destroyed_key_stays_an_absence_when_its_scope_is_used_again() {
         b"the replica is stuck again".to_vec(),
     );
     let request = Request {
+        forwards: Vec::new(),
         target: "db1".to_owned(),
         account: "root".to_owned(),
         not_before: at,

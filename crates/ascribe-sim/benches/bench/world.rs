@@ -10,7 +10,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{
-    Body, CloseReason, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status, StreamTotal,
+    Body, CloseReason, Door, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status,
+    StreamTotal,
 };
 use ascribe_core::id::{
     ActionId, ContentDigest, EntryId, GrantId, PersonId, Root, SessionId, StatementId,
@@ -275,6 +276,9 @@ impl World {
             review_seconds: 3600,
             stream_cap: 1 << 20,
             over_cap: OverCap::Refuse,
+            signed_opening: false,
+            watch_notice: false,
+            refuse_inner_ssh: false,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)
@@ -306,7 +310,9 @@ impl World {
             target: "db1".to_owned(),
             account: "root".to_owned(),
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         });
         let scope = Scope::Session(session);
         ledger
@@ -339,6 +345,7 @@ impl World {
             sha256: ContentDigest(ascribe_tlog::leaf_hash(b"")),
         };
         let body = Body::Outcome(Outcome {
+            notes: Vec::new(),
             action,
             status: Status::Succeeded,
             exit_code: Some(0),

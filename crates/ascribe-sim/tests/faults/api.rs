@@ -139,6 +139,7 @@ fn request(world: &World) -> (Statement, Opening) {
         b"restart the stuck replica".to_vec(),
     );
     let say = Say::Request(Request {
+        forwards: Vec::new(),
         target: world.field("target"),
         account: world.field("account"),
         not_before: now(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{
-    Body, Chunk, CloseReason, Evidence, Intent, OpenedBy, Outcome, SessionClose, SessionOpen,
+    Body, Chunk, CloseReason, Door, Evidence, Intent, OpenedBy, Outcome, SessionClose, SessionOpen,
     Status,
 };
 use ascribe_core::id::{ActionId, EntryId, GrantId, PersonId, Root, SessionId, StatementId};
@@ -237,6 +237,9 @@ impl World {
             review_seconds: 3600,
             stream_cap: 1 << 20,
             over_cap: OverCap::Digest,
+            signed_opening: false,
+            watch_notice: false,
+            refuse_inner_ssh: false,
         }
     }
     /// Asked for by Olu, approved by Ada.
@@ -248,6 +251,7 @@ impl World {
         say(Who::Ada, Say::TargetSet(self.target()), None);
         let why = Opening::new("justification", self.salt(), b"restart the replica".into());
         let request = Request {
+            forwards: Vec::new(),
             target: "db1".to_owned(),
             account: "root".to_owned(),
             not_before: self.now(),
@@ -277,7 +281,9 @@ impl World {
             target: "db1".to_owned(),
             account: "root".to_owned(),
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         });
         let scope = Scope::Session(session);
         self.record(ledger, open, vec![from], scope).unwrap();
@@ -316,6 +322,7 @@ impl World {
         let scope = Scope::Session(session);
         self.record(ledger, evidence, vec![output], scope).unwrap();
         let outcome = Body::Outcome(Outcome {
+            notes: Vec::new(),
             action,
             status: Status::Succeeded,
             exit_code: Some(0),

@@ -1,8 +1,8 @@
 //! What happens in a log: each step with the links that its kind demands.
 
 use ascribe_core::entry::{
-    Body, Chunk, CloseReason, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, Refusal,
-    SessionClose, SessionOpen, Status,
+    Body, Chunk, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome,
+    Refusal, SessionClose, SessionOpen, Status,
 };
 use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId, derived};
 use ascribe_core::law::Place;
@@ -58,6 +58,9 @@ impl Forge {
             review_seconds: 3600,
             stream_cap: 1024,
             over_cap: OverCap::Digest,
+            signed_opening: false,
+            watch_notice: false,
+            refuse_inner_ssh: false,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }
@@ -75,6 +78,7 @@ impl Forge {
     ) -> (Ask, Grant) {
         let why = sealed("justification", WHY);
         let mut request = Request {
+            forwards: Vec::new(),
             target: "db1".to_owned(),
             account: "root".to_owned(),
             not_before: self.now,
@@ -90,6 +94,7 @@ impl Forge {
         let say = Say::Request(request.clone());
         let (id, place) = self.say(Who::Olu, &[("target", target)], say, vec![why]);
         let grant = Grant {
+            forwards: Vec::new(),
             grant: grant_id(id),
             person: Who::Olu.id(),
             target: request.target,
@@ -140,6 +145,7 @@ impl Forge {
         });
         let (id, place) = self.say(Who::Olu, &[("target", target)], say, vec![why]);
         let body = Grant {
+            forwards: Vec::new(),
             grant: grant_id(id),
             person: Who::Olu.id(),
             target: "db1".to_owned(),
@@ -197,7 +203,9 @@ impl Forge {
             target: "db1".to_owned(),
             account: account.to_owned(),
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         };
         let parents = [("grant", granted.place)];
         let place = self.record("gw", &parents, Body::SessionOpen(open), vec![from]);
@@ -281,6 +289,7 @@ impl Forge {
     ) {
         session.entries += 1;
         let outcome = Outcome {
+            notes: Vec::new(),
             action: of.0,
             status,
             exit_code,

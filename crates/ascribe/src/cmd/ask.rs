@@ -78,6 +78,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             Uses::Single
         };
         let request = Request {
+            forwards: Vec::new(),
             target,
             account,
             not_before: begin,

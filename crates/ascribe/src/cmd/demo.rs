@@ -272,6 +272,9 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         review_seconds: 3 * 86_400,
         stream_cap: 16 * 1024 * 1024,
         over_cap: OverCap::Digest,
+        signed_opening: false,
+        watch_notice: false,
+        refuse_inner_ssh: false,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;
@@ -280,6 +283,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
     let (justification, opening) =
         prose("justification", "Try ascribe: look around on the demo host")?;
     let request = Request {
+        forwards: Vec::new(),
         target: TARGET.to_owned(),
         account: account.to_owned(),
         not_before: begin,

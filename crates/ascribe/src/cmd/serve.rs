@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::encoding::base64_std;
-use ascribe_core::id::{GrantId, PersonId, SessionId};
+use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, Standing,
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
 };
 use ascribe_core::time::Timestamp;
 use ascribe_gateway::{GatewayConfig, UpstreamAuth};
@@ -53,6 +53,12 @@ impl Recorder for Front {
     }
     fn standing(&self, session: SessionId) -> Standing {
         self.ledger.standing(session)
+    }
+    fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
+        self.ledger.signed_opening(statement)
+    }
+    fn watchers(&self, session: SessionId) -> Vec<PersonId> {
+        self.ledger.watchers(session)
     }
     fn now(&self) -> Timestamp {
         self.ledger.now()

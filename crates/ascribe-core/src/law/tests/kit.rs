@@ -75,6 +75,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         sessions,
         keys,
         chosen,
+        openers,
         open_actions,
         statements,
         ids,
@@ -102,7 +103,7 @@ pub(super) fn fingerprint(state: &State) -> String {
                 ids,
                 writers
             ),
-            (excerpt, open_asks, awaited, live, revoked_keys),
+            (openers, excerpt, open_asks, awaited, live, revoked_keys),
         )
     )
 }
@@ -166,6 +167,9 @@ pub(super) fn target(name: &str) -> Target {
         review_seconds: 2 * 3600,
         stream_cap: 1 << 20,
         over_cap: OverCap::Digest,
+        signed_opening: false,
+        watch_notice: false,
+        refuse_inner_ssh: false,
     }
 }
 pub(super) fn sign(key: &SshKey, statement: &Statement) -> Signed {

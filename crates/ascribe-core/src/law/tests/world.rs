@@ -125,6 +125,7 @@ impl World {
     pub(super) fn request_for(&self) -> (Request, Opening) {
         let (justification, opening) = prose("justification", WHY);
         let request = Request {
+            forwards: Vec::new(),
             target: "db1".to_owned(),
             account: "root".to_owned(),
             not_before: self.now,
@@ -206,7 +207,9 @@ impl World {
             target: granted.target,
             account: granted.account,
             from: from.commitment(),
+            door: Door::Direct,
             opened_by: OpenedBy::Testimony,
+            opening: None,
         };
         (open, from)
     }
@@ -233,6 +236,7 @@ impl World {
     }
     pub(super) fn outcome(&mut self, action: ActionId) -> Result<(), Denied> {
         let outcome = Outcome {
+            notes: Vec::new(),
             action,
             status: Status::Succeeded,
             exit_code: Some(0),

@@ -1,0 +1,226 @@
+//! How a session opens, who may look on, who may end it, and what it may forward.
+
+use super::*;
+use crate::entry::OpenedBy;
+use crate::statement::{Anywhere, Connect, Destination, Forward, Listen, SocketPath, Termination};
+
+fn connect() -> Connect {
+    Connect {
+        target: "db1".to_owned(),
+        account: "root".to_owned(),
+        grant: None,
+    }
+}
+
+impl World {
+    fn sign_opening(&mut self, by: u8, nth: u8) -> Result<StatementId, Denied> {
+        let say = Say::Connect(connect());
+        self.say_with(by, nth, say, Vec::new()).map(|ask| ask.0)
+    }
+    fn open_signed(
+        &mut self,
+        grant: GrantId,
+        opening: StatementId,
+        edit: impl FnOnce(&mut SessionOpen),
+    ) -> Result<SessionId, Denied> {
+        let (mut open, from) = self.session_for(grant);
+        open.door = Door::Connect;
+        open.opened_by = OpenedBy::Signed;
+        open.opening = Some(opening);
+        edit(&mut open);
+        let id = open.session;
+        self.record("gw", Body::SessionOpen(open), vec![from])?;
+        Ok(id)
+    }
+    fn terminate(&mut self, by: u8, session: SessionId, reason: &str) -> Result<AskRef, Denied> {
+        let (reason, opening) = prose("reason", reason);
+        let say = Say::Termination(Termination { session, reason });
+        self.say(by, say, vec![opening])
+    }
+    fn watch(&mut self, by: u8, session: Option<SessionId>) -> Result<AskRef, Denied> {
+        let query = opening("query", "{}");
+        let read = Read {
+            view: View::Watch,
+            query: query.commitment(),
+            request: None,
+            session,
+        };
+        self.say(by, Say::Read(read), vec![query])
+    }
+}
+
+#[test]
+fn a_signed_opening_opens_one_session_and_is_its_parent() {
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let opening = w.sign_opening(REQ, 0).unwrap();
+    assert_eq!(w.state.signed_opening(opening).unwrap().connect, connect());
+    let session = w.open_signed(grant, opening, |_| ()).unwrap();
+    let entry = Entry::from_bytes(w.log.last().unwrap()).unwrap();
+    let rels: Vec<&str> = entry.refs.iter().map(|r| r.rel.as_str()).collect();
+    assert_eq!(rels, ["grant", "opening"]);
+    assert!(matches!(w.standing(session), Standing::Until(_)));
+    assert_eq!(w.state.signed_opening(opening), None);
+    assert_eq!(no(w.open_signed(grant, opening, |_| ())), "opening");
+}
+
+#[test]
+fn a_signed_opening_is_good_for_what_it_says_and_nothing_else() {
+    let edits: [Edit<SessionOpen>; 5] = [
+        (|open| open.key = key(REQ, 1).fingerprint(), "opening"),
+        (|open| open.door = Door::Direct, "opening"),
+        (|open| open.door = Door::Jump, "opening"),
+        (|open| open.opened_by = OpenedBy::Testimony, "opening"),
+        (|open| open.opening = None, "opening"),
+    ];
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let opening = w.sign_opening(REQ, 0).unwrap();
+    for (edit, code) in edits {
+        assert_eq!(no(w.open_signed(grant, opening, edit)), code);
+    }
+    let app = w.grant(|request| request.account = "app".to_owned());
+    assert_eq!(no(w.open_signed(app, opening, |_| ())), "opening");
+    let theirs = w.sign_opening(PAT, 0).unwrap();
+    assert_eq!(no(w.open_signed(grant, theirs, |_| ())), "opening");
+    // Named, it must be that grant.
+    let chosen = Connect {
+        grant: Some(app),
+        ..connect()
+    };
+    let chosen = w.say(REQ, Say::Connect(chosen), Vec::new()).unwrap().0;
+    assert_eq!(no(w.open_signed(grant, chosen, |_| ())), "opening");
+    w.open_signed(grant, opening, |_| ()).unwrap();
+}
+
+#[test]
+fn a_signed_opening_grows_old_and_people_do_not_pile_them_up() {
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let opening = w.sign_opening(REQ, 0).unwrap();
+    w.after(5 * MIN + 1);
+    assert_eq!(no(w.open_signed(grant, opening, |_| ())), "opening");
+    for _ in 0..256 {
+        w.sign_opening(REQ, 0).unwrap();
+    }
+    assert_eq!(no(w.sign_opening(REQ, 0)), "too-many");
+    w.sign_opening(PAT, 0).unwrap();
+    w.after(5 * MIN + 1);
+    w.sign_opening(REQ, 0).unwrap();
+}
+
+#[test]
+fn a_target_may_demand_signed_openings() {
+    let mut w = World::with(|target| target.signed_opening = true);
+    let grant = w.grant(|_| ());
+    assert_eq!(no(w.open(grant)), "unsigned");
+    let opening = w.sign_opening(REQ, 0).unwrap();
+    w.open_signed(grant, opening, |_| ()).unwrap();
+}
+
+#[test]
+fn a_session_is_ended_by_its_actor_an_approver_or_an_admin_and_by_nobody_else() {
+    for by in [REQ, PAT, QUI, ADA] {
+        let mut w = World::plain();
+        let grant = w.grant(|_| ());
+        let session = w.open(grant).unwrap();
+        let action = w.intent(session).unwrap();
+        assert_eq!(no(w.terminate(AUD, session, "looks wrong")), "role");
+        w.terminate(by, session, "looks wrong").unwrap();
+        assert_eq!(no(w.terminate(by, session, "again")), "settled");
+        let ended = Standing::Ended(CloseReason::Terminated);
+        assert_eq!(w.standing(session), ended);
+        assert_eq!(no(w.intent(session)), "terminated");
+        // What was under way is still told, and the grant goes on.
+        w.outcome(action).unwrap();
+        w.close(session).unwrap();
+        w.open(grant).unwrap();
+    }
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let session = w.open(grant).unwrap();
+    assert_eq!(no(w.terminate(PAT, session, "")), "prose");
+    w.close(session).unwrap();
+    assert_eq!(no(w.terminate(PAT, session, "too late")), "settled");
+}
+
+#[test]
+fn a_session_is_watched_while_it_runs_by_whoever_may_and_the_law_remembers() {
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let session = w.open(grant).unwrap();
+    assert_eq!(no(w.watch(AUD, None)), "no-session");
+    // QUI approves too, but did not approve this.
+    for by in [QUI, ADA] {
+        assert_eq!(no(w.watch(by, Some(session))), "role");
+    }
+    for by in [AUD, PAT, AUD, REQ] {
+        w.watch(by, Some(session)).unwrap();
+    }
+    let watchers = [AUD, PAT, REQ].map(person);
+    assert_eq!(w.state.watchers(session), watchers);
+    w.close(session).unwrap();
+    assert_eq!(no(w.watch(AUD, Some(session))), "closed");
+}
+
+fn to(host: &str, port: u16, address: Option<&str>) -> Forward {
+    Forward::Local(Destination {
+        host: host.to_owned(),
+        port,
+        address: address.map(str::to_owned),
+    })
+}
+
+fn path(text: &str) -> SocketPath {
+    SocketPath {
+        path: text.to_owned(),
+    }
+}
+
+#[test]
+fn what_may_be_forwarded_is_asked_for_approved_and_in_the_grant() {
+    let all = vec![
+        to("10.0.0.9", 5432, None),
+        to("reports", 443, Some("10.0.0.10")),
+        Forward::Dynamic(Anywhere {}),
+        Forward::Socket(path("/run/db.sock")),
+        Forward::Remote(Listen { port: 0 }),
+        Forward::RemoteSocket(path("/run/back.sock")),
+        Forward::Agent(Anywhere {}),
+        Forward::X11(Anywhere {}),
+    ];
+    let mut w = World::plain();
+    let grant = w.grant(|request| request.forwards.clone_from(&all));
+    assert_eq!(w.state.grants[&grant].grant.forwards, all);
+    match w.state.admit(w.now, person(REQ), "root", "db1", None) {
+        Admission::Grant(view) => assert_eq!(view.forwards, all),
+        Admission::Refused(denied) => panic!("{denied}"),
+    }
+}
+
+#[test]
+fn a_forwarding_without_one_fixed_destination_is_refused() {
+    let bad = [
+        to("", 80, None),
+        to("db", 0, Some("10.0.0.9")),
+        to("db", 80, None),
+        to("db", 80, Some("other-name")),
+        to("10.0.0.9", 80, Some("10.0.0.10")),
+        to("d b", 80, Some("10.0.0.9")),
+        to(&"d".repeat(254), 80, Some("10.0.0.9")),
+        Forward::Socket(path("run/db.sock")),
+        Forward::Socket(path("/run/../etc")),
+        Forward::RemoteSocket(path(&format!("/{}", "x".repeat(108)))),
+    ];
+    let mut w = World::plain();
+    for forward in bad {
+        let shown = format!("{forward:?}");
+        let asked = w.request(REQ, |request| request.forwards = vec![forward]);
+        assert_eq!(no(asked), "forward", "{shown}");
+    }
+    let many = vec![Forward::Agent(Anywhere {}); 65];
+    assert_eq!(
+        no(w.request(REQ, |request| request.forwards = many)),
+        "forward"
+    );
+}
