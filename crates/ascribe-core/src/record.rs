@@ -139,8 +139,8 @@ pub trait Recorder: Send + Sync {
     fn standing(&self, session: SessionId) -> Standing;
     /// The signed opening of that id, if no session has used it yet.
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening>;
-    /// Who watches this session, in order?
-    fn watchers(&self, session: SessionId) -> Vec<PersonId>;
+    /// Who watches this session, in order, as the watched person is told?
+    fn watchers(&self, session: SessionId) -> Vec<String>;
     /// The sequencer's clock.
     fn now(&self) -> Timestamp;
 }

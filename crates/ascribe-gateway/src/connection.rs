@@ -10,7 +10,7 @@ use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError,
 use ascribe_core::sealed::Opening;
 use ascribe_wire::request::{Policy, Request};
 use ascribe_wire::user::User;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     opened: Mutex<Option<SessionId>>,
     reason: Mutex<Option<CloseReason>>,
     refusals: AtomicU32,
+    /// Who watches, where the target's rule has the actor told.
+    pub(crate) watchers: watch::Sender<Vec<String>>,
     ledger_away: AtomicBool,
     begun: Instant,
     moved_ms: AtomicU64,
@@ -84,6 +86,7 @@ impl Connection {
             opened: Mutex::new(None),
             reason: Mutex::new(None),
             refusals: AtomicU32::new(0),
+            watchers: watch::Sender::new(Vec::new()),
             ledger_away: AtomicBool::new(false),
             begun: Instant::now(),
             moved_ms: AtomicU64::new(0),
@@ -273,6 +276,7 @@ impl Connection {
                 Some(Standing::Ended(reason)) => self.end(reason),
                 Some(Standing::Until(_)) | None => {}
             }
+            self.look_for_watchers();
             let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
             if self.begun.elapsed().saturating_sub(moved) > self.shared.config.idle_timeout {
                 self.end(CloseReason::Idle);
@@ -286,6 +290,20 @@ impl Connection {
             () = tokio::time::sleep(LINGER) => {}
         }
         self.switch.cut();
+    }
+
+    fn look_for_watchers(&self) {
+        let Some(Ok(session)) = self.session.get() else {
+            return;
+        };
+        if session.view.target.watch_notice {
+            let now = self.shared.recorder.watchers(session.id);
+            self.watchers.send_if_modified(|known| {
+                let more = now.len() > known.len();
+                *known = now;
+                more
+            });
+        }
     }
 
     /// Gives channels a moment to end.

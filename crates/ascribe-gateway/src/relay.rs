@@ -1,5 +1,6 @@
 //! Bytes between client and target, each recorded before it goes on.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,8 @@ impl Act {
         let halted = {
             let up = to_target(&self.connection, read, &up_write, stdin.as_mut(), &overdue);
             let down = self.to_client(up_read, pty, &mut out, &mut err, &mut end);
-            tokio::pin!(up, down);
+            let told = self.tell_of_watchers();
+            tokio::pin!(up, down, told);
             let mut reading = true;
             loop {
                 tokio::select! {
@@ -73,6 +75,7 @@ impl Act {
                         Err(halt) => break Some(halt),
                     },
                     done = &mut down => break done.err(),
+                    never = &mut told => match never {},
                     () = over.cancelled() => break None,
                 }
             }
@@ -113,6 +116,24 @@ impl Act {
         let (_, told) = tokio::join!(self.report(id, status, &end, streams), finish);
         if told.is_err() {
             tracing::trace!("the client takes nothing any more");
+        }
+    }
+
+    /// Tells the actor of everybody who looks on, where the target's rule says so.
+    async fn tell_of_watchers(&self) -> Infallible {
+        let mut watchers = self.connection.watchers.subscribe();
+        let mut told = 0;
+        loop {
+            let now = watchers.borrow_and_update().clone();
+            for watcher in now.iter().skip(told) {
+                let watcher = ascribe_core::text::clean(watcher, 80);
+                let text = format!("\r\nascribe: {watcher} watches this session\r\n");
+                self.client.say(&text).await;
+            }
+            told = now.len();
+            if watchers.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 

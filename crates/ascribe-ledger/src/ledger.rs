@@ -358,8 +358,9 @@ impl Recorder for Ledger {
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
         self.with_state(|state| state.signed_opening(statement))
     }
-    fn watchers(&self, session: SessionId) -> Vec<PersonId> {
-        self.with_state(|state| state.watchers(session))
+    fn watchers(&self, session: SessionId) -> Vec<String> {
+        let watchers = self.with_state(|state| state.watchers(session));
+        watchers.iter().map(ToString::to_string).collect()
     }
     fn now(&self) -> Timestamp {
         let last = self.shared.last_at();

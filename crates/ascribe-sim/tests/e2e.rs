@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod e2e {
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
     mod world;
 
     use std::collections::{BTreeMap, BTreeSet};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
+use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, entry_hash};
 use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId};
 use ascribe_core::law::State;
@@ -15,7 +16,7 @@ use ascribe_ledger::{Ledger, Reader};
 use ascribe_tlog::{Checkpoint, Hash, VerifierKey};
 use serde_json::{Value, json};
 
-use crate::api::Query;
+use crate::api::{News, Query, ShownChunk};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// What a view reads from.
@@ -239,7 +240,13 @@ impl View {
                 Ok(json!({ "id": id, "justification": fold.justification(*id) }))
             }
             Query::Actions { filter } => actions(fold, source, filter, before),
-            Query::Replay { session, action } => replay(fold, source, *session, *action),
+            Query::Replay { session, action } => {
+                let wanted = fold.evidence_of(*session);
+                let chunks = shown(fold, source, *session, *action, &wanted)?;
+                Ok(json!({ "chunks": chunks }))
+            }
+            // What there is to see comes in frames of its own.
+            Query::Watch { .. } => Ok(Value::Null),
             Query::Export { session } => {
                 let bundle = bundle(source, *session)?;
                 let bytes = bundle.to_bytes().attempt("write the bundle")?;
@@ -261,20 +268,22 @@ fn actions(fold: &Fold, source: &dyn Source, filter: &Filter, before: u64) -> Do
     serde_json::to_value(records).attempt("write the actions")
 }
 
-/// A transcript. What it shows is opened for it alone, and forgotten afterwards.
-fn replay(
+/// A transcript of the evidence at `wanted`. What it shows is opened for it alone, and forgotten
+/// afterwards.
+fn shown(
     fold: &Fold,
     source: &dyn Source,
     session: SessionId,
     action: Option<ActionId>,
-) -> Done<Value> {
+    wanted: &[u64],
+) -> Done<Vec<ShownChunk>> {
     let filter = Filter {
         session: Some(session),
         ..Filter::default()
     };
-    let mut wanted = fold.evidence_of(session);
     let records = fold.actions(&copied(source), &filter, Hash::ZERO, u64::MAX, "missing");
-    wanted.extend(records.iter().map(|record| record.integrity.index));
+    let intents = records.iter().map(|record| record.integrity.index);
+    let mut wanted: Vec<u64> = wanted.iter().copied().chain(intents).collect();
     wanted.sort_unstable();
     let mut shown = Fold::new();
     for index in wanted {
@@ -288,15 +297,63 @@ fn replay(
             }
         }
     }
-    let chunks: Vec<Value> = shown
-        .transcript(session, action)
-        .into_iter()
-        .map(|(action, stream, after_ms, bytes)| {
-            let bytes = bytes.map(|b| ascribe_core::encoding::base64url(&b));
-            json!({ "action": action, "stream": stream, "after_ms": after_ms, "bytes": bytes })
+    let chunks = shown.transcript(session, action).into_iter();
+    Ok(chunks
+        .map(|(action, stream, after_ms, bytes)| ShownChunk {
+            action,
+            stream,
+            after_ms,
+            bytes: bytes.map(Bytes),
         })
-        .collect();
-    Ok(json!({ "chunks": chunks }))
+        .collect())
+}
+
+/// Entries with evidence that one frame of a watched session holds at most.
+const NEWS: usize = 32;
+
+impl View {
+    /// What is new in a session since the entry `from`, and from where to go on.
+    pub(crate) fn news(
+        &self,
+        source: &dyn Source,
+        session: SessionId,
+        from: u64,
+    ) -> Done<(News, u64)> {
+        // The state is read before the entries: once it says that the session has ended, they are all
+        // there.
+        let mut ended = None;
+        source.look(&mut |state| {
+            let session = state.sessions.get(&session);
+            ended = session.and_then(|s| s.closed.map(|(_, reason)| reason));
+        });
+        let size = source.size();
+        let fold = &*self.caught_up(source)?;
+        let evidence = fold.evidence_of(session).into_iter();
+        let mut wanted: Vec<u64> = evidence.filter(|i| (from..size).contains(i)).collect();
+        let next = match wanted.get(NEWS) {
+            Some(more) => *more,
+            None => size,
+        };
+        wanted.truncate(NEWS);
+        let filter = Filter {
+            session: Some(session),
+            ..Filter::default()
+        };
+        let mut actions = fold.actions(&copied(source), &filter, Hash::ZERO, next, "missing");
+        actions.retain(|record| record.integrity.index >= from);
+        let chunks = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            shown(fold, source, session, None, &wanted)?
+        };
+        let ended = ended.filter(|_| next == size);
+        let news = News {
+            actions,
+            chunks,
+            ended,
+        };
+        Ok((news, next))
+    }
 }
 
 /// Everything that proves one session.

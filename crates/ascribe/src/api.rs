@@ -1,7 +1,9 @@
 //! The API's messages. One verb does everything: submit a signed statement with the content behind
 //! its commitments, and get receipts and an answer. Frames are a 4-byte big-endian length and JSON.
 
+use ascribe_core::attribution::ActionRecord;
 use ascribe_core::encoding::Bytes;
+use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ActionId, PersonId, Root, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
@@ -117,6 +119,11 @@ pub(crate) enum Query {
         /// Of which action; all of the session without.
         action: Option<ActionId>,
     },
+    /// A session while it runs. After the answer come frames of [`News`] until it has ended.
+    Watch {
+        /// Which.
+        session: SessionId,
+    },
     /// A bundle.
     Export {
         /// Of which session.
@@ -132,9 +139,34 @@ impl Query {
             Self::Request { id } => (View::Request, None, Some(*id)),
             Self::Actions { filter } => (View::Actions, filter.session, None),
             Self::Replay { session, .. } => (View::Replay, Some(*session), None),
+            Self::Watch { session } => (View::Watch, Some(*session), None),
             Self::Export { session } => (View::Export, Some(*session), None),
         }
     }
+}
+
+/// What is new in a watched session.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct News {
+    /// Actions that were recorded.
+    pub(crate) actions: Vec<ActionRecord>,
+    /// What passed.
+    pub(crate) chunks: Vec<ShownChunk>,
+    /// Why the session ended, once it has.
+    pub(crate) ended: Option<CloseReason>,
+}
+
+/// A piece of a stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShownChunk {
+    pub(crate) action: ActionId,
+    pub(crate) stream: String,
+    /// Milliseconds since the session's first action.
+    pub(crate) after_ms: u64,
+    /// None where they are withheld, erased or missing.
+    pub(crate) bytes: Option<Bytes>,
 }
 
 /// What comes back.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId};
-use ascribe_core::statement::{OverCap, Role, Verdict};
+use ascribe_core::statement::{
+    Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Privileged session attribution: who did what, when and why, provable offline.
@@ -77,6 +79,13 @@ pub(crate) enum Command {
     Extend(Extend),
     /// End a grant and its sessions now.
     Revoke(Revoke),
+    /// End one session now; its grant goes on.
+    Terminate(Terminate),
+    /// Look on while a session runs. That you do is on record.
+    Watch {
+        /// The session.
+        session: SessionId,
+    },
     /// Close the review of a break-glass grant.
     Review(Review),
     /// List grants.
@@ -220,6 +229,15 @@ pub(crate) struct TargetAdd {
     /// What happens beyond.
     #[arg(long, default_value = "digest", value_parser = over_cap)]
     pub(crate) over_cap: OverCap,
+    /// Let sessions in only when their actor signed the opening (`ascribe connect`).
+    #[arg(long)]
+    pub(crate) signed_opening: bool,
+    /// Tell a watched person who watches.
+    #[arg(long)]
+    pub(crate) watch_notice: bool,
+    /// Cut forwarded connections in which SSH is spoken; without, that is only noted.
+    #[arg(long)]
+    pub(crate) refuse_inner_ssh: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -283,8 +301,12 @@ pub(crate) struct Request {
     /// Any number of sessions, not just one.
     #[arg(long)]
     pub(crate) reusable: bool,
+    /// Allow a forwarding: `local:HOST:PORT`, `local:NAME=ADDRESS:PORT`, `dynamic`, `socket:/PATH`,
+    /// `remote:PORT`, `remote-socket:/PATH`, `agent` or `x11`. May be given several times.
+    #[arg(long = "forward", value_name = "WHAT", value_parser = forward)]
+    pub(crate) forwards: Vec<Forward>,
     /// An emergency: starts at once, without approval, and is reviewed.
-    #[arg(long, conflicts_with_all = ["from", "reusable"])]
+    #[arg(long, conflicts_with_all = ["from", "reusable", "forwards"])]
     pub(crate) break_glass: bool,
 }
 
@@ -323,6 +345,15 @@ pub(crate) struct Revoke {
     /// Why. Sealed in the ledger.
     #[arg(long)]
     pub(crate) why: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Terminate {
+    /// The session.
+    pub(crate) session: SessionId,
+    /// Why. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, Args)]
@@ -463,6 +494,46 @@ fn verdict(text: &str) -> Result<Verdict, String> {
         .map_err(|_| format!("`{text}` is neither `justified` nor `unjustified`"))
 }
 
+/// A forwarding as people write it.
+pub(crate) fn forward(text: &str) -> Result<Forward, String> {
+    let bad = || {
+        format!(
+            "`{text}` is no forwarding; write `local:HOST:PORT`, `local:NAME=ADDRESS:PORT`, `dynamic`, \
+             `socket:/PATH`, `remote:PORT`, `remote-socket:/PATH`, `agent` or `x11`"
+        )
+    };
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    let path = || SocketPath {
+        path: rest.to_owned(),
+    };
+    let forward = match (kind, rest.is_empty()) {
+        ("dynamic", true) => Forward::Dynamic(Anywhere {}),
+        ("agent", true) => Forward::Agent(Anywhere {}),
+        ("x11", true) => Forward::X11(Anywhere {}),
+        ("socket", false) => Forward::Socket(path()),
+        ("remote-socket", false) => Forward::RemoteSocket(path()),
+        ("remote", false) => Forward::Remote(Listen {
+            port: rest.parse().map_err(|_| bad())?,
+        }),
+        ("local", false) => {
+            let (host, port) = rest.rsplit_once(':').ok_or_else(bad)?;
+            let port = port.parse().map_err(|_| bad())?;
+            let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+            let (host, address) = match host.split_once('=') {
+                Some((name, address)) => (name.to_owned(), Some(bare(address))),
+                None => (bare(host), None),
+            };
+            Forward::Local(Destination {
+                host,
+                port,
+                address,
+            })
+        }
+        _ => return Err(bad()),
+    };
+    Ok(forward)
+}
+
 fn over_cap(text: &str) -> Result<OverCap, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("`{text}` is neither `digest` nor `refuse`"))
@@ -477,6 +548,34 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn forwardings() {
+        for good in [
+            "dynamic",
+            "agent",
+            "x11",
+            "socket:/run/x",
+            "remote:0",
+            "local:10.0.0.9:80",
+            "local:[2001:db8::1]:80",
+            "local:db=10.0.0.9:80",
+        ] {
+            assert!(forward(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "local",
+            "local:80",
+            "local:db:x",
+            "local:db:70000",
+            "agent:1",
+            "remote:",
+            "tun",
+        ] {
+            assert!(forward(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ascribe_core::entry::Entry;
 use ascribe_core::id::{PersonId, StatementId};
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::{Say, Seen, Statement};
+use ascribe_core::statement::{Say, Seen, Signed, Statement};
 use ascribe_core::time::Timestamp;
 use ascribe_tlog::{
     Checkpoint, Hash, VerifierKey, leaf_hash, verify_consistency, verify_inclusion,
@@ -178,13 +178,8 @@ impl Client {
         Ok(*hello)
     }
 
-    /// Signs and submits; checks the receipt. Returns the answer and the receipt.
-    pub(crate) fn submit(
-        &self,
-        hello: &Hello,
-        say: Say,
-        openings: Vec<Opening>,
-    ) -> Done<(StatementId, Option<WireReceipt>, serde_json::Value)> {
+    /// A statement by this client's key, signed.
+    fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
         let signer = self.signer()?;
         let by = hello.person.ok_or_else(|| unknown_key(signer))?;
         let id = StatementId::new(random()?);
@@ -200,7 +195,17 @@ impl Client {
             },
             say,
         };
-        let signed = signer.sign(&statement)?;
+        Ok((id, signer.sign(&statement)?))
+    }
+
+    /// Signs and submits; checks the receipt. Returns the answer and the receipt.
+    pub(crate) fn submit(
+        &self,
+        hello: &Hello,
+        say: Say,
+        openings: Vec<Opening>,
+    ) -> Done<(StatementId, Option<WireReceipt>, serde_json::Value)> {
+        let (id, signed) = self.signed(hello, say)?;
         let text = signed.text.clone();
         let Reply::Done { receipt, answer } = self
             .call_on(|_| Ok(Call::Submit { signed, openings }))?
@@ -251,8 +256,33 @@ impl Client {
             .map(|(_, _, answer)| answer)
     }
 
+    /// Submits a read whose answer goes on in frames, and gives each to `take` until it says enough.
+    pub(crate) fn follow<T: for<'de> Deserialize<'de>>(
+        &self,
+        query: &Query,
+        mut take: impl FnMut(T) -> Done<Flow>,
+    ) -> Done {
+        let hello = self.hello()?;
+        let (say, openings) = read_statement(query)?;
+        let (_, signed) = self.signed(&hello, say)?;
+        let mut stream = self.dial(|_| Ok(Call::Submit { signed, openings }))?;
+        read_frame::<Reply>(&mut stream)?.ok()?;
+        // A quiet session says nothing for long.
+        stream
+            .sock
+            .set_read_timeout(None)
+            .attempt("set up the connection")?;
+        while let Flow::On = take(read_frame(&mut stream)?)? {}
+        Ok(())
+    }
+
     /// One call on a connection of its own, made once it stands.
     fn call_on(&self, call: impl FnOnce(&rustls::ClientConnection) -> Done<Call>) -> Done<Reply> {
+        read_frame(&mut self.dial(call)?)
+    }
+
+    /// A connection on which a call was made.
+    fn dial(&self, call: impl FnOnce(&rustls::ClientConnection) -> Done<Call>) -> Done<Dialled> {
         let api = &self.server.api;
         let pin = ascribe_core::encoding::from_base64_std(&self.server.pin)
             .ok_or_else(|| Failure::usage("the server's pinned key is damaged"))?;
@@ -279,24 +309,40 @@ impl Client {
         stream.write_all(&len.to_be_bytes()).attempt(&talk)?;
         stream.write_all(&body).attempt("talk to the server")?;
         stream.flush().attempt("talk to the server")?;
-        let mut head = [0; 4];
-        stream
-            .read_exact(&mut head)
-            .attempt("hear from the server")?;
-        let len = u32::from_be_bytes(head) as usize;
-        if len > MAX_ANSWER {
-            return Err(Failure::new(
-                Kind::Failure,
-                "the server's answer is too large",
-            ));
-        }
-        let mut answer = Vec::new();
-        Read::by_ref(&mut stream)
-            .take(len as u64)
-            .read_to_end(&mut answer)
-            .attempt("hear from the server")?;
-        serde_json::from_slice(&answer).attempt("read the server's answer")
+        Ok(stream)
     }
+}
+
+/// An API connection.
+type Dialled = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Does whoever takes frames want more of them?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// No.
+    Enough,
+    /// Yes.
+    On,
+}
+
+fn read_frame<T: for<'de> Deserialize<'de>>(stream: &mut Dialled) -> Done<T> {
+    let mut head = [0; 4];
+    stream
+        .read_exact(&mut head)
+        .attempt("hear from the server")?;
+    let len = u32::from_be_bytes(head) as usize;
+    if len > MAX_ANSWER {
+        return Err(Failure::new(
+            Kind::Failure,
+            "the server's answer is too large",
+        ));
+    }
+    let mut answer = Vec::new();
+    stream
+        .take(len as u64)
+        .read_to_end(&mut answer)
+        .attempt("hear from the server")?;
+    serde_json::from_slice(&answer).attempt("read the server's answer")
 }
 
 fn rolled_back(why: &str) -> Failure {

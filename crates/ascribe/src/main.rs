@@ -36,6 +36,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Cancel(args) => ask::answer(cli, args, ask::Kind::Cancel),
         Command::Extend(args) => ask::extend(cli, args),
         Command::Revoke(args) => ask::revoke(cli, args),
+        Command::Terminate(args) => ask::terminate(cli, args),
+        Command::Watch { session } => read::watch(cli, *session),
         Command::Review(args) => ask::review(cli, args),
         Command::Grants(args) => list::grants(cli, args),
         Command::Use { grant } => ask::choose(cli, *grant),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
-use ascribe_core::id::{EntryId, PersonId, Root};
+use ascribe_core::id::{EntryId, PersonId, Root, SessionId};
 use ascribe_core::law::{SERVER, commitments};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
@@ -37,6 +37,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A caller takes an answer at least so fast, in bytes per second, after the first seconds.
 const SLOWEST: u64 = 64 * 1024;
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a watched session is looked at, and how many are watched at once.
+const LOOK: Duration = Duration::from_millis(200);
+const MAX_WATCHES: usize = 64;
 /// What goes on when the server stops has this time to end.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,12 @@ pub(crate) struct Api {
     pub(crate) ssh_host_key: String,
     pub(crate) view: View,
     pub(crate) reads: Semaphore,
+    pub(crate) watches: Semaphore,
+}
+
+/// The places of those who watch.
+pub(crate) fn watches() -> Semaphore {
+    Semaphore::new(MAX_WATCHES)
 }
 
 /// The places of reads.
@@ -134,23 +143,79 @@ async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std:
         match call {
             Ok(Call::Hello { key, seen }) => {
                 let text = hello_text(stream.get_ref().1).map_err(std::io::Error::other)?;
-                Ok(hello(api, key.as_ref().map(|proof| (proof, text)), seen))
+                let reply = hello(api, key.as_ref().map(|proof| (proof, text)), seen);
+                Ok((reply, None))
             }
             Ok(Call::Submit { signed, openings }) => Ok(submit(api, signed, openings).await),
-            Err(reply) => Ok::<_, std::io::Error>(reply),
+            Err(reply) => Ok::<_, std::io::Error>((reply, None)),
         }
     };
-    let reply = tokio::time::timeout(ANSWER_TIMEOUT, answered).await??;
-    // An answer may be large.
-    let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&reply)).await??;
+    let (reply, watch) = tokio::time::timeout(ANSWER_TIMEOUT, answered).await??;
+    send(&mut stream, reply).await?;
+    if let Some(watch) = watch {
+        follow(api, &mut stream, watch).await?;
+    }
+    tokio::time::timeout(TAKE_TIMEOUT, stream.shutdown()).await?
+}
+
+/// One frame, taken in time.
+async fn send<T: serde::Serialize + Send + 'static>(
+    stream: &mut (impl tokio::io::AsyncWrite + Unpin),
+    frame: T,
+) -> std::io::Result<()> {
+    // It may be large.
+    let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&frame)).await??;
     let len = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
     let taken = async {
         stream.write_u32(len).await?;
         stream.write_all(&bytes).await?;
-        stream.shutdown().await
+        stream.flush().await
     };
     let limit = TAKE_TIMEOUT + Duration::from_secs(u64::from(len) / SLOWEST);
     tokio::time::timeout(limit, taken).await?
+}
+
+/// Who watches which session.
+struct Watch {
+    by: PersonId,
+    session: SessionId,
+}
+
+/// Sends what is new in a session until it has ended, the watcher leaves or may not look any more.
+async fn follow(
+    api: &Arc<Api>,
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    watch: Watch,
+) -> std::io::Result<()> {
+    let Ok(_place) = api.watches.try_acquire() else {
+        return Err(std::io::Error::other("too many sessions are watched"));
+    };
+    let (by, session) = (watch.by, watch.session);
+    let mut from = 0;
+    loop {
+        if !api.ledger.with_state(|state| state.may_watch(by, session)) {
+            return Ok(());
+        }
+        let reader = Arc::clone(api);
+        let look = move || reader.view.news(&*reader.ledger, session, from);
+        let (news, next) = tokio::task::spawn_blocking(look)
+            .await?
+            .map_err(|failure| std::io::Error::other(failure.message))?;
+        let (ended, more) = (news.ended.is_some(), next < api.ledger.size());
+        if ended || !news.actions.is_empty() || !news.chunks.is_empty() {
+            send(stream, news).await?;
+        }
+        from = next;
+        if ended {
+            return Ok(());
+        }
+        let pause = if more { Duration::ZERO } else { LOOK };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // A watcher says nothing: whatever comes is its end.
+            _ = stream.read_u8() => return Ok(()),
+        }
+    }
 }
 
 /// `proof` is the caller's signature and the text that it must be over.
@@ -183,7 +248,23 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
     }))
 }
 
-async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
+async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> (Reply, Option<Watch>) {
+    let watched = match signed.statement() {
+        Ok(Statement {
+            by,
+            say: Say::Read(read),
+            ..
+        }) if read.view == ascribe_core::statement::View::Watch => {
+            read.session.map(|session| Watch { by, session })
+        }
+        Ok(_) | Err(_) => None,
+    };
+    let reply = take(api, signed, openings).await;
+    let watched = watched.filter(|_| matches!(reply, Reply::Done { .. }));
+    (reply, watched)
+}
+
+async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
     let statement = match signed.statement() {
         Ok(statement) => statement,
         Err(error) => {
@@ -401,6 +482,11 @@ pub(crate) struct Naming {
 impl Naming {
     pub(crate) fn denied(&self, denied: ascribe_core::law::Denied) -> ascribe_core::law::Denied {
         self.api.named(denied)
+    }
+    pub(crate) fn text(&self, text: &str) -> String {
+        let api = &self.api;
+        let names = tokio::task::block_in_place(|| api.view.names(&*api.ledger));
+        name_people(text, &names)
     }
 }
 

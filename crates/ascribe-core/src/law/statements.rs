@@ -4,6 +4,7 @@ use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
     SIGNER_SKEW_MS, State, TargetState, rules,
 };
+use crate::entry::SessionOpen;
 use crate::id::{PersonId, SessionId, StatementId};
 use crate::statement::{
     Answer, BreakGlass, Connect, Extension, Offboard, PersonAdd, PersonKey, Read, Request, Review,
@@ -531,6 +532,22 @@ impl State {
         Ok(())
     }
 
+    /// May this person look on while the session runs? Auditors, its actor, and whoever said yes to
+    /// its grant.
+    pub fn may_watch(&self, by: PersonId, session: SessionId) -> bool {
+        let grant = |open: &SessionOpen| self.grants.get(&open.grant);
+        match (self.people.get(&by), self.sessions.get(&session)) {
+            (Some(person), Some(state)) if person.offboarded.is_none() => {
+                let approved = grant(&state.open)
+                    .is_some_and(|grant| grant.approvals.iter().any(|a| a.by == by));
+                person.may(Role::Auditor)
+                    || state.open.person == by
+                    || (approved && person.may(Role::Approver))
+            }
+            _ => false,
+        }
+    }
+
     fn check_read(&self, by: PersonId, read: &Read) -> Result<(), Denied> {
         let person = self.person(by)?;
         let own = |session: SessionId| {
@@ -555,16 +572,11 @@ impl State {
                 let session = read
                     .session
                     .ok_or_else(|| Denied::new("no-session", "whoever watches names a session"))?;
-                let state = self.session(session)?;
-                if state.closed.is_some() {
+                if self.session(session)?.closed.is_some() {
                     return Err(Denied::new("closed", "the session has ended")
                         .with_help(format!("look back with `ascribe replay {session}`")));
                 }
-                // Whoever said yes may see what becomes of it.
-                let grant = self.grant(state.open.grant)?;
-                person.may(Role::Auditor)
-                    || own(session)
-                    || (person.may(Role::Approver) && grant.approvals.iter().any(|a| a.by == by))
+                self.may_watch(by, session)
             }
         };
         if allowed {

@@ -87,7 +87,7 @@ impl Recorder for Door {
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
         self.ledger.signed_opening(statement)
     }
-    fn watchers(&self, session: SessionId) -> Vec<PersonId> {
+    fn watchers(&self, session: SessionId) -> Vec<String> {
         self.ledger.watchers(session)
     }
     fn now(&self) -> Timestamp {

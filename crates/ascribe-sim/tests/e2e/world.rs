@@ -143,6 +143,9 @@ impl Running {
         }
     }
 
+    pub(super) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.stdout).unwrap()).into_owned()
+    }
     pub(super) fn stderr(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap()).into_owned()
     }
@@ -264,7 +267,7 @@ impl World {
     }
 
     /// The binary on this demo's directory.
-    fn ascribe(&self, args: &[&str]) -> Command {
+    pub(super) fn ascribe(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         self.at_home(&mut command);
         command.arg("--data").arg(self.data()).args(args);

@@ -3,7 +3,8 @@
 use ascribe_core::id::StatementId;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, Request, Review, Revocation, Say, Ticket, UseGrant, Uses,
+    Answer, BreakGlass, Extension, Forward, Request, Review, Revocation, Say, Termination, Ticket,
+    UseGrant, Uses,
 };
 use ascribe_core::time::Timestamp;
 use serde_json::json;
@@ -39,6 +40,31 @@ fn ticket(text: &str) -> Done<Ticket> {
         _ => Err(Failure::usage(format!("`{text}` is no ticket"))
             .help("write `SYSTEM:ID`, for instance `jira:OPS-42`")),
     }
+}
+
+/// Each host name with an address, so that what was approved stays what is reached.
+fn pinned(forwards: &[Forward]) -> Done<Vec<Forward>> {
+    use std::net::{IpAddr, ToSocketAddrs as _};
+    let mut out = forwards.to_vec();
+    for forward in &mut out {
+        let Forward::Local(to) = forward else {
+            continue;
+        };
+        if to.address.is_some() || to.host.parse::<IpAddr>().is_ok() {
+            continue;
+        }
+        let found = (to.host.as_str(), to.port).to_socket_addrs();
+        let found = found.ok().and_then(|mut all| all.next());
+        let address = found.ok_or_else(|| {
+            Failure::usage(format!("`{}` has no address here", to.host)).help(format!(
+                "give the one that it has behind the target: --forward local:{}=ADDRESS:{}",
+                to.host, to.port
+            ))
+        })?;
+        to.address = Some(address.ip().to_string());
+        super::remark(&format!("{} is pinned to {}", to.host, address.ip()));
+    }
+    Ok(out)
 }
 
 pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
@@ -78,7 +104,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             Uses::Single
         };
         let request = Request {
-            forwards: Vec::new(),
+            forwards: pinned(&args.forwards)?,
             target,
             account,
             not_before: begin,
@@ -271,6 +297,21 @@ pub(crate) fn revoke(cli: &Cli, args: &cli::Revoke) -> Done {
         return say_json(&json!({ "grant_id": args.grant, "revoked": now() }));
     }
     say("revoked; its sessions end within 2 s");
+    Ok(())
+}
+
+pub(crate) fn terminate(cli: &Cli, args: &cli::Terminate) -> Done {
+    let client = cli.client(false)?;
+    let (reason, opening) = prose("reason", &args.reason)?;
+    let statement = Say::Termination(Termination {
+        session: args.session,
+        reason,
+    });
+    submit(&client, &client.hello()?, statement, vec![opening])?;
+    if cli.json() {
+        return say_json(&json!({ "session_id": args.session, "terminated": now() }));
+    }
+    say("ended; its channels close within 2 s. The grant goes on: `ascribe revoke` ends it");
     Ok(())
 }
 

@@ -16,8 +16,9 @@ use serde_json::Value;
 
 use super::{registry, remark, say, say_json};
 use crate::answer::{Offline, Source as _, View};
-use crate::api::Query;
+use crate::api::{News, Query};
 use crate::cli::{Actions, Cli, Export, Replay, Verify};
+use crate::client::Flow;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// Asks the server, or the files of a stopped one.
@@ -305,6 +306,39 @@ fn show_why(cli: &Cli, id: &str) -> Done {
         clean(why.unwrap_or("(sealed)"), 2000)
     ));
     Ok(())
+}
+
+pub(crate) fn watch(cli: &Cli, session: SessionId) -> Done {
+    let client = cli.client(true)?;
+    client.follow(&Query::Watch { session }, |news: News| {
+        if cli.json() {
+            say_json(&news)?;
+        } else {
+            for record in &news.actions {
+                remark(&line(record));
+            }
+            for chunk in &news.chunks {
+                // What is typed shows in the output; input streams are files and pipes.
+                if let (Some(bytes), true) = (&chunk.bytes, chunk.stream != "stdin") {
+                    std::io::stdout()
+                        .write_all(neutral(&bytes.0).as_bytes())
+                        .attempt("print")?;
+                }
+            }
+            std::io::stdout().flush().attempt("print")?;
+        }
+        let Some(reason) = news.ended else {
+            return Ok(Flow::On);
+        };
+        if !cli.json() {
+            let reason = serde_json::to_value(reason).attempt("print")?;
+            remark(&format!(
+                "the session has ended: {}",
+                reason.as_str().unwrap_or("?")
+            ));
+        }
+        Ok(Flow::Enough)
+    })
 }
 
 pub(crate) fn replay(cli: &Cli, args: &Replay) -> Done {

@@ -57,8 +57,9 @@ impl Recorder for Front {
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
         self.ledger.signed_opening(statement)
     }
-    fn watchers(&self, session: SessionId) -> Vec<PersonId> {
-        self.ledger.watchers(session)
+    fn watchers(&self, session: SessionId) -> Vec<String> {
+        let watchers = self.ledger.watchers(session).into_iter();
+        watchers.map(|watcher| self.naming.text(&watcher)).collect()
     }
     fn now(&self) -> Timestamp {
         self.ledger.now()
@@ -158,6 +159,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         ssh_host_key: ssh_host_key.clone(),
         view: View::default(),
         reads: crate::server::reads(),
+        watches: crate::server::watches(),
     });
     let stop = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();

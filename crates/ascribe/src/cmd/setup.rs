@@ -315,9 +315,9 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         review_seconds: args.review,
         stream_cap: args.cap,
         over_cap: args.over_cap,
-        signed_opening: false,
-        watch_notice: false,
-        refuse_inner_ssh: false,
+        signed_opening: args.signed_opening,
+        watch_notice: args.watch_notice,
+        refuse_inner_ssh: args.refuse_inner_ssh,
     })
 }
 

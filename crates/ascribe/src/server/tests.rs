@@ -72,6 +72,7 @@ impl World {
             ssh_host_key: String::new(),
             view: View::default(),
             reads: reads(),
+            watches: watches(),
         });
         let pkcs8 = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(
             &aws_lc_rs::rand::SystemRandom::new(),

@@ -1,0 +1,10 @@
+//! While a session runs: who looks on, and who ends it. The real binary, a stock `ssh`, a real `sshd`.
+
+#[cfg(test)]
+mod live {
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../e2e/world.rs"]
+    mod world;
+
+    mod watch;
+}
