@@ -188,6 +188,10 @@ impl Recorded {
     pub fn into_action(self) -> Action {
         self.action
     }
+    /// In which session.
+    pub fn session(&self) -> SessionId {
+        self.action.session
+    }
     /// Which action.
     pub fn id(&self) -> ActionId {
         self.action.action

@@ -9,7 +9,7 @@ use ascribe_core::id::{ActionId, EntryId};
 use ascribe_core::record::{Proposal, RecordError, Scope, Standing};
 use russh::{ChannelReadHalf, Sig};
 
-use crate::channel::{Client, End};
+use crate::channel::{Client, End, Loans};
 use crate::connection::{Connection, Session};
 use crate::upstream::{Sent, Upstream, forward};
 
@@ -23,10 +23,11 @@ pub(crate) struct Act {
     pub(crate) session: Arc<Session>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) modes: Vec<(russh::Pty, u32)>,
+    pub(crate) loans: Loans,
 }
 
 /// Why there is no recorded action.
-enum Shut {
+pub(crate) enum Shut {
     /// It is not in the ledger.
     NotRecorded(String),
     /// It may be in the ledger, and is not sent.
@@ -37,7 +38,7 @@ impl Act {
     pub(crate) async fn run(self, action: Action, read: ChannelReadHalf) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let begun = Instant::now();
-        let recorded = match self.gate(action).await {
+        let recorded = match self.connection.gate(&self.session, action).await {
             Ok(recorded) => recorded,
             Err(Shut::NotRecorded(text)) => {
                 self.connection.refuse(kind, "not-recorded", &text);
@@ -45,7 +46,7 @@ impl Act {
             }
             Err(Shut::NotSent(text)) => return self.not_sent(id, &text).await,
         };
-        if let Some(why) = self.too_late(&recorded, begun) {
+        if let Some(why) = self.connection.too_late(&recorded, begun) {
             return self.not_sent(id, why).await;
         }
         if pty {
@@ -71,10 +72,10 @@ impl Act {
         };
         let (mut up_read, up_write) = channel.split();
         // The last look before it is sent: time, grant, revocation.
-        if let Some(why) = self.too_late(&recorded, begun) {
+        if let Some(why) = self.connection.too_late(&recorded, begun) {
             return self.not_sent(id, why).await;
         }
-        let sent = forward(recorded, &mut up_read, &up_write, &self.modes);
+        let sent = forward(recorded, &mut up_read, &up_write, &self.modes, &self.loans);
         match tokio::time::timeout(FORWARD_TIMEOUT, sent).await {
             Ok(Sent::Yes) => {}
             Ok(Sent::NoTerminal) => {
@@ -90,55 +91,6 @@ impl Act {
             }
         }
         self.relay(id, pty, begun, read, up_read, up_write).await;
-    }
-
-    /// Why a recorded action must not be sent any more, if so.
-    fn too_late(&self, recorded: &Recorded, begun: Instant) -> Option<&'static str> {
-        let recorder = &self.connection.shared.recorder;
-        let stands = matches!(recorder.standing(self.session.id), Standing::Until(_))
-            && recorder.now() < recorded.until()
-            && !self.connection.over.is_cancelled();
-        if !stands {
-            Some("the session has ended; the action was not sent")
-        } else if begun.elapsed() > Duration::from_millis(FORWARD_WITHIN_MS) {
-            Some("it took too long; the action was not sent")
-        } else {
-            None
-        }
-    }
-
-    /// Authorise, record, check the receipt.
-    async fn gate(&self, action: Action) -> Result<Recorded, Shut> {
-        let recorder = &self.connection.shared.recorder;
-        let salts = Salts {
-            command: self.connection.random(),
-            env: self.connection.random(),
-            entry: self.connection.random(),
-        };
-        let standing = recorder.standing(self.session.id);
-        let authorized = Authorized::check(
-            action,
-            self.connection.writer(),
-            standing,
-            recorder.now(),
-            salts,
-        )
-        .map_err(|e| Shut::NotRecorded(e.to_string()))?;
-        let receipt = match self.connection.record(authorized.proposal()).await {
-            Ok(receipt) => receipt,
-            Err(error @ RecordError::Denied(_)) => {
-                return Err(Shut::NotRecorded(format!(
-                    "not recorded, so not run: {error}"
-                )));
-            }
-            // It may still become durable: whatever waits in the ledger's queue is not taken back.
-            Err(error @ RecordError::Unavailable(_)) => {
-                return Err(Shut::NotSent(format!("not recorded, so not run: {error}")));
-            }
-        };
-        authorized
-            .recorded(&receipt, &self.connection.shared.config.log_key)
-            .map_err(|error| Shut::NotSent(format!("not run: {error}")))
     }
 
     fn notice(&self) -> String {
@@ -173,26 +125,76 @@ impl Act {
         streams: Vec<StreamTotal>,
     ) {
         let outcome = Outcome {
-            notes: Vec::new(),
             action,
-            status,
             exit_code: end.exit,
+            notes: Vec::new(),
             signal: end
                 .signal
                 .as_ref()
                 .map(|(signal, _, _)| signal_name(signal)),
+            status,
             streams,
         };
+        self.connection.report(&self.session, outcome).await;
+    }
+}
+
+impl Connection {
+    /// Why a recorded action must not be sent any more, if so.
+    pub(crate) fn too_late(&self, recorded: &Recorded, begun: Instant) -> Option<&'static str> {
+        let recorder = &self.shared.recorder;
+        let stands = matches!(recorder.standing(recorded.session()), Standing::Until(_))
+            && recorder.now() < recorded.until()
+            && !self.over.is_cancelled();
+        if !stands {
+            Some("the session has ended; the action was not sent")
+        } else if begun.elapsed() > Duration::from_millis(FORWARD_WITHIN_MS) {
+            Some("it took too long; the action was not sent")
+        } else {
+            None
+        }
+    }
+
+    /// Authorise, record, check the receipt.
+    pub(crate) async fn gate(&self, session: &Session, action: Action) -> Result<Recorded, Shut> {
+        let recorder = &self.shared.recorder;
+        let salts = Salts {
+            command: self.random(),
+            env: self.random(),
+            entry: self.random(),
+        };
+        let standing = recorder.standing(session.id);
+        let authorized = Authorized::check(action, self.writer(), standing, recorder.now(), salts)
+            .map_err(|e| Shut::NotRecorded(e.to_string()))?;
+        let receipt = match self.record(authorized.proposal()).await {
+            Ok(receipt) => receipt,
+            Err(error @ RecordError::Denied(_)) => {
+                return Err(Shut::NotRecorded(format!(
+                    "not recorded, so not run: {error}"
+                )));
+            }
+            // It may still become durable: whatever waits in the ledger's queue is not taken back.
+            Err(error @ RecordError::Unavailable(_)) => {
+                return Err(Shut::NotSent(format!("not recorded, so not run: {error}")));
+            }
+        };
+        authorized
+            .recorded(&receipt, &self.shared.config.log_key)
+            .map_err(|error| Shut::NotSent(format!("not run: {error}")))
+    }
+
+    /// Records what became of an action. Without that the session ends.
+    pub(crate) async fn report(&self, session: &Session, outcome: Outcome) {
         let proposal = Proposal {
-            id: EntryId::new(self.connection.random()),
-            writer: self.connection.writer().to_owned(),
+            id: EntryId::new(self.random()),
+            writer: self.writer().to_owned(),
             body: Body::Outcome(outcome),
             openings: Vec::new(),
-            scope: Scope::Session(self.session.id),
+            scope: Scope::Session(session.id),
         };
-        if let Err(error) = self.connection.record(proposal).await {
+        if let Err(error) = self.record(proposal).await {
             tracing::error!("an outcome could not be recorded, the session ends: {error}");
-            self.connection.end(CloseReason::LedgerUnavailable);
+            self.end(CloseReason::LedgerUnavailable);
         }
     }
 }

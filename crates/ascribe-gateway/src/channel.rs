@@ -5,12 +5,14 @@ use std::sync::Arc;
 use ascribe_core::entry::Pty;
 use ascribe_core::gate::Action;
 use ascribe_core::id::ActionId;
+use ascribe_core::record::GrantView;
 use ascribe_wire::command;
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelWriteHalf, Sig};
 
 use crate::act::Act;
 use crate::connection::Connection;
+use crate::forward::{Lent, lends};
 
 /// The exit status of what ascribe itself refused.
 pub(crate) const REFUSED: u32 = 254;
@@ -24,6 +26,33 @@ struct Asked {
     env: Vec<(String, String)>,
     pty: Option<Pty>,
     modes: Vec<(russh::Pty, u32)>,
+    loans: Loans,
+}
+
+/// What the client lends to programs on the target.
+#[derive(Debug, Default)]
+pub(crate) struct Loans {
+    pub(crate) agent: bool,
+    pub(crate) x11: Option<Display>,
+}
+
+/// An X11 display, as the client asks to lend it. The cookie is the client's invention.
+#[derive(Debug)]
+pub(crate) struct Display {
+    pub(crate) single: bool,
+    pub(crate) protocol: String,
+    pub(crate) cookie: String,
+    pub(crate) screen: u32,
+}
+
+impl Loans {
+    /// Those that the grant allows.
+    fn granted(self, view: &GrantView) -> Self {
+        Self {
+            agent: self.agent && lends(view, Lent::Agent),
+            x11: self.x11.filter(|_| lends(view, Lent::X11)),
+        }
+    }
 }
 
 /// How the target's side ended.
@@ -124,6 +153,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         Ok(upstream) => upstream,
         Err(text) => return client.refuse(&text).await,
     };
+    let loans = asked.loans.granted(&session.view);
     let action = Action {
         action: ActionId::new(connection.random()),
         session: session.id,
@@ -138,6 +168,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         session,
         upstream,
         modes: asked.modes,
+        loans,
     }
     .run(action, read)
     .await;
@@ -193,6 +224,21 @@ fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) 
             if let Some(pty) = &mut asked.pty {
                 (pty.cols, pty.rows) = (col_width, row_height);
             }
+        }
+        ChannelMsg::AgentForward { .. } => asked.loans.agent = true,
+        ChannelMsg::RequestX11 {
+            single_connection,
+            x11_authentication_protocol,
+            x11_authentication_cookie,
+            x11_screen_number,
+            ..
+        } => {
+            asked.loans.x11 = Some(Display {
+                single: single_connection,
+                protocol: x11_authentication_protocol,
+                cookie: x11_authentication_cookie,
+                screen: x11_screen_number,
+            });
         }
         // Data before an action goes nowhere; the rest carries nothing or was refused at the door.
         _ => {}

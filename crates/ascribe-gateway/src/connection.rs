@@ -1,7 +1,7 @@
 //! One client connection and its session: opened at the first action, closed with a reason.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen};
@@ -10,10 +10,12 @@ use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError,
 use ascribe_core::sealed::Opening;
 use ascribe_wire::request::{Policy, Request};
 use ascribe_wire::user::User;
+use russh::server::Handle;
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::forward::Listening;
 use crate::guard::Switch;
 use crate::listen::Shared;
 use crate::upstream::Upstream;
@@ -64,6 +66,10 @@ pub(crate) struct Connection {
     refusals: AtomicU32,
     /// Who watches, where the target's rule has the actor told.
     pub(crate) watchers: watch::Sender<Vec<String>>,
+    /// The way to channels that open towards the client.
+    client: OnceLock<Handle>,
+    /// What the target listens at for the client.
+    listening: Mutex<Vec<Listening>>,
     ledger_away: AtomicBool,
     begun: Instant,
     moved_ms: AtomicU64,
@@ -87,6 +93,8 @@ impl Connection {
             reason: Mutex::new(None),
             refusals: AtomicU32::new(0),
             watchers: watch::Sender::new(Vec::new()),
+            client: OnceLock::new(),
+            listening: Mutex::default(),
             ledger_away: AtomicBool::new(false),
             begun: Instant::now(),
             moved_ms: AtomicU64::new(0),
@@ -141,6 +149,37 @@ impl Connection {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Keeps the way to the client.
+    pub(crate) fn meet(&self, client: Handle) {
+        self.client.get_or_init(|| client);
+    }
+    pub(crate) fn client(&self) -> Option<Handle> {
+        self.client.get().cloned()
+    }
+
+    fn listening(&self) -> std::sync::MutexGuard<'_, Vec<Listening>> {
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Remembers what the target listens at. The grant bounds how much that is.
+    pub(crate) fn listen(&self, at: Listening) {
+        let mut listening = self.listening();
+        if !listening.contains(&at) {
+            listening.push(at);
+        }
+    }
+    /// Forgets it; was it there?
+    pub(crate) fn unlisten(&self, at: &Listening) -> bool {
+        let mut listening = self.listening();
+        let before = listening.len();
+        listening.retain(|known| known != at);
+        listening.len() < before
+    }
+    pub(crate) fn listens(&self, at: &Listening) -> bool {
+        self.listening().contains(at)
     }
 
     /// Something moved: the session is not idle.
@@ -226,7 +265,7 @@ impl Connection {
     /// The session's login to its target, made at the first call; or what the client is told.
     pub(crate) async fn upstream(
         self: &Arc<Self>,
-        session: &Session,
+        session: &Arc<Session>,
         pty: bool,
     ) -> Result<Arc<Upstream>, String> {
         let login = if pty {
@@ -319,9 +358,11 @@ impl Connection {
 
     /// Records that a kind of request was refused.
     pub(crate) fn refuse_request(self: &Arc<Self>, request: Request, detail: &str) {
-        debug_assert_eq!(
-            request.policy(),
-            Policy::RefusedAndRecorded,
+        debug_assert!(
+            matches!(
+                request.policy(),
+                Policy::RefusedAndRecorded | Policy::RecordedIfGranted
+            ),
             "the table says so"
         );
         let detail = format!("{} {detail}", request.wire());

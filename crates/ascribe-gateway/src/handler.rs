@@ -14,6 +14,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure};
 
 use crate::channel::{env_fits, terminal_fits};
 use crate::connection::{Connection, Login};
+use crate::forward::{Destination, Lent, Listening, lends};
 
 /// Shown before login: nothing that helps a stranger.
 const BANNER: &str = "This system is for authorised use. Sessions are recorded.\r\n";
@@ -39,6 +40,61 @@ impl Downstream {
             channels: 0,
             acting: HashSet::new(),
         }
+    }
+
+    /// A connection through the target, beside the event loop.
+    fn forward_out(
+        &mut self,
+        to: Destination,
+        request: Request,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &Session,
+    ) {
+        if !self.may_open() {
+            return;
+        }
+        self.connection.meet(session.handle());
+        let connection = Arc::clone(&self.connection);
+        let carried = connection.forward_out(to, request, channel, reply);
+        self.connection.tasks.spawn(carried);
+    }
+
+    async fn listen_back(&self, at: Listening, request: Request) -> Option<u32> {
+        match self.connection.listen_back(at).await {
+            Ok(port) => Some(port),
+            Err(why) => {
+                self.refuse(request, &why);
+                None
+            }
+        }
+    }
+
+    /// May the client lend this to programs on the target? Asked before the action, or not at all.
+    async fn lend(&self, channel: ChannelId, what: Lent, request: Request) -> bool {
+        if self.acting.contains(&channel) {
+            return false;
+        }
+        let granted = match self.connection.session().await {
+            Ok(session) => lends(&session.view, what),
+            // Whoever opens no session is told so at the action.
+            Err(_) => return false,
+        };
+        if !granted {
+            self.refuse(request, "");
+        }
+        granted
+    }
+
+    /// Has the connection room for one more channel?
+    fn may_open(&mut self) -> bool {
+        self.channels = self.channels.saturating_add(1);
+        let room = self.channels <= MAX_CHANNELS && self.connection.tasks.len() <= 256;
+        if !room {
+            self.connection
+                .refuse("channel", "too-many", "too many channels");
+        }
+        room
     }
 
     /// Refuses a kind of request, as the table of requests says.
@@ -117,10 +173,7 @@ impl Handler for Downstream {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.channels = self.channels.saturating_add(1);
-        if self.channels > MAX_CHANNELS || self.connection.tasks.len() > 256 {
-            self.connection
-                .refuse("channel", "too-many", "too many channels");
+        if !self.may_open() {
             let reason = "too many channels in this connection".to_owned();
             // 4 is a shortage of resources (RFC 4254, 5.1).
             let failure = ChannelOpenFailure::Other { code: 4, reason };
@@ -128,6 +181,7 @@ impl Handler for Downstream {
             return Ok(());
         }
         reply.accept().await;
+        self.connection.meet(session.handle());
         let connection = Arc::clone(&self.connection);
         self.connection
             .tasks
@@ -149,32 +203,28 @@ impl Handler for Downstream {
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _channel: Channel<Msg>,
+        channel: Channel<Msg>,
         host: &str,
         port: u32,
         _from: &str,
         _from_port: u32,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse(
-            Request::DirectTcpip,
-            &format!("{}:{port}", ascribe_core::text::clean(host, 255)),
-        );
+        let to = Destination::Tcp(host.to_owned(), port);
+        self.forward_out(to, Request::DirectTcpip, channel, reply, session);
         Ok(())
     }
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _channel: Channel<Msg>,
+        channel: Channel<Msg>,
         path: &str,
-        _reply: ChannelOpenHandle,
-        _session: &mut Session,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse(
-            Request::DirectStreamlocal,
-            &ascribe_core::text::clean(path, 255),
-        );
+        let to = Destination::Socket(path.to_owned());
+        self.forward_out(to, Request::DirectStreamlocal, channel, reply, session);
         Ok(())
     }
 
@@ -182,34 +232,53 @@ impl Handler for Downstream {
         &mut self,
         host: &str,
         port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        let at = Listening::Port(host.to_owned(), *port);
+        self.connection.meet(session.handle());
+        let chosen = self.listen_back(at, Request::TcpipForward).await;
+        if let Some(chosen) = chosen {
+            *port = chosen;
+        }
+        Ok(chosen.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        host: &str,
+        port: u32,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        self.refuse(
-            Request::TcpipForward,
-            &format!("{}:{port}", ascribe_core::text::clean(host, 255)),
-        );
-        Ok(false)
+        let at = Listening::Port(host.to_owned(), port);
+        Ok(self.connection.stop_listening(at).await)
     }
 
     async fn streamlocal_forward(
         &mut self,
         path: &str,
+        session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        let at = Listening::Socket(path.to_owned());
+        self.connection.meet(session.handle());
+        let listens = self.listen_back(at, Request::StreamlocalForward);
+        Ok(listens.await.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        self.refuse(
-            Request::StreamlocalForward,
-            &ascribe_core::text::clean(path, 255),
-        );
-        Ok(false)
+        let at = Listening::Socket(path.to_owned());
+        Ok(self.connection.stop_listening(at).await)
     }
 
     async fn agent_request(
         &mut self,
-        _channel: ChannelId,
+        channel: ChannelId,
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
-        self.refuse(Request::AgentForward, "");
-        Ok(false)
+        Ok(self.lend(channel, Lent::Agent, Request::AgentForward).await)
     }
 
     async fn env_request(
@@ -247,8 +316,8 @@ impl Handler for Downstream {
         _screen: u32,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse(Request::X11, "");
-        answer(session, channel, false)
+        let good = self.lend(channel, Lent::X11, Request::X11).await;
+        answer(session, channel, good)
     }
 
     async fn shell_request(

@@ -8,6 +8,7 @@
 mod act;
 mod channel;
 mod connection;
+mod forward;
 mod guard;
 mod handler;
 mod listen;

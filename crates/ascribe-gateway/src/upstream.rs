@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ascribe_core::gate::Recorded;
+use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::record::Standing;
-use ascribe_core::statement::SshKey;
+use ascribe_core::statement::{Forward, SshKey};
 use russh::client::{AuthResult, ChannelOpenHandle, Config, Handle, Handler, Msg, connect};
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::ssh_key::private::Ed25519Keypair;
@@ -13,8 +13,11 @@ use russh::keys::{
     Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
 };
 use russh::{Channel, ChannelMsg, Preferred, cipher};
+use tokio::sync::mpsc;
 
+use crate::channel::Loans;
 use crate::connection::{Connection, Session};
+use crate::forward::{Back, Incoming};
 use crate::listen::UpstreamAuth;
 
 /// A target must be reached and logged in to within this time.
@@ -52,9 +55,27 @@ pub(crate) enum UpstreamError {
     Certificate(String),
 }
 
-/// Accepts the pinned host keys and no other.
+/// Connections back that wait to be looked at; more are refused.
+const INCOMING: usize = 64;
+
+/// Accepts the pinned host keys and no other, and hands on what the target connects back.
 struct Pinned {
     keys: Vec<SshKey>,
+    incoming: mpsc::Sender<Incoming>,
+}
+
+impl Pinned {
+    /// An answer that is dropped is a no.
+    fn hand_on(&self, back: Back, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+        let incoming = Incoming {
+            back,
+            channel,
+            reply,
+        };
+        if self.incoming.try_send(incoming).is_err() {
+            tracing::debug!("the target connects back too often");
+        }
+    }
 }
 
 impl Handler for Pinned {
@@ -94,37 +115,46 @@ impl Handler for Pinned {
         }
     }
 
-    // A target opens no channel: nobody asked for forwarding. An answer that is dropped is a no.
+    // What was not asked for and granted is refused where it is looked at. An answer that is dropped
+    // is a no.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _channel: Channel<Msg>,
-        _address: &str,
-        _port: u32,
-        _from: &str,
-        _from_port: u32,
-        _reply: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
+        from: &str,
+        from_port: u32,
+        reply: ChannelOpenHandle,
         _session: &mut russh::client::Session,
     ) -> Result<(), Self::Error> {
+        let back = Back::Port {
+            address: address.to_owned(),
+            port,
+            from: (from.to_owned(), from_port),
+        };
+        self.hand_on(back, channel, reply);
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _channel: Channel<Msg>,
-        _path: &str,
-        _reply: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
         _session: &mut russh::client::Session,
     ) -> Result<(), Self::Error> {
+        self.hand_on(Back::Socket(path.to_owned()), channel, reply);
         Ok(())
     }
 
     async fn server_channel_open_agent_forward(
         &mut self,
-        _channel: Channel<Msg>,
-        _reply: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
         _session: &mut russh::client::Session,
     ) -> Result<(), Self::Error> {
+        self.hand_on(Back::Agent, channel, reply);
         Ok(())
     }
 
@@ -162,12 +192,13 @@ impl Handler for Pinned {
 
     async fn server_channel_open_x11(
         &mut self,
-        _channel: Channel<Msg>,
-        _from: &str,
-        _from_port: u32,
-        _reply: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        from: &str,
+        from_port: u32,
+        reply: ChannelOpenHandle,
         _session: &mut russh::client::Session,
     ) -> Result<(), Self::Error> {
+        self.hand_on(Back::X11(from.to_owned(), from_port), channel, reply);
         Ok(())
     }
 }
@@ -186,7 +217,7 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) async fn connect(
         connection: &Arc<Connection>,
-        session: &Session,
+        session: &Arc<Session>,
         pty: bool,
     ) -> Result<Self, UpstreamError> {
         tokio::time::timeout(CONNECT, Self::log_in(connection, session, pty))
@@ -196,7 +227,7 @@ impl Upstream {
 
     async fn log_in(
         connection: &Arc<Connection>,
-        session: &Session,
+        session: &Arc<Session>,
         pty: bool,
     ) -> Result<Self, UpstreamError> {
         let view = &session.view;
@@ -221,8 +252,10 @@ impl Upstream {
             ..Config::default()
         };
         let target = &view.target;
+        let (incoming, mut backs) = mpsc::channel(INCOMING);
         let pinned = Pinned {
             keys: target.host_keys.clone(),
+            incoming,
         };
         let mut handle = connect(
             Arc::new(config),
@@ -243,10 +276,32 @@ impl Upstream {
             }
         };
         if matches!(result, AuthResult::Success) {
+            let (connection, session) = (Arc::clone(connection), Arc::clone(session));
+            connection.tasks.clone().spawn(async move {
+                loop {
+                    let incoming = tokio::select! {
+                        incoming = backs.recv() => incoming,
+                        () = connection.over.cancelled() => return,
+                    };
+                    let Some(incoming) = incoming else { return };
+                    let back = Arc::clone(&connection).forward_back(Arc::clone(&session), incoming);
+                    connection.tasks.spawn(back);
+                }
+            });
             Ok(Self { handle })
         } else {
             Err(UpstreamError::Login)
         }
+    }
+
+    /// Has the target stop listening. Says whether it did.
+    pub(crate) async fn cancel(&self, way: Way) -> bool {
+        let stopped = match way {
+            Way::ListenPort(address, port) => self.handle.cancel_tcpip_forward(address, port).await,
+            Way::ListenSocket(path) => self.handle.cancel_streamlocal_forward(path).await,
+            Way::Tcp(..) | Way::Socket(_) => return false,
+        };
+        stopped.is_ok()
     }
 
     pub(crate) async fn channel(&self) -> Result<Channel<Msg>, russh::Error> {
@@ -286,11 +341,75 @@ fn certificate(
     builder
         .valid_principal(view.account.clone())
         .map_err(wrong)?;
-    if pty {
-        builder.extension("permit-pty", "").map_err(wrong)?;
+    for extension in extensions(&view.forwards, pty) {
+        builder.extension(extension, "").map_err(wrong)?;
     }
     let certificate = builder.sign(ca).map_err(wrong)?;
     Ok((key, certificate))
+}
+
+/// What the certificate lets the target give, in order: as much as the grant does.
+fn extensions(forwards: &[Forward], pty: bool) -> Vec<&'static str> {
+    let any = |wanted: fn(&Forward) -> bool| forwards.iter().any(wanted);
+    let x11 = any(|f| matches!(f, Forward::X11(_)));
+    let agent = any(|f| matches!(f, Forward::Agent(_)));
+    let ports = any(|f| !matches!(f, Forward::X11(_) | Forward::Agent(_)));
+    [
+        (x11, "permit-X11-forwarding"),
+        (agent, "permit-agent-forwarding"),
+        (ports, "permit-port-forwarding"),
+        (pty, "permit-pty"),
+    ]
+    .into_iter()
+    .filter_map(|(wanted, name)| wanted.then_some(name))
+    .collect()
+}
+
+/// What a forwarding asks of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To connect to an address and port.
+    Tcp(String, u32),
+    /// To connect to a socket.
+    Socket(String),
+    /// To listen at a port.
+    ListenPort(String, u32),
+    /// To listen at a socket.
+    ListenSocket(String),
+}
+
+/// What came of it.
+pub(crate) enum Opened {
+    /// A connection.
+    Channel(Channel<Msg>),
+    /// It listens, at this port.
+    Listening(u32),
+}
+
+/// The one function that asks a target to forward. It takes the recorded action by value.
+pub(crate) async fn open(
+    recorded: Recorded,
+    upstream: &Upstream,
+    way: Way,
+) -> Result<Opened, russh::Error> {
+    let Action { .. } = recorded.into_action();
+    let handle = &upstream.handle;
+    Ok(match way {
+        Way::Tcp(address, port) => {
+            // The target learns nothing of where its client is.
+            let channel = handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0);
+            Opened::Channel(channel.await?)
+        }
+        Way::Socket(path) => Opened::Channel(handle.channel_open_direct_streamlocal(path).await?),
+        Way::ListenPort(address, port) => {
+            let chosen = handle.tcpip_forward(address, port).await?;
+            Opened::Listening(if port == 0 { chosen } else { port })
+        }
+        Way::ListenSocket(path) => {
+            handle.streamlocal_forward(path).await?;
+            Opened::Listening(0)
+        }
+    })
 }
 
 /// What became of sending.
@@ -311,6 +430,7 @@ pub(crate) async fn forward(
     answers: &mut russh::ChannelReadHalf,
     channel: &russh::ChannelWriteHalf<Msg>,
     modes: &[(russh::Pty, u32)],
+    loans: &Loans,
 ) -> Sent {
     let action = recorded.into_action();
     for (name, value) in &action.env {
@@ -337,6 +457,17 @@ pub(crate) async fn forward(
                 Some(ChannelMsg::Close) | None => return Sent::Broken,
                 Some(_) => {}
             }
+        }
+    }
+    // A target that does not take a loan goes on without.
+    if loans.agent && channel.agent_forward(false).await.is_err() {
+        return Sent::Broken;
+    }
+    if let Some(x11) = &loans.x11 {
+        let (protocol, cookie) = (x11.protocol.as_str(), x11.cookie.as_str());
+        let asked = channel.request_x11(false, x11.single, protocol, cookie, x11.screen);
+        if asked.await.is_err() {
+            return Sent::Broken;
         }
     }
     let written = match (action.kind, action.command) {

@@ -7,6 +7,9 @@ pub enum Policy {
     Recorded,
     /// Refused; the refusal is an entry.
     RefusedAndRecorded,
+    /// Recorded before it takes effect where the grant names it; otherwise refused, and the refusal is
+    /// an entry.
+    RecordedIfGranted,
     /// Not an entry; why.
     Ignored(&'static str),
 }
@@ -25,7 +28,7 @@ macro_rules! requests {
             pub fn place(self) -> &'static str { match self { $(Self::$name => $place,)* } }
             /// What becomes of it.
             pub fn policy(self) -> Policy {
-                use Policy::{Ignored, Recorded, RefusedAndRecorded};
+                use Policy::{Ignored, Recorded, RecordedIfGranted, RefusedAndRecorded};
                 match self { $(Self::$name => $policy,)* }
             }
         }
@@ -36,9 +39,9 @@ requests! {
     /// A session channel.
     Session = "session", "channel" => Ignored("opens no action by itself; its requests are recorded");
     /// Local forwarding.
-    DirectTcpip = "direct-tcpip", "channel" => RefusedAndRecorded;
+    DirectTcpip = "direct-tcpip", "channel" => RecordedIfGranted;
     /// Local socket forwarding.
-    DirectStreamlocal = "direct-streamlocal@openssh.com", "channel" => RefusedAndRecorded;
+    DirectStreamlocal = "direct-streamlocal@openssh.com", "channel" => RecordedIfGranted;
     /// Only a server opens this.
     ForwardedTcpip = "forwarded-tcpip", "channel" => RefusedAndRecorded;
     /// Only a server opens this.
@@ -64,19 +67,19 @@ requests! {
     /// A break.
     Break = "break", "request" => Ignored("the library refuses it before the gateway sees it");
     /// Agent forwarding.
-    AgentForward = "auth-agent-req@openssh.com", "request" => RefusedAndRecorded;
+    AgentForward = "auth-agent-req@openssh.com", "request" => RecordedIfGranted;
     /// X11 forwarding.
-    X11 = "x11-req", "request" => RefusedAndRecorded;
+    X11 = "x11-req", "request" => RecordedIfGranted;
     /// End of the client's write side.
     EndOfWrite = "eow@openssh.com", "request" => Ignored("the library refuses it; carries no content");
     /// Remote forwarding.
-    TcpipForward = "tcpip-forward", "global" => RefusedAndRecorded;
+    TcpipForward = "tcpip-forward", "global" => RecordedIfGranted;
     /// End of remote forwarding.
-    CancelTcpipForward = "cancel-tcpip-forward", "global" => Ignored("there is no forwarding to end");
+    CancelTcpipForward = "cancel-tcpip-forward", "global" => Ignored("takes permission away and gives none");
     /// Remote socket forwarding.
-    StreamlocalForward = "streamlocal-forward@openssh.com", "global" => RefusedAndRecorded;
+    StreamlocalForward = "streamlocal-forward@openssh.com", "global" => RecordedIfGranted;
     /// End of remote socket forwarding.
-    CancelStreamlocalForward = "cancel-streamlocal-forward@openssh.com", "global" => Ignored("there is no forwarding to end");
+    CancelStreamlocalForward = "cancel-streamlocal-forward@openssh.com", "global" => Ignored("takes permission away and gives none");
     /// A sign of life.
     Keepalive = "keepalive@openssh.com", "global" => Ignored("a sign of life without content");
     /// No further sessions.

@@ -38,7 +38,7 @@ async fn a_new_window_size_reaches_the_target() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_renewed_on_both_sides_while_bytes_flow() {
     let w = World::with(Setup {
-        sshd: "RekeyLimit 1M",
+        sshd: "RekeyLimit 1M".to_owned(),
         ..Setup::default()
     })
     .await;

@@ -9,8 +9,8 @@ use ascribe_core::law::SERVER;
 use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
-    Answer, BreakGlass, OverCap, PersonAdd, PersonKey, Request, Revocation, Role, Say, Seen,
-    Signed, Statement, Target, Ticket, Uses,
+    Answer, BreakGlass, Forward, OverCap, PersonAdd, PersonKey, Request, Revocation, Role, Say,
+    Seen, Signed, Statement, Target, Ticket, Uses,
 };
 use ascribe_ledger::{Ledger, Rng as _, SystemRng};
 use ascribe_tlog::Hash;
@@ -149,11 +149,24 @@ impl People {
         length: Duration,
         ticket: Ticket,
     ) -> Asked {
+        self.request_with(ledger, account, length, ticket, Vec::new())
+            .await
+    }
+
+    /// The same, with what is to be forwarded.
+    pub(super) async fn request_with(
+        &self,
+        ledger: &Ledger,
+        account: &str,
+        length: Duration,
+        ticket: Ticket,
+        forwards: Vec<Forward>,
+    ) -> Asked {
         let why = b"restart the stuck replica of the order database";
         let why = Opening::new("justification", random(), why.to_vec());
         let now = ledger.now();
         let request = Request {
-            forwards: Vec::new(),
+            forwards,
             target: "db1".into(),
             account: account.to_owned(),
             not_before: now,

@@ -164,7 +164,7 @@ async fn another_host_key_than_the_pinned_one_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_target_gives_no_terminal_the_action_is_not_sent() {
     let w = World::with(Setup {
-        sshd: "PermitTTY no",
+        sshd: "PermitTTY no".to_owned(),
         ..Setup::default()
     })
     .await;
@@ -201,7 +201,7 @@ async fn a_target_is_asked_for_strict_key_exchange() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_without_a_sound_cipher_is_reached_under_strict_key_exchange() {
     let w = World::with(Setup {
-        sshd: "Ciphers chacha20-poly1305@openssh.com\nLogLevel DEBUG3",
+        sshd: "Ciphers chacha20-poly1305@openssh.com\nLogLevel DEBUG3".to_owned(),
         ..Setup::default()
     })
     .await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ascribe_core::entry::{Body, Entry, Outcome, SessionClose};
 use ascribe_core::id::{GrantId, StatementId};
-use ascribe_core::statement::{OverCap, SshKey, Ticket, TicketRule};
+use ascribe_core::statement::{Forward, OverCap, SshKey, Ticket, TicketRule};
 use ascribe_gateway::{Fill, GatewayConfig, UpstreamAuth, serve};
 use ascribe_ledger::{Clock, Drivers, InitOptions, Ledger, Rng as _, SystemClock, SystemRng};
 use russh::keys::PrivateKey;
@@ -41,7 +41,7 @@ pub(super) struct Setup {
     /// Logs in to the target with a key that it knows, not with a certificate.
     pub(super) upstream_key: bool,
     /// More lines of the target's configuration.
-    pub(super) sshd: &'static str,
+    pub(super) sshd: String,
     /// Where the target is said to listen, where it is not the real `sshd`.
     pub(super) target_port: Option<u16>,
     pub(super) cap: (u64, OverCap),
@@ -52,6 +52,10 @@ pub(super) struct Setup {
     pub(super) grant: Option<Duration>,
     /// How far the ledger's clock is behind.
     pub(super) behind: Duration,
+    /// What the grant lets be forwarded.
+    pub(super) forwards: Vec<Forward>,
+    /// SSH within a forwarded connection is cut off.
+    pub(super) refuse_inner_ssh: bool,
 }
 
 impl Default for Setup {
@@ -59,7 +63,7 @@ impl Default for Setup {
         Self {
             pinned: "host",
             upstream_key: false,
-            sshd: "",
+            sshd: String::new(),
             target_port: None,
             cap: (1 << 30, OverCap::Digest),
             idle: Duration::from_secs(60),
@@ -67,6 +71,8 @@ impl Default for Setup {
             connections: 16,
             grant: Some(Duration::from_secs(1800)),
             behind: Duration::ZERO,
+            forwards: Vec::new(),
+            refuse_inner_ssh: false,
         }
     }
 }
@@ -235,7 +241,7 @@ impl World {
         let [host_key, ca, up, client, admin, _, _] =
             ["gate", "ca", "up", "client", "admin", "host", "stranger"]
                 .map(|name| keygen(&dir.path().join(name)));
-        let (sshd, sshd_port) = sshd(dir.path(), setup.sshd).await;
+        let (sshd, sshd_port) = sshd(dir.path(), &setup.sshd).await;
         let people = People::new(client, admin);
         let behind = i64::try_from(setup.behind.as_millis()).unwrap();
         let drivers = Drivers {
@@ -261,6 +267,7 @@ impl World {
         let mut target = people.target(&account, setup.target_port.unwrap_or(sshd_port));
         target.host_keys = vec![public(&pinned)];
         (target.stream_cap, target.over_cap) = setup.cap;
+        target.refuse_inner_ssh = setup.refuse_inner_ssh;
         target.ticket = Some(TicketRule {
             system: "demo".into(),
             pattern: "OPS-#".into(),
@@ -268,7 +275,10 @@ impl World {
         people.enrol(&ledger, target).await;
         let mut grant = None;
         if let Some(length) = setup.grant {
-            let request = people.request(&ledger, &account, length, ticket()).await;
+            let forwards = setup.forwards.clone();
+            let request = people
+                .request_with(&ledger, &account, length, ticket(), forwards)
+                .await;
             grant = Some(people.approve(&ledger, request).await);
         }
         let door = Arc::new(Door::new(ledger, dir.path().join("marker")));

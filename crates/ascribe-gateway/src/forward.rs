@@ -1,0 +1,556 @@
+//! Forwarding: connections that the grant allows by kind and destination. Each is an action of its
+//! own, recorded before a byte of it passes; its bytes are counted and digested, not stored. The
+//! peers are not trusted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ascribe_core::entry::{Outcome, Status, StreamTotal};
+use ascribe_core::gate::{Action, Recorded};
+use ascribe_core::id::{ActionId, ContentDigest};
+use ascribe_core::record::GrantView;
+use ascribe_core::statement::Forward;
+use ascribe_wire::inner::InnerSsh;
+use ascribe_wire::request::Request;
+use russh::server::{ChannelOpenHandle, Handle};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use sha2::{Digest as _, Sha256};
+
+use crate::act::Shut;
+use crate::connection::{Connection, Session};
+use crate::upstream::{Opened, Way, open};
+
+/// What was noticed when SSH is spoken within a forwarded connection.
+const INNER_SSH: &str = "ssh-inside";
+
+/// Where a connection through the target goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// To a host and port, as the client writes them.
+    Tcp(String, u32),
+    /// To a socket on the target.
+    Socket(String),
+}
+
+impl Destination {
+    fn shown(&self) -> String {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Tcp(host, port) => format!("{host}:{port}"),
+            Self::Socket(path) => path.clone(),
+        }
+    }
+}
+
+/// What a grant makes of a wish: the kind of action, its text, and what the target is asked for.
+struct Allowed {
+    kind: &'static str,
+    text: String,
+    way: Way,
+}
+
+fn allowed(view: &GrantView, to: &Destination) -> Option<Allowed> {
+    let found = view
+        .forwards
+        .iter()
+        .find_map(|forward| match (forward, to) {
+            (Forward::Local(granted), Destination::Tcp(host, port))
+                if granted.host.eq_ignore_ascii_case(host) && u32::from(granted.port) == *port =>
+            {
+                // The name was pinned when the grant was asked for: the target resolves nothing.
+                let pinned = granted.address.as_ref();
+                let note = pinned.map_or(String::new(), |address| format!(" at {address}"));
+                let address = pinned.unwrap_or(&granted.host).clone();
+                Some(("ssh.forward.local", note, Way::Tcp(address, *port)))
+            }
+            (Forward::Socket(granted), Destination::Socket(path)) if granted.path == *path => {
+                Some((
+                    "ssh.forward.socket",
+                    String::new(),
+                    Way::Socket(path.clone()),
+                ))
+            }
+            _ => None,
+        });
+    let dynamic = view
+        .forwards
+        .iter()
+        .any(|f| matches!(f, Forward::Dynamic(_)));
+    let anywhere = match to {
+        Destination::Tcp(host, port) if dynamic && fits(host) => {
+            let way = Way::Tcp(host.clone(), *port);
+            Some(("ssh.forward.dynamic", String::new(), way))
+        }
+        Destination::Tcp(..) | Destination::Socket(_) => None,
+    };
+    let (kind, note, way) = found.or(anywhere)?;
+    let text = format!("{}{note}", to.shown());
+    Some(Allowed { kind, text, way })
+}
+
+fn fits(host: &str) -> bool {
+    let unsafe_in = |c: char| c.is_whitespace() || ascribe_core::text::is_unsafe(c);
+    (1..=253).contains(&host.len()) && !host.chars().any(unsafe_in)
+}
+
+/// May programs on the target use something of the client's?
+pub(crate) fn lends(view: &GrantView, wanted: Lent) -> bool {
+    view.forwards.iter().any(|forward| match wanted {
+        Lent::Agent => matches!(forward, Forward::Agent(_)),
+        Lent::X11 => matches!(forward, Forward::X11(_)),
+    })
+}
+
+/// What a client lends to programs on the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lent {
+    /// Its ssh-agent.
+    Agent,
+    /// Its X11 display.
+    X11,
+}
+
+/// Something that the target connects back to the client.
+#[derive(Debug)]
+pub(crate) enum Back {
+    /// To a port that it listens at for the client.
+    Port {
+        /// As the client knows it.
+        address: String,
+        /// The same.
+        port: u32,
+        /// Who connected there.
+        from: (String, u32),
+    },
+    /// The same with a socket.
+    Socket(String),
+    /// To the client's agent.
+    Agent,
+    /// To the client's display.
+    X11(String, u32),
+}
+
+/// A connection back, as the target's side hands it over.
+pub(crate) struct Incoming {
+    pub(crate) back: Back,
+    pub(crate) channel: Channel<russh::client::Msg>,
+    pub(crate) reply: russh::client::ChannelOpenHandle,
+}
+
+impl Back {
+    fn action(&self) -> (&'static str, String) {
+        match self {
+            Self::Port { port, from, .. } => {
+                let from = ascribe_core::text::clean(&from.0, 64);
+                ("ssh.forward.remote", format!("port {port} from {from}"))
+            }
+            Self::Socket(path) => ("ssh.forward.remote-socket", path.clone()),
+            Self::Agent => ("ssh.forward.agent", "ssh-agent".to_owned()),
+            Self::X11(..) => ("ssh.forward.x11", "X11 display".to_owned()),
+        }
+    }
+
+    fn is_allowed(&self, connection: &Connection, view: &GrantView) -> bool {
+        match self {
+            Self::Port { address, port, .. } => {
+                connection.listens(&Listening::Port(address.clone(), *port))
+            }
+            Self::Socket(path) => connection.listens(&Listening::Socket(path.clone())),
+            Self::Agent => lends(view, Lent::Agent),
+            Self::X11(..) => lends(view, Lent::X11),
+        }
+    }
+
+    /// The one function that connects back to the client.
+    async fn open(
+        &self,
+        recorded: Recorded,
+        client: &Handle,
+    ) -> Result<Channel<russh::server::Msg>, russh::Error> {
+        let Action { .. } = recorded.into_action();
+        match self {
+            Self::Port {
+                address,
+                port,
+                from,
+            } => {
+                client
+                    .channel_open_forwarded_tcpip(address.as_str(), *port, from.0.as_str(), from.1)
+                    .await
+            }
+            Self::Socket(path) => {
+                client
+                    .channel_open_forwarded_streamlocal(path.as_str())
+                    .await
+            }
+            Self::Agent => client.channel_open_agent().await,
+            Self::X11(from, port) => client.channel_open_x11(from.as_str(), *port).await,
+        }
+    }
+}
+
+/// What the target listens at for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listening {
+    /// A port: the address as the client wrote it, and the number.
+    Port(String, u32),
+    /// A socket.
+    Socket(String),
+}
+
+impl Listening {
+    fn shown(&self) -> String {
+        match self {
+            Self::Port(address, port) => format!("{address}:{port}"),
+            Self::Socket(path) => path.clone(),
+        }
+    }
+
+    fn way(&self) -> Way {
+        match self {
+            Self::Port(address, port) => Way::ListenPort(address.clone(), *port),
+            Self::Socket(path) => Way::ListenSocket(path.clone()),
+        }
+    }
+
+    /// The kind of action, where the grant allows it.
+    fn allowed(&self, view: &GrantView) -> Option<&'static str> {
+        // Only the target's own loopback: others on its network are no part of the grant.
+        let inside = |address: &str| ["localhost", "127.0.0.1", "::1"].contains(&address);
+        view.forwards
+            .iter()
+            .find_map(|forward| match (forward, self) {
+                (Forward::Remote(granted), Self::Port(address, port)) => (inside(address)
+                    && u32::from(granted.port) == *port)
+                    .then_some("ssh.forward.listen"),
+                (Forward::RemoteSocket(granted), Self::Socket(path)) => {
+                    (granted.path == *path).then_some("ssh.forward.listen-socket")
+                }
+                _ => None,
+            })
+    }
+}
+
+/// One direction's sum.
+struct Tally {
+    stream: &'static str,
+    hash: Sha256,
+    bytes: u64,
+    inner: InnerSsh,
+}
+
+impl Tally {
+    fn new(stream: &'static str) -> Self {
+        Self {
+            stream,
+            hash: Sha256::new(),
+            bytes: 0,
+            inner: InnerSsh::default(),
+        }
+    }
+    fn total(self) -> Option<StreamTotal> {
+        (self.bytes > 0).then(|| StreamTotal {
+            stream: self.stream.to_owned(),
+            bytes: self.bytes,
+            stored: 0,
+            sha256: ContentDigest(ascribe_tlog::Hash(self.hash.finalize().into())),
+        })
+    }
+}
+
+/// Why a direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Its bytes are all there; the other direction may go on.
+    Eof,
+    /// The channel closed.
+    Closed,
+    /// The connection that carried it is gone.
+    Broken,
+    /// SSH within, which the target's rule refuses.
+    InnerSsh,
+}
+
+async fn pump<S>(
+    connection: &Connection,
+    from: &mut ChannelReadHalf,
+    to: &ChannelWriteHalf<S>,
+    tally: &mut Tally,
+    refuse_inner_ssh: bool,
+) -> Ended
+where
+    S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    loop {
+        match from.wait().await {
+            Some(ChannelMsg::Data { data }) => {
+                connection.moved();
+                tally.inner.look(&data);
+                if refuse_inner_ssh && tally.inner.is_seen() {
+                    return Ended::InnerSsh;
+                }
+                tally.hash.update(&data);
+                tally.bytes += data.len() as u64;
+                if to.data_bytes(data).await.is_err() {
+                    return Ended::Broken;
+                }
+            }
+            Some(ChannelMsg::Eof) => {
+                return if to.eof().await.is_ok() {
+                    Ended::Eof
+                } else {
+                    Ended::Broken
+                };
+            }
+            Some(ChannelMsg::Close) => return Ended::Closed,
+            None => return Ended::Broken,
+            Some(_) => {}
+        }
+    }
+}
+
+/// A connection whose intent is recorded.
+struct Tunnel {
+    connection: Arc<Connection>,
+    session: Arc<Session>,
+    action: ActionId,
+}
+
+impl Tunnel {
+    async fn report(&self, status: Status, notes: Vec<String>, streams: Vec<StreamTotal>) {
+        let outcome = Outcome {
+            action: self.action,
+            exit_code: None,
+            notes,
+            signal: None,
+            status,
+            streams,
+        };
+        self.connection.report(&self.session, outcome).await;
+    }
+
+    async fn not_sent(&self, why: &str) {
+        tracing::debug!("a forwarded connection was not made: {why}");
+        self.report(Status::NotSent, Vec::new(), Vec::new()).await;
+    }
+
+    /// Carries bytes until both directions, or the session, have ended; then reports.
+    async fn carry(
+        self,
+        client: Channel<russh::server::Msg>,
+        target: Channel<russh::client::Msg>,
+        begun_by_client: bool,
+    ) {
+        let (mut client_read, client_write) = client.split();
+        let (mut target_read, target_write) = target.split();
+        let (mut sent, mut received) = (Tally::new("sent"), Tally::new("received"));
+        let refuse = self.session.view.target.refuse_inner_ssh;
+        let ended = {
+            let up = pump(
+                &self.connection,
+                &mut client_read,
+                &target_write,
+                &mut sent,
+                refuse,
+            );
+            let down = pump(
+                &self.connection,
+                &mut target_read,
+                &client_write,
+                &mut received,
+                refuse,
+            );
+            let over = self.connection.over.cancelled();
+            tokio::pin!(up, down, over);
+            let (mut up_ended, mut down_ended) = (None, None);
+            loop {
+                tokio::select! {
+                    ended = &mut up, if up_ended.is_none() => up_ended = Some(ended),
+                    ended = &mut down, if down_ended.is_none() => down_ended = Some(ended),
+                    () = &mut over => break Ended::Broken,
+                }
+                match (up_ended, down_ended) {
+                    (Some(Ended::Eof), Some(Ended::Eof)) => break Ended::Eof,
+                    (Some(Ended::Eof) | None, Some(Ended::Eof) | None) => {}
+                    // One side is gone: so is the connection.
+                    (Some(Ended::Eof) | None, Some(ended)) | (Some(ended), _) => break ended,
+                }
+            }
+        };
+        if target_write.close().await.is_err() || client_write.close().await.is_err() {
+            tracing::trace!("a side of a forwarded connection is gone");
+        }
+        let seen = sent.inner.is_seen() || received.inner.is_seen();
+        let notes = seen.then(|| INNER_SSH.to_owned());
+        let status = match ended {
+            Ended::Eof | Ended::Closed => Status::Succeeded,
+            Ended::Broken | Ended::InnerSsh => Status::Failed,
+        };
+        // Sent is what came from whoever opened it.
+        if !begun_by_client {
+            (sent.stream, received.stream) = (received.stream, sent.stream);
+        }
+        let streams = [sent, received].into_iter().filter_map(Tally::total);
+        self.report(status, notes.into_iter().collect(), streams.collect())
+            .await;
+    }
+}
+
+impl Connection {
+    /// Records the intent of a forwarding. Nothing of it has passed yet.
+    async fn intend(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        kind: &'static str,
+        text: &str,
+    ) -> Result<(Tunnel, Recorded), String> {
+        let action = ActionId::new(self.random());
+        let wanted = Action {
+            action,
+            session: session.id,
+            kind,
+            command: Some(text.as_bytes().to_vec()),
+            env: Vec::new(),
+            pty: None,
+        };
+        let tunnel = Tunnel {
+            connection: Arc::clone(self),
+            session: Arc::clone(session),
+            action,
+        };
+        let begun = Instant::now();
+        let recorded = match self.gate(session, wanted).await {
+            Ok(recorded) => recorded,
+            Err(Shut::NotRecorded(why)) => {
+                self.refuse("forwarding", "not-recorded", &why);
+                return Err(why);
+            }
+            Err(Shut::NotSent(why)) => {
+                tunnel.not_sent(&why).await;
+                return Err(why);
+            }
+        };
+        if let Some(why) = self.too_late(&recorded, begun) {
+            tunnel.not_sent(why).await;
+            return Err(why.to_owned());
+        }
+        Ok((tunnel, recorded))
+    }
+
+    /// A connection that the client wants through the target. The answer is given when the target
+    /// has given its own.
+    pub(crate) async fn forward_out(
+        self: Arc<Self>,
+        to: Destination,
+        request: Request,
+        channel: Channel<russh::server::Msg>,
+        reply: ChannelOpenHandle,
+    ) {
+        let session = match self.session().await {
+            Ok(session) => session,
+            Err(why) => return refuse(reply, &why).await,
+        };
+        let Some(Allowed { kind, text, way }) = allowed(&session.view, &to) else {
+            let shown = ascribe_core::text::clean(&to.shown(), 300);
+            self.refuse_request(request, &shown);
+            let why = format!("the grant allows no forwarding to {shown}");
+            return refuse(reply, &why).await;
+        };
+        let upstream = match self.upstream(&session, false).await {
+            Ok(upstream) => upstream,
+            Err(why) => return refuse(reply, &why).await,
+        };
+        let (tunnel, recorded) = match self.intend(&session, kind, &text).await {
+            Ok(intended) => intended,
+            Err(why) => return refuse(reply, &why).await,
+        };
+        let opened = tokio::time::timeout(OPEN, open(recorded, &upstream, way));
+        match opened.await {
+            Ok(Ok(Opened::Channel(target))) => {
+                reply.accept().await;
+                tunnel.carry(channel, target, true).await;
+            }
+            Ok(Ok(Opened::Listening(_))) | Ok(Err(_)) | Err(_) => {
+                tunnel.report(Status::Failed, Vec::new(), Vec::new()).await;
+                refuse(reply, "the target does not connect there").await;
+            }
+        }
+    }
+
+    /// Has the target listen for the client. Gives the port; or why not.
+    pub(crate) async fn listen_back(self: &Arc<Self>, at: Listening) -> Result<u32, String> {
+        let session = self.session().await?;
+        let kind = at.allowed(&session.view).ok_or_else(|| at.shown())?;
+        let upstream = self.upstream(&session, false).await?;
+        let (tunnel, recorded) = self.intend(&session, kind, &at.shown()).await?;
+        // Before the target can connect back.
+        self.listen(at.clone());
+        let opened = tokio::time::timeout(OPEN, open(recorded, &upstream, at.way())).await;
+        let Ok(Ok(Opened::Listening(port))) = opened else {
+            self.unlisten(&at);
+            tunnel.report(Status::Failed, Vec::new(), Vec::new()).await;
+            return Err(format!("the target does not listen at {}", at.shown()));
+        };
+        if let Listening::Port(address, 0) = &at {
+            self.unlisten(&at);
+            self.listen(Listening::Port(address.clone(), port));
+        }
+        tunnel
+            .report(Status::Succeeded, Vec::new(), Vec::new())
+            .await;
+        Ok(port)
+    }
+
+    /// The client wants no more connections there. Says whether it had any.
+    pub(crate) async fn stop_listening(self: &Arc<Self>, at: Listening) -> bool {
+        if !self.unlisten(&at) {
+            return false;
+        }
+        let Ok(session) = self.session().await else {
+            return false;
+        };
+        match self.upstream(&session, false).await {
+            Ok(upstream) => upstream.cancel(at.way()).await,
+            Err(_) => false,
+        }
+    }
+
+    /// A connection that the target makes back to the client.
+    pub(crate) async fn forward_back(self: Arc<Self>, session: Arc<Session>, incoming: Incoming) {
+        let Incoming {
+            back,
+            channel,
+            reply,
+        } = incoming;
+        let (kind, text) = back.action();
+        let Some(client) = self
+            .client()
+            .filter(|_| back.is_allowed(&self, &session.view))
+        else {
+            self.refuse("forwarding", "not-allowed", &format!("{kind} {text}"));
+            return;
+        };
+        let Ok((tunnel, recorded)) = self.intend(&session, kind, &text).await else {
+            return;
+        };
+        match tokio::time::timeout(OPEN, back.open(recorded, &client)).await {
+            Ok(Ok(to_client)) => {
+                reply.accept().await;
+                tunnel.carry(to_client, channel, false).await;
+            }
+            Ok(Err(_)) | Err(_) => tunnel.not_sent("the client does not take it").await,
+        }
+    }
+}
+
+/// A side gets this long to open a connection.
+const OPEN: Duration = Duration::from_secs(10);
+
+async fn refuse(reply: ChannelOpenHandle, why: &str) {
+    tracing::debug!("a forwarding is refused: {why}");
+    // 1 is prohibited (RFC 4254, 5.1). OpenSSH shows the reason.
+    let reason = format!("ascribe: {}", ascribe_core::text::clean(why, 300));
+    reply
+        .reject(russh::ChannelOpenFailure::Other { code: 1, reason })
+        .await;
+}
