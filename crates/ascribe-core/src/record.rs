@@ -127,6 +127,8 @@ pub trait Recorder: Send + Sync {
     fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>>;
     /// Whose key is this (OpenSSH fingerprint)?
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
+    /// The target of this name.
+    fn target(&self, name: &str) -> Option<Target>;
     /// Which grant lets this person in? `chosen` names one where several fit.
     fn admit(
         &self,

@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen};
+use ascribe_core::entry::{Body, CloseReason, Refusal, SessionClose, SessionOpen};
 use ascribe_core::id::{EntryId, PersonId, SessionId};
 use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
 use ascribe_core::sealed::Opening;
 use ascribe_wire::request::{Policy, Request};
-use ascribe_wire::user::User;
 use russh::server::Handle;
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::entrance::{Entrance, Wish};
 use crate::forward::Listening;
 use crate::guard::Switch;
 use crate::listen::Shared;
@@ -42,7 +42,7 @@ const _: () = assert!(PULSE.as_millis() + GOODBYE.as_millis() + LINGER.as_millis
 pub(crate) struct Login {
     pub(crate) person: PersonId,
     pub(crate) fingerprint: String,
-    pub(crate) user: User,
+    pub(crate) wish: Wish,
 }
 
 /// An open session. It logs in to its target once for commands and once for terminals, each when
@@ -58,7 +58,8 @@ pub(crate) struct Session {
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) switch: Switch,
-    peer: String,
+    pub(crate) peer: String,
+    pub(crate) entrance: Entrance,
     login: Mutex<Option<Login>>,
     session: OnceCell<Result<Arc<Session>, String>>,
     opened: Mutex<Option<SessionId>>,
@@ -71,6 +72,8 @@ pub(crate) struct Connection {
     /// What the target listens at for the client.
     listening: Mutex<Vec<Listening>>,
     ledger_away: AtomicBool,
+    /// Connections within this one.
+    inner: AtomicU32,
     begun: Instant,
     moved_ms: AtomicU64,
     /// Cancelled when the session must end.
@@ -81,12 +84,28 @@ pub(crate) struct Connection {
     gone: CancellationToken,
 }
 
+/// A connection within another.
+pub(crate) struct Held(Arc<Connection>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.inner.fetch_sub(1, Ordering::Relaxed);
+        self.0.moved();
+    }
+}
+
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, switch: Switch, peer: String) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        switch: Switch,
+        peer: String,
+        entrance: Entrance,
+    ) -> Self {
         Self {
             shared,
             switch,
             peer,
+            entrance,
             login: Mutex::new(None),
             session: OnceCell::new(),
             opened: Mutex::new(None),
@@ -96,6 +115,7 @@ impl Connection {
             client: OnceLock::new(),
             listening: Mutex::default(),
             ledger_away: AtomicBool::new(false),
+            inner: AtomicU32::new(0),
             begun: Instant::now(),
             moved_ms: AtomicU64::new(0),
             over: CancellationToken::new(),
@@ -144,7 +164,7 @@ impl Connection {
         self.switch.log_in();
     }
 
-    fn login(&self) -> Option<Login> {
+    pub(crate) fn login(&self) -> Option<Login> {
         self.login
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -210,7 +230,13 @@ impl Connection {
         let Some(login) = self.login() else {
             return Err("not logged in".to_owned());
         };
-        let user = &login.user;
+        let Wish::Session(user) = &login.wish else {
+            return Err(
+                "this login only leads on to targets: ssh -J THIS_HOST ACCOUNT@TARGET\r\n  \
+                 or log in as ACCOUNT@TARGET"
+                    .to_owned(),
+            );
+        };
         let admission =
             self.shared
                 .recorder
@@ -228,6 +254,7 @@ impl Connection {
         };
         let id = SessionId::new(self.random());
         let from = Opening::new("from", self.random(), self.peer.clone().into_bytes());
+        let (door, opened_by, opening) = self.entrance.opened();
         let open = SessionOpen {
             session: id,
             grant: view.grant,
@@ -236,9 +263,9 @@ impl Connection {
             target: user.target.clone(),
             account: user.account.clone(),
             from: from.commitment(),
-            door: Door::Direct,
-            opened_by: OpenedBy::Testimony,
-            opening: None,
+            door,
+            opened_by,
+            opening,
         };
         let proposal = Proposal {
             id: EntryId::new(self.random()),
@@ -298,6 +325,12 @@ impl Connection {
         self.watch.spawn(Arc::clone(self).pulse());
     }
 
+    /// One more connection within this one; it ends no sooner for want of movement.
+    pub(crate) fn hold(self: &Arc<Self>) -> Held {
+        self.inner.fetch_add(1, Ordering::Relaxed);
+        Held(Arc::clone(self))
+    }
+
     /// Watches grant, revocation and idleness.
     async fn pulse(self: Arc<Self>) {
         let mut tick = tokio::time::interval(PULSE);
@@ -316,6 +349,9 @@ impl Connection {
                 Some(Standing::Until(_)) | None => {}
             }
             self.look_for_watchers();
+            if self.inner.load(Ordering::Relaxed) > 0 {
+                self.moved();
+            }
             let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
             if self.begun.elapsed().saturating_sub(moved) > self.shared.config.idle_timeout {
                 self.end(CloseReason::Idle);

@@ -1,4 +1,4 @@
-//! A client's socket that can be cut: by a deadline before login, by too many bytes before login,
+//! A client's stream that can be cut: by a deadline before login, by too many bytes before login,
 //! and at any time from outside. The peer is not trusted.
 
 use std::io;
@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Most bytes that a client may send before it has logged in.
@@ -36,15 +35,15 @@ impl Switch {
 }
 
 /// The socket.
-pub(crate) struct Guarded {
-    socket: TcpStream,
+pub(crate) struct Guarded<S> {
+    socket: S,
     switch: Switch,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     received: AtomicU64,
 }
 
-impl Guarded {
-    pub(crate) fn new(socket: TcpStream, switch: &Switch) -> Self {
+impl<S> Guarded<S> {
+    pub(crate) fn new(socket: S, switch: &Switch) -> Self {
         Self {
             socket,
             switch: switch.clone(),
@@ -63,7 +62,7 @@ impl Guarded {
 
 use std::future::Future as _;
 
-impl AsyncRead for Guarded {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -86,7 +85,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

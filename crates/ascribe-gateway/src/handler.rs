@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ascribe_wire::command;
 use ascribe_wire::request::Request;
-use ascribe_wire::user;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
@@ -14,6 +13,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure};
 
 use crate::channel::{env_fits, terminal_fits};
 use crate::connection::{Connection, Login};
+use crate::entrance::Wish;
 use crate::forward::{Destination, Lent, Listening, lends};
 
 /// Shown before login: nothing that helps a stranger.
@@ -116,7 +116,7 @@ fn accepted(key: &PublicKey) -> bool {
 
 impl Downstream {
     fn look_up(&self, user: &str, key: &PublicKey) -> Option<Login> {
-        let user = user::parse(user).ok()?;
+        let wish = self.connection.entrance.wish(user)?;
         if !accepted(key) {
             return None;
         }
@@ -126,10 +126,11 @@ impl Downstream {
             .shared
             .recorder
             .person_by_key(&fingerprint)?;
-        Some(Login {
+        let welcome = self.connection.entrance.lets_in(person, &fingerprint);
+        welcome.then_some(Login {
             person,
             fingerprint,
-            user,
+            wish,
         })
     }
 }
@@ -211,6 +212,18 @@ impl Handler for Downstream {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if self
+            .connection
+            .login()
+            .is_some_and(|l| l.wish == Wish::Jump)
+        {
+            if self.may_open() {
+                let connection = Arc::clone(&self.connection);
+                let jump = connection.jump(host.to_owned(), port, channel, reply);
+                self.connection.tasks.spawn(jump);
+            }
+            return Ok(());
+        }
         let to = Destination::Tcp(host.to_owned(), port);
         self.forward_out(to, Request::DirectTcpip, channel, reply, session);
         Ok(())

@@ -8,14 +8,17 @@
 mod act;
 mod channel;
 mod connection;
+mod entrance;
 mod forward;
 mod guard;
 mod handler;
+mod inner;
 mod listen;
 mod places;
 mod relay;
 mod stream;
 mod upstream;
 
+pub use inner::Arrival;
 pub use listen::{Fill, GatewayConfig, GatewayError, UpstreamAuth, serve};
 pub use places::{Place, Places, Turn};

@@ -1,6 +1,7 @@
 //! The listener: limits per address and before login, and an end that waits for every task.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,17 @@ use ascribe_core::record::Recorder;
 use ascribe_tlog::VerifierKey;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
+use crate::entrance::Entrance;
 use crate::guard::{Guarded, Switch};
 use crate::handler::Downstream;
+use crate::inner::{Arrival, arrive};
 use crate::places::Places;
 
 /// How the gateway proves itself to targets.
@@ -37,6 +42,9 @@ pub struct GatewayConfig {
     pub log_key: VerifierKey,
     /// The SSH host key that clients see.
     pub host_key: PrivateKey,
+    /// The CA that clients trust for the names of targets behind the inner door; without it there is
+    /// none.
+    pub host_ca: Option<PrivateKey>,
     /// How it logs in to targets.
     pub upstream: UpstreamAuth,
     /// Sessions in which nothing moves for so long are ended. A command's output counts as movement,
@@ -73,7 +81,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
 }
 
-fn server_config(config: &GatewayConfig) -> russh::server::Config {
+pub(crate) fn server_config(config: &GatewayConfig) -> russh::server::Config {
     let key = Cow::Borrowed(
         &[
             Algorithm::Ed25519,
@@ -102,12 +110,19 @@ fn server_config(config: &GatewayConfig) -> russh::server::Config {
     }
 }
 
-/// Serves until `stop`; then ends every session and waits for its last entry.
+/// A connection to be served.
+enum Came {
+    Plain(TcpStream, SocketAddr),
+    Signed(Arrival),
+}
+
+/// Serves until `stop`, what comes to `listener` and what others hand in; then ends every session and waits for its last entry.
 ///
 /// # Errors
 /// When the listener itself fails.
 pub async fn serve(
     listener: TcpListener,
+    mut arrivals: mpsc::Receiver<Arrival>,
     recorder: Arc<dyn Recorder>,
     config: GatewayConfig,
     fill: Fill,
@@ -123,23 +138,30 @@ pub async fn serve(
     });
     let tasks = TaskTracker::new();
     loop {
-        let accepted = tokio::select! {
+        let came = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            Some(arrival) = arrivals.recv() => Came::Signed(arrival),
+            accepted = listener.accept() => match accepted {
+                Ok((socket, address)) => Came::Plain(socket, address),
+                Err(error) => {
+                    // Usually too many open files: it passes when connections end.
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
         };
-        let (socket, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Usually too many open files: it passes when connections end.
-                tracing::warn!("a connection could not be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
+        let (socket, address) = match &came {
+            Came::Plain(socket, address) => (socket, address),
+            Came::Signed(arrival) => (&arrival.stream, &arrival.peer),
         };
         let Some(turn) = places.take(address.ip()) else {
             tracing::debug!("{address} has too many connections");
             continue;
         };
+        if socket.set_nodelay(true).is_err() {
+            continue;
+        }
         let (shared, ssh) = (Arc::clone(&shared), Arc::clone(&ssh));
         tasks.spawn(async move {
             // The time before login counts from when the connection is served.
@@ -147,8 +169,21 @@ pub async fn serve(
                 place = turn.place() => place,
                 () = shared.stop.cancelled() => return,
             };
-            if place.is_some() {
-                one(shared, ssh, socket, address.to_string()).await;
+            match came {
+                _ if place.is_none() => {}
+                Came::Plain(socket, address) => {
+                    let never = CancellationToken::new();
+                    one(
+                        shared,
+                        ssh,
+                        socket,
+                        address.to_string(),
+                        Entrance::Outer,
+                        never,
+                    )
+                    .await;
+                }
+                Came::Signed(arrival) => arrive(shared, arrival).await,
             }
         });
     }
@@ -157,36 +192,40 @@ pub async fn serve(
     Ok(())
 }
 
-/// One connection, from the first byte to the session's last entry.
-async fn one(
+/// One connection, from the first byte to the session's last entry. `outer` is what it runs within
+/// and ends with.
+pub(crate) async fn one<S>(
     shared: Arc<Shared>,
     ssh: Arc<russh::server::Config>,
-    socket: TcpStream,
+    stream: S,
     peer: String,
-) {
+    entrance: Entrance,
+    outer: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let switch = Switch::default();
-    if socket.set_nodelay(true).is_err() {
-        return;
-    }
     let limit = shared.config.pre_auth_timeout;
     let stop = shared.stop.clone();
-    let connection = Arc::new(Connection::new(shared, switch.clone(), peer));
+    let connection = Arc::new(Connection::new(shared, switch.clone(), peer, entrance));
     connection.watch();
     let handler = Downstream::new(Arc::clone(&connection));
     let deadline = tokio::time::sleep(limit);
     tokio::pin!(deadline);
     let running = tokio::select! {
-        running = russh::server::run_stream(ssh, Guarded::new(socket, &switch), handler) => running,
+        running = russh::server::run_stream(ssh, Guarded::new(stream, &switch), handler) => running,
         () = &mut deadline => return connection.finish().await,
+        () = outer.cancelled() => return connection.finish().await,
         () = stop.cancelled() => return connection.finish().await,
     };
     let Ok(running) = running else {
         return connection.finish().await;
     };
     tokio::pin!(running);
-    let (mut stopping, mut due) = (false, false);
+    let (mut ending, mut due) = (false, false);
     loop {
         tokio::select! {
+            biased;
             _ = &mut running => break,
             () = &mut deadline, if !due => {
                 due = true;
@@ -195,10 +234,14 @@ async fn one(
                     switch.cut();
                 }
             }
-            () = stop.cancelled(), if !stopping => {
-                // The watch lets channels say goodbye, then cuts the connection.
-                stopping = true;
+            // The watch lets channels say goodbye, then cuts the connection.
+            () = stop.cancelled(), if !ending => {
+                ending = true;
                 connection.end(CloseReason::Interrupted);
+            }
+            () = outer.cancelled(), if !ending => {
+                ending = true;
+                connection.end(CloseReason::Disconnected);
             }
         }
     }

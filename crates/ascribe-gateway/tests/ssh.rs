@@ -8,6 +8,7 @@ mod ssh {
     mod ends;
     mod evidence;
     mod forward;
+    mod jump;
     mod people;
     mod raw;
     mod refused;

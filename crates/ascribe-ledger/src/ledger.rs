@@ -14,6 +14,7 @@ use ascribe_core::record::{
     Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
 };
 use ascribe_core::sealed::Opening;
+use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
 use ascribe_tlog::{Hash, VerifierKey};
 use tokio::sync::{Semaphore, oneshot};
@@ -357,6 +358,9 @@ impl Recorder for Ledger {
     }
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
         self.with_state(|state| state.signed_opening(statement))
+    }
+    fn target(&self, name: &str) -> Option<Target> {
+        self.with_state(|state| state.targets.get(name).map(|t| t.target.clone()))
     }
     fn watchers(&self, session: SessionId) -> Vec<String> {
         let watchers = self.with_state(|state| state.watchers(session));

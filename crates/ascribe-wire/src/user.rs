@@ -63,6 +63,26 @@ pub fn parse(text: &str) -> Result<User, UserError> {
     })
 }
 
+/// Is this the login of somebody who only wants to go on from here (`ssh -J`)? OpenSSH gives the
+/// name that the person has at home, which says nothing.
+pub fn is_jump(text: &str) -> bool {
+    (1..=MAX_USER).contains(&text.len())
+        && !text
+            .chars()
+            .any(|c| c == '@' || is_unsafe(c) || c.is_whitespace())
+}
+
+/// Parses a user name at a door that leads to one target: `account` or `account+GRANT`.
+///
+/// # Errors
+/// When it is not of that form.
+pub fn parse_at(text: &str, target: &str) -> Result<User, UserError> {
+    if text.contains('@') {
+        return Err(UserError::Form);
+    }
+    parse(&format!("{text}@{target}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +115,24 @@ mod tests {
             parse(&format!("{}@t", "a".repeat(254))),
             Err(UserError::Length)
         );
+    }
+
+    #[test]
+    fn a_plain_name_jumps_and_at_the_inner_door_it_is_the_account() {
+        assert!(is_jump("olu") && is_jump("a+b"));
+        for no in ["", "root@db1", "a b", "a\u{202e}", &"a".repeat(256)] {
+            assert!(!is_jump(no), "{no:?}");
+        }
+        let id = GrantId::new([3; 16]);
+        let user = parse_at(&format!("root+{id}"), "db1").unwrap();
+        assert_eq!(
+            (user.account.as_str(), user.target.as_str()),
+            ("root", "db1")
+        );
+        assert_eq!(user.grant, Some(id));
+        for no in ["", "root@db2", "root+x", "+", &"a".repeat(252)] {
+            assert!(parse_at(no, "db1").is_err(), "{no:?}");
+        }
     }
 
     #[test]

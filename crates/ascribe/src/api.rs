@@ -18,6 +18,10 @@ pub(crate) const MAX_REQUEST: usize = 256 * 1024;
 /// Largest answer, in bytes.
 pub(crate) const MAX_ANSWER: usize = 512 * 1024 * 1024;
 
+/// What a connection to the API's address begins with when it is not TLS: a signed opening by its
+/// id, then a line feed, then SSH (`ascribe connect`). TLS begins with another byte.
+pub(crate) const OPENING: &str = "ascribe-opening ";
+
 /// The SSHSIG namespace of a caller's proof.
 pub(crate) const HELLO: &str = "ascribe.hello.v1";
 
@@ -71,6 +75,8 @@ pub(crate) struct Hello {
     pub(crate) ssh: String,
     /// The gateway's host key.
     pub(crate) ssh_host_key: String,
+    /// The CA of the names of targets behind it.
+    pub(crate) ssh_host_ca: String,
     /// The server's clock, milliseconds since the epoch.
     pub(crate) now: i64,
 }

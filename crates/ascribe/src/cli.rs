@@ -54,8 +54,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Start everything on loopback in a temporary directory, with a real sshd as target.
     Demo(Demo),
-    /// Print the ssh_config block for plain `ssh` through the gateway.
-    SshConfig,
+    /// Print what plain `ssh ACCOUNT@TARGET` needs, or write it.
+    SshConfig(SshConfig),
+    /// Open a session that you sign: ssh's ProxyCommand, as `ssh-config` writes it.
+    Connect(Connect),
     /// Targets.
     #[command(subcommand)]
     Target(TargetCommand),
@@ -171,6 +173,25 @@ pub(crate) struct Demo {
     /// Written when everything is ready.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshConfig {
+    /// Write it into ascribe's configuration directory, and say what to include.
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Jump with `ssh` alone (`ProxyJump`): needs no ascribe on this machine, signs no opening.
+    #[arg(long)]
+    pub(crate) jump: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// `ACCOUNT@TARGET`, or `ACCOUNT+GRANT@TARGET`.
+    pub(crate) place: String,
+    /// Hand the connection to ssh (`ProxyUseFdpass yes`) instead of carrying its bytes.
+    #[arg(long)]
+    pub(crate) pass: bool,
 }
 
 #[derive(Debug, Subcommand)]

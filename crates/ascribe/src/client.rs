@@ -99,6 +99,11 @@ impl Client {
         })
     }
 
+    /// `HOST:PORT` of the API.
+    pub(crate) fn address(&self) -> &str {
+        &self.server.api
+    }
+
     fn remembered(&self) -> Done<Option<Checkpoint>> {
         if !self.memory.exists() {
             return Ok(None);

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::cmd::{ask, demo, init, ledger, list, read, remark, serve, setup};
+use crate::cmd::{ask, connect, demo, init, ledger, list, read, remark, serve, setup};
 use crate::exit::{Done, Failure, Kind};
 
 fn dispatch(cli: &Cli) -> Done {
@@ -25,7 +25,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Join(args) => setup::join(cli, args),
         Command::Serve(args) => serve::run(cli, args),
         Command::Demo(args) => demo::run(cli, args),
-        Command::SshConfig => setup::ssh_config(cli),
+        Command::SshConfig(args) => connect::ssh_config(cli, args),
+        Command::Connect(args) => connect::connect(cli, args),
         Command::Target(command) => setup::target(cli, command),
         Command::Person(command) => setup::person(cli, command),
         Command::Key(command) => setup::key(cli, command),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
-use ascribe_core::id::{EntryId, PersonId, Root, SessionId};
+use ascribe_core::id::{EntryId, PersonId, Root, SessionId, StatementId};
 use ascribe_core::law::{SERVER, commitments};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Read, Say, Signed, Statement};
-use ascribe_gateway::Places;
+use ascribe_gateway::{Arrival, Places};
 use ascribe_ledger::Ledger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{Source as _, View};
-use crate::api::{Call, HELLO, Hello, MAX_REQUEST, Query, Reply, hello_text};
+use crate::api::{Call, HELLO, Hello, MAX_REQUEST, OPENING, Query, Reply, hello_text};
 
 /// Most calls that are heard or answered at once.
 const MAX_CALLS: usize = 512;
@@ -50,6 +50,9 @@ pub(crate) struct Api {
     pub(crate) first_entry: String,
     pub(crate) ssh: String,
     pub(crate) ssh_host_key: String,
+    pub(crate) ssh_host_ca: String,
+    /// The way of signed connections to the gateway.
+    pub(crate) arrivals: tokio::sync::mpsc::Sender<Arrival>,
     pub(crate) view: View,
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
@@ -102,7 +105,7 @@ pub(crate) async fn serve(
             };
             let call = async {
                 match turn.await {
-                    Ok(Some(_turn)) => one_call(&api, acceptor, tcp).await,
+                    Ok(Some(_turn)) => one_call(&api, acceptor, tcp, from).await,
                     Ok(None) | Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
                 }
             };
@@ -119,7 +122,25 @@ pub(crate) async fn serve(
 }
 
 /// One call: heard, answered, taken; each within its time.
-async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std::io::Result<()> {
+async fn one_call(
+    api: &Arc<Api>,
+    acceptor: TlsAcceptor,
+    mut tcp: TcpStream,
+    peer: std::net::SocketAddr,
+) -> std::io::Result<()> {
+    let opening = tokio::time::timeout(HEAR_TIMEOUT, opening(&mut tcp)).await??;
+    if let Some(opening) = opening {
+        let arrival = Arrival {
+            stream: tcp,
+            peer,
+            opening,
+        };
+        // The gateway has places of its own.
+        return api
+            .arrivals
+            .try_send(arrival)
+            .map_err(std::io::Error::other);
+    }
     let heard = async {
         let mut stream = acceptor.accept(tcp).await?;
         let len = stream.read_u32().await? as usize;
@@ -156,6 +177,28 @@ async fn one_call(api: &Arc<Api>, acceptor: TlsAcceptor, tcp: TcpStream) -> std:
         follow(api, &mut stream, watch).await?;
     }
     tokio::time::timeout(TAKE_TIMEOUT, stream.shutdown()).await?
+}
+
+/// The signed opening that a connection begins with; none where it is TLS. No more is read of it
+/// than that.
+async fn opening(tcp: &mut TcpStream) -> std::io::Result<Option<StatementId>> {
+    let malformed = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let mut first = [0; 1];
+    let _: usize = tcp.peek(&mut first).await?;
+    if first.first() != OPENING.as_bytes().first() {
+        return Ok(None);
+    }
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        if line.len() > OPENING.len() + 64 {
+            return Err(malformed());
+        }
+        line.push(tcp.read_u8().await?);
+    }
+    let line = String::from_utf8(line).map_err(|_| malformed())?;
+    let id = line.trim_end_matches('\n').strip_prefix(OPENING);
+    let id = id.and_then(|id| id.parse().ok()).ok_or_else(malformed)?;
+    Ok(Some(id))
 }
 
 /// One frame, taken in time.
@@ -244,6 +287,7 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
             .collect(),
         ssh: api.ssh.clone(),
         ssh_host_key: api.ssh_host_key.clone(),
+        ssh_host_ca: api.ssh_host_ca.clone(),
         now: api.ledger.now().millis(),
     }))
 }

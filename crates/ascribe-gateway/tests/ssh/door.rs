@@ -9,6 +9,7 @@ use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::record::{
     Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
 };
+use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
 
@@ -86,6 +87,9 @@ impl Recorder for Door {
     }
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
         self.ledger.signed_opening(statement)
+    }
+    fn target(&self, name: &str) -> Option<Target> {
+        self.ledger.target(name)
     }
     fn watchers(&self, session: SessionId) -> Vec<String> {
         self.ledger.watchers(session)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ascribe_core::entry::{Body, Entry, Outcome, SessionClose};
 use ascribe_core::id::{GrantId, StatementId};
 use ascribe_core::statement::{Forward, OverCap, SshKey, Ticket, TicketRule};
-use ascribe_gateway::{Fill, GatewayConfig, UpstreamAuth, serve};
+use ascribe_gateway::{Arrival, Fill, GatewayConfig, UpstreamAuth, serve};
 use ascribe_ledger::{Clock, Drivers, InitOptions, Ledger, Rng as _, SystemClock, SystemRng};
 use russh::keys::PrivateKey;
 use tokio::io::AsyncWriteExt as _;
@@ -145,6 +145,8 @@ pub(super) struct World {
     /// Where the real server listens: for the same command without the gateway.
     pub(super) sshd_port: u16,
     pub(super) account: String,
+    /// Hands in connections whose opening was signed.
+    pub(super) arrive: tokio::sync::mpsc::Sender<Arrival>,
     stop: CancellationToken,
     server: Option<tokio::task::JoinHandle<()>>,
     _sshd: Child,
@@ -238,9 +240,10 @@ impl World {
 
     pub(super) async fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let [host_key, ca, up, client, admin, _, _] =
-            ["gate", "ca", "up", "client", "admin", "host", "stranger"]
-                .map(|name| keygen(&dir.path().join(name)));
+        let [host_key, ca, up, client, admin, host_ca, _, _] = [
+            "gate", "ca", "up", "client", "admin", "host_ca", "host", "stranger",
+        ]
+        .map(|name| keygen(&dir.path().join(name)));
         let (sshd, sshd_port) = sshd(dir.path(), &setup.sshd).await;
         let people = People::new(client, admin);
         let behind = i64::try_from(setup.behind.as_millis()).unwrap();
@@ -286,6 +289,7 @@ impl World {
             writer: "gateway".into(),
             log_key: door.ledger.log_key(),
             host_key,
+            host_ca: Some(host_ca),
             upstream: if setup.upstream_key {
                 UpstreamAuth::Key(up)
             } else {
@@ -299,7 +303,8 @@ impl World {
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
         let fill: Fill = Arc::new(|out: &mut [u8]| SystemRng.fill(out).unwrap());
-        let running = serve(listener, door.clone(), config, fill, stop.clone());
+        let (arrive, arrivals) = tokio::sync::mpsc::channel(16);
+        let running = serve(listener, arrivals, door.clone(), config, fill, stop.clone());
         let server = tokio::spawn(async move { running.await.unwrap() });
         Self {
             dir,
@@ -309,6 +314,7 @@ impl World {
             port,
             sshd_port,
             account,
+            arrive,
             stop,
             server: Some(server),
             _sshd: sshd,

@@ -61,6 +61,7 @@ impl Gateway {
             writer: "gateway".to_owned(),
             log_key: ledger.log_key(),
             host_key: key("ssh_host_ed25519_key"),
+            host_ca: None,
             upstream: UpstreamAuth::UserCa(key("user_ca_ed25519_key")),
             idle_timeout: Duration::from_secs(1800),
             pre_auth_timeout: Duration::from_secs(10),
@@ -77,9 +78,16 @@ impl Gateway {
         let (recorder, until) = (Arc::clone(&ledger), stop.clone());
         let task = runtime.spawn(async move {
             let fill = Arc::new(|out: &mut [u8]| SystemRng.fill(out).unwrap());
-            serve(listener, recorder, config, fill, until)
-                .await
-                .unwrap();
+            serve(
+                listener,
+                tokio::sync::mpsc::channel(1).1,
+                recorder,
+                config,
+                fill,
+                until,
+            )
+            .await
+            .unwrap();
         });
         Self {
             runtime,

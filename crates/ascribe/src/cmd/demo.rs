@@ -22,6 +22,8 @@ use crate::exit::{Attempt as _, Done, Failure};
 use crate::signer::Signer;
 
 const TARGET: &str = "demo-host";
+/// What the demo's ssh_config calls the gateway.
+const GATEWAY: &str = "ascribe-demo";
 
 /// A directory that goes away with us unless it was asked for.
 struct Place {
@@ -313,12 +315,23 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
 }
 
 /// A configuration with which stock `ssh` works at once.
-fn write_ssh_config(base: &Path, running: &Running, port: u16, operator: &Path) -> Done<PathBuf> {
+fn write_ssh_config(
+    base: &Path,
+    running: &Running,
+    port: u16,
+    target_port: u16,
+    operator: &Path,
+) -> Done<PathBuf> {
     let known_hosts = base.join("known_hosts");
-    let line = format!("[127.0.0.1]:{port} {}\n", running.ssh_host_key);
-    std::fs::write(&known_hosts, line).attempt("write known_hosts")?;
+    let lines = format!(
+        "[127.0.0.1]:{port} {}\n@cert-authority {TARGET},[{TARGET}]:{} {}\n",
+        running.ssh_host_key, target_port, running.ssh_host_ca
+    );
+    std::fs::write(&known_hosts, lines).attempt("write known_hosts")?;
+    // The gateway's name stands for its address; a target's name is never looked up here.
     let config = format!(
-        "Host *\n  HostName 127.0.0.1\n  Port {port}\n  IdentityFile {}\n  IdentitiesOnly yes\n  IdentityAgent none\n\
+        "Host {GATEWAY} 127.0.0.1 localhost\n  HostName 127.0.0.1\n  Port {port}\n\
+         Host *\n  IdentityFile {}\n  IdentitiesOnly yes\n  IdentityAgent none\n\
            UserKnownHostsFile {}\n  StrictHostKeyChecking yes\n  BatchMode yes\n",
         operator.display(),
         known_hosts.display()
@@ -360,7 +373,7 @@ pub(crate) fn run(cli: &Cli, args: &Demo) -> Done {
         let running = start(&place.data, &ssh, "127.0.0.1:0", Duration::from_secs(1800)).await?;
         let ready = tokio::task::block_in_place(|| {
             populate(&place.data, &people, &sshd, &account)?;
-            announce(&place, args, &running, &people, &account)
+            announce(&place, args, &running, &people, &account, sshd.port)
         });
         let ended = match ready {
             Ok(()) => until_stopped(&running).await,
@@ -377,6 +390,7 @@ fn announce(
     running: &Running,
     people: &[Person],
     account: &str,
+    target_port: u16,
 ) -> Done {
     let port = running
         .ssh
@@ -388,9 +402,9 @@ fn announce(
         .find(|p| p.role == "operator")
         .map(|p| p.key_file.clone())
         .unwrap_or_default();
-    let config_file = write_ssh_config(&place.base, running, port, &operator)?;
+    let config_file = write_ssh_config(&place.base, running, port, target_port, &operator)?;
     // The host part is only a name here: the configuration says where the gateway is.
-    let destination = format!("{account}@{TARGET}@ascribe-demo");
+    let destination = format!("{account}@{TARGET}@{GATEWAY}");
     let policy = place.data.join(POLICY_FILE);
     if let Some(file) = &args.ready_file {
         let rows: Vec<_> = people
@@ -400,7 +414,7 @@ fn announce(
         write_json(
             file,
             &json!({
-                "ssh": { "host": "127.0.0.1", "port": port, "destination": destination, "config_file": config_file },
+                "ssh": { "host": "127.0.0.1", "port": port, "destination": destination, "config_file": config_file, "jump_host": GATEWAY },
                 "people": rows, "target": TARGET, "account": account,
                 "data_dir": place.data, "trust_policy_file": policy,
             }),
@@ -412,6 +426,10 @@ fn announce(
     );
     remark(&format!(
         "try     ssh -F {} {destination} 'id; uptime'",
+        config_file.display()
+    ));
+    remark(&format!(
+        "or      ssh -F {} -J {GATEWAY} {account}@{TARGET} 'id; uptime'",
         config_file.display()
     ));
     remark(&format!(

@@ -20,6 +20,8 @@ use crate::exit::{Attempt as _, Done, Failure};
 pub(crate) const SSH_HOST_KEY: &str = "keys/ssh_host_ed25519_key";
 /// The key that signs short-lived user certificates for targets.
 pub(crate) const USER_CA_KEY: &str = "keys/user_ca_ed25519_key";
+/// The key that signs short-lived host certificates for targets' names (`ssh -J`).
+pub(crate) const HOST_CA_KEY: &str = "keys/host_ca_ed25519_key";
 /// The API's TLS key.
 pub(crate) const API_KEY: &str = "keys/api.pk8";
 /// The trust policy, for handing to verifiers.
@@ -87,6 +89,7 @@ pub(crate) fn make(dir: &Path, options: &InitOptions) -> Done<String> {
         .map_err(|e| Failure::usage(format!("failed to make the ledger: {e}")))?;
     make_ssh_key(&dir.join(SSH_HOST_KEY), "ascribe gateway")?;
     make_ssh_key(&dir.join(USER_CA_KEY), "ascribe user CA")?;
+    make_ssh_key(&dir.join(HOST_CA_KEY), "ascribe host CA")?;
     let rng = aws_lc_rs::rand::SystemRandom::new();
     let pkcs8 =
         aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(&rng).attempt("make the API key")?;

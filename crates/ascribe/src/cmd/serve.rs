@@ -9,13 +9,14 @@ use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::record::{
     Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
 };
+use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
 use ascribe_gateway::{GatewayConfig, UpstreamAuth};
 use ascribe_ledger::Ledger;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::init::{API_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
+use super::init::{API_KEY, HOST_CA_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
 use super::{SERVER_FILE, remark};
 use crate::answer::View;
 use crate::cli::{Cli, Serve};
@@ -25,6 +26,8 @@ use crate::server::{Api, Naming};
 
 /// The writer of the gateway in this process.
 const GATEWAY: &str = "gateway";
+/// Signed connections that wait for the gateway to take them.
+const ARRIVALS: usize = 64;
 
 /// The ledger as the gateway sees it: refusals name people by name.
 struct Front {
@@ -57,6 +60,9 @@ impl Recorder for Front {
     fn signed_opening(&self, statement: StatementId) -> Option<SignedOpening> {
         self.ledger.signed_opening(statement)
     }
+    fn target(&self, name: &str) -> Option<Target> {
+        self.ledger.target(name)
+    }
     fn watchers(&self, session: SessionId) -> Vec<String> {
         let watchers = self.ledger.watchers(session).into_iter();
         watchers.map(|watcher| self.naming.text(&watcher)).collect()
@@ -71,6 +77,7 @@ pub(crate) struct Running {
     pub(crate) ssh: String,
     pub(crate) api: String,
     pub(crate) ssh_host_key: String,
+    pub(crate) ssh_host_ca: String,
     ledger: Arc<Ledger>,
     stop: CancellationToken,
     server_file: PathBuf,
@@ -142,6 +149,11 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         .to_openssh()
         .attempt("encode the host key")?;
     let user_ca = load_key(&dir.join(USER_CA_KEY))?;
+    let host_ca = load_key(&dir.join(HOST_CA_KEY))?;
+    let ssh_host_ca = host_ca
+        .public_key()
+        .to_openssh()
+        .attempt("encode the host CA")?;
     let pkcs8 = std::fs::read(dir.join(API_KEY)).attempt("read the API key")?;
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
@@ -151,12 +163,15 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         .first()
         .map(|e| ascribe_core::entry::entry_hash(e).to_string())
         .unwrap_or_default();
+    let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
     let api = Arc::new(Api {
         ledger: Arc::clone(&ledger),
         judge,
         first_entry,
         ssh: ssh.clone(),
         ssh_host_key: ssh_host_key.clone(),
+        ssh_host_ca: ssh_host_ca.clone(),
+        arrivals,
         view: View::default(),
         reads: crate::server::reads(),
         watches: crate::server::watches(),
@@ -173,6 +188,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),
         host_key,
+        host_ca: Some(host_ca),
         upstream: UpstreamAuth::UserCa(user_ca),
         idle_timeout: idle,
         pre_auth_timeout: Duration::from_secs(10),
@@ -186,7 +202,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
     tasks.spawn(async move {
         let fill: ascribe_gateway::Fill = Arc::new(fill_random);
         if let Err(error) =
-            ascribe_gateway::serve(ssh_listener, front, config, fill, gateway_stop).await
+            ascribe_gateway::serve(ssh_listener, arriving, front, config, fill, gateway_stop).await
         {
             tracing::error!("the SSH gateway stopped: {error}");
         }
@@ -205,6 +221,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         ssh,
         api: api_address,
         ssh_host_key,
+        ssh_host_ca,
         ledger,
         stop,
         server_file,

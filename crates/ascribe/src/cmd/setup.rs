@@ -348,23 +348,3 @@ pub(crate) fn join(cli: &Cli, args: &Join) -> Done {
     }
     Ok(())
 }
-
-pub(crate) fn ssh_config(cli: &Cli) -> Done {
-    let client = cli.client(false)?;
-    let hello = client.hello()?;
-    let (host, port) = hello
-        .ssh
-        .rsplit_once(':')
-        .unwrap_or((hello.ssh.as_str(), "7022"));
-    let host = host.trim_matches(['[', ']']);
-    let identity = cli.key.as_ref().map_or(String::new(), |key| {
-        format!("  IdentityFile {}\n  IdentitiesOnly yes\n", key.display())
-    });
-    say(&format!(
-        "# ssh ACCOUNT@TARGET@ascribe COMMAND\n\
-         # known_hosts line: [{host}]:{port} {}\n\
-         Host ascribe\n  HostName {host}\n  Port {port}\n{identity}  StrictHostKeyChecking yes",
-        hello.ssh_host_key
-    ));
-    Ok(())
-}

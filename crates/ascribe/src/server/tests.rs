@@ -70,6 +70,8 @@ impl World {
             first_entry: String::new(),
             ssh: String::new(),
             ssh_host_key: String::new(),
+            ssh_host_ca: String::new(),
+            arrivals: tokio::sync::mpsc::channel(1).0,
             view: View::default(),
             reads: reads(),
             watches: watches(),
