@@ -1,4 +1,4 @@
-//! While a session runs: who looks on, and who ends it. The real binary, a stock `ssh`, a real `sshd`.
+//! How a session opens, who looks on while it runs, and who ends it. The real binary, a stock `ssh`, a real `sshd`.
 
 #[cfg(test)]
 mod live {
@@ -6,5 +6,6 @@ mod live {
     #[path = "../e2e/world.rs"]
     mod world;
 
+    mod connect;
     mod watch;
 }

@@ -253,6 +253,35 @@ impl World {
     pub(super) fn field(&self, name: &str) -> String {
         self.ready[name].as_str().unwrap().to_owned()
     }
+    pub(super) fn field_of_ssh(&self, name: &str) -> String {
+        self.ready["ssh"][name].as_str().unwrap().to_owned()
+    }
+    /// Registers the target again with further options.
+    pub(super) fn change_target(&self, options: &[&str]) {
+        let target = self.field("target");
+        let shown = self.json(&["target", "show", &target]).line();
+        let keys = shown["host_keys"].as_array().unwrap().iter();
+        let keys: Vec<&str> = keys.map(|key| key.as_str().unwrap()).collect();
+        let file = self.path("host.keys");
+        std::fs::write(&file, keys.join("\n")).unwrap();
+        let address = format!("{}:{}", shown["host"].as_str().unwrap(), shown["port"]);
+        let account = self.field("account");
+        let args = [
+            "target",
+            "add",
+            &target,
+            "--address",
+            &address,
+            "--host-keys",
+            file.to_str().unwrap(),
+            "--account",
+            &account,
+            "--owner",
+            shown["system_owner"].as_str().unwrap(),
+        ];
+        self.run_as("approver", &[&args[..], options].concat())
+            .exits(0);
+    }
     pub(super) fn person(&self, role: &str) -> (String, PathBuf) {
         let people = self.ready["people"].as_array().unwrap();
         let person = people.iter().find(|p| p["role"] == role).unwrap();

@@ -82,36 +82,7 @@ fn a_terminated_session_ends_within_two_seconds_and_its_grant_goes_on() {
 #[test]
 fn a_watched_person_is_told_where_the_target_says_so() {
     let world = World::new();
-    let target = world.field("target");
-    let shown = world.json(&["target", "show", &target]).line();
-    let keys = world.path("host.keys");
-    let text: Vec<&str> = shown["host_keys"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|k| k.as_str().unwrap())
-        .collect();
-    std::fs::write(&keys, text.join("\n")).unwrap();
-    let address = format!("{}:{}", shown["host"].as_str().unwrap(), shown["port"]);
-    let account = world.field("account");
-    let set = world.run_as(
-        "approver",
-        &[
-            "target",
-            "add",
-            &target,
-            "--address",
-            &address,
-            "--host-keys",
-            keys.to_str().unwrap(),
-            "--account",
-            &account,
-            "--owner",
-            shown["system_owner"].as_str().unwrap(),
-            "--watch-notice",
-        ],
-    );
-    set.exits(0);
+    world.change_target(&["--watch-notice"]);
     let sleeper = world.sleeper();
     let session = open_session(&world);
     let watching = watch(&world, "approver", &session);

@@ -202,7 +202,7 @@ fn files(
 /// The command that `ssh` runs to reach a target.
 fn proxy(cli: &Cli) -> Done<String> {
     let program = std::env::current_exe().attempt("find this program")?;
-    let mut words = vec!["exec".to_owned(), shell(&program.display().to_string())];
+    let mut words = vec![shell(&program.display().to_string())];
     for (option, path) in [("--data", &cli.data), ("--key", &cli.key)] {
         if let Some(path) = path {
             let path: PathBuf = std::path::absolute(path).attempt("find a file")?;
