@@ -287,6 +287,12 @@ pub struct Target {
     pub name: String,
     /// Host name or address.
     pub host: String,
+    /// What the host stood for when the target was registered: the gateway connects to these, in
+    /// order, and asks no resolver.
+    pub addresses: Vec<String>,
+    /// The gateway's own machine is meant: loopback addresses are allowed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub loopback: bool,
     /// TCP port.
     pub port: u16,
     /// Pinned host keys.

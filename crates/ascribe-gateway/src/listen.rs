@@ -47,6 +47,8 @@ pub struct GatewayConfig {
     pub host_ca: Option<PrivateKey>,
     /// How it logs in to targets.
     pub upstream: UpstreamAuth,
+    /// Where the server itself listens: no target is there.
+    pub own: Vec<SocketAddr>,
     /// Sessions in which nothing moves for so long are ended. A command's output counts as movement,
     /// a terminal's does not: there it is the person who has to move.
     pub idle_timeout: Duration,

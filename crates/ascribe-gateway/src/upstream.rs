@@ -1,18 +1,20 @@
 //! The target's side: strict host keys, a short-lived certificate, channels.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::record::Standing;
-use ascribe_core::statement::{Forward, SshKey};
-use russh::client::{AuthResult, ChannelOpenHandle, Config, Handle, Handler, Msg, connect};
+use ascribe_core::statement::{Forward, SshKey, Target};
+use russh::client::{AuthResult, ChannelOpenHandle, Config, Handle, Handler, Msg, connect_stream};
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{
     Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
 };
 use russh::{Channel, ChannelMsg, Preferred, cipher};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::channel::Loans;
@@ -39,6 +41,8 @@ const CIPHERS: &[cipher::Name] = &[
 pub(crate) enum UpstreamError {
     #[error("it does not answer ({0})")]
     Connect(String),
+    #[error("its address is the gateway itself")]
+    Own,
     #[error("its host key is not the pinned one; if that is right, an admin registers it again")]
     HostKey,
     #[error("it does not let the gateway in; does it trust the gateway's user CA?")]
@@ -209,6 +213,37 @@ impl From<russh::Error> for UpstreamError {
     }
 }
 
+/// Connects to the first of the pinned addresses that answers. No resolver is asked.
+async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
+    let mut why = UpstreamError::Connect("it has no address".to_owned());
+    for address in target.addresses.iter().filter_map(|text| text.parse().ok()) {
+        let address = SocketAddr::new(address, target.port);
+        if own.iter().any(|own| is_ours(address, *own)) {
+            why = UpstreamError::Own;
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // A small answer does not wait for a larger one.
+                stream
+                    .set_nodelay(true)
+                    .map_err(|e| UpstreamError::Connect(e.to_string()))?;
+                return Ok(stream);
+            }
+            Err(error) => why = UpstreamError::Connect(error.to_string()),
+        }
+    }
+    Err(why)
+}
+
+/// Would a connection to this address come to a listener of ours?
+fn is_ours(address: SocketAddr, own: SocketAddr) -> bool {
+    // A listener at every address is met at each that this machine has; only those can be bound.
+    let local = || std::net::UdpSocket::bind((address.ip(), 0)).is_ok();
+    address.port() == own.port()
+        && (address.ip() == own.ip() || (own.ip().is_unspecified() && local()))
+}
+
 /// A login to a target.
 pub(crate) struct Upstream {
     handle: Handle<Pinned>,
@@ -257,12 +292,8 @@ impl Upstream {
             keys: target.host_keys.clone(),
             incoming,
         };
-        let mut handle = connect(
-            Arc::new(config),
-            (target.host.as_str(), target.port),
-            pinned,
-        )
-        .await?;
+        let stream = dial(target, &connection.shared.config.own).await?;
+        let mut handle = connect_stream(Arc::new(config), stream, pinned).await?;
         let result = match &connection.shared.config.upstream {
             UpstreamAuth::Key(key) => {
                 let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);

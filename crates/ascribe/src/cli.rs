@@ -250,6 +250,9 @@ pub(crate) struct TargetAdd {
     /// What happens beyond.
     #[arg(long, default_value = "digest", value_parser = over_cap)]
     pub(crate) over_cap: OverCap,
+    /// The target is on the gateway's own machine.
+    #[arg(long)]
+    pub(crate) allow_loopback: bool,
     /// Let sessions in only when their actor signed the opening (`ascribe connect`).
     #[arg(long)]
     pub(crate) signed_opening: bool,

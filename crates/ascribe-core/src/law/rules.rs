@@ -1,5 +1,7 @@
 //! Rules that look at one thing alone: names, windows, tickets, prose.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::Denied;
 use crate::sealed::Prose;
 use crate::statement::{Forward, SshKey, Target, Ticket, TicketRule};
@@ -74,6 +76,7 @@ pub(super) fn check_target(target: &Target) -> Result<(), Denied> {
     {
         return refuse("a target's host is a host name or an address");
     }
+    check_addresses(target)?;
     if target.port == 0 || target.host_keys.is_empty() || target.host_keys.len() > 16 {
         return refuse("a target has a port and one to sixteen pinned host keys");
     }
@@ -110,6 +113,96 @@ fn is_text(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || is_unsafe(c))
 }
 
+/// A target is reached at pinned addresses. Some are never a target's: they lead to the gateway's own
+/// machine or to what serves secrets to it.
+fn check_addresses(target: &Target) -> Result<(), Denied> {
+    let refuse = |text: String| Err(Denied::new("address", text));
+    if target.addresses.is_empty() || target.addresses.len() > 16 {
+        return refuse("a target has one to sixteen pinned addresses".to_owned());
+    }
+    let host = target.host.parse::<IpAddr>();
+    for text in &target.addresses {
+        let shown = crate::text::clean(text, 64);
+        let address = match text.parse::<IpAddr>() {
+            Ok(address) if address.to_string() == *text => address,
+            Ok(_) | Err(_) => {
+                return refuse(format!("`{shown}` is no address in its shortest form"));
+            }
+        };
+        if host.as_ref().is_ok_and(|host| *host != address) {
+            return refuse(format!(
+                "the target's host is another address than `{shown}`"
+            ));
+        }
+        match place_of(address) {
+            Place::Elsewhere => {}
+            Place::Loopback if target.loopback => {}
+            Place::Loopback => {
+                return Err(Denied::new(
+                    "address",
+                    format!("`{shown}` is the gateway's own machine"),
+                )
+                .with_help("if it is meant, register the target with `--allow-loopback`"));
+            }
+            Place::Never => {
+                return refuse(format!("`{shown}` is no address of a target"));
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Place {
+    Elsewhere,
+    Loopback,
+    Never,
+}
+
+/// Where an address leads, however it is wrapped (RFC 4291 mapped, RFC 6052 NAT64, RFC 3056 6to4).
+fn place_of(address: IpAddr) -> Place {
+    let v6 = match address.to_canonical() {
+        IpAddr::V4(v4) => return place_of_v4(v4),
+        IpAddr::V6(v6) => v6,
+    };
+    let inside = match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => Some((high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if (high, low) > (0, 1) => Some((high, low)),
+        _ => None,
+    };
+    if let Some((high, low)) = inside {
+        return place_of_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    }
+    // A cloud's metadata service is within the unique local addresses.
+    let metadata = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    if v6.is_loopback() {
+        Place::Loopback
+    } else if v6.is_unspecified()
+        || v6.is_multicast()
+        || v6.is_unicast_link_local()
+        || v6 == metadata
+    {
+        Place::Never
+    } else {
+        Place::Elsewhere
+    }
+}
+
+fn place_of_v4(v4: Ipv4Addr) -> Place {
+    let [first, ..] = v4.octets();
+    if v4.is_loopback() {
+        Place::Loopback
+    } else if first == 0
+        || v4.is_multicast()
+        || v4.is_broadcast()
+        || v4.is_link_local()
+        || first >= 240
+    {
+        Place::Never
+    } else {
+        Place::Elsewhere
+    }
+}
+
 /// Most forwardings of one grant.
 const MAX_FORWARDS: usize = 64;
 
@@ -125,7 +218,7 @@ pub(super) fn check_forwards(forwards: &[Forward]) -> Result<(), Denied> {
                 if to.host.is_empty() || to.host.len() > 253 || !plain(&to.host) || to.port == 0 {
                     return refuse("a forwarding goes to a host name or address and a port");
                 }
-                let is_address = |text: &str| text.parse::<core::net::IpAddr>().is_ok();
+                let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
                 let pinned = match &to.address {
                     Some(address) => is_address(address) && !is_address(&to.host),
                     None => is_address(&to.host),

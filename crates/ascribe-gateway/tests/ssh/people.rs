@@ -64,6 +64,8 @@ impl People {
         Target {
             name: "db1".into(),
             host: "127.0.0.1".into(),
+            addresses: vec!["127.0.0.1".into()],
+            loopback: true,
             port,
             host_keys: vec![public(&self.admin)],
             accounts: vec![account.to_owned()],

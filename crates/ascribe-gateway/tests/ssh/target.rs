@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::before_login::{first_packet, offers};
 use super::people::OPERATOR;
-use super::world::{Setup, World, until};
+use super::world::{Setup, World, free_port, until};
 
 /// Prints what the target knows of the login: method, certificate type, certificate.
 const SHOW: &str = "cat \"$SSH_USER_AUTH\"";
@@ -322,4 +322,25 @@ async fn a_target_cannot_open_channels_towards_us() {
     w.ssh(&[], "id", b"").await.exits(0);
     assert_eq!(*target.opened.lock().unwrap(), [false; 4]);
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_the_gateway_itself_is_not_reached() {
+    let own = free_port();
+    // A server of ours listens there, at every address of this machine.
+    for listener in [format!("127.0.0.1:{own}"), format!("0.0.0.0:{own}")] {
+        let w = World::with(Setup {
+            target_port: Some(own),
+            own: vec![listener.parse().unwrap()],
+            ..Setup::default()
+        })
+        .await;
+        let listening = std::net::TcpListener::bind(&listener).unwrap();
+        listening.set_nonblocking(true).unwrap();
+        w.ssh(&[], "true", b"")
+            .await
+            .exits(254)
+            .says("its address is the gateway itself");
+        assert!(listening.accept().is_err(), "somebody connected");
+    }
 }

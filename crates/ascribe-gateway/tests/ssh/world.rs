@@ -54,6 +54,8 @@ pub(super) struct Setup {
     pub(super) behind: Duration,
     /// What the grant lets be forwarded.
     pub(super) forwards: Vec<Forward>,
+    /// Where the server itself is said to listen.
+    pub(super) own: Vec<std::net::SocketAddr>,
     /// SSH within a forwarded connection is cut off.
     pub(super) refuse_inner_ssh: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Setup {
             grant: Some(Duration::from_secs(1800)),
             behind: Duration::ZERO,
             forwards: Vec::new(),
+            own: Vec::new(),
             refuse_inner_ssh: false,
         }
     }
@@ -145,8 +148,8 @@ pub(super) struct World {
     /// Where the real server listens: for the same command without the gateway.
     pub(super) sshd_port: u16,
     pub(super) account: String,
-    /// Hands in connections whose opening was signed.
-    pub(super) arrive: tokio::sync::mpsc::Sender<Arrival>,
+    /// Kept open: the gateway waits for connections whose opening was signed.
+    _arrive: tokio::sync::mpsc::Sender<Arrival>,
     stop: CancellationToken,
     server: Option<tokio::task::JoinHandle<()>>,
     _sshd: Child,
@@ -295,6 +298,7 @@ impl World {
             } else {
                 UpstreamAuth::UserCa(ca)
             },
+            own: setup.own,
             idle_timeout: setup.idle,
             pre_auth_timeout: setup.pre_auth,
             max_connections_per_addr: setup.connections,
@@ -314,7 +318,7 @@ impl World {
             port,
             sshd_port,
             account,
-            arrive,
+            _arrive: arrive,
             stop,
             server: Some(server),
             _sshd: sshd,

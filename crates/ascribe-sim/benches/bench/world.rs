@@ -263,6 +263,8 @@ impl World {
         let target = Target {
             name: "db1".to_owned(),
             host: "db1.example".to_owned(),
+            addresses: vec!["127.0.0.1".into()],
+            loopback: true,
             port: 22,
             host_keys: vec![self.public.clone()],
             accounts: vec!["root".to_owned()],

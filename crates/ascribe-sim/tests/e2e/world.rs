@@ -269,6 +269,7 @@ impl World {
         let args = [
             "target",
             "add",
+            "--allow-loopback",
             &target,
             "--address",
             &address,

@@ -63,6 +63,7 @@ impl Gateway {
             host_key: key("ssh_host_ed25519_key"),
             host_ca: None,
             upstream: UpstreamAuth::UserCa(key("user_ca_ed25519_key")),
+            own: Vec::new(),
             idle_timeout: Duration::from_secs(1800),
             pre_auth_timeout: Duration::from_secs(10),
             max_connections_per_addr: 256,

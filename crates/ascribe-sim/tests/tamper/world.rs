@@ -224,6 +224,8 @@ impl World {
         Target {
             name: "db1".to_owned(),
             host: "192.0.2.1".to_owned(),
+            addresses: vec!["192.0.2.1".to_owned()],
+            loopback: false,
             port: 22,
             host_keys: vec![Who::Ada.key()],
             accounts: vec!["root".to_owned()],

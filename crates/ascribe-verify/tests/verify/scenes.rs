@@ -45,6 +45,8 @@ impl Forge {
         let target = Target {
             name: "db1".to_owned(),
             host: "192.0.2.1".to_owned(),
+            addresses: vec!["192.0.2.1".to_owned()],
+            loopback: false,
             port: 22,
             host_keys: vec![Who::Pat.key(1)],
             accounts: vec!["root".to_owned(), "app".to_owned()],

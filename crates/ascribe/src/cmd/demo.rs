@@ -258,6 +258,8 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
     let target = Target {
         name: TARGET.to_owned(),
         host: "127.0.0.1".to_owned(),
+        addresses: vec!["127.0.0.1".to_owned()],
+        loopback: true,
         port: sshd.port,
         host_keys: vec![sshd.host_key.clone()],
         accounts: vec![account.to_owned()],

@@ -190,6 +190,10 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
         host_key,
         host_ca: Some(host_ca),
         upstream: UpstreamAuth::UserCa(user_ca),
+        own: [&ssh, &api_address]
+            .iter()
+            .filter_map(|own| own.parse().ok())
+            .collect(),
         idle_timeout: idle,
         pre_auth_timeout: Duration::from_secs(10),
         max_connections_per_addr: 256,

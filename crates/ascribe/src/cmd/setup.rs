@@ -184,6 +184,7 @@ pub(crate) fn target(cli: &Cli, command: &TargetCommand) -> Done {
             for key in &target.host_keys {
                 remark(&format!("pinning host key {}", key.fingerprint()));
             }
+            remark(&format!("pinning address {}", target.addresses.join(", ")));
             let done = format!(
                 "target `{}` is registered\nnext: ascribe request {}@{} --for 1h --why \"...\"",
                 target.name,
@@ -269,6 +270,23 @@ pub(crate) fn host_keys(file: &Path) -> Done<Vec<SshKey>> {
     Ok(keys)
 }
 
+/// What a host stands for now. From here on nobody asks again.
+fn resolve(host: &str, port: u16) -> Done<Vec<String>> {
+    use std::net::ToSocketAddrs as _;
+    let found = (host, port).to_socket_addrs().map_err(|e| {
+        Failure::usage(format!("`{host}` has no address: {e}"))
+            .help("give one with `--address ADDRESS:PORT`")
+    })?;
+    let mut addresses: Vec<String> = Vec::new();
+    for address in found {
+        let address = address.ip().to_canonical().to_string();
+        if !addresses.contains(&address) && addresses.len() < 16 {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
 fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
     let (host, port) = match args.address.rsplit_once(':') {
         Some((host, port)) => {
@@ -297,9 +315,12 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
                 .help("write `SYSTEM:PATTERN`, for instance `jira:OPS-#`")),
         });
     let required = people(&args.approvers)?;
+    let addresses = resolve(&host, port)?;
     Ok(Target {
         name: args.name.clone(),
         host,
+        addresses,
+        loopback: args.allow_loopback,
         port,
         host_keys: host_keys(&args.host_keys)?,
         accounts: args.accounts.clone(),

@@ -154,6 +154,8 @@ pub(super) fn target(name: &str) -> Target {
     Target {
         name: name.to_owned(),
         host: "10.0.0.1".to_owned(),
+        addresses: vec!["10.0.0.1".to_owned()],
+        loopback: false,
         port: 22,
         host_keys: vec![key(200, 0)],
         accounts: vec!["root".to_owned(), "app".to_owned()],

@@ -224,3 +224,74 @@ fn a_forwarding_without_one_fixed_destination_is_refused() {
         "forward"
     );
 }
+
+#[test]
+fn a_target_is_at_no_address_that_leads_inside() {
+    let mut w = World::new(1);
+    let mut set = |addresses: &[&str], host: &str, loopback: bool| {
+        let mut db1 = target("db1");
+        host.clone_into(&mut db1.host);
+        db1.addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
+        db1.loopback = loopback;
+        w.say(ADA, Say::TargetSet(db1), Vec::new())
+    };
+    for good in [
+        "10.0.0.1",
+        "192.168.1.1",
+        "203.0.113.9",
+        "2001:db8::1",
+        "fd12::1",
+    ] {
+        set(&[good], "db1.internal", false).unwrap();
+    }
+    for local in ["127.0.0.1", "127.9.9.9", "::1"] {
+        assert_eq!(
+            no(set(&[local], "db1.internal", false)),
+            "address",
+            "{local}"
+        );
+        set(&[local], "db1.internal", true).unwrap();
+    }
+    for never in [
+        "169.254.169.254",
+        "0.0.0.0",
+        "0.1.2.3",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+        "fe80::1",
+        "ff02::1",
+        "::",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "::169.254.169.254",
+        // Not addresses, or not in the shortest form.
+        "0177.0.0.1",
+        "0x7f.1",
+        "127.1",
+        "10.0.0.01",
+        "2001:DB8::1",
+        "10.0.0.1 ",
+        "db1",
+        "",
+    ] {
+        assert_eq!(
+            no(set(&[never], "db1.internal", true)),
+            "address",
+            "{never}"
+        );
+    }
+    // Wrapped, it is still loopback.
+    for wrapped in ["::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
+        assert_eq!(
+            no(set(&[wrapped], "db1.internal", false)),
+            "address",
+            "{wrapped}"
+        );
+    }
+    assert_eq!(no(set(&[], "db1.internal", false)), "address");
+    assert_eq!(no(set(&["10.0.0.1"; 17], "db1.internal", false)), "address");
+    assert_eq!(no(set(&["10.0.0.2"], "10.0.0.1", false)), "address");
+}
