@@ -131,6 +131,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         command,
         env: asked.env,
         pty: asked.pty,
+        within: None,
     };
     Act {
         connection,
