@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoding::base64url;
 use crate::entry::{Body, Entry, Evidence, Intent, Outcome, SessionOpen, Status, StreamTotal};
-use crate::id::{ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
+use crate::id::{
+    ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
+};
 use crate::law::{Place, State};
 use crate::sealed::Opening;
 use crate::statement::Ticket;

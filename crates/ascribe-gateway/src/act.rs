@@ -11,10 +11,11 @@ use russh::{ChannelReadHalf, Sig};
 
 use crate::channel::{Client, End};
 use crate::connection::{Connection, Session};
+use crate::files::Protocol;
 use crate::upstream::{Sent, Upstream, forward};
 
 /// A target gets this long to take an action.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An action on its way.
 pub(crate) struct Act {
@@ -26,7 +27,7 @@ pub(crate) struct Act {
 }
 
 /// Why there is no recorded action.
-enum Shut {
+pub(crate) enum Shut {
     /// It is not in the ledger.
     NotRecorded(String),
     /// It may be in the ledger, and is not sent.
@@ -36,6 +37,7 @@ enum Shut {
 impl Act {
     pub(crate) async fn run(self, action: Action, read: ChannelReadHalf) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
+        let files = Protocol::of(&action);
         let begun = Instant::now();
         let recorded = match self.gate(action).await {
             Ok(recorded) => recorded,
@@ -89,11 +91,12 @@ impl Act {
                 return self.client.refuse("the target broke off").await;
             }
         }
-        self.relay(id, pty, begun, read, up_read, up_write).await;
+        self.relay(id, pty, files, begun, read, up_read, up_write)
+            .await;
     }
 
     /// Why a recorded action must not be sent any more, if so.
-    fn too_late(&self, recorded: &Recorded, begun: Instant) -> Option<&'static str> {
+    pub(crate) fn too_late(&self, recorded: &Recorded, begun: Instant) -> Option<&'static str> {
         let recorder = &self.connection.shared.recorder;
         let stands = matches!(recorder.standing(self.session.id), Standing::Until(_))
             && recorder.now() < recorded.until()
@@ -108,7 +111,7 @@ impl Act {
     }
 
     /// Authorise, record, check the receipt.
-    async fn gate(&self, action: Action) -> Result<Recorded, Shut> {
+    pub(crate) async fn gate(&self, action: Action) -> Result<Recorded, Shut> {
         let recorder = &self.connection.shared.recorder;
         let salts = Salts {
             command: self.connection.random(),

@@ -8,6 +8,7 @@
 mod act;
 mod channel;
 mod connection;
+mod files;
 mod guard;
 mod handler;
 mod listen;

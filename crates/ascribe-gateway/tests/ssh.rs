@@ -7,6 +7,7 @@ mod ssh {
     mod door;
     mod ends;
     mod evidence;
+    mod files;
     mod people;
     mod raw;
     mod refused;
