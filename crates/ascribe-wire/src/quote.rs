@@ -64,7 +64,7 @@ mod tests {
         for (bytes, text) in [
             (&b"/etc/passwd"[..], r#""/etc/passwd""#),
             (b"", r#""""#),
-            (b"a \"b\\", r#""a \"b\\\\""#),
+            (b"a \"b\\", r#""a \"b\\""#),
             (b"\x1b]0;x\n\0", r#""\x1b]0;x\x0a\x00""#),
             ("grün \u{202e}".as_bytes(), r#""grün \xe2\x80\xae""#),
             (b"\xff\xc3", r#""\xff\xc3""#),

@@ -325,7 +325,7 @@ impl Requests {
         }
         let rest = self.bytes.rest();
         let Some((whole, kind)) = begin(rest)? else {
-            self.bytes.needs(5);
+            self.bytes.needs(if rest.len() < 4 { 4 } else { 5 });
             return Ok(None);
         };
         let mut head = whole;
@@ -503,7 +503,7 @@ impl Replies {
         }
         let rest = self.bytes.rest();
         let Some((whole, kind)) = begin(rest)? else {
-            self.bytes.needs(5);
+            self.bytes.needs(if rest.len() < 4 { 4 } else { 5 });
             return Ok(None);
         };
         let head = match kind {
