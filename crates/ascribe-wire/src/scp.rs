@@ -16,6 +16,13 @@ const MAX_MESSAGE: usize = 16 * 1024;
 /// Directories within each other.
 const MAX_DEPTH: usize = 256;
 
+/// Records that are no actions of their own, and why.
+pub const UNRECORDED: &[(&str, &str)] = &[
+    ("T", "times are part of the file or directory that follows"),
+    ("E", "ends a directory that is recorded"),
+    ("error", "a message; the outcome says that it failed"),
+];
+
 /// Which way files go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {

@@ -34,6 +34,35 @@ const FLAGS: [(u32, &str); 6] = [
 /// The flag of an open file whose writes all go to its end.
 pub const APPEND: u32 = 4;
 
+const QUESTION: &str = "a question that changes nothing; its bytes are in the stream's evidence";
+
+/// Requests that are no actions of their own, and why.
+pub const UNRECORDED: &[(&str, &str)] = &[
+    ("init", "agrees on the version"),
+    ("close", "ends what was opened, whose outcome it brings"),
+    (
+        "read",
+        "counted and digested in the outcome of the open file",
+    ),
+    (
+        "write",
+        "counted and digested in the outcome of the open file",
+    ),
+    ("lstat", QUESTION),
+    ("fstat", QUESTION),
+    ("readdir", "lists a directory whose opening is recorded"),
+    ("realpath", QUESTION),
+    ("stat", QUESTION),
+    ("readlink", QUESTION),
+    ("fsync@openssh.com", "only makes durable what was written"),
+    ("statvfs@openssh.com", QUESTION),
+    ("fstatvfs@openssh.com", QUESTION),
+    ("limits@openssh.com", QUESTION),
+    ("expand-path@openssh.com", QUESTION),
+    ("home-directory", QUESTION),
+    ("users-groups-by-id@openssh.com", QUESTION),
+];
+
 /// Why a packet is not handed on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SftpError {

@@ -357,3 +357,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_type_is_an_operation_or_on_the_list_of_what_is_not_recorded() {
+    let (path, eight) = (string(b"x"), [0; 8]);
+    let names = "close read write lstat fstat readdir realpath stat readlink";
+    let types: [u8; 9] = [4, 5, 6, 7, 8, 12, 16, 17, 19];
+    let mut plain: Vec<&str> = vec!["init"];
+    for (name, kind) in names.split(' ').zip(types) {
+        let rest: Vec<&[u8]> = match kind {
+            5 | 6 => vec![ID, &path, &eight, ZERO],
+            _ => vec![ID, &path],
+        };
+        let (pieces, _, error) = requests(&packet(kind, &rest), usize::MAX);
+        assert!(error.is_none(), "{name}");
+        assert!(!matches!(pieces[0], Request::Operate(..)), "{name}");
+        plain.push(name);
+    }
+    for (name, _) in UNRECORDED {
+        let forms: [&[&[u8]]; 3] = [&[], &[&path], &[&path, &path]];
+        let asked = forms.iter().any(|rest| {
+            let name = string(name.as_bytes());
+            let parts = [&[ID, &name], *rest].concat();
+            let (pieces, _, _) = requests(&packet(200, &parts), usize::MAX);
+            matches!(pieces[..], [Request::Ask(..)])
+        });
+        assert!(asked != plain.contains(name), "{name}");
+    }
+    let understood = |kind: &u8| {
+        let (_, _, error) = requests(&packet(*kind, &[ID]), usize::MAX);
+        error != Some(SftpError::Type(*kind))
+    };
+    let known: Vec<u8> = (0..=u8::MAX).filter(understood).collect();
+    let operations = [3, 9, 10, 11, 13, 14, 15, 18, 20];
+    let expected: std::collections::BTreeSet<u8> = [1, 200]
+        .into_iter()
+        .chain(types)
+        .chain(operations)
+        .collect();
+    assert_eq!(known, expected.into_iter().collect::<Vec<_>>());
+}
