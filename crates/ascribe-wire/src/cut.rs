@@ -17,7 +17,8 @@ pub struct Cutter {
 
 impl Cutter {
     /// Takes in what arrived. Everything cut before must have been handed on with [`Cutter::ready`].
-    pub fn push(&mut self, chunk: Bytes) {
+    pub fn push(&mut self, chunk: impl Into<Bytes>) {
+        let chunk = chunk.into();
         if self.bytes.is_empty() && self.kept.is_empty() {
             self.bytes = chunk;
         } else {
