@@ -359,7 +359,8 @@ impl Requests {
         };
         let mut head = whole;
         if kind == WRITE {
-            let Some(handle) = number(rest, 9) else {
+            let packet = rest.get(..whole).unwrap_or(rest);
+            let Some(handle) = number(packet, 9) else {
                 // Asked for only as far as the packet goes: a shorter one is malformed.
                 if rest.len() >= whole {
                     return Err(SftpError::Malformed(kind, "it ends too early"));
