@@ -143,7 +143,9 @@ impl Act {
     /// What a client is told when its session does not end by itself.
     fn farewell(&self, halted: Option<Halt>) -> Option<String> {
         let why = match (halted, self.connection.reason()) {
-            (Some(Halt::Files(text)), _) => return Some(format!("\r\nascribe: {text}\r\n")),
+            (Some(Halt::Files(text)), _) => {
+                return Some(format!("\r\nascribe: the file transfer ends: {text}\r\n"));
+            }
             (Some(Halt::Cap), _) => "the stream is larger than the target allows",
             (Some(Halt::Ledger), _) | (None, Some(CloseReason::LedgerUnavailable)) => {
                 "the ledger cannot record, so the session ends"
