@@ -18,7 +18,9 @@ use ascribe_tlog::{
     Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey, decode_entry_bundle,
     encode_entry_bundle, parse_tile_path,
 };
-use ascribe_wire::{command, user};
+use ascribe_wire::scp::{Direction, Scp, Source};
+use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
+use ascribe_wire::{command, quote, user};
 
 /// A target: its name, which is its corpus's name too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -36,8 +38,10 @@ pub const TARGETS: &[Target] = &[
     ("note", note),
     ("pack", pack),
     ("public_key", public_key),
+    ("scp", scp),
     ("segment", segment),
     ("segment_sealed", segment_sealed),
+    ("sftp", sftp),
     ("snapshot", snapshot),
     ("sshsig", sshsig),
     ("statement", statement),
@@ -307,6 +311,102 @@ pub fn user(data: &[u8]) {
 /// Kinds of commands.
 pub fn exec_kind(data: &[u8]) {
     assert!(["ssh.exec", "ssh.scp", "ssh.rsync"].contains(&command::exec_kind(data)));
+}
+
+/// What an SFTP reader made of bytes in chunks: the pieces apart from bulk, and what it hands on.
+macro_rules! sftp_pieces {
+    ($reader:ty, $bulk:path, $bytes:expr, $chunk:expr) => {{
+        let (mut reader, mut pieces, mut out) = (<$reader>::default(), Vec::new(), Vec::new());
+        'all: for part in $bytes.chunks($chunk) {
+            reader.bytes.push(part.to_vec());
+            loop {
+                match reader.next() {
+                    Ok(Some($bulk(_))) => {}
+                    Ok(Some(piece)) => pieces.push(format!("{piece:?}")),
+                    Ok(None) => break,
+                    Err(error) => {
+                        pieces.push(error.to_string());
+                        break 'all;
+                    }
+                }
+            }
+            out.extend_from_slice(&reader.bytes.ready());
+        }
+        (pieces, out)
+    }};
+}
+
+/// SFTP in both directions: the same however it is split, and nothing but what came is handed on.
+/// The first byte says how it is split.
+pub fn sftp(data: &[u8]) {
+    let Some((chunk, bytes)) = data.split_first() else {
+        return;
+    };
+    let (chunk, whole) = (usize::from(*chunk) + 1, bytes.len().max(1));
+    let (pieces, out) = sftp_pieces!(Requests, Request::Data, bytes, whole);
+    let (split, parts) = sftp_pieces!(Requests, Request::Data, bytes, chunk);
+    assert_eq!(pieces, split);
+    assert!(bytes.starts_with(&out) && bytes.starts_with(&parts));
+    let (pieces, out) = sftp_pieces!(Replies, Reply::Bytes, bytes, whole);
+    let (split, parts) = sftp_pieces!(Replies, Reply::Bytes, bytes, chunk);
+    assert_eq!(pieces, split);
+    assert!(bytes.starts_with(&out) && bytes.starts_with(&parts));
+    let mut reader = Requests::default();
+    reader.bytes.push(bytes.to_vec());
+    while let Ok(Some(request)) = reader.next() {
+        if let Request::Operate(_, operation) = request {
+            assert!(operation.kind.starts_with("sftp."));
+            let text = operation.text(|_| None);
+            assert!(!text.chars().any(ascribe_core::text::is_unsafe));
+        }
+    }
+    let quoted = quote::quote(bytes);
+    assert_eq!(quote::unquote(&quoted).as_deref(), Some(bytes));
+}
+
+/// The classic scp protocol from both sides. The first byte says how the source is split, the second
+/// how much of the rest is what the sink answers.
+pub fn scp(data: &[u8]) {
+    let [chunk, answers, bytes @ ..] = data else {
+        return;
+    };
+    let (answers, source) = bytes.split_at(usize::from(*answers).min(bytes.len()));
+    let run = |chunk: usize| {
+        let (mut scp, mut out) = (Scp::new(Direction::ToTarget), Vec::new());
+        let mut pieces = Vec::new();
+        scp.sink.push(answers.to_vec());
+        for part in source.chunks(chunk) {
+            scp.source.push(part.to_vec());
+            loop {
+                match scp.next_source() {
+                    Ok(None) => break,
+                    Ok(Some(Source::Data(_))) => {}
+                    Ok(Some(Source::Wait)) => {
+                        out.extend_from_slice(&scp.source.ready());
+                        match scp.next_sink() {
+                            Ok(Some(piece)) => pieces.push(format!("{piece:?}")),
+                            Ok(None) => return (pieces, out),
+                            Err(error) => {
+                                pieces.push(error.to_string());
+                                return (pieces, out);
+                            }
+                        }
+                        scp.sink.ready();
+                    }
+                    Ok(Some(piece)) => pieces.push(format!("{piece:?}")),
+                    Err(error) => {
+                        pieces.push(error.to_string());
+                        return (pieces, out);
+                    }
+                }
+            }
+            out.extend_from_slice(&scp.source.ready());
+        }
+        (pieces, out)
+    };
+    let (whole, split) = (run(source.len().max(1)), run(usize::from(*chunk) + 1));
+    assert_eq!(whole.0, split.0);
+    assert!(source.starts_with(&whole.1) && source.starts_with(&split.1));
 }
 
 /// SSH public keys: a key that was read is read again as itself.

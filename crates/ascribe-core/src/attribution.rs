@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::base64url;
-use crate::entry::{Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, SessionOpen, Status};
-use crate::id::{ActionId, Commitment, EntryHash, GrantId, PersonId, SessionId, StatementId};
+use crate::entry::{
+    Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, SessionOpen, Status, StreamTotal,
+};
+use crate::id::{
+    ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
+};
 use crate::law::{Place, State};
 use crate::sealed::Opening;
 use crate::statement::Ticket;
@@ -78,6 +82,8 @@ pub struct What {
     pub command_b64: Option<String>,
     /// `present`, `withheld`, `erased` or `missing`.
     pub content: String,
+    /// The action that it is a part of: the file transfer of a file's operation.
+    pub within: Option<ActionId>,
     /// On which target.
     pub target: String,
     /// As which account.
@@ -103,6 +109,29 @@ pub struct OutcomeRecord {
     pub signal: Option<String>,
     /// When the outcome was recorded.
     pub at: Option<Timestamp>,
+    /// What passed.
+    pub streams: Vec<StreamRecord>,
+}
+
+/// One stream's bytes in all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// Its name.
+    pub stream: String,
+    /// Bytes that passed.
+    pub bytes: u64,
+    /// Of all bytes that passed.
+    pub sha256: ContentDigest,
+}
+
+impl StreamRecord {
+    fn of(total: &StreamTotal) -> Self {
+        Self {
+            stream: total.stream.clone(),
+            bytes: total.bytes,
+            sha256: total.sha256,
+        }
+    }
 }
 
 /// When.
@@ -356,10 +385,11 @@ impl Fold {
             .approvals
             .iter()
             .chain(held.iter().flat_map(|extended| &extended.approvals));
-        let method = format!(
-            "gateway.{}",
-            seen.intent.kind.strip_prefix("ssh.").unwrap_or("other")
-        );
+        let method = match seen.intent.kind.split_once('.') {
+            Some(("ssh", what)) => format!("gateway.{what}"),
+            Some((files @ ("sftp" | "scp"), _)) => format!("gateway.{files}"),
+            Some(_) | None => "gateway.other".to_owned(),
+        };
         Some(ActionRecord {
             v: 1,
             action_id: seen.intent.action,
@@ -433,12 +463,14 @@ impl Fold {
                 exit_code: outcome.exit_code,
                 signal: outcome.signal.clone(),
                 at: Some(*at),
+                streams: outcome.streams.iter().map(StreamRecord::of).collect(),
             },
             None => OutcomeRecord {
                 status: Status::Unknown,
                 exit_code: None,
                 signal: None,
                 at: None,
+                streams: Vec::new(),
             },
         };
         What {
@@ -446,6 +478,7 @@ impl Fold {
             command: opening.map(|o| clean_bytes(&o.bytes.0, SHOWN)),
             command_b64: opening.map(|o| base64url(&o.bytes.0)),
             content: content.to_owned(),
+            within: seen.intent.within,
             target: open.target.clone(),
             account: open.account.clone(),
             system_owner: state

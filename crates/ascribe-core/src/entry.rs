@@ -235,13 +235,16 @@ pub struct Intent {
     pub env: Option<Commitment>,
     /// Milliseconds after which the gateway must not send it any more.
     pub forward_within_ms: u64,
-    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, ...
+    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, `sftp.open`, ...
     pub kind: String,
     /// The terminal, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pty: Option<Pty>,
     /// The session that it belongs to.
     pub session: SessionId,
+    /// The action that it is a part of: a file transfer, of a file's operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<ActionId>,
 }
 
 /// What became of an action.
@@ -270,7 +273,8 @@ pub struct StreamTotal {
     pub sha256: ContentDigest,
     /// Bytes that are stored.
     pub stored: u64,
-    /// `stdin`, `stdout`, `stderr` or `terminal`; of a forwarded connection `sent` and `received`.
+    /// `stdin`, `stdout`, `stderr` or `terminal`; of a forwarded connection `sent` and `received`; of
+    /// a file's operation `read`, `written`, `read-parts` or `written-parts`.
     pub stream: String,
 }
 

@@ -23,7 +23,7 @@ pub struct Action {
     pub action: ActionId,
     /// In which session.
     pub session: SessionId,
-    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, ...
+    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, `sftp.open`, ...
     pub kind: &'static str,
     /// The exact command bytes, where there are any.
     pub command: Option<Vec<u8>>,
@@ -31,6 +31,8 @@ pub struct Action {
     pub env: Vec<(String, String)>,
     /// The terminal asked for.
     pub pty: Option<Pty>,
+    /// The action that it is a part of.
+    pub within: Option<ActionId>,
 }
 
 /// Random values that the gate needs, drawn by the caller.
@@ -124,6 +126,7 @@ impl Authorized {
             env,
             pty: action.pty.clone(),
             forward_within_ms: FORWARD_WITHIN_MS,
+            within: action.within,
         };
         let proposal = Proposal {
             id: EntryId::new(salts.entry),

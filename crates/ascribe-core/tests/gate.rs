@@ -23,6 +23,7 @@ fn action() -> Action {
         command: Some(b"uptime".to_vec()),
         env: vec![("LANG".to_owned(), "C".to_owned())],
         pty: None,
+        within: Some(ActionId::new([6; 16])),
     }
 }
 
@@ -131,7 +132,7 @@ fn an_ended_session_never_reaches_the_recorder() {
 #[test]
 fn a_receipt_for_another_entry_is_refused() {
     let log = receipts::key(ORIGIN, 1);
-    let edits: [fn(&mut Entry); 5] = [
+    let edits: [fn(&mut Entry); 6] = [
         |e| e.id = EntryId::new([9; 16]),
         |e| e.writer.id = "gw2".to_owned(),
         |e| {
@@ -147,6 +148,11 @@ fn a_receipt_for_another_entry_is_refused() {
         |e| {
             if let Body::Intent(intent) = &mut e.body {
                 intent.forward_within_ms = FORWARD_WITHIN_MS + 1;
+            }
+        },
+        |e| {
+            if let Body::Intent(intent) = &mut e.body {
+                intent.within = None;
             }
         },
     ];

@@ -11,10 +11,11 @@ use russh::{ChannelReadHalf, Sig};
 
 use crate::channel::{Client, End, Loans};
 use crate::connection::{Connection, Session};
+use crate::files::Protocol;
 use crate::upstream::{Sent, Upstream, forward};
 
 /// A target gets this long to take an action.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An action on its way.
 pub(crate) struct Act {
@@ -37,6 +38,7 @@ pub(crate) enum Shut {
 impl Act {
     pub(crate) async fn run(self, action: Action, read: ChannelReadHalf) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
+        let files = Protocol::of(&action);
         let begun = Instant::now();
         let recorded = match self.connection.gate(&self.session, action).await {
             Ok(recorded) => recorded,
@@ -90,7 +92,8 @@ impl Act {
                 return self.client.refuse("the target broke off").await;
             }
         }
-        self.relay(id, pty, begun, read, up_read, up_write).await;
+        self.relay(id, pty, files, begun, read, up_read, up_write)
+            .await;
     }
 
     fn notice(&self) -> String {

@@ -120,7 +120,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
     let (mut read, write) = channel.split();
     let client = Client { id, handle, write };
     let mut asked = Asked::default();
-    let (kind, command) = loop {
+    let (mut kind, command) = loop {
         let message = tokio::select! {
             message = read.wait() => message,
             () = connection.over.cancelled() => return,
@@ -144,6 +144,16 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
             None => return,
         }
     };
+    // A terminal changes the bytes on their way, so that none could be taken for a file's.
+    match kind {
+        "ssh.sftp" if asked.pty.is_some() => {
+            let text = "sftp in a terminal is not understood; leave out -t";
+            connection.refuse("subsystem", "not-allowed", text);
+            return client.refuse(text).await;
+        }
+        "ssh.scp" if asked.pty.is_some() => kind = "ssh.exec",
+        _ => {}
+    }
     connection.moved();
     let session = match connection.session().await {
         Ok(session) => session,
@@ -161,6 +171,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         command,
         env: asked.env,
         pty: asked.pty,
+        within: None,
     };
     Act {
         connection,

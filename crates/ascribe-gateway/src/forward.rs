@@ -412,6 +412,7 @@ impl Connection {
             command: Some(text.as_bytes().to_vec()),
             env: Vec::new(),
             pty: None,
+            within: None,
         };
         let tunnel = Tunnel {
             connection: Arc::clone(self),

@@ -9,6 +9,7 @@ mod act;
 mod channel;
 mod connection;
 mod entrance;
+mod files;
 mod forward;
 mod guard;
 mod handler;

@@ -12,9 +12,11 @@ use tokio::sync::mpsc;
 use crate::act::Act;
 use crate::channel::{End, REFUSED};
 use crate::connection::Connection;
+use crate::files::{Files, From, Protocol};
 use crate::stream::{
     Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
 };
+use crate::upstream::To;
 
 /// A client gets this long to take the last words.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -41,6 +43,7 @@ impl Act {
         self,
         id: ActionId,
         pty: bool,
+        protocol: Option<Protocol>,
         begun: Instant,
         read: ChannelReadHalf,
         up_read: ChannelReadHalf,
@@ -59,11 +62,21 @@ impl Act {
             tokio::spawn(
                 async move { record_chunks(&connection, session, id, chunks, &seals).await },
             );
+        let files = protocol.map(|protocol| Files::new(&self, id, &protocol));
         let mut end = End::default();
         let over = self.connection.over.clone();
         let halted = {
-            let up = to_target(&self.connection, read, &up_write, stdin.as_mut(), &overdue);
-            let down = self.to_client(up_read, pty, &mut out, &mut err, &mut end);
+            let input = Input {
+                stdin: stdin.as_mut(),
+                files: files.as_ref(),
+            };
+            let up = to_target(&self.connection, read, &up_write, input, &overdue);
+            let output = Output {
+                out: &mut out,
+                err: &mut err,
+                files: files.as_ref(),
+            };
+            let down = self.to_client(up_read, pty, output, &mut end);
             let told = self.tell_of_watchers();
             tokio::pin!(up, down, told);
             let mut reading = true;
@@ -90,6 +103,10 @@ impl Act {
         if let Some(text) = &farewell {
             self.say_goodbye(text).await;
         }
+        let whole = match files {
+            Some(files) => files.finish().await.is_ok(),
+            None => true,
+        };
         let mut streams = Vec::new();
         for recording in stdin.into_iter().chain([out, err]) {
             streams.extend(recording.total().await.0);
@@ -101,7 +118,7 @@ impl Act {
             (None, None, _) => Status::Unknown,
         };
         let (nothing, mut heard) = (End::default(), &end);
-        if !matches!(recorder.await, Ok(Ok(()))) {
+        if !matches!(recorder.await, Ok(Ok(()))) || !whole {
             self.connection.end(CloseReason::LedgerUnavailable);
             // The command may have ended well: to the client it did not, since nobody can show it.
             heard = &nothing;
@@ -147,6 +164,9 @@ impl Act {
     /// What a client is told when its session does not end by itself.
     fn farewell(&self, halted: Option<Halt>) -> Option<String> {
         let why = match (halted, self.connection.reason()) {
+            (Some(Halt::Files(text)), _) => {
+                return Some(format!("\r\nascribe: the file transfer ends: {text}\r\n"));
+            }
             (Some(Halt::Cap), _) => "the stream is larger than the target allows",
             (Some(Halt::Ledger), _) | (None, Some(CloseReason::LedgerUnavailable)) => {
                 "the ledger cannot record, so the session ends"
@@ -171,10 +191,10 @@ impl Act {
         &self,
         mut from: ChannelReadHalf,
         pty: bool,
-        out: &mut Recording,
-        err: &mut Recording,
+        output: Output<'_>,
         end: &mut End,
     ) -> Result<(), Halt> {
+        let Output { out, err, files } = output;
         loop {
             let due = [out.due(), err.due()].into_iter().flatten().min();
             let wait = due.map_or(SEAL_AFTER * 3600, |due| {
@@ -195,7 +215,12 @@ impl Act {
             match message {
                 Some(ChannelMsg::Data { data }) => {
                     out.take(&data).await?;
-                    if self.client.write.data_bytes(data).await.is_err() {
+                    let to = To::Client(&self.client.write);
+                    let taken = match files {
+                        Some(files) => files.pass(From::Target, data, to).await?,
+                        None => to.send(data).await.is_ok(),
+                    };
+                    if !taken {
                         return Ok(());
                     }
                 }
@@ -247,14 +272,28 @@ enum Left {
     Channel,
 }
 
+/// Where the client's bytes are recorded.
+struct Input<'a> {
+    stdin: Option<&'a mut Recording>,
+    files: Option<&'a Files<'a>>,
+}
+
+/// Where the target's bytes are recorded.
+struct Output<'a> {
+    out: &'a mut Recording,
+    err: &'a mut Recording,
+    files: Option<&'a Files<'a>>,
+}
+
 /// Client to target.
 async fn to_target(
     connection: &Arc<Connection>,
     mut from: ChannelReadHalf,
     to: &ChannelWriteHalf<russh::client::Msg>,
-    mut stdin: Option<&mut Recording>,
+    input: Input<'_>,
     overdue: &Overdue,
 ) -> Result<Left, Halt> {
+    let Input { mut stdin, files } = input;
     let mut open = true;
     loop {
         let due = stdin.as_ref().and_then(|recording| recording.due());
@@ -277,7 +316,13 @@ async fn to_target(
                     recording.take(&data).await?;
                 }
                 overdue.wait().await;
-                to.data_bytes(data).await
+                match files {
+                    Some(files) => match files.pass(From::Client, data, To::Target(to)).await? {
+                        true => Ok(()),
+                        false => return Ok(Left::Input),
+                    },
+                    None => to.data_bytes(data).await,
+                }
             }
             Some(ChannelMsg::Eof) => {
                 open = false;

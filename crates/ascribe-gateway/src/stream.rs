@@ -38,12 +38,14 @@ pub(crate) struct Sealed {
 }
 
 /// The stream cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Halt {
     /// The cap is reached, and the target refuses more.
     Cap,
     /// Evidence is not recorded any more.
     Ledger,
+    /// An operation on files is not understood or not recorded; why.
+    Files(String),
 }
 
 /// One stream's record.

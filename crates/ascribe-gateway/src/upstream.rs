@@ -7,6 +7,7 @@ use std::time::Duration;
 use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::record::Standing;
 use ascribe_core::statement::{Forward, SshKey, Target};
+use bytes::Bytes;
 use russh::client::{AuthResult, ChannelOpenHandle, Config, Handle, Handler, Msg, connect_stream};
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::ssh_key::private::Ed25519Keypair;
@@ -511,5 +512,32 @@ pub(crate) async fn forward(
         Sent::Yes
     } else {
         Sent::Broken
+    }
+}
+
+/// The side that takes bytes of a transfer.
+#[derive(Clone, Copy)]
+pub(crate) enum To<'a> {
+    Client(&'a russh::ChannelWriteHalf<russh::server::Msg>),
+    Target(&'a russh::ChannelWriteHalf<Msg>),
+}
+
+impl To<'_> {
+    pub(crate) async fn send(self, bytes: Bytes) -> Result<(), russh::Error> {
+        match self {
+            Self::Client(channel) => channel.data_bytes(bytes).await,
+            Self::Target(channel) => channel.data_bytes(bytes).await,
+        }
+    }
+}
+
+/// The one function that hands on an operation on files, within an action that was sent. It takes
+/// the recorded operation by value. An operation of a file that the target sends goes on to the
+/// client: without the client's answer the target does not go on with it.
+pub(crate) async fn forward_operation(recorded: Recorded, packet: Bytes, to: To<'_>) -> Sent {
+    drop(recorded.into_action());
+    match to.send(packet).await {
+        Ok(()) => Sent::Yes,
+        Err(_) => Sent::Broken,
     }
 }

@@ -7,6 +7,7 @@ mod ssh {
     mod door;
     mod ends;
     mod evidence;
+    mod files;
     mod forward;
     mod jump;
     mod people;

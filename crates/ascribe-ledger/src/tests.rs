@@ -270,6 +270,7 @@ impl World {
             env: None,
             pty: None,
             forward_within_ms: 2000,
+            within: None,
         });
         let scope = Scope::Session(session);
         Proposal {

@@ -36,6 +36,7 @@ mod e2e {
         "what.command",
         "what.command_b64",
         "what.content",
+        "what.within",
         "what.target",
         "what.account",
         "what.system_owner",
@@ -45,6 +46,9 @@ mod e2e {
         "what.outcome.exit_code",
         "what.outcome.signal",
         "what.outcome.at",
+        "what.outcome.streams[].stream",
+        "what.outcome.streams[].bytes",
+        "what.outcome.streams[].sha256",
         "when.at",
         "when.witnessed_before",
         "why.request_id",
@@ -571,6 +575,49 @@ mod e2e {
             std::fs::write(&file, good).unwrap();
         }
         world.verify(&tree, &world.policy()).exits(0);
+    }
+
+    #[test]
+    fn operations_on_files_are_listed_shown_and_proven() {
+        let world = World::new();
+        let file = world.path("file");
+        std::fs::write(&file, "content\n").unwrap();
+        let [from, to] = [file, world.path("copy")].map(|path| path.display().to_string());
+        world.sftp(&format!("put {from} {to}\nrm {to}\n")).exits(0);
+        let open = format!("open \"{to}\" write");
+        let actions = world.actions(&["--text", &open]);
+        let [action] = &actions[..] else {
+            panic!("{actions:?}");
+        };
+        let session = text(action, "/session_id");
+        world.ended_session(session);
+        let all = world.actions(&["--session", session]);
+        let kinds: Vec<&str> = all.iter().map(|a| text(a, "/what/kind")).collect();
+        assert_eq!(kinds, ["ssh.sftp", "sftp.open", "sftp.remove"]);
+        for part in &all[1..] {
+            assert_eq!(part["what"]["within"], all[0]["action_id"]);
+            assert_eq!(text(part, "/what/method"), "gateway.sftp");
+            assert_eq!(text(part, "/what/outcome/status"), "succeeded");
+        }
+        // `printf 'content\n' | sha256sum`
+        let sum = "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53";
+        let shown = world.run(&["show", session]).exits(0).stdout;
+        let line = format!("stream     written: 8 bytes, SHA-256 {sum}");
+        assert!(shown.contains(&line), "{shown}");
+        let listed = world
+            .run(&["actions", "--session", session])
+            .exits(0)
+            .stdout;
+        assert!(listed.contains(&format!("sftp: {open}")), "{listed}");
+        assert!(listed.contains("succeeded  written 8 bytes"), "{listed}");
+        assert!(
+            listed.contains("  stdin "),
+            "the transfer's totals: {listed}"
+        );
+        let bundle = world.path("files.bundle");
+        let bundle_arg = bundle.to_str().unwrap();
+        world.run(&["export", session, "-f", bundle_arg]).exits(0);
+        world.verify(&bundle, &world.policy()).exits(0);
     }
 
     #[test]

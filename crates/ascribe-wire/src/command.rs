@@ -1,5 +1,7 @@
 //! What kind of action a request is. Only a label: the exact bytes are recorded in any case.
 
+use crate::scp::Direction;
+
 /// Longest command, in bytes, that is taken.
 pub const MAX_COMMAND: usize = 65_536;
 
@@ -37,9 +39,37 @@ pub fn exec_kind(command: &[u8]) -> &'static str {
     let program = words.next().unwrap_or_default();
     let program = program.rsplit(|&b| b == b'/').next().unwrap_or_default();
     match program {
-        b"scp" if words.any(|w| w == b"-t" || w == b"-f") => "ssh.scp",
+        b"scp" if scp_direction(command).is_some() => "ssh.scp",
         b"rsync" if words.next() == Some(b"--server") => "ssh.rsync",
         _ => "ssh.exec",
+    }
+}
+
+/// Which way files go in the command of an scp server; none where this is not clearly one. A command
+/// that is more than that is a command like any other, so that nothing is taken for records of scp
+/// that may be a shell's input.
+pub fn scp_direction(command: &[u8]) -> Option<Direction> {
+    let more = |byte: &u8| b";|&<>`$()\n\r".contains(byte);
+    if command.iter().any(more) {
+        return None;
+    }
+    let words = command
+        .split(|b| b.is_ascii_whitespace())
+        .filter(|w| !w.is_empty())
+        .take(64);
+    // Options end before the first other word, and `--` ends them.
+    let options = words
+        .skip(1)
+        .take_while(|w| w.len() > 1 && w.starts_with(b"-") && *w != b"--");
+    let (mut to, mut from) = (false, false);
+    for option in options {
+        to |= option.contains(&b't');
+        from |= option.contains(&b'f');
+    }
+    match (to, from) {
+        (true, false) => Some(Direction::ToTarget),
+        (false, true) => Some(Direction::FromTarget),
+        _ => None,
     }
 }
 
@@ -61,7 +91,12 @@ mod tests {
         for (command, kind) in [
             ("scp -t /tmp", "ssh.scp"),
             ("scp -r -f x", "ssh.scp"),
+            ("scp -qrt -- /tmp", "ssh.scp"),
             ("scp a b", "ssh.exec"),
+            ("scp a -t", "ssh.exec"),
+            ("scp -t -f a", "ssh.exec"),
+            ("scp -t /tmp; bash", "ssh.exec"),
+            ("scp -f $(id)", "ssh.exec"),
             ("rsync --server -e.LsfxCIvu . /x", "ssh.rsync"),
             ("rsync x --server", "ssh.exec"),
             ("/usr/bin/rsync --server .", "ssh.rsync"),

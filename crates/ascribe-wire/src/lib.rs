@@ -1,6 +1,11 @@
-//! Untrusted protocol bytes to actions: SSH user names and channel requests. Pure and bounded.
+//! Untrusted protocol bytes to actions: SSH user names, channel requests, file transfers. Pure and
+//! bounded.
 
 pub mod command;
+pub mod cut;
 pub mod inner;
+pub mod quote;
 pub mod request;
+pub mod scp;
+pub mod sftp;
 pub mod user;

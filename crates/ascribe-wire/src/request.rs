@@ -1,5 +1,7 @@
 //! Every SSH channel type and request that a client can send, and what becomes of it.
 
+use crate::{scp, sftp};
+
 /// What the gateway does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
@@ -86,12 +88,17 @@ requests! {
     NoMoreSessions = "no-more-sessions@openssh.com", "global" => Ignored("only limits the client itself");
 }
 
-/// The list of what is not recorded, one a line with its reason.
+/// The list of what is not an entry of its own, one a line with its reason.
 pub fn unrecorded() -> String {
     let mut out = String::new();
     for request in Request::ALL {
         if let Policy::Ignored(why) = request.policy() {
             out.push_str(&format!("{} {}: {why}\n", request.place(), request.wire()));
+        }
+    }
+    for (protocol, list) in [("sftp", sftp::UNRECORDED), ("scp", scp::UNRECORDED)] {
+        for (name, why) in list {
+            out.push_str(&format!("{protocol} {name}: {why}\n"));
         }
     }
     out

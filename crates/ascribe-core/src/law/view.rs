@@ -395,6 +395,14 @@ impl State {
         if self.open_actions.contains_key(&intent.action) {
             return Err(Denied::new("duplicate", "an action with this id is open"));
         }
+        if let Some(whole) = intent.within
+            && self.session_of(whole) != Some(intent.session)
+        {
+            return Err(Denied::new(
+                "within",
+                "the action that this one is a part of is not open in this session",
+            ));
+        }
         self.open_actions.insert(
             intent.action,
             OpenAction {

@@ -135,7 +135,7 @@ async fn a_stranger_sees_a_banner_that_says_nothing_about_us() {
         ]
     );
     // A known key with a name that is none is refused in the same words.
-    let at = format!("{}@127.0.0.1", w.account);
+    let at = format!("{}@@127.0.0.1", w.account);
     let nowhere = w.start_at(w.port, &at, "client", &[], "id");
     let out = fed(nowhere, b"").await.exits(255);
     out.says("Permission denied (publickey).");

@@ -72,7 +72,20 @@ async fn files_arrive_whole_by_sftp_and_by_scp_and_each_is_an_action() {
         Body::Intent(intent) => Some(intent.kind),
         _ => None,
     });
-    assert_eq!(kinds, ["ssh.sftp", "ssh.sftp", "ssh.scp", "ssh.scp"]);
+    assert_eq!(
+        kinds,
+        [
+            "ssh.sftp",
+            "sftp.open",
+            "sftp.fsetstat",
+            "ssh.sftp",
+            "sftp.open",
+            "ssh.scp",
+            "scp.write",
+            "ssh.scp",
+            "scp.read"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

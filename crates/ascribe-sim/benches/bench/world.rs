@@ -334,6 +334,7 @@ impl World {
             env: None,
             pty: None,
             forward_within_ms: 2000,
+            within: None,
         });
         let scope = Scope::Session(session);
         (action, self.proposal(body, vec![command], scope))

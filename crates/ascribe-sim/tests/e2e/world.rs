@@ -400,6 +400,21 @@ impl World {
         Running::start(command, &self.path("logs"), false)
     }
 
+    /// Stock sftp through the gateway, with a batch.
+    pub(super) fn sftp(&self, batch: &str) -> Out {
+        let file = self.path("batch");
+        std::fs::write(&file, batch).unwrap();
+        let mut sftp = Command::new(need("sftp"));
+        let config = self.ready["ssh"]["config_file"].as_str().unwrap();
+        let known = self.ready["ssh"]["port"].as_u64().unwrap();
+        sftp.args(["-F", config, "-P", &self.port.to_string(), "-o"])
+            .arg(format!("HostKeyAlias=[127.0.0.1]:{known}"))
+            .arg("-b")
+            .arg(file)
+            .arg(format!("{}@ascribe-demo", self.place()));
+        self.program(sftp)
+    }
+
     /// A command that sleeps for 30 s on the target, once it is surely running there.
     pub(super) fn sleeper(&self) -> Sleeper {
         let file = self.path("sleeper");

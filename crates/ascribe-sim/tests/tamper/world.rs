@@ -302,6 +302,7 @@ impl World {
             env: None,
             pty: None,
             forward_within_ms: 2000,
+            within: None,
         });
         let scope = Scope::Session(session);
         self.record(ledger, intent, vec![command], scope).unwrap();

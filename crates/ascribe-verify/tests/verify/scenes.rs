@@ -238,6 +238,7 @@ impl Forge {
             env: env.as_ref().map(|env| env.commitment()),
             pty: None,
             forward_within_ms: 2000,
+            within: None,
         };
         let openings = [command].into_iter().chain(env).collect();
         let parents = [("session", session.place)];
@@ -257,6 +258,7 @@ impl Forge {
             env: None,
             pty: None,
             forward_within_ms: 2000,
+            within: None,
         };
         let parents = [("session", session.place)];
         let place = self.record("gw", &parents, Body::Intent(intent), vec![]);

@@ -95,6 +95,11 @@ fn line(record: &ActionRecord) -> String {
         .and_then(|l| l.display.clone())
         .or_else(|| who.map(|l| l.principal.to_string()));
     let command = match (&record.what.command, record.what.content.as_str()) {
+        // An operation within a transfer is no command: its kind stands before it.
+        (Some(text), _) if record.what.within.is_some() => {
+            let family = record.what.kind.split('.').next().unwrap_or_default();
+            format!("{}: {}", clean(family, 20), clean(text, 100))
+        }
         (Some(command), _) => clean(command, 100),
         (None, "present") => format!("({})", record.what.kind),
         (None, other) => format!("({other})"),
@@ -108,7 +113,7 @@ fn line(record: &ActionRecord) -> String {
         ""
     };
     format!(
-        "{}  {}  {}@{}  {}  {}{}{ticket}{mark}",
+        "{}  {}  {}@{}  {}  {}{}{}{ticket}{mark}",
         record.when.at,
         clean(&name.unwrap_or_default(), 60),
         clean(&record.what.account, 64),
@@ -120,7 +125,25 @@ fn line(record: &ActionRecord) -> String {
             .outcome
             .exit_code
             .map_or(String::new(), |c| format!("({c})")),
+        transferred(record),
     )
+}
+
+/// How much a transfer of files moved, in a line.
+fn transferred(record: &ActionRecord) -> String {
+    let kinds = ["ssh.sftp", "ssh.scp", "ssh.rsync"];
+    if record.what.within.is_none() && !kinds.contains(&record.what.kind.as_str()) {
+        return String::new();
+    }
+    let streams = record.what.outcome.streams.iter();
+    let streams: Vec<String> = streams
+        .map(|s| format!("{} {} bytes", clean(&s.stream, 20), s.bytes))
+        .collect();
+    if streams.is_empty() {
+        String::new()
+    } else {
+        format!("  {}", streams.join(", "))
+    }
 }
 
 /// The whole sentence about one action.
@@ -165,6 +188,27 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
                 .map_or(String::new(), |c| format!(", exit code {c}"))
         ),
     );
+    for total in &record.what.outcome.streams {
+        // As `sha256sum` prints it.
+        let digest: String = total
+            .sha256
+            .0
+            .0
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        add(
+            "stream",
+            format!(
+                "{}: {} bytes, SHA-256 {digest}",
+                clean(&total.stream, 20),
+                total.bytes
+            ),
+        );
+    }
+    if let Some(within) = record.what.within {
+        add("within", within.to_string());
+    }
     add(
         "when",
         format!("{} (time claimed by the log)", record.when.at),

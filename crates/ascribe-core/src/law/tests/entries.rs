@@ -267,3 +267,19 @@ fn entries_of_a_session_add_up_to_what_its_close_counts() {
     assert_eq!(code(excerpt(other), &[last - 3]), Some("law-chain"));
     assert_eq!(code(State::new(ORIGIN), &[last - 1]), Some("order"));
 }
+
+#[test]
+fn an_action_is_part_of_an_open_action_of_its_own_session() {
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let (session, other) = (w.open(grant).unwrap(), w.open(grant).unwrap());
+    let whole = w.intent(session).unwrap();
+    assert_eq!(no(w.intent_within(other, Some(whole))), "within");
+    let unknown = Some(ActionId::new([9; 16]));
+    assert_eq!(no(w.intent_within(session, unknown)), "within");
+    let part = w.intent_within(session, Some(whole)).unwrap();
+    w.outcome(whole).unwrap();
+    assert_eq!(no(w.intent_within(session, Some(whole))), "within");
+    w.outcome(part).unwrap();
+    w.close(session).unwrap();
+}

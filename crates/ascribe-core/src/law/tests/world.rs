@@ -220,6 +220,13 @@ impl World {
         Ok(id)
     }
     pub(super) fn intent(&mut self, session: SessionId) -> Result<ActionId, Denied> {
+        self.intent_within(session, None)
+    }
+    pub(super) fn intent_within(
+        &mut self,
+        session: SessionId,
+        within: Option<ActionId>,
+    ) -> Result<ActionId, Denied> {
         let command = opening("command", "uptime");
         let action = ActionId::new(self.fresh());
         let intent = Intent {
@@ -230,6 +237,7 @@ impl World {
             env: None,
             pty: None,
             forward_within_ms: 2000,
+            within,
         };
         self.record("gw", Body::Intent(intent), vec![command])?;
         Ok(action)
