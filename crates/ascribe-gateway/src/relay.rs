@@ -20,6 +20,15 @@ use crate::upstream::To;
 /// A client gets this long to take the last words.
 const GOODBYE: Duration = Duration::from_secs(10);
 
+/// An action that was sent.
+pub(crate) struct Running {
+    pub(crate) id: ActionId,
+    pub(crate) pty: bool,
+    /// How its bytes are read, where they are operations on files.
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) begun: Instant,
+}
+
 impl Act {
     fn recording(
         &self,
@@ -40,14 +49,17 @@ impl Act {
     /// Relays until one side or the session ends, then reports how.
     pub(crate) async fn relay(
         self,
-        id: ActionId,
-        pty: bool,
-        protocol: Option<Protocol>,
-        begun: Instant,
+        running: Running,
         read: ChannelReadHalf,
         up_read: ChannelReadHalf,
         up_write: ChannelWriteHalf<russh::client::Msg>,
     ) {
+        let Running {
+            id,
+            pty,
+            protocol,
+            begun,
+        } = running;
         let ahead = if pty { TERMINAL_AHEAD } else { STREAM_AHEAD };
         let (queue, chunks) = mpsc::channel(ahead);
         let mut stdin = (!pty).then(|| self.recording("stdin", &queue, begun));
