@@ -205,7 +205,10 @@ impl Act {
                     out.take(&data).await?;
                     let to = To::Client(&self.client.write);
                     let taken = match files {
-                        Some(files) => files.pass(From::Target, data, to).await?,
+                        Some(files) => {
+                            let pass = files.pass(From::Target, data, to);
+                            sealing(pass, [&mut *out, &mut *err]).await?
+                        }
                         None => to.send(data).await.is_ok(),
                     };
                     if !taken {
@@ -273,6 +276,24 @@ struct Output<'a> {
     files: Option<&'a Files<'a>>,
 }
 
+/// Hands on bytes that may have to wait for the ledger or the other side, and meanwhile seals what
+/// is due.
+async fn sealing<'a>(
+    pass: impl Future<Output = Result<bool, Halt>>,
+    recordings: impl IntoIterator<Item = &'a mut Recording>,
+) -> Result<bool, Halt> {
+    tokio::pin!(pass);
+    for recording in recordings {
+        while let Some(due) = recording.due() {
+            tokio::select! {
+                passed = &mut pass => return passed,
+                () = tokio::time::sleep_until(due.into()) => recording.flush().await?,
+            }
+        }
+    }
+    pass.await
+}
+
 /// Client to target.
 async fn to_target(
     connection: &Arc<Connection>,
@@ -305,10 +326,13 @@ async fn to_target(
                 }
                 overdue.wait().await;
                 match files {
-                    Some(files) => match files.pass(From::Client, data, To::Target(to)).await? {
-                        true => Ok(()),
-                        false => return Ok(Left::Input),
-                    },
+                    Some(files) => {
+                        let pass = files.pass(From::Client, data, To::Target(to));
+                        if !sealing(pass, stdin.as_deref_mut()).await? {
+                            return Ok(Left::Input);
+                        }
+                        Ok(())
+                    }
                     None => to.data_bytes(data).await,
                 }
             }
