@@ -12,6 +12,7 @@ use russh::{ChannelReadHalf, Sig};
 use crate::channel::{Client, End, Loans};
 use crate::connection::{Connection, Session};
 use crate::files::Protocol;
+use crate::relay::Running;
 use crate::upstream::{Sent, Upstream, forward};
 
 /// A target gets this long to take an action.
@@ -38,7 +39,7 @@ pub(crate) enum Shut {
 impl Act {
     pub(crate) async fn run(self, action: Action, read: ChannelReadHalf) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
-        let files = Protocol::of(&action);
+        let protocol = Protocol::of(&action);
         let begun = Instant::now();
         let recorded = match self.connection.gate(&self.session, action).await {
             Ok(recorded) => recorded,
@@ -92,8 +93,13 @@ impl Act {
                 return self.client.refuse("the target broke off").await;
             }
         }
-        self.relay(id, pty, files, begun, read, up_read, up_write)
-            .await;
+        let running = Running {
+            id,
+            pty,
+            protocol,
+            begun,
+        };
+        self.relay(running, read, up_read, up_write).await;
     }
 
     fn notice(&self) -> String {

@@ -208,7 +208,7 @@ impl<'a> Files<'a> {
         match tokio::time::timeout(FORWARD_TIMEOUT, sent).await {
             Ok(sent) => Ok(sent == Sent::Yes),
             // A part of it may be on its way, so nothing may follow it.
-            Err(_) => Err(Halt::Files("an operation on files is not taken".to_owned())),
+            Err(_) => Err(Halt::Files("the other side takes no more".to_owned())),
         }
     }
 

@@ -21,6 +21,15 @@ use crate::upstream::To;
 /// A client gets this long to take the last words.
 const GOODBYE: Duration = Duration::from_secs(10);
 
+/// An action that was sent.
+pub(crate) struct Running {
+    pub(crate) id: ActionId,
+    pub(crate) pty: bool,
+    /// How its bytes are read, where they are operations on files.
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) begun: Instant,
+}
+
 impl Act {
     fn recording(
         &self,
@@ -41,14 +50,17 @@ impl Act {
     /// Relays until one side or the session ends, then reports how.
     pub(crate) async fn relay(
         self,
-        id: ActionId,
-        pty: bool,
-        protocol: Option<Protocol>,
-        begun: Instant,
+        running: Running,
         read: ChannelReadHalf,
         up_read: ChannelReadHalf,
         up_write: ChannelWriteHalf<russh::client::Msg>,
     ) {
+        let Running {
+            id,
+            pty,
+            protocol,
+            begun,
+        } = running;
         let ahead = if pty { TERMINAL_AHEAD } else { STREAM_AHEAD };
         let (queue, chunks) = mpsc::channel(ahead);
         let mut stdin = (!pty).then(|| self.recording("stdin", &queue, begun));
@@ -217,7 +229,10 @@ impl Act {
                     out.take(&data).await?;
                     let to = To::Client(&self.client.write);
                     let taken = match files {
-                        Some(files) => files.pass(From::Target, data, to).await?,
+                        Some(files) => {
+                            let pass = files.pass(From::Target, data, to);
+                            sealing(pass, [&mut *out, &mut *err]).await?
+                        }
                         None => to.send(data).await.is_ok(),
                     };
                     if !taken {
@@ -285,6 +300,24 @@ struct Output<'a> {
     files: Option<&'a Files<'a>>,
 }
 
+/// Hands on bytes that may have to wait for the ledger or the other side, and meanwhile seals what
+/// is due.
+async fn sealing<'a>(
+    pass: impl Future<Output = Result<bool, Halt>>,
+    recordings: impl IntoIterator<Item = &'a mut Recording>,
+) -> Result<bool, Halt> {
+    tokio::pin!(pass);
+    for recording in recordings {
+        while let Some(due) = recording.due() {
+            tokio::select! {
+                passed = &mut pass => return passed,
+                () = tokio::time::sleep_until(due.into()) => recording.flush().await?,
+            }
+        }
+    }
+    pass.await
+}
+
 /// Client to target.
 async fn to_target(
     connection: &Arc<Connection>,
@@ -317,10 +350,13 @@ async fn to_target(
                 }
                 overdue.wait().await;
                 match files {
-                    Some(files) => match files.pass(From::Client, data, To::Target(to)).await? {
-                        true => Ok(()),
-                        false => return Ok(Left::Input),
-                    },
+                    Some(files) => {
+                        let pass = files.pass(From::Client, data, To::Target(to));
+                        if !sealing(pass, stdin.as_deref_mut()).await? {
+                            return Ok(Left::Input);
+                        }
+                        Ok(())
+                    }
                     None => to.data_bytes(data).await,
                 }
             }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ascribe_core::attribution::{ActionRecord, Filter};
+use ascribe_core::attribution::{ActionRecord, Filter, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
 use ascribe_core::text::clean;
@@ -146,6 +146,13 @@ fn transferred(record: &ActionRecord) -> String {
     }
 }
 
+/// One stream's total, with the digest as `sha256sum` prints it.
+fn moved(total: &StreamRecord) -> String {
+    let digest = total.sha256.0.0.iter().map(|byte| format!("{byte:02x}"));
+    let (stream, digest) = (clean(&total.stream, 20), digest.collect::<String>());
+    format!("{stream}: {} bytes, SHA-256 {digest}", total.bytes)
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
@@ -189,22 +196,7 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         ),
     );
     for total in &record.what.outcome.streams {
-        // As `sha256sum` prints it.
-        let digest: String = total
-            .sha256
-            .0
-            .0
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        add(
-            "stream",
-            format!(
-                "{}: {} bytes, SHA-256 {digest}",
-                clean(&total.stream, 20),
-                total.bytes
-            ),
-        );
+        add("stream", moved(total));
     }
     if let Some(within) = record.what.within {
         add("within", within.to_string());
