@@ -29,6 +29,7 @@ mod kit;
 mod model;
 mod people;
 mod tamper;
+mod windows;
 mod world;
 
 use self::kit::*;

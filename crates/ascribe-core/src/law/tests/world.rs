@@ -131,6 +131,7 @@ impl World {
             not_after: self.now.plus_millis(HOUR),
             uses: Uses::Reusable,
             justification,
+            recurrence: None,
             ticket: None,
         };
         (request, opening)
