@@ -16,6 +16,7 @@ use ascribe_tlog::{Checkpoint, Hash, VerifierKey};
 use serde_json::{Value, json};
 
 use crate::api::Query;
+use crate::cast::Terminal;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// What a view reads from.
@@ -296,7 +297,28 @@ fn replay(
             json!({ "action": action, "stream": stream, "after_ms": after_ms, "bytes": bytes })
         })
         .collect();
-    Ok(json!({ "chunks": chunks }))
+    let terminals: Vec<Terminal> = shown
+        .terminals(session)
+        .into_iter()
+        .filter_map(|(action, begins_ms, pty)| {
+            let record = records.iter().find(|record| record.action_id == action)?;
+            let who = record.who.chain.last()?;
+            let name = who.display.clone();
+            let name = name.unwrap_or_else(|| who.principal.to_string());
+            let what = &record.what;
+            Some(Terminal {
+                action,
+                title: format!("{}@{} by {name}", what.account, what.target),
+                command: what.command.clone(),
+                pty,
+                at: record.when.at,
+                begins_ms,
+                ended: what.outcome.at,
+                exit_code: what.outcome.exit_code,
+            })
+        })
+        .collect();
+    Ok(json!({ "chunks": chunks, "terminals": terminals }))
 }
 
 /// Everything that proves one session.
