@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoding::base64url;
 use crate::entry::{
-    Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, SessionOpen, Status, StreamTotal,
+    Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, Pty, SessionOpen, Status, StreamTotal,
 };
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
 };
 use crate::law::{Place, State};
 use crate::sealed::Opening;
-use crate::statement::Ticket;
+use crate::statement::{Ticket, Window};
 use crate::text::clean_bytes;
 use crate::time::Timestamp;
 
@@ -162,6 +162,9 @@ pub struct Why {
     pub not_after: Timestamp,
     /// Was it taken without approval?
     pub break_glass: bool,
+    /// The one of the grant's windows that the session was opened in, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
 }
 
 /// One yes.
@@ -381,6 +384,8 @@ impl Fold {
         let not_after = later
             .first()
             .map_or(grant.grant.not_after, |extended| extended.before);
+        let session = state.sessions.get(&seen.intent.session);
+        let opened = session.and_then(|session| grant.grant.window_at(session.at));
         let approvals = grant
             .approvals
             .iter()
@@ -430,6 +435,7 @@ impl Fold {
                 not_before: grant.grant.not_before,
                 not_after,
                 break_glass: grant.grant.break_glass,
+                window: opened.filter(|_| !grant.grant.windows.is_empty()),
             },
             integrity: Integrity {
                 origin: state.origin.clone(),
@@ -509,6 +515,20 @@ impl Fold {
             .iter()
             .filter(|seen| seen.intent.session == session)
             .flat_map(|seen| seen.evidence.iter().map(|(index, _)| *index))
+            .collect()
+    }
+
+    /// A session's actions that had a terminal: with the milliseconds after its first action.
+    pub fn terminals(&self, session: SessionId) -> Vec<(ActionId, u64, Pty)> {
+        let own = |seen: &&Seen| seen.intent.session == session;
+        let first = self.actions.iter().find(own).map(|seen| seen.at);
+        let after = |seen: &Seen| first.map_or(0, |first| seen.at.since(first)).max(0);
+        let actions = self.actions.iter().filter(own);
+        actions
+            .filter_map(|seen| {
+                let pty = seen.intent.pty.clone()?;
+                Some((seen.intent.action, after(seen).unsigned_abs(), pty))
+            })
             .collect()
     }
 

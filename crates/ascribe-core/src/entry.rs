@@ -8,7 +8,7 @@ use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
     StatementId,
 };
-use crate::statement::{Forward, PersonAdd, Signed, Uses};
+use crate::statement::{Forward, PersonAdd, Signed, Uses, Window};
 use crate::time::Timestamp;
 
 /// Largest entry, in bytes (C2SP tlog-tiles).
@@ -111,6 +111,40 @@ pub struct Grant {
     /// What may be forwarded besides, and whereto.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
+    /// The request's windows, where it names several. Outside them the grant allows nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+}
+
+impl Grant {
+    fn whole(&self) -> Window {
+        Window {
+            from: self.not_before,
+            until: self.not_after,
+        }
+    }
+
+    /// The window that this instant is in.
+    pub fn window_at(&self, at: Timestamp) -> Option<Window> {
+        let whole = [self.whole()];
+        let windows = if self.windows.is_empty() {
+            &whole[..]
+        } else {
+            &self.windows
+        };
+        windows.iter().find(|window| window.holds(at)).copied()
+    }
+
+    /// The window to wait for: none inside one, none after the last.
+    pub fn next_opening(&self, at: Timestamp) -> Option<Window> {
+        if self.window_at(at).is_some() {
+            return None;
+        }
+        let whole = self.whole();
+        let first = self.windows.is_empty().then_some(&whole);
+        let mut windows = self.windows.iter().chain(first);
+        windows.find(|window| at < window.from).copied()
+    }
 }
 
 /// A grant's later end, approved.

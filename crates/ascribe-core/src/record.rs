@@ -76,9 +76,9 @@ pub struct GrantView {
     pub target: Target,
     /// As which account.
     pub account: String,
-    /// First instant.
+    /// First instant of the present window.
     pub not_before: Timestamp,
-    /// First instant that is too late.
+    /// Its first instant that is too late.
     pub not_after: Timestamp,
     /// Ticket id, where there is one.
     pub ticket: Option<String>,

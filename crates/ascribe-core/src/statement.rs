@@ -103,6 +103,38 @@ pub enum Role {
     Admin,
 }
 
+/// A stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// First instant.
+    pub from: Timestamp,
+    /// First instant that is too late.
+    pub until: Timestamp,
+}
+
+impl Window {
+    /// Is this instant inside?
+    pub fn holds(&self, at: Timestamp) -> bool {
+        self.from <= at && at < self.until
+    }
+}
+
+/// Windows by a rule in local time. The law looks at the instants alone: it has no zone data. Rule,
+/// zone and version say how the asker's client came to them, so that others can work them out again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recurrence {
+    /// For instance `Tue,Thu 08:00-18:00`.
+    pub rule: String,
+    /// The zone's name in the IANA database, for instance `Europe/Berlin`.
+    pub zone: String,
+    /// Version of the zone data that was used, or `unknown`.
+    pub tzdata: String,
+    /// What is asked for, in order.
+    pub windows: Vec<Window>,
+}
+
 /// A request for a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +157,9 @@ pub struct Request {
     /// What may be forwarded besides, and whereto.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Forward>,
+    /// Several windows instead of one from `not_before` until `not_after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrence: Option<Recurrence>,
 }
 
 /// One kind of forwarding that a grant allows, with its only destination. Nothing else is forwarded.

@@ -18,6 +18,7 @@ mod faults {
     mod servers;
     mod strangers;
     mod time;
+    mod windows;
     mod wire;
     mod zones;
 }

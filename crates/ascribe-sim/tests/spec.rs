@@ -6,15 +6,17 @@ mod spec {
     use std::path::Path;
 
     use ascribe_core::encoding;
+    use ascribe_core::entry::{Body, Entry};
     use ascribe_core::id::SessionId;
     use ascribe_core::record::Scope;
     use ascribe_core::segment::{BLOCK, Commit, End, Header, Record, encode_batch, scan};
-    use ascribe_core::statement::Say;
+    use ascribe_core::statement::{Recurrence, Say, Statement};
     use ascribe_tlog::Hash;
     use serde_json::Value;
 
     const SEGMENT: &str = include_str!("../../../docs/spec/segment.md");
     const FAILURES: &str = include_str!("../../../docs/prior-failures.md");
+    const STATEMENT: &str = include_str!("../../../docs/spec/statement.md");
     const TARGET: &str = include_str!("../../../docs/spec/target.md");
 
     /// The first fenced block of this kind.
@@ -107,6 +109,30 @@ mod spec {
         let listed = TARGET.lines().filter_map(|l| l.strip_prefix("| `"));
         let listed = listed.map(|l| l.split('`').next().unwrap().to_owned());
         assert_eq!(listed.collect::<BTreeSet<_>>(), fields);
+    }
+
+    #[test]
+    fn the_windows_of_the_specification_are_read_and_written() {
+        let (_, section) = STATEMENT.split_once("## Windows").unwrap();
+        let example = fenced(section, "json");
+        let recurrence: Recurrence = encoding::decode(example.as_bytes()).unwrap();
+        assert_eq!(encoding::encode(&recurrence).unwrap(), example.as_bytes());
+        for name in ["statement/request-windows", "entry/grant-windows"] {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+            let seed = std::fs::read(corpus.join(name)).unwrap();
+            let windows = if name.starts_with("entry") {
+                match Entry::from_bytes(&seed).unwrap().body {
+                    Body::Grant(grant) => grant.windows,
+                    other => panic!("{other:?}"),
+                }
+            } else {
+                match encoding::decode::<Statement>(&seed).unwrap().say {
+                    Say::Request(request) => request.recurrence.unwrap().windows,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(windows, recurrence.windows, "{name}");
+        }
     }
 
     /// Names of all functions below a directory.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ascribe_core::attribution::{Filter, Fold};
+use ascribe_core::attribution::{ActionRecord, Filter, Fold};
 use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, entry_hash};
@@ -17,6 +17,7 @@ use ascribe_tlog::{Checkpoint, Hash, VerifierKey};
 use serde_json::{Value, json};
 
 use crate::api::{News, Query, ShownChunk};
+use crate::cast::Terminal;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// What a view reads from.
@@ -242,8 +243,10 @@ impl View {
             Query::Actions { filter } => actions(fold, source, filter, before),
             Query::Replay { session, action } => {
                 let wanted = fold.evidence_of(*session);
-                let chunks = shown(fold, source, *session, *action, &wanted)?;
-                Ok(json!({ "chunks": chunks }))
+                let shown = Shown::read(fold, source, *session, &wanted)?;
+                let (chunks, terminals) =
+                    (shown.chunks(*session, *action), shown.terminals(*session));
+                Ok(json!({ "chunks": chunks, "terminals": terminals }))
             }
             // What there is to see comes in frames of its own.
             Query::Watch { .. } => Ok(Value::Null),
@@ -268,44 +271,73 @@ fn actions(fold: &Fold, source: &dyn Source, filter: &Filter, before: u64) -> Do
     serde_json::to_value(records).attempt("write the actions")
 }
 
-/// A transcript of the evidence at `wanted`. What it shows is opened for it alone, and forgotten
-/// afterwards.
-fn shown(
-    fold: &Fold,
-    source: &dyn Source,
-    session: SessionId,
-    action: Option<ActionId>,
-    wanted: &[u64],
-) -> Done<Vec<ShownChunk>> {
-    let filter = Filter {
-        session: Some(session),
-        ..Filter::default()
-    };
-    let records = fold.actions(&copied(source), &filter, Hash::ZERO, u64::MAX, "missing");
-    let intents = records.iter().map(|record| record.integrity.index);
-    let mut wanted: Vec<u64> = wanted.iter().copied().chain(intents).collect();
-    wanted.sort_unstable();
-    let mut shown = Fold::new();
-    for index in wanted {
-        for bytes in source.entries(index, index + 1)? {
-            let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
-            shown.push(index, &entry, entry_hash(&bytes));
-            if matches!(entry.body, Body::Evidence(_)) {
-                for opening in source.openings(index)? {
-                    shown.open(opening);
+/// What of a session is shown: the evidence at `wanted` with its actions. It is opened for this alone
+/// and forgotten afterwards.
+struct Shown {
+    fold: Fold,
+    records: Vec<ActionRecord>,
+}
+
+impl Shown {
+    fn read(fold: &Fold, source: &dyn Source, session: SessionId, wanted: &[u64]) -> Done<Self> {
+        let filter = Filter {
+            session: Some(session),
+            ..Filter::default()
+        };
+        let records = fold.actions(&copied(source), &filter, Hash::ZERO, u64::MAX, "missing");
+        let intents = records.iter().map(|record| record.integrity.index);
+        let mut wanted: Vec<u64> = wanted.iter().copied().chain(intents).collect();
+        wanted.sort_unstable();
+        let mut fold = Fold::new();
+        for index in wanted {
+            for bytes in source.entries(index, index + 1)? {
+                let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
+                fold.push(index, &entry, entry_hash(&bytes));
+                if matches!(entry.body, Body::Evidence(_)) {
+                    for opening in source.openings(index)? {
+                        fold.open(opening);
+                    }
                 }
             }
         }
+        Ok(Self { fold, records })
     }
-    let chunks = shown.transcript(session, action).into_iter();
-    Ok(chunks
-        .map(|(action, stream, after_ms, bytes)| ShownChunk {
-            action,
-            stream,
-            after_ms,
-            bytes: bytes.map(Bytes),
-        })
-        .collect())
+
+    fn chunks(&self, session: SessionId, action: Option<ActionId>) -> Vec<ShownChunk> {
+        let chunks = self.fold.transcript(session, action).into_iter();
+        chunks
+            .map(|(action, stream, after_ms, bytes)| ShownChunk {
+                action,
+                stream,
+                after_ms,
+                bytes: bytes.map(Bytes),
+            })
+            .collect()
+    }
+
+    fn terminals(&self, session: SessionId) -> Vec<Terminal> {
+        let terminals = self.fold.terminals(session).into_iter();
+        terminals
+            .filter_map(|(action, begins_ms, pty)| {
+                let mut records = self.records.iter();
+                let record = records.find(|record| record.action_id == action)?;
+                let who = record.who.chain.last()?;
+                let name = who.display.clone();
+                let name = name.unwrap_or_else(|| who.principal.to_string());
+                let what = &record.what;
+                Some(Terminal {
+                    action,
+                    title: format!("{}@{} by {name}", what.account, what.target),
+                    command: what.command.clone(),
+                    pty,
+                    at: record.when.at,
+                    begins_ms,
+                    ended: what.outcome.at,
+                    exit_code: what.outcome.exit_code,
+                })
+            })
+            .collect()
+    }
 }
 
 /// Entries with evidence that one frame of a watched session holds at most.
@@ -344,7 +376,7 @@ impl View {
         let chunks = if wanted.is_empty() {
             Vec::new()
         } else {
-            shown(fold, source, session, None, &wanted)?
+            Shown::read(fold, source, session, &wanted)?.chunks(session, None)
         };
         let ended = ended.filter(|_| next == size);
         let news = News {

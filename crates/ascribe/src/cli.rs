@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// List what waits for approval.
     Requests(Listing),
     /// Approve a request, an extension or a proposal.
-    Approve(Answer),
+    Approve(Approve),
     /// Say no to it.
     Deny(Answer),
     /// Withdraw what you asked for.
@@ -119,6 +119,16 @@ pub(crate) enum Command {
     Ledger(LedgerCommand),
     /// Copy a stopped server's data directory.
     Backup(Backup),
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one a command.
+    Man {
+        /// An existing directory.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -313,9 +323,17 @@ pub(crate) struct Request {
     /// How long, for instance `1h`.
     #[arg(long = "for", default_value = "1h", value_parser = seconds)]
     pub(crate) window: u64,
-    /// When it begins, in RFC 3339 with offset; without: now.
+    /// When it begins, in RFC 3339 with offset; without: now. With `--windows` also a day.
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
+    /// Several windows: days, local times and their zone, for instance
+    /// `Tue,Thu 08:00-18:00 Europe/Berlin`, `Mon-Fri 22:00-06:00 UTC`, `daily 00:00-24:00 Asia/Tokyo`.
+    /// Any number of sessions; each ends with its window.
+    #[arg(long, value_name = "RULE", requires = "until", conflicts_with_all = ["window", "break_glass"])]
+    pub(crate) windows: Option<String>,
+    /// The last day of the windows, or a time in RFC 3339 with offset.
+    #[arg(long, value_name = "DAY", requires = "windows")]
+    pub(crate) until: Option<String>,
     /// Why. Sealed in the ledger.
     #[arg(long)]
     pub(crate) why: String,
@@ -348,6 +366,15 @@ pub(crate) struct Answer {
     /// A remark. Sealed in the ledger.
     #[arg(long)]
     pub(crate) remark: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    #[command(flatten)]
+    pub(crate) answer: Answer,
+    /// Approve the windows as they were asked for, also where this machine's zone data gives others.
+    #[arg(long)]
+    pub(crate) accept_windows: bool,
 }
 
 #[derive(Debug, Args)]
@@ -439,6 +466,9 @@ pub(crate) struct Replay {
     /// Begin so many seconds in.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) seek: f64,
+    /// Write one terminal action as an asciicast v3 file instead of playing it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["speed", "idle", "seek"])]
+    pub(crate) asciicast: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

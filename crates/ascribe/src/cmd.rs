@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod list;
+pub(crate) mod manual;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;
@@ -59,7 +60,7 @@ pub(crate) fn say_json<T: Serialize>(value: &T) -> Done {
 }
 
 /// The same JSON without characters that a terminal obeys or hides. They only stand in strings.
-fn spelled_out(json: &str) -> String {
+pub(crate) fn spelled_out(json: &str) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

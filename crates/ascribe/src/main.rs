@@ -2,6 +2,7 @@
 
 mod answer;
 mod api;
+mod cast;
 mod cli;
 mod client;
 mod cmd;
@@ -10,13 +11,14 @@ mod registry;
 mod server;
 mod signer;
 mod tls;
+mod windows;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::cmd::{ask, connect, demo, init, ledger, list, read, remark, serve, setup};
+use crate::cmd::{ask, connect, demo, init, ledger, list, manual, read, remark, serve, setup};
 use crate::exit::{Done, Failure, Kind};
 
 fn dispatch(cli: &Cli) -> Done {
@@ -32,7 +34,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Key(command) => setup::key(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
-        Command::Approve(args) => ask::answer(cli, args, ask::Kind::Approve),
+        Command::Approve(args) => ask::approve(cli, args),
         Command::Deny(args) => ask::answer(cli, args, ask::Kind::Deny),
         Command::Cancel(args) => ask::answer(cli, args, ask::Kind::Cancel),
         Command::Extend(args) => ask::extend(cli, args),
@@ -51,6 +53,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Verify(args) => read::verify(cli, args),
         Command::Ledger(command) => ledger::run(cli, command),
         Command::Backup(args) => ledger::backup(cli, args),
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Man { dir } => manual::pages(cli, dir),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ascribe_core::id::{EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{AskStatus, Asked, State};
-use ascribe_core::statement::{Role, Target, Ticket, Uses};
+use ascribe_core::statement::{Recurrence, Role, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,7 @@ pub(crate) struct AskRow {
     pub(crate) ticket: Option<Ticket>,
     pub(crate) not_before: Option<Timestamp>,
     pub(crate) not_after: Option<Timestamp>,
+    pub(crate) recurrence: Option<Recurrence>,
     pub(crate) approved_by: Vec<PersonId>,
     pub(crate) can_approve: Vec<PersonId>,
     pub(crate) missing: usize,
@@ -55,6 +56,12 @@ pub(crate) struct GrantRow {
     pub(crate) account: String,
     pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
+    /// Its rule, zone and windows, where it has several.
+    pub(crate) recurrence: Option<Recurrence>,
+    /// The window to wait for: none inside one, none after the last.
+    pub(crate) next: Option<Window>,
+    /// The window that is open now.
+    pub(crate) present: Option<Window>,
     pub(crate) uses: Uses,
     pub(crate) break_glass: bool,
     pub(crate) ticket: Option<Ticket>,
@@ -105,6 +112,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 ticket: None,
                 not_before: None,
                 not_after: None,
+                recurrence: None,
                 approved_by: ask.approvals.iter().map(|a| a.by).collect(),
                 can_approve: state.approvers(ask),
                 missing: state.missing_approvals(ask).map_or(0, |m| m.len()),
@@ -116,6 +124,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                     row.ticket.clone_from(&request.ticket);
                     row.not_before = Some(request.not_before);
                     row.not_after = Some(request.not_after);
+                    row.recurrence.clone_from(&request.recurrence);
                 }
                 Asked::Emergency(emergency) => {
                     row.kind = "break-glass".into();
@@ -151,6 +160,13 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
     }
 }
 
+fn recurrence_of(state: &State, request: StatementId) -> Option<Recurrence> {
+    match &state.asks.get(&request)?.asked {
+        Asked::Request(request) => request.recurrence.clone(),
+        Asked::Emergency(_) | Asked::Extension(_) | Asked::Proposal(_) => None,
+    }
+}
+
 fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
     let mut rows: Vec<GrantRow> = state
         .grants
@@ -162,6 +178,8 @@ fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
                 "expired"
             } else if now < g.grant.not_before {
                 "not yet"
+            } else if g.grant.next_opening(now).is_some() {
+                "between windows"
             } else if state.is_usable(g, now) {
                 "active"
             } else {
@@ -175,6 +193,9 @@ fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
                 account: g.grant.account.clone(),
                 not_before: g.grant.not_before,
                 not_after: g.grant.not_after,
+                recurrence: recurrence_of(state, g.request),
+                next: g.grant.next_opening(now),
+                present: g.grant.window_at(now),
                 uses: g.grant.uses,
                 break_glass: g.grant.break_glass,
                 ticket: g.ticket.clone(),
@@ -188,6 +209,26 @@ fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
         .collect();
     rows.sort_by_key(|row| (row.not_before, row.id));
     rows
+}
+
+impl GrantRow {
+    /// When it allows something: until its end, or by its rule, the present window and the next.
+    pub(crate) fn when(&self) -> String {
+        let Some(recurrence) = &self.recurrence else {
+            let begin = self
+                .next
+                .map_or(String::new(), |w| format!("from {} ", w.from));
+            return format!("{begin}until {}", self.not_after);
+        };
+        let window = match (self.present, self.next) {
+            (Some(now), _) => format!(", this one until {}", now.until),
+            (None, Some(next)) => format!(", next from {} until {}", next.from, next.until),
+            (None, None) => String::new(),
+        };
+        let rule = format!("{} {}", recurrence.rule, recurrence.zone);
+        let rule = ascribe_core::text::clean(&rule, 120);
+        format!("{rule} until {}{window}", self.not_after)
+    }
 }
 
 /// The registry at this moment.

@@ -4,7 +4,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Denied;
 use crate::sealed::Prose;
-use crate::statement::{Forward, SshKey, Target, Ticket, TicketRule};
+use crate::statement::{
+    Forward, Recurrence, Request, SshKey, Target, Ticket, TicketRule, Uses, Window,
+};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
 
@@ -12,6 +14,8 @@ use crate::time::Timestamp;
 const KEY_TYPES: [&str; 2] = ["ssh-ed25519", "ecdsa-sha2-nistp256"];
 /// Longest window a target may allow: 90 days, in seconds.
 const MAX_WINDOW_SECONDS: u64 = 90 * 24 * 3600;
+/// Most windows of one request.
+const MAX_WINDOWS: usize = 128;
 
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -260,19 +264,74 @@ pub(super) fn check_window(
     not_after: Timestamp,
     now: Timestamp,
 ) -> Result<(), Denied> {
+    check_length(target, not_before, not_after)?;
+    if not_after <= now {
+        return Err(Denied::new("window", "the window has ended already"));
+    }
+    Ok(())
+}
+
+fn seconds(from: Timestamp, until: Timestamp) -> u64 {
+    until.since(from).unsigned_abs().div_ceil(1000)
+}
+
+fn check_length(target: &Target, from: Timestamp, until: Timestamp) -> Result<(), Denied> {
     let refuse = |text: String| Err(Denied::new("window", text));
-    if not_after <= not_before {
+    if until <= from {
         return refuse("the window ends before it begins".to_owned());
     }
-    if not_after <= now {
-        return refuse("the window has ended already".to_owned());
-    }
-    let seconds = not_after.since(not_before).unsigned_abs().div_ceil(1000);
+    let seconds = seconds(from, until);
     if seconds > target.max_seconds {
         return refuse(format!(
-            "the window is {seconds} s long; target `{}` allows {} s",
+            "the window from {from} is {seconds} s long; target `{}` allows {} s",
             target.name, target.max_seconds
         ));
+    }
+    Ok(())
+}
+
+/// Windows by a rule: the instants are what is allowed, so they are what is checked.
+pub(super) fn check_recurrence(
+    target: &Target,
+    request: &Request,
+    recurrence: &Recurrence,
+    now: Timestamp,
+) -> Result<(), Denied> {
+    let refuse = |text: String| Err(Denied::new("window", text));
+    let Recurrence {
+        rule,
+        zone,
+        tzdata,
+        windows,
+    } = recurrence;
+    let is_line = |text: &str| (1..=256).contains(&text.len()) && !text.chars().any(is_unsafe);
+    if ![rule, zone, tzdata].into_iter().all(|text| is_line(text)) {
+        return refuse("windows name their rule, zone and zone data in a line each".to_owned());
+    }
+    if request.uses != Uses::Reusable {
+        return refuse("a grant with windows is reusable".to_owned());
+    }
+    let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
+        return refuse("the rule leads to no window".to_owned());
+    };
+    if windows.len() > MAX_WINDOWS {
+        return refuse(format!("a request has at most {MAX_WINDOWS} windows"));
+    }
+    let in_order = |pair: &[Window]| matches!(pair, [one, next] if one.until <= next.from);
+    if !windows.windows(2).all(in_order) {
+        return refuse("the windows overlap or are out of order".to_owned());
+    }
+    for window in windows {
+        check_length(target, window.from, window.until)?;
+    }
+    if (first.from, last.until) != (request.not_before, request.not_after) {
+        return refuse("the request begins and ends otherwise than its windows".to_owned());
+    }
+    if seconds(first.from, last.until) > MAX_WINDOW_SECONDS {
+        return refuse("the windows reach over more than 90 days".to_owned());
+    }
+    if last.until <= now {
+        return refuse("the last window has ended already".to_owned());
     }
     Ok(())
 }

@@ -176,7 +176,10 @@ impl State {
         self.need(by, Role::Requester)?;
         let target = &self.target(&request.target)?.target;
         rules::check_account(target, &request.account)?;
-        rules::check_window(target, request.not_before, request.not_after, at)?;
+        match &request.recurrence {
+            None => rules::check_window(target, request.not_before, request.not_after, at)?,
+            Some(windows) => rules::check_recurrence(target, request, windows, at)?,
+        }
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         rules::check_prose(
@@ -204,6 +207,12 @@ impl State {
             return Err(
                 Denied::new("break-glass", "a break-glass grant is not extended")
                     .with_help("ask for an ordinary grant with `ascribe request`"),
+            );
+        }
+        if !grant.windows.is_empty() {
+            return Err(
+                Denied::new("windows", "a grant with windows is not extended")
+                    .with_help("ask for a new one with `ascribe request --windows`"),
             );
         }
         if state.revoked.is_some() || at >= grant.not_after {

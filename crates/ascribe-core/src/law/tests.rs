@@ -30,6 +30,7 @@ mod model;
 mod people;
 mod sessions;
 mod tamper;
+mod windows;
 mod world;
 
 use self::kit::*;

@@ -11,7 +11,7 @@ use crate::entry::{
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
 use crate::record::{Admission, GrantView, SignedOpening, Standing};
-use crate::statement::{Role, Ticket, Uses};
+use crate::statement::{Role, Ticket, Uses, Window};
 use crate::time::Timestamp;
 
 impl State {
@@ -129,6 +129,10 @@ impl State {
                 uses: request.uses,
                 break_glass: false,
                 forwards: request.forwards.clone(),
+                windows: request
+                    .recurrence
+                    .as_ref()
+                    .map_or(Vec::new(), |recurrence| recurrence.windows.clone()),
             }),
             Asked::Emergency(emergency) => Ok(Grant {
                 grant: id,
@@ -140,6 +144,7 @@ impl State {
                 uses: Uses::Reusable,
                 break_glass: true,
                 forwards: Vec::new(),
+                windows: Vec::new(),
             }),
             Asked::Extension(_) | Asked::Proposal(_) => Err(Denied::new(
                 "grant",
@@ -276,18 +281,18 @@ impl State {
                 "the session is not what the grant allows",
             ));
         }
-        if at < grant.not_before {
-            return Err(Denied::new(
-                "not-yet",
-                format!("the grant begins at {}", grant.not_before),
-            ));
-        }
         match self.grant_ended(state, at) {
             Some(CloseReason::Revoked) => {
                 return Err(Denied::new("revoked", "the grant was revoked"));
             }
             Some(_) => return Err(Denied::new("expired", "the grant has expired")),
             None => {}
+        }
+        if let Some(next) = grant.next_opening(at) {
+            return Err(Denied::new(
+                "not-yet",
+                format!("the grant {}", opens(grant, next)),
+            ));
         }
         if grant.uses == Uses::Single && !state.sessions.is_empty() {
             return Err(Denied::new(
@@ -379,7 +384,7 @@ impl State {
         match self.standing(at, intent.session) {
             Standing::Until(_) => {}
             Standing::Ended(CloseReason::Expired) => {
-                return Err(Denied::new("expired", "the session's grant has expired"));
+                return Err(self.expired(at, intent.session));
             }
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new("revoked", "the session's grant was revoked"));
@@ -414,6 +419,20 @@ impl State {
             session.actions += 1;
         }
         Ok(())
+    }
+
+    fn expired(&self, at: Timestamp, session: SessionId) -> Denied {
+        let session = self.sessions.get(&session);
+        let grant = session.and_then(|s| self.grants.get(&s.open.grant));
+        let Some(state) = grant.filter(|s| self.grant_ended(s, at).is_none()) else {
+            return Denied::new("expired", "the session's grant has expired");
+        };
+        let next = state.grant.next_opening(at).or(state.grant.window_at(at));
+        let next = next.map_or(String::new(), |w| {
+            format!("; the next is from {} until {}", w.from, w.until)
+        });
+        let why = format!("the session's window has ended{next}");
+        Denied::new("expired", why).with_help("connect again in it")
     }
 
     pub(super) fn take_outcome(&mut self, outcome: &Outcome) -> Result<(), Denied> {
@@ -504,7 +523,12 @@ impl State {
             Some(reason) => Standing::Ended(reason),
             None if session.terminated.is_some() => Standing::Ended(CloseReason::Terminated),
             None if key_gone => Standing::Ended(CloseReason::Revoked),
-            None => Standing::Until(grant.grant.not_after),
+            // A session ends with the window that it was opened in: whoever looks too seldom to see
+            // the time between two windows sees its end all the same.
+            None => match grant.grant.window_at(session.at) {
+                Some(window) if at < window.until => Standing::Until(window.until),
+                Some(_) | None => Standing::Ended(CloseReason::Expired),
+            },
         }
     }
 
@@ -527,7 +551,7 @@ impl State {
     /// Does a grant let its holder open a session now?
     pub fn is_usable(&self, state: &GrantState, at: Timestamp) -> bool {
         self.grant_ended(state, at).is_none()
-            && at >= state.grant.not_before
+            && state.grant.window_at(at).is_some()
             && (state.grant.uses == Uses::Reusable || state.sessions.is_empty())
     }
 
@@ -577,16 +601,17 @@ impl State {
             [one] => *one,
             several => match several.iter().find(|s| Some(&s.grant.grant) == preferred) {
                 Some(state) => state,
-                None => return Err(ambiguous(several, account, target)),
+                None => return Err(ambiguous(at, several, account, target)),
             },
         };
+        let window = state.grant.window_at(at);
         Ok(GrantView {
             grant: state.grant.grant,
             person,
             target: rules.clone(),
             account: account.to_owned(),
-            not_before: state.grant.not_before,
-            not_after: state.grant.not_after,
+            not_before: window.map_or(state.grant.not_before, |w| w.from),
+            not_after: window.map_or(state.grant.not_after, |w| w.until),
             ticket: state
                 .ticket
                 .as_ref()
@@ -628,14 +653,13 @@ impl State {
                 "expired",
                 format!("your grant ended at {}", s.grant.not_after),
             ),
-            Some(s) if at < s.grant.not_before => (
-                "not-yet",
-                format!("your grant begins at {}", s.grant.not_before),
-            ),
-            Some(_) => (
-                "used",
-                "your grant was for one session, which was opened".to_owned(),
-            ),
+            Some(s) => match s.grant.next_opening(at) {
+                Some(next) => ("not-yet", format!("your grant {}", opens(&s.grant, next))),
+                None => (
+                    "used",
+                    "your grant was for one session, which was opened".to_owned(),
+                ),
+            },
         };
         let who: Vec<String> = self
             .people
@@ -674,7 +698,18 @@ impl State {
     }
 }
 
-fn ambiguous(several: &[&GrantState], account: &str, target: &str) -> Denied {
+/// When a grant opens, in words.
+fn opens(grant: &Grant, next: Window) -> String {
+    if grant.windows.is_empty() {
+        return format!("begins at {}", next.from);
+    }
+    format!(
+        "is between its windows; the next is from {} until {}",
+        next.from, next.until
+    )
+}
+
+fn ambiguous(at: Timestamp, several: &[&GrantState], account: &str, target: &str) -> Denied {
     let list: Vec<String> = several
         .iter()
         .map(|s| {
@@ -682,7 +717,9 @@ fn ambiguous(several: &[&GrantState], account: &str, target: &str) -> Denied {
                 .ticket
                 .as_ref()
                 .map_or(String::new(), |t| format!(", {}:{}", t.system, t.id));
-            format!("{} (until {}{ticket})", s.grant.grant, s.grant.not_after)
+            let window = s.grant.window_at(at);
+            let until = window.map_or(s.grant.not_after, |w| w.until);
+            format!("{} (until {until}{ticket})", s.grant.grant)
         })
         .collect();
     let first = several

@@ -175,6 +175,7 @@ impl People {
             not_after: now.plus_millis(i64::try_from(length.as_millis()).unwrap()),
             uses: Uses::Reusable,
             justification: Prose::of(&why),
+            recurrence: None,
             ticket: Some(ticket),
         };
         let scope = Scope::Request(StatementId::new([0; 16]));

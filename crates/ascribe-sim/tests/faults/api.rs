@@ -92,7 +92,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes(), body].concat()
 }
 
-fn submit(world: &World, signed: &Signed, openings: &[Opening]) -> Value {
+pub(super) fn submit(world: &World, signed: &Signed, openings: &[Opening]) -> Value {
     let call = json!({ "op": "submit", "signed": signed, "openings": openings });
     send(world, &frame(&serde_json::to_vec(&call).unwrap())).unwrap()
 }
@@ -103,7 +103,7 @@ fn size(world: &World) -> u64 {
     hello["hello"]["size"].as_u64().unwrap()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
@@ -132,7 +132,7 @@ fn statement(world: &World, role: &str, say: Say) -> Statement {
 }
 
 /// A request that the demo's rules allow.
-fn request(world: &World) -> (Statement, Opening) {
+pub(super) fn request(world: &World) -> (Statement, Opening) {
     let why = Opening::new(
         "justification",
         [9; 32],
@@ -146,6 +146,7 @@ fn request(world: &World) -> (Statement, Opening) {
         not_after: now().plus_millis(600_000),
         uses: Uses::Reusable,
         justification: Prose::of(&why),
+        recurrence: None,
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-7".to_owned(),
@@ -173,7 +174,7 @@ fn sign_as(world: &World, key: &Path, namespace: &str, text: &str) -> Signed {
     }
 }
 
-fn sign(world: &World, role: &str, statement: &Statement) -> Signed {
+pub(super) fn sign(world: &World, role: &str, statement: &Statement) -> Signed {
     let key = world.person(role).1;
     let text = statement.to_text().unwrap();
     sign_as(world, &key, &statement.say.namespace(), &text)

@@ -260,6 +260,7 @@ impl World {
             not_after: self.now().plus_millis(3_600_000),
             uses: Uses::Reusable,
             justification: Prose::of(&why),
+            recurrence: None,
             ticket: None,
         };
         let (of, asked) = say(Who::Olu, Say::Request(request), Some(why));

@@ -87,6 +87,7 @@ impl Forge {
             not_after: self.now.plus_millis(60 * MINUTE),
             uses: Uses::Single,
             justification: Prose::of(&why),
+            recurrence: None,
             ticket: Some(Ticket {
                 system: "jira".to_owned(),
                 id: "OPS-42".to_owned(),
@@ -105,6 +106,7 @@ impl Forge {
             not_after: request.not_after,
             uses: request.uses,
             break_glass: false,
+            windows: Vec::new(),
         };
         (Ask { id, place }, grant)
     }
@@ -156,6 +158,7 @@ impl Forge {
             not_after,
             uses: Uses::Reusable,
             break_glass: true,
+            windows: Vec::new(),
         };
         self.grant(Ask { id, place }, &[], body)
     }

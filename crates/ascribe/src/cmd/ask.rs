@@ -3,9 +3,10 @@
 use ascribe_core::id::StatementId;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, Forward, Request, Review, Revocation, Say, Termination, Ticket,
-    UseGrant, Uses,
+    Answer, BreakGlass, Extension, Forward, Recurrence, Request, Review, Revocation, Say,
+    Termination, Ticket, UseGrant, Uses,
 };
+use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use serde_json::json;
 
@@ -14,6 +15,7 @@ use crate::api::Hello;
 use crate::cli::{self, Cli};
 use crate::client::{Client, now};
 use crate::exit::{Done, Failure};
+use crate::windows::{Bound, Zones};
 
 /// Submits, and returns the statement's id with the server's answer.
 fn submit(
@@ -67,6 +69,90 @@ fn pinned(forwards: &[Forward]) -> Done<Vec<Forward>> {
     Ok(out)
 }
 
+/// The windows that were asked for, as instants.
+fn recurrence(args: &cli::Request, now: i64) -> Done<Option<Recurrence>> {
+    let (Some(rule), Some(until)) = (&args.windows, &args.until) else {
+        return Ok(None);
+    };
+    let from = match &args.from {
+        Some(text) => text.parse()?,
+        None => Bound::Instant(Timestamp::from_millis(now)),
+    };
+    Zones::here()?
+        .recurrence(rule, from, until.parse()?)
+        .map(Some)
+}
+
+/// First instant and end of what is asked for.
+fn span(
+    args: &cli::Request,
+    recurrence: Option<&Recurrence>,
+    now: i64,
+) -> Done<(Timestamp, Timestamp)> {
+    if let Some([first, .., last] | [first @ last]) = recurrence.map(|r| r.windows.as_slice()) {
+        return Ok((first.from, last.until));
+    }
+    let begin = match &args.from {
+        Some(text) => Timestamp::parse_human(text).map_err(|e| Failure::usage(e.to_string()))?,
+        None => Timestamp::from_millis(now),
+    };
+    let window = i64::try_from(args.window)
+        .unwrap_or(i64::MAX / 2)
+        .saturating_mul(1000);
+    Ok((begin, begin.plus_millis(window)))
+}
+
+/// Rule and windows, in the zone's time and in UTC.
+pub(crate) fn windows_in_words(recurrence: &Recurrence) -> String {
+    let Recurrence {
+        rule,
+        zone,
+        tzdata,
+        windows,
+    } = recurrence;
+    let mut lines = vec![format!(
+        "windows    {} of {} {}, zone data {}",
+        windows.len(),
+        clean(rule, 80),
+        clean(zone, 80),
+        clean(tzdata, 40)
+    )];
+    let zones = Zones::here().ok();
+    lines.extend(windows.iter().map(|window| match &zones {
+        Some(zones) => format!("           {}", zones.shown(zone, window)),
+        None => format!("           {} until {}", window.from, window.until),
+    }));
+    lines.join("\n")
+}
+
+/// Does this machine come to the same windows? What is approved is what was asked for, so another
+/// opinion about a zone must be seen before.
+fn check_windows(recurrence: &Recurrence) -> Done {
+    let help = "if they are what you mean: `ascribe approve --accept-windows`; or deny them";
+    let here = Zones::here()?;
+    let own = here.again(recurrence).map_err(|failure| {
+        let why = format!("the windows cannot be compared: {}", failure.message);
+        Failure::new(crate::exit::Kind::Failure, why).help(help)
+    })?;
+    if own == recurrence.windows {
+        return Ok(());
+    }
+    for window in own.iter().filter(|w| !recurrence.windows.contains(w)) {
+        let shown = here.shown(&recurrence.zone, window);
+        remark(&format!("only here:  {shown}"));
+    }
+    for window in recurrence.windows.iter().filter(|w| !own.contains(w)) {
+        let shown = here.shown(&recurrence.zone, window);
+        remark(&format!("only asked: {shown}"));
+    }
+    let why = format!(
+        "this machine's zone data ({}) gives other windows than were asked for with {}",
+        here.version,
+        clean(&recurrence.tzdata, 40)
+    );
+    Err(Failure::new(crate::exit::Kind::Failure, why).help(help))
+}
+
 pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
     let (account, target) = args.what.rsplit_once('@').ok_or_else(|| {
         Failure::usage(format!("`{}` is not ACCOUNT@TARGET", args.what))
@@ -75,14 +161,8 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
     let ticket = args.ticket.as_deref().map(ticket).transpose()?;
     let client = cli.client(false)?;
     let hello = client.hello()?;
-    let begin = match &args.from {
-        Some(text) => Timestamp::parse_human(text).map_err(|e| Failure::usage(e.to_string()))?,
-        None => Timestamp::from_millis(hello.now),
-    };
-    let window = i64::try_from(args.window)
-        .unwrap_or(i64::MAX / 2)
-        .saturating_mul(1000);
-    let not_after = begin.plus_millis(window);
+    let recurrence = recurrence(args, hello.now)?;
+    let (begin, not_after) = span(args, recurrence.as_ref(), hello.now)?;
     let (account, target) = (account.to_owned(), target.to_owned());
     let (statement, opening) = if args.break_glass {
         let (emergency, opening) = prose("emergency", &args.why)?;
@@ -98,7 +178,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
         )
     } else {
         let (justification, opening) = prose("justification", &args.why)?;
-        let uses = if args.reusable {
+        let uses = if args.reusable || recurrence.is_some() {
             Uses::Reusable
         } else {
             Uses::Single
@@ -112,6 +192,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             uses,
             justification,
             ticket,
+            recurrence: recurrence.clone(),
         };
         (Say::Request(request), opening)
     };
@@ -128,7 +209,11 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
         return say_json(&json!({
             "request_id": id, "grant_id": grant.map(|g| g.id),
             "not_before": begin, "not_after": not_after, "can_approve": who,
+            "recurrence": recurrence,
         }));
+    }
+    if let Some(recurrence) = &recurrence {
+        say(&windows_in_words(recurrence));
     }
     match grant {
         Some(grant) => say(&format!(
@@ -156,7 +241,15 @@ pub(crate) enum Kind {
     Cancel,
 }
 
+pub(crate) fn approve(cli: &Cli, args: &cli::Approve) -> Done {
+    give(cli, &args.answer, Kind::Approve, args.accept_windows)
+}
+
 pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
+    give(cli, args, kind, false)
+}
+
+fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done {
     let client = cli.client(false)?;
     let known = registry(&client)?;
     let ask = known
@@ -174,7 +267,7 @@ pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
         "{} by {}: {}{}",
         ask.kind,
         known.shown(ask.by),
-        ascribe_core::text::clean(&ask.what, 120),
+        clean(&ask.what, 120),
         ask.not_after
             .map_or(String::new(), |end| format!(" until {end}")),
     ));
@@ -185,10 +278,13 @@ pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
             .get("justification")
             .and_then(serde_json::Value::as_str)
             .unwrap_or("(withheld)");
-        remark(&format!(
-            "because: {}",
-            ascribe_core::text::clean(why, 2000)
-        ));
+        remark(&format!("because: {}", clean(why, 2000)));
+        if let Some(recurrence) = &ask.recurrence {
+            remark(&windows_in_words(recurrence));
+            if !accept_windows {
+                check_windows(recurrence)?;
+            }
+        }
     }
     let hello = client.hello()?;
     let mut openings = Vec::new();
@@ -226,11 +322,11 @@ pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
                 .rsplit_once(':')
                 .unwrap_or((hello.ssh.as_str(), "22"));
             say(&format!(
-                "grant {} for {}@{} until {}\nnext: {} connects: ssh -p {port} {}@{}@{host}",
+                "grant {} for {}@{} {}\nnext: {} connects: ssh -p {port} {}@{}@{host}",
                 grant.id,
                 grant.account,
                 grant.target,
-                grant.not_after,
+                grant.when(),
                 known.shown(grant.person),
                 grant.account,
                 grant.target

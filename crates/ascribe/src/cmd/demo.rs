@@ -294,6 +294,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         not_after: begin.plus_millis(3_600_000),
         uses: Uses::Reusable,
         justification,
+        recurrence: None,
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-1".to_owned(),

@@ -46,7 +46,7 @@ pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
 
 pub(crate) fn grants(cli: &Cli, args: &Listing) -> Done {
     let known = registry(&cli.client(true)?)?;
-    let current = |status: &str| matches!(status, "active" | "not yet");
+    let current = |status: &str| matches!(status, "active" | "not yet" | "between windows");
     let mut shown = 0;
     for grant in known
         .grants
@@ -67,13 +67,13 @@ pub(crate) fn grants(cli: &Cli, args: &Listing) -> Done {
             ""
         };
         say(&format!(
-            "{}  {}@{}  {}  {} until {}{ticket}{mark}",
+            "{}  {}@{}  {}  {} {}{ticket}{mark}",
             grant.id,
             grant.account,
             grant.target,
             known.shown(grant.person),
             grant.status,
-            grant.not_after
+            grant.when()
         ));
     }
     if shown == 0 && !cli.json() {
@@ -120,11 +120,11 @@ pub(crate) fn can(cli: &Cli) -> Done {
     let Some(me) = known.people.iter().find(|p| Some(p.id) == known.you) else {
         return Err(Failure::new(Kind::Denied, "your key is not enrolled"));
     };
-    let may_now: Vec<_> = known
-        .grants
-        .iter()
-        .filter(|g| g.person == me.id && g.status == "active")
-        .collect();
+    let mine = |status: &str| -> Vec<_> {
+        let fits = |g: &&crate::registry::GrantRow| g.person == me.id && g.status == status;
+        known.grants.iter().filter(fits).collect()
+    };
+    let may_now = mine("active");
     if cli.json() {
         return say_json(&json!({
             "person": me.id, "roles": me.roles, "grants": may_now,
@@ -144,8 +144,20 @@ pub(crate) fn can(cli: &Cli) -> Done {
     ));
     for grant in &may_now {
         say(&format!(
-            "now:  ssh {}@{}@GATEWAY   until {} ({})",
-            grant.account, grant.target, grant.not_after, grant.id
+            "now:  ssh {}@{}@GATEWAY   {} ({})",
+            grant.account,
+            grant.target,
+            grant.when(),
+            grant.id
+        ));
+    }
+    for grant in mine("not yet").iter().chain(&mine("between windows")) {
+        say(&format!(
+            "later: {}@{}   {} ({})",
+            grant.account,
+            grant.target,
+            grant.when(),
+            grant.id
         ));
     }
     if me.roles.contains(&Role::Requester) {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::{registry, remark, say, say_json};
 use crate::answer::{Offline, Source as _, View};
 use crate::api::{News, Query};
+use crate::cast::{Piece, Terminal, asciicast};
 use crate::cli::{Actions, Cli, Export, Replay, Verify};
 use crate::client::Flow;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
@@ -234,6 +235,12 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
             record.why.grant_id, record.why.not_before, record.why.not_after
         ),
     );
+    if let Some(window) = &record.why.window {
+        add(
+            "window",
+            format!("from {} until {}", window.from, window.until),
+        );
+    }
     add(
         "proof",
         format!(
@@ -327,6 +334,9 @@ fn show_why(cli: &Cli, id: &str) -> Done {
             clean(&row.what, 120),
             row.status
         ));
+        if let Some(recurrence) = &row.recurrence {
+            say(&super::ask::windows_in_words(recurrence));
+        }
     }
     if let Some(grant) = grant {
         say(&format!(
@@ -390,6 +400,9 @@ pub(crate) fn replay(cli: &Cli, args: &Replay) -> Done {
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
+    if let Some(file) = &args.asciicast {
+        return cast(cli, args, &answer, file);
+    }
     if chunks.is_empty() {
         return Err(Failure::new(
             Kind::Failure,
@@ -423,6 +436,47 @@ pub(crate) fn replay(cli: &Cli, args: &Replay) -> Done {
             .attempt("print")?;
     }
     std::io::stdout().flush().attempt("print")
+}
+
+/// Writes one terminal for players.
+fn cast(cli: &Cli, args: &Replay, answer: &Value, file: &Path) -> Done {
+    let part = |name: &str| {
+        answer
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| Value::Array(Vec::new()))
+    };
+    let pieces: Vec<Piece> = serde_json::from_value(part("chunks")).attempt("read the answer")?;
+    let mut all: Vec<Terminal> =
+        serde_json::from_value(part("terminals")).attempt("read the answer")?;
+    all.retain(|terminal| args.action.is_none_or(|action| action == terminal.action));
+    let terminal = match all.as_slice() {
+        [one] => one,
+        [] => {
+            return Err(Failure::usage("no terminal was recorded there")
+                .help("leave out `--asciicast`: `ascribe replay` prints the output of commands"));
+        }
+        several => {
+            let ids: Vec<String> = several.iter().map(|t| t.action.to_string()).collect();
+            return Err(Failure::usage(format!(
+                "the session has {} terminals: {}",
+                ids.len(),
+                ids.join(", ")
+            ))
+            .help("choose one with `--action`"));
+        }
+    };
+    let text = asciicast(terminal, &pieces).attempt("write the recording")?;
+    std::fs::write(file, &text).attempt(format!("write `{}`", file.display()))?;
+    if cli.json() {
+        return say_json(&serde_json::json!({ "action_id": terminal.action, "bytes": text.len() }));
+    }
+    say(&format!(
+        "wrote {} ({} bytes); for players, not as evidence: that is `ascribe export`",
+        file.display(),
+        text.len()
+    ));
+    Ok(())
 }
 
 /// Private modes that only tell a terminal how to paste or which keys to send; left out.

@@ -1,6 +1,7 @@
 //! A model beside the law: it keeps only facts, and works everything out again from all of them.
 
 use super::*;
+use crate::statement::{Recurrence, Window};
 
 /// What a snapshot brings back is the same, down to what is only an index.
 fn snapshot_is_the_same(state: &State) {
@@ -16,6 +17,8 @@ enum Cmd {
         from: i64,
         long: i64,
         single: bool,
+        /// Twice, with so much between.
+        again: Option<i64>,
     },
     Extend {
         by: u8,
@@ -61,6 +64,8 @@ enum Fact {
         until: i64,
         single: bool,
         of: Option<usize>,
+        /// First instants and ends, where there are several.
+        windows: Vec<(i64, i64)>,
     },
     Yes {
         by: u8,
@@ -74,6 +79,7 @@ enum Fact {
     },
     Opened {
         ask: usize,
+        at: i64,
     },
     Left {
         who: u8,
@@ -110,13 +116,32 @@ impl Model {
                 until,
                 single,
                 of,
+                windows: _,
             } => (*by, *quorum, *from, *until, *single, *of),
             other => panic!("{other:?}"),
         }
     }
-    fn sessions(&self) -> Vec<usize> {
+    fn windows(&self, n: usize) -> &[(i64, i64)] {
+        match self.asks()[n] {
+            Fact::Asked { windows, .. } => windows,
+            other => panic!("{other:?}"),
+        }
+    }
+    /// The end of the window that this instant is in.
+    fn window_end(&self, grant: usize, at: i64) -> Option<i64> {
+        let whole = (self.ask(grant).2, self.end(grant));
+        let one = [whole];
+        let windows = match self.windows(grant) {
+            [] => &one[..],
+            several => several,
+        };
+        let inside = |(from, until): &&(i64, i64)| *from <= at && at < *until;
+        windows.iter().find(inside).map(|(_, until)| *until)
+    }
+    /// Grants that sessions were opened under, and when.
+    fn sessions(&self) -> Vec<(usize, i64)> {
         let opened = |fact: &Fact| match fact {
-            Fact::Opened { ask } => Some(*ask),
+            Fact::Opened { ask, at } => Some((*ask, *at)),
             _ => None,
         };
         self.facts.iter().filter_map(opened).collect()
@@ -179,12 +204,20 @@ impl Model {
     fn may_extend(&self, by: u8, grant: usize, until: i64, now: i64) -> bool {
         self.ask(grant).0 == by
             && self.holds(grant, now)
+            && self.windows(grant).is_empty()
             && until > self.end(grant)
             && until - self.ask(grant).2 <= LONGEST
     }
     fn may_open(&self, grant: usize, now: i64) -> bool {
-        let (_, _, from, _, single, _) = self.ask(grant);
-        self.holds(grant, now) && now >= from && !(single && self.sessions().contains(&grant))
+        let used = self.sessions().iter().any(|(of, _)| *of == grant);
+        let open = self.window_end(grant, now).is_some();
+        self.holds(grant, now) && open && !(self.ask(grant).4 && used)
+    }
+    /// May something run in this session now?
+    fn may_act(&self, session: usize, now: i64) -> bool {
+        let (grant, at) = self.sessions()[session];
+        let end = self.window_end(grant, at);
+        self.holds(grant, now) && end.is_some_and(|end| now < end)
     }
 }
 
@@ -238,8 +271,9 @@ impl Pair {
                 from,
                 long,
                 single,
+                again,
             } => {
-                return self.ask(by, two, now + from, now + from + long, single);
+                return self.ask(by, two, now + from, long, single, again);
             }
             Cmd::Extend { by, grant, more } => {
                 let grants = self.model.grants();
@@ -301,7 +335,7 @@ impl Pair {
                 (
                     done.is_ok(),
                     self.model.may_open(n, now),
-                    Fact::Opened { ask: n },
+                    Fact::Opened { ask: n, at: now },
                 )
             }
             Cmd::Act { session } => {
@@ -309,8 +343,7 @@ impl Pair {
                     return;
                 };
                 let done = self.world.intent(self.sessions[n]).is_ok();
-                let grant = self.model.sessions()[n];
-                assert_eq!(done, self.model.holds(grant, now), "{cmd:?}");
+                assert_eq!(done, self.model.may_act(n, now), "{cmd:?}");
                 self.ran += usize::from(done);
                 return;
             }
@@ -326,14 +359,35 @@ impl Pair {
             self.model.facts.push(fact);
         }
     }
-    fn ask(&mut self, by: u8, two: bool, from: i64, until: i64, single: bool) {
+    fn ask(&mut self, by: u8, two: bool, from: i64, long: i64, single: bool, again: Option<i64>) {
         let now = self.world.now.millis();
+        let begins = [Some(from), again.map(|gap| from + long + gap)];
+        let begins = begins.into_iter().flatten();
+        let windows: Vec<(i64, i64)> = begins.map(|at| (at, at + long)).collect();
+        let until = windows[windows.len() - 1].1;
+        let recurs = again.is_some();
+        let single = single && !recurs;
         let done = self.world.request(WORLD[usize::from(by)].1, |r| {
             r.target = if two { "two" } else { "one" }.to_owned();
             (r.not_before, r.not_after) = (time(from), time(until));
             r.uses = if single { Uses::Single } else { Uses::Reusable };
+            r.recurrence = recurs.then(|| Recurrence {
+                rule: "daily 08:00-18:00".to_owned(),
+                zone: "Europe/Berlin".to_owned(),
+                tzdata: "2026a".to_owned(),
+                windows: windows
+                    .iter()
+                    .map(|(from, until)| Window {
+                        from: time(*from),
+                        until: time(*until),
+                    })
+                    .collect(),
+            });
         });
-        let in_window = until > now && until > from && until - from <= LONGEST;
+        let lengths = windows.iter().map(|(from, until)| until - from);
+        let ordered = windows.windows(2).all(|pair| pair[0].1 <= pair[1].0);
+        let in_window =
+            until > now && ordered && lengths.into_iter().all(|l| l > 0 && l <= LONGEST);
         let expected = self.model.is(by, Role::Requester) && in_window;
         assert_eq!(done.is_ok(), expected, "{done:?}");
         if let Ok(ask) = done {
@@ -347,6 +401,7 @@ impl Pair {
                 until,
                 single,
                 of,
+                windows: if recurs { windows } else { Vec::new() },
             });
         }
     }
@@ -368,6 +423,7 @@ impl Pair {
                 until,
                 single,
                 of,
+                windows: Vec::new(),
             });
         }
     }
@@ -385,10 +441,23 @@ fn commands() -> impl Strategy<Value = Vec<Cmd>> {
         Just(HOUR - 10 * MIN),
         Just(MIN)
     ];
-    let ask = (0..3u8, any::<bool>(), windows, lengths, any::<bool>());
+    let again = prop_oneof![
+        4 => Just(None),
+        2 => Just(Some(20 * MIN)),
+        1 => Just(Some(0)),
+        1 => Just(Some(-1)),
+    ];
+    let ask = (
+        0..3u8,
+        any::<bool>(),
+        windows,
+        lengths,
+        any::<bool>(),
+        again,
+    );
     let more = prop_oneof![Just(MIN), Just(HOUR), Just(0), Just(LONGEST)];
     let one = prop_oneof![
-        9 => ask.prop_map(|(by, two, from, long, single)| Cmd::Ask { by, two, from, long, single }),
+        9 => ask.prop_map(|(by, two, from, long, single, again)| Cmd::Ask { by, two, from, long, single, again }),
         6 => (who.clone(), nth.clone(), more).prop_map(|(by, grant, more)| Cmd::Extend { by, grant, more }),
         18 => (who.clone(), nth.clone()).prop_map(|(by, ask)| Cmd::Yes { by, ask }),
         3 => (who.clone(), nth.clone()).prop_map(|(by, ask)| Cmd::No { by, ask }),

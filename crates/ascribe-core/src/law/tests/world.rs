@@ -132,6 +132,7 @@ impl World {
             not_after: self.now.plus_millis(HOUR),
             uses: Uses::Reusable,
             justification,
+            recurrence: None,
             ticket: None,
         };
         (request, opening)
