@@ -1,10 +1,13 @@
 //! One client connection and its session: opened at the first action, closed with a reason.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen};
+use ascribe_core::entry::{
+    Body, Certificate, CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen,
+};
 use ascribe_core::id::{EntryId, PersonId, SessionId};
 use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
 use ascribe_core::sealed::Opening;
@@ -40,6 +43,8 @@ const _: () = assert!(PULSE.as_millis() + GOODBYE.as_millis() + LINGER.as_millis
 pub(crate) struct Login {
     pub(crate) person: PersonId,
     pub(crate) fingerprint: String,
+    /// What says whose the key is, where it is not enrolled.
+    pub(crate) certificate: Option<Certificate>,
     pub(crate) user: User,
 }
 
@@ -92,6 +97,12 @@ impl Connection {
             watch: TaskTracker::new(),
             gone: CancellationToken::new(),
         }
+    }
+
+    /// The client's address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        let peer: SocketAddr = self.peer.parse().ok()?;
+        Some(peer.ip())
     }
 
     pub(crate) fn writer(&self) -> &str {
@@ -174,7 +185,12 @@ impl Connection {
                 .recorder
                 .admit(login.person, &user.account, &user.target, user.grant);
         let view = match admission {
-            Admission::Grant(view) => *view,
+            Admission::Grant(mut view) => {
+                // The session ends with its certificate.
+                let end = login.certificate.as_ref().and_then(|c| c.not_after);
+                view.not_after = end.map_or(view.not_after, |end| end.min(view.not_after));
+                *view
+            }
             Admission::Refused(denied) => {
                 self.refuse(
                     "session",
@@ -194,6 +210,7 @@ impl Connection {
             target: user.target.clone(),
             account: user.account.clone(),
             from: from.commitment(),
+            certificate: login.certificate.clone(),
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,

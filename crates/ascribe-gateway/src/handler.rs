@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ascribe_wire::command;
 use ascribe_wire::request::Request;
 use ascribe_wire::user;
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
@@ -47,7 +47,7 @@ impl Downstream {
     }
 }
 
-fn accepted(key: &PublicKey) -> bool {
+pub(crate) fn accepted(key: &PublicKey) -> bool {
     // Security keys are refused: the library does not say whether the holder touched them.
     matches!(
         key.algorithm(),
@@ -73,6 +73,24 @@ impl Downstream {
         Some(Login {
             person,
             fingerprint,
+            certificate: None,
+            user,
+        })
+    }
+
+    /// The login by a certificate of an outside authority; or why there is none.
+    fn certified(&self, user: &str, certificate: &Certificate) -> Result<Login, String> {
+        let user = user::parse(user).map_err(|e| e.to_string())?;
+        let recorder = self.connection.shared.recorder.as_ref();
+        let from = self.connection.address();
+        let (person, named) = crate::certificate::holder(recorder, certificate, from)?;
+        Ok(Login {
+            person,
+            fingerprint: certificate
+                .public_key()
+                .fingerprint(HashAlg::Sha256)
+                .to_string(),
+            certificate: Some(named),
             user,
         })
     }
@@ -90,7 +108,14 @@ impl Handler for Downstream {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(if self.look_up(user, offer.public_key).is_some() {
+        // An offer does not say whether the key comes with a certificate. Where authorities are
+        // registered it may, so that such a key is told after its signature, not before.
+        let may_be_certified = || {
+            let recorder = &self.connection.shared.recorder;
+            user::parse(user).is_ok() && accepted(offer.public_key) && !recorder.ca_keys().is_empty()
+        };
+        let welcome = self.look_up(user, offer.public_key).is_some() || may_be_certified();
+        Ok(if welcome {
             Auth::Accept
         } else {
             Auth::reject()
@@ -108,6 +133,23 @@ impl Handler for Downstream {
                 Ok(Auth::Accept)
             }
             None => Ok(Auth::reject()),
+        }
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        match self.certified(user, certificate) {
+            Ok(login) => {
+                self.connection.log_in(login);
+                Ok(Auth::Accept)
+            }
+            Err(why) => {
+                tracing::info!("a certificate was refused: {why}");
+                Ok(Auth::reject())
+            }
         }
     }
 

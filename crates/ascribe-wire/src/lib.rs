@@ -2,4 +2,5 @@
 
 pub mod command;
 pub mod request;
+pub mod source;
 pub mod user;

@@ -11,7 +11,7 @@ const KEY_TYPES: [&str; 2] = ["ssh-ed25519", "ecdsa-sha2-nistp256"];
 /// Longest window a target may allow: 90 days, in seconds.
 const MAX_WINDOW_SECONDS: u64 = 90 * 24 * 3600;
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
