@@ -151,6 +151,12 @@ impl Connection {
             .clone()
     }
 
+    /// Did the client log in by a certificate?
+    pub(crate) fn is_certified(&self) -> bool {
+        self.login()
+            .is_some_and(|login| login.certificate.is_some())
+    }
+
     /// Something moved: the session is not idle.
     pub(crate) fn moved(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

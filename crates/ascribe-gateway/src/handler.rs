@@ -112,7 +112,9 @@ impl Handler for Downstream {
         // registered it may, so that such a key is told after its signature, not before.
         let may_be_certified = || {
             let recorder = &self.connection.shared.recorder;
-            user::parse(user).is_ok() && accepted(offer.public_key) && !recorder.ca_keys().is_empty()
+            user::parse(user).is_ok()
+                && accepted(offer.public_key)
+                && !recorder.ca_keys().is_empty()
         };
         let welcome = self.look_up(user, offer.public_key).is_some() || may_be_certified();
         Ok(if welcome {

@@ -7,7 +7,7 @@ use super::{AuthorityState, Denied, Place, State, rules};
 use crate::entry::Certificate;
 use crate::id::PersonId;
 use crate::record::ShownCertificate;
-use crate::statement::{Authority, SshKey};
+use crate::statement::{Authority, Mapping, RevokedCertificates, SshKey};
 use crate::text::is_unsafe;
 
 /// Most keys of one authority.
@@ -31,6 +31,25 @@ fn is_key_id(text: &str) -> bool {
 fn is_distinct<T: Ord>(items: impl Iterator<Item = T>) -> bool {
     let mut seen = BTreeSet::new();
     items.into_iter().all(|item| seen.insert(item))
+}
+
+impl AuthorityState {
+    /// What is known of it, as the statement that would set it again.
+    pub fn authority(&self, name: &str) -> Authority {
+        let mapping = |(principal, person): (&String, &PersonId)| Mapping {
+            person: *person,
+            principal: principal.clone(),
+        };
+        Authority {
+            keys: self.keys.values().cloned().collect(),
+            name: name.to_owned(),
+            people: self.people.iter().map(mapping).collect(),
+            revoked: RevokedCertificates {
+                key_ids: self.key_ids.iter().cloned().collect(),
+                serials: self.serials.iter().copied().collect(),
+            },
+        }
+    }
 }
 
 impl State {
