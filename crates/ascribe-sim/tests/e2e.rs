@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod e2e {
+    mod authorities;
     mod world;
 
     use std::collections::{BTreeMap, BTreeSet};
