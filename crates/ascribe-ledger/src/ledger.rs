@@ -11,8 +11,8 @@ use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate, SignedOpening,
-    Standing,
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    SignedOpening, Standing,
 };
 use ascribe_core::sealed::Opening;
 use ascribe_core::time::Timestamp;
