@@ -20,11 +20,16 @@ fn shown() -> ShownCertificate {
     }
 }
 
+/// The authority, set once more and otherwise.
+fn changed(edit: impl FnOnce(&mut Authority)) -> Say {
+    let mut ca = authority("corp");
+    edit(&mut ca);
+    Say::CaSet(ca)
+}
+
 impl World {
     fn set(&mut self, edit: impl FnOnce(&mut Authority)) -> Result<AskRef, Denied> {
-        let mut ca = authority("corp");
-        edit(&mut ca);
-        self.say(ADA, Say::CaSet(ca), Vec::new())
+        self.say(ADA, changed(edit), Vec::new())
     }
     fn with_ca() -> Self {
         let mut world = Self::plain();
@@ -136,45 +141,29 @@ fn a_session_does_not_outlive_its_certificate() {
 
 #[test]
 fn withdrawing_unmapping_revoking_and_leaving_end_sessions_by_certificate() {
-    let ends: [fn(&mut World); 8] = [
-        |w| {
-            let withdrawn = |ca: &mut Authority| (ca.keys, ca.people) = (vec![], vec![]);
-            w.set(withdrawn).unwrap();
-        },
+    let ends: [fn() -> Say; 8] = [
+        || changed(|ca| (ca.keys, ca.people) = (vec![], vec![])),
         // The key that signed it is taken away, the other stays.
-        |w| drop(w.set(|ca| drop(ca.keys.remove(0))).unwrap()),
-        |w| drop(w.set(|ca| ca.people.clear()).unwrap()),
-        |w| drop(w.set(|ca| ca.people[0].person = person(PAT)).unwrap()),
-        |w| {
-            drop(
-                w.set(|ca| ca.revoked.serials = vec![Serial(1), Serial(u64::MAX)])
-                    .unwrap(),
-            )
-        },
-        |w| {
-            drop(
-                w.set(|ca| ca.revoked.key_ids = vec!["req laptop 7".into()])
-                    .unwrap(),
-            )
-        },
-        |w| {
-            let leave = Offboard {
-                person: person(REQ),
-            };
-            w.say(ADA, Say::Offboard(leave), Vec::new()).unwrap();
+        || changed(|ca| drop(ca.keys.remove(0))),
+        || changed(|ca| ca.people.clear()),
+        || changed(|ca| ca.people[0].person = person(PAT)),
+        || changed(|ca| ca.revoked.serials = vec![Serial(1), Serial(u64::MAX)]),
+        || changed(|ca| ca.revoked.key_ids = vec!["req laptop 7".into()]),
+        || {
+            let person = person(REQ);
+            Say::Offboard(Offboard { person })
         },
         // Somebody else enrols the key, so that it names two people.
-        |w| {
+        || {
             let (person, key) = (person(PAT), key(220, 0));
-            let add = Say::KeyAdd(PersonKey { person, key });
-            w.say(ADA, add, Vec::new()).unwrap();
+            Say::KeyAdd(PersonKey { person, key })
         },
     ];
     for (nth, end) in ends.into_iter().enumerate() {
         let mut w = World::with_ca();
         let grant = w.grant(|_| ());
         let session = w.open_by(grant, |_| ()).unwrap();
-        end(&mut w);
+        w.say(ADA, end(), Vec::new()).unwrap();
         let ended = Standing::Ended(CloseReason::Revoked);
         assert_eq!(w.standing(session), ended, "{nth}");
         assert_eq!(no(w.intent(session)), "revoked", "{nth}");
