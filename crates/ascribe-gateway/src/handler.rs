@@ -78,6 +78,18 @@ impl Downstream {
         })
     }
 
+    /// Tells the operator why a registered authority's certificate was refused: the client is told
+    /// nothing. Anybody's own certificates are not worth a line, for they would fill the log.
+    fn note_refused(&self, certificate: &Certificate, why: &str) {
+        let ca = certificate.signature_key().fingerprint(HashAlg::Sha256);
+        let known = self.connection.shared.recorder.ca_keys();
+        if known.contains(&ca.to_string()) {
+            let id = ascribe_core::text::clean(certificate.key_id(), 256);
+            let serial = certificate.serial();
+            tracing::warn!("the certificate `{id}`, serial {serial}, by {ca} was refused: {why}");
+        }
+    }
+
     /// The login by a certificate of an outside authority; or why there is none.
     fn certified(&self, user: &str, certificate: &Certificate) -> Result<Login, String> {
         let user = user::parse(user).map_err(|e| e.to_string())?;
@@ -149,7 +161,7 @@ impl Handler for Downstream {
                 Ok(Auth::Accept)
             }
             Err(why) => {
-                tracing::info!("a certificate was refused: {why}");
+                self.note_refused(certificate, &why);
                 Ok(Auth::reject())
             }
         }
