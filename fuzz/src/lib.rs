@@ -20,7 +20,7 @@ use ascribe_tlog::{
 };
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
-use ascribe_wire::{command, quote, user};
+use ascribe_wire::{command, quote, source, user};
 
 /// A target: its name, which is its corpus's name too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("segment_sealed", segment_sealed),
     ("sftp", sftp),
     ("snapshot", snapshot),
+    ("source_address", source_address),
     ("sshsig", sshsig),
     ("statement", statement),
     ("tile_path", tile_path),
@@ -295,6 +296,22 @@ pub fn law(data: &[u8]) {
             let again = state.apply(&SshSignatures, line).map(|_| ());
             assert_eq!(again.map_err(|d| d.code), Err(denied.code));
         }
+    }
+}
+
+/// The addresses that a certificate may be used from: an address, a space, the list.
+pub fn source_address(data: &[u8]) {
+    if let Some((from, list)) = text(data).and_then(|text| text.split_once(' '))
+        && let Ok(from) = from.parse::<std::net::IpAddr>()
+    {
+        let allowed = source::allows(list, from);
+        // One bad item spoils a list; one more network only adds to it.
+        assert!(!source::allows(&format!("{list},"), from));
+        let more = format!("{list},{from}");
+        assert!(!allowed || more.len() > 4096 || source::allows(&more, from));
+        let other = "192.0.2.1";
+        let is_other = from.to_canonical().to_string() == other;
+        assert!(allowed || is_other || !source::allows(&format!("{list},{other}"), from));
     }
 }
 

@@ -406,7 +406,7 @@ impl Fold {
                     kind: "person".to_owned(),
                     owner: None,
                     assurance: 1,
-                    evidence: format!("ssh-key {}", open.key),
+                    evidence: login_evidence(open),
                 }],
                 opened_by: match open.opened_by {
                     OpenedBy::Signed => "signed".to_owned(),
@@ -566,6 +566,17 @@ impl Fold {
                     })
             })
             .collect()
+    }
+}
+
+/// What proved at the door whose login it was. The key id may hold spaces, what follows it does not.
+fn login_evidence(open: &SessionOpen) -> String {
+    match &open.certificate {
+        None => format!("ssh-key {}", open.key),
+        Some(c) => format!(
+            "ssh-cert {} {} serial {} principal {}",
+            c.ca_name, c.key_id, c.serial.0, c.principal
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
     StatementId,
 };
-use crate::statement::{Forward, PersonAdd, Signed, Uses, Window};
+use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
 
 /// Largest entry, in bytes (C2SP tlog-tiles).
@@ -185,6 +185,10 @@ pub enum Door {
 pub struct SessionOpen {
     /// As whom.
     pub account: String,
+    /// The outside authority's certificate that says whose the key is, where the key itself is not
+    /// enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// By which door.
     pub door: Door,
     /// The client's address, sealed.
@@ -206,15 +210,34 @@ pub struct SessionOpen {
     pub target: String,
 }
 
+/// A user certificate by an outside authority, as the gateway saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// Fingerprint of the authority's key that signed it.
+    pub ca: String,
+    /// The authority's name.
+    pub ca_name: String,
+    /// The certificate's key id.
+    pub key_id: String,
+    /// First instant at which it no longer counts; absent where it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// The principal that stands for the person.
+    pub principal: String,
+    /// Its serial.
+    pub serial: Serial,
+}
+
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseReason {
     /// The actor left.
     Disconnected,
-    /// The grant's window ended.
+    /// The grant's window ended, or the login's certificate did.
     Expired,
-    /// The grant was revoked, or the person left.
+    /// The grant, the login key or its certificate was revoked, or the person left.
     Revoked,
     /// Nothing moved for too long.
     Idle,

@@ -4,6 +4,7 @@
 //! stored. Both go through the same checks, so a replay proves that no recorded action ran outside
 //! a grant that held at that moment.
 
+mod authorities;
 mod chain;
 mod decide;
 mod rules;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
 use crate::statement::{
-    BreakGlass, Connect, Extension, Request, Role, Say, SshKey, Target, Ticket,
+    BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
 };
 use crate::time::Timestamp;
 
@@ -26,7 +27,7 @@ pub use decide::{Sealable, commitments};
 pub use rules::ticket_matches;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 3;
+pub const LAW_VERSION: u32 = 4;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -128,6 +129,21 @@ pub struct TargetState {
     /// Its rules.
     pub target: Target,
     /// The statement that set them.
+    pub place: Place,
+}
+
+/// An outside certificate authority, as the law knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityState {
+    /// Keys by fingerprint.
+    pub keys: BTreeMap<String, SshKey>,
+    /// People by principal.
+    pub people: BTreeMap<String, PersonId>,
+    /// Serials of revoked certificates.
+    pub serials: BTreeSet<Serial>,
+    /// Key ids of revoked certificates.
+    pub key_ids: BTreeSet<String>,
+    /// The statement that set it.
     pub place: Place,
 }
 
@@ -285,6 +301,8 @@ pub struct State {
     pub people: BTreeMap<PersonId, Person>,
     /// Targets by name.
     pub targets: BTreeMap<String, TargetState>,
+    /// Outside certificate authorities by name.
+    pub cas: BTreeMap<String, AuthorityState>,
     /// Requests, extensions and proposals.
     pub asks: BTreeMap<StatementId, Ask>,
     /// Grants.

@@ -4,10 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::entry::Body;
+use crate::entry::Certificate;
 use crate::entry::CloseReason;
 use crate::id::{EntryId, GrantId, PersonId, SessionId, StatementId};
 use crate::sealed::Opening;
-use crate::statement::{Connect, Forward, Target};
+use crate::statement::{Connect, Forward, Serial, Target};
 use crate::time::Timestamp;
 
 /// Under which evidence key openings are encrypted. Destroying that key erases them.
@@ -108,6 +109,23 @@ pub struct SignedOpening {
     pub connect: Connect,
 }
 
+/// A user certificate whose signatures and window were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// Fingerprint of the key that signed it.
+    pub ca: String,
+    /// Fingerprint of the key that it certifies.
+    pub key: String,
+    /// Its key id.
+    pub key_id: String,
+    /// First instant at which it no longer counts, where it has an end.
+    pub not_after: Option<Timestamp>,
+    /// Its principals, in order.
+    pub principals: Vec<String>,
+    /// Its serial.
+    pub serial: Serial,
+}
+
 /// Is a session still lawful?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -129,6 +147,16 @@ pub trait Recorder: Send + Sync {
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
     /// The target of this name.
     fn target(&self, name: &str) -> Option<Target>;
+    /// Fingerprints of the keys of all outside certificate authorities.
+    fn ca_keys(&self) -> Vec<String>;
+    /// Whose certificate is this, and how does an entry name it?
+    ///
+    /// # Errors
+    /// When it is nobody's, with the reason.
+    fn person_by_certificate(
+        &self,
+        shown: &ShownCertificate,
+    ) -> Result<(PersonId, Certificate), crate::law::Denied>;
     /// Which grant lets this person in? `chosen` names one where several fit.
     fn admit(
         &self,

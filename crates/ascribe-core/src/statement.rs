@@ -425,6 +425,74 @@ pub struct Offboard {
     pub person: PersonId,
 }
 
+/// Registers or replaces an outside certificate authority: whoever shows a user certificate by one
+/// of its keys is the person that the certificate's principal stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Its public keys; none withdraws it.
+    pub keys: Vec<SshKey>,
+    /// Name, as records show it.
+    pub name: String,
+    /// Whom its principals stand for; others count for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub people: Vec<Mapping>,
+    /// Certificates of it that no longer count.
+    #[serde(default, skip_serializing_if = "RevokedCertificates::is_empty")]
+    pub revoked: RevokedCertificates,
+}
+
+/// Whom a principal stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// The enrolled person.
+    pub person: PersonId,
+    /// The exact principal.
+    pub principal: String,
+}
+
+/// Certificates that no longer count, each way of naming them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedCertificates {
+    /// By key id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_ids: Vec<String>,
+    /// By serial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<Serial>,
+}
+
+impl RevokedCertificates {
+    /// Is nothing revoked?
+    pub fn is_empty(&self) -> bool {
+        self.key_ids.is_empty() && self.serials.is_empty()
+    }
+}
+
+/// A certificate's serial. Written as a text of digits, for it may be larger than a JSON number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Serial(pub u64);
+
+impl Serialize for Serial {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Serial {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let number: Option<u64> = text.parse().ok();
+        // `+1` and `01` are other spellings of 1.
+        number
+            .filter(|number| number.to_string() == text)
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("a serial is written in decimal digits"))
+    }
+}
+
 /// Chooses among several grants that fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -526,6 +594,8 @@ say! {
     KeyRevoke(PersonKey) = "key-revoke";
     /// A person leaves. A proposal.
     Offboard(Offboard) = "offboard";
+    /// Registers or withdraws an outside certificate authority. A proposal.
+    CaSet(Authority) = "ca-set";
     /// Which of several fitting grants is meant from now on.
     Use(UseGrant) = "use";
     /// A call that reads.
@@ -542,7 +612,11 @@ impl Say {
     pub fn is_proposal(&self) -> bool {
         matches!(
             self,
-            Self::TargetSet(_) | Self::PersonAdd(_) | Self::KeyAdd(_) | Self::Offboard(_)
+            Self::TargetSet(_)
+                | Self::PersonAdd(_)
+                | Self::KeyAdd(_)
+                | Self::Offboard(_)
+                | Self::CaSet(_)
         )
     }
 }

@@ -1,10 +1,11 @@
 //! One client connection and its session: opened at the first action, closed with a reason.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use ascribe_core::entry::{Body, CloseReason, Refusal, SessionClose, SessionOpen};
+use ascribe_core::entry::{Body, Certificate, CloseReason, Refusal, SessionClose, SessionOpen};
 use ascribe_core::id::{EntryId, PersonId, SessionId};
 use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
 use ascribe_core::sealed::Opening;
@@ -42,6 +43,8 @@ const _: () = assert!(PULSE.as_millis() + GOODBYE.as_millis() + LINGER.as_millis
 pub(crate) struct Login {
     pub(crate) person: PersonId,
     pub(crate) fingerprint: String,
+    /// What says whose the key is, where it is not enrolled.
+    pub(crate) certificate: Option<Certificate>,
     pub(crate) wish: Wish,
 }
 
@@ -125,6 +128,12 @@ impl Connection {
         }
     }
 
+    /// The client's address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        let peer: SocketAddr = self.peer.parse().ok()?;
+        Some(peer.ip())
+    }
+
     pub(crate) fn writer(&self) -> &str {
         &self.shared.config.writer
     }
@@ -202,6 +211,12 @@ impl Connection {
         self.listening().contains(at)
     }
 
+    /// Did the client log in by a certificate?
+    pub(crate) fn is_certified(&self) -> bool {
+        self.login()
+            .is_some_and(|login| login.certificate.is_some())
+    }
+
     /// Something moved: the session is not idle.
     pub(crate) fn moved(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -242,7 +257,12 @@ impl Connection {
                 .recorder
                 .admit(login.person, &user.account, &user.target, user.grant);
         let view = match admission {
-            Admission::Grant(view) => *view,
+            Admission::Grant(mut view) => {
+                // The session ends with its certificate.
+                let end = login.certificate.as_ref().and_then(|c| c.not_after);
+                view.not_after = end.map_or(view.not_after, |end| end.min(view.not_after));
+                *view
+            }
             Admission::Refused(denied) => {
                 self.refuse(
                     "session",
@@ -263,6 +283,7 @@ impl Connection {
             target: user.target.clone(),
             account: user.account.clone(),
             from: from.commitment(),
+            certificate: login.certificate.clone(),
             door,
             opened_by,
             opening,

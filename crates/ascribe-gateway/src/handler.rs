@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ascribe_wire::command;
 use ascribe_wire::request::Request;
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
@@ -103,7 +103,7 @@ impl Downstream {
     }
 }
 
-fn accepted(key: &PublicKey) -> bool {
+pub(crate) fn accepted(key: &PublicKey) -> bool {
     // Security keys are refused: the library does not say whether the holder touched them.
     matches!(
         key.algorithm(),
@@ -130,6 +130,39 @@ impl Downstream {
         welcome.then_some(Login {
             person,
             fingerprint,
+            certificate: None,
+            wish,
+        })
+    }
+
+    /// Tells the operator why a registered authority's certificate was refused: the client is told
+    /// nothing. Anybody's own certificates are not worth a line, for they would fill the log.
+    fn note_refused(&self, certificate: &Certificate, why: &str) {
+        let ca = certificate.signature_key().fingerprint(HashAlg::Sha256);
+        let known = self.connection.shared.recorder.ca_keys();
+        if known.contains(&ca.to_string()) {
+            let id = ascribe_core::text::clean(certificate.key_id(), 256);
+            let serial = certificate.serial();
+            tracing::warn!("the certificate `{id}`, serial {serial}, by {ca} was refused: {why}");
+        }
+    }
+
+    /// The login by a certificate of an outside authority; or why there is none.
+    fn certified(&self, user: &str, certificate: &Certificate) -> Result<Login, String> {
+        let wish = self.connection.entrance.wish(user);
+        let wish = wish.ok_or("the user name is none for this door")?;
+        let recorder = self.connection.shared.recorder.as_ref();
+        let from = self.connection.address();
+        let (person, named) = crate::certificate::holder(recorder, certificate, from)?;
+        let key = certificate.public_key().fingerprint(HashAlg::Sha256);
+        let fingerprint = key.to_string();
+        if !self.connection.entrance.lets_in(person, &fingerprint) {
+            return Err("it is another login than outside".to_owned());
+        }
+        Ok(Login {
+            person,
+            fingerprint,
+            certificate: Some(named),
             wish,
         })
     }
@@ -147,7 +180,16 @@ impl Handler for Downstream {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(if self.look_up(user, offer.public_key).is_some() {
+        // An offer does not say whether the key comes with a certificate. Where authorities are
+        // registered it may, so that such a key is told after its signature, not before.
+        let may_be_certified = || {
+            let recorder = &self.connection.shared.recorder;
+            self.connection.entrance.wish(user).is_some()
+                && accepted(offer.public_key)
+                && !recorder.ca_keys().is_empty()
+        };
+        let welcome = self.look_up(user, offer.public_key).is_some() || may_be_certified();
+        Ok(if welcome {
             Auth::Accept
         } else {
             Auth::reject()
@@ -165,6 +207,23 @@ impl Handler for Downstream {
                 Ok(Auth::Accept)
             }
             None => Ok(Auth::reject()),
+        }
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        match self.certified(user, certificate) {
+            Ok(login) => {
+                self.connection.log_in(login);
+                Ok(Auth::Accept)
+            }
+            Err(why) => {
+                self.note_refused(certificate, &why);
+                Ok(Auth::reject())
+            }
         }
     }
 

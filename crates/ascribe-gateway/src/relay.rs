@@ -175,6 +175,7 @@ impl Act {
 
     /// What a client is told when its session does not end by itself.
     fn farewell(&self, halted: Option<Halt>) -> Option<String> {
+        let certified = self.connection.is_certified();
         let why = match (halted, self.connection.reason()) {
             (Some(Halt::Files(text)), _) => {
                 return Some(format!("\r\nascribe: the file transfer ends: {text}\r\n"));
@@ -182,6 +183,12 @@ impl Act {
             (Some(Halt::Cap), _) => "the stream is larger than the target allows",
             (Some(Halt::Ledger), _) | (None, Some(CloseReason::LedgerUnavailable)) => {
                 "the ledger cannot record, so the session ends"
+            }
+            (None, Some(CloseReason::Expired)) if certified => {
+                "the grant or the certificate has ended"
+            }
+            (None, Some(CloseReason::Revoked)) if certified => {
+                "the grant or the certificate was revoked"
             }
             (None, Some(CloseReason::Expired)) => "the grant has ended",
             (None, Some(CloseReason::Revoked)) => "the grant was revoked",

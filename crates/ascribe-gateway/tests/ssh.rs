@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod ssh {
     mod before_login;
+    mod certificates;
     mod channels;
     mod door;
     mod ends;
@@ -14,6 +15,7 @@ mod ssh {
     mod raw;
     mod refused;
     mod same;
+    mod security_keys;
     mod slow_ledger;
     mod target;
     mod world;

@@ -7,11 +7,12 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use ascribe_core::entry::Body;
+use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    SignedOpening, Standing,
 };
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Target;
@@ -341,6 +342,15 @@ impl Recorder for Ledger {
     }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         self.with_state(|state| state.person_by_key(fingerprint))
+    }
+    fn ca_keys(&self) -> Vec<String> {
+        self.with_state(State::ca_keys)
+    }
+    fn person_by_certificate(
+        &self,
+        shown: &ShownCertificate,
+    ) -> Result<(PersonId, Certificate), Denied> {
+        self.with_state(|state| state.person_by_certificate(shown))
     }
     fn admit(
         &self,

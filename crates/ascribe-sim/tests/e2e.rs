@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod e2e {
+    mod authorities;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     mod world;
 

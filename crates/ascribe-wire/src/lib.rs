@@ -8,4 +8,5 @@ pub mod quote;
 pub mod request;
 pub mod scp;
 pub mod sftp;
+pub mod source;
 pub mod user;

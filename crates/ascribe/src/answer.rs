@@ -166,6 +166,7 @@ fn copied(source: &dyn Source) -> State {
         copy.law_head = state.law_head;
         copy.people.clone_from(&state.people);
         copy.targets.clone_from(&state.targets);
+        copy.cas.clone_from(&state.cas);
         copy.asks.clone_from(&state.asks);
         copy.grants.clone_from(&state.grants);
         copy.sessions.clone_from(&state.sessions);

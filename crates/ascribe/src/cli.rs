@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Keys of people.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Outside certificate authorities, whose user certificates count as a person's login.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Ask for a grant.
     Request(Request),
     /// List what waits for approval.
@@ -314,6 +317,38 @@ pub(crate) enum KeyCommand {
         #[arg(long = "public-key", value_name = "FILE.pub")]
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Register an authority, or change one: a list that is given replaces the known one, and what is
+    /// revoked is added to what was.
+    Set(CaSet),
+    /// List authorities.
+    List,
+    /// Withdraw an authority: sessions by its certificates end.
+    Withdraw {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaSet {
+    /// Name, as records show it.
+    pub(crate) name: String,
+    /// A file with a public key that it signs with.
+    #[arg(long = "public-key", value_name = "CA.pub")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Whom a principal of its certificates stands for: id or name, and the exact principal.
+    #[arg(long = "person", value_name = "PERSON=PRINCIPAL")]
+    pub(crate) people: Vec<String>,
+    /// Certificates of this serial no longer count.
+    #[arg(long = "revoke-serial", value_name = "N")]
+    pub(crate) serials: Vec<u64>,
+    /// Certificates of this key id no longer count.
+    #[arg(long = "revoke-key-id", value_name = "ID")]
+    pub(crate) key_ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]

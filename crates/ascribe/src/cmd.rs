@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod ask;
+pub(crate) mod ca;
 pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod init;

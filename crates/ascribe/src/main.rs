@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::cmd::{ask, connect, demo, init, ledger, list, manual, read, remark, serve, setup};
+use crate::cmd::{ask, ca, connect, demo, init, ledger, list, manual, read, remark, serve, setup};
 use crate::exit::{Done, Failure, Kind};
 
 fn dispatch(cli: &Cli) -> Done {
@@ -32,6 +32,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Target(command) => setup::target(cli, command),
         Command::Person(command) => setup::person(cli, command),
         Command::Key(command) => setup::key(cli, command),
+        Command::Ca(command) => ca::ca(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),

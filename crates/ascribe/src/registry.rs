@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ascribe_core::id::{EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{AskStatus, Asked, State};
-use ascribe_core::statement::{Recurrence, Role, Target, Ticket, Uses, Window};
+use ascribe_core::statement::{Authority, Recurrence, Role, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ pub(crate) struct Registry {
     pub(crate) you: Option<PersonId>,
     pub(crate) people: Vec<PersonRow>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) authorities: Vec<Authority>,
     pub(crate) asks: Vec<AskRow>,
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) sessions: Vec<SessionRow>,
@@ -156,6 +157,7 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
         Say::PersonAdd(person) => person.person.to_string(),
         Say::KeyAdd(key) => format!("{} {}", key.person, key.key.fingerprint()),
         Say::Offboard(leaver) => leaver.person.to_string(),
+        Say::CaSet(authority) => authority_subject(authority),
         _ => String::new(),
     }
 }
@@ -165,6 +167,26 @@ fn recurrence_of(state: &State, request: StatementId) -> Option<Recurrence> {
         Asked::Request(request) => request.recurrence.clone(),
         Asked::Emergency(_) | Asked::Extension(_) | Asked::Proposal(_) => None,
     }
+}
+
+/// What an administrator approves: keys and people, or that they go.
+fn authority_subject(authority: &Authority) -> String {
+    if authority.keys.is_empty() {
+        return format!("{}, withdrawn", authority.name);
+    }
+    let keys: Vec<String> = authority.keys.iter().map(|key| key.fingerprint()).collect();
+    let people = authority.people.iter();
+    let people: Vec<String> = people
+        .map(|m| format!("{}={}", m.person, m.principal))
+        .collect();
+    let revoked = &authority.revoked;
+    format!(
+        "{} {} for {}; revoked: {}",
+        authority.name,
+        keys.join(" "),
+        people.join(" "),
+        revoked.serials.len() + revoked.key_ids.len()
+    )
 }
 
 fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
@@ -275,6 +297,11 @@ pub(crate) fn registry(
         you,
         people,
         targets: state.targets.values().map(|t| t.target.clone()).collect(),
+        authorities: state
+            .cas
+            .iter()
+            .map(|(name, ca)| ca.authority(name))
+            .collect(),
         asks: ask_rows(state),
         grants: grant_rows(state, now),
         sessions,

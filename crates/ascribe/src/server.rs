@@ -414,6 +414,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::KeyAdd(_)
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
+        | Say::CaSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };

@@ -214,7 +214,8 @@ impl State {
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
             | Say::KeyRevoke(_)
-            | Say::Offboard(_) => Vec::new(),
+            | Say::Offboard(_)
+            | Say::CaSet(_) => Vec::new(),
         })
     }
 

@@ -103,6 +103,7 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         | Say::KeyAdd(_)
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
+        | Say::CaSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Vec::new(),
     }

@@ -17,7 +17,7 @@ const MAX_WINDOW_SECONDS: u64 = 90 * 24 * 3600;
 /// Most windows of one request.
 const MAX_WINDOWS: usize = 128;
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, GrantState, OpenAction, Opener, Person, Place, SessionState, State,
-    TargetState, WriterState,
+    Ask, AskStatus, AuthorityState, GrantState, OpenAction, Opener, Person, Place, SessionState,
+    State, TargetState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -26,6 +26,7 @@ struct Form<'a> {
     law_head: Option<Place>,
     people: Cow<'a, BTreeMap<PersonId, Person>>,
     targets: Cow<'a, BTreeMap<String, TargetState>>,
+    cas: Cow<'a, BTreeMap<String, AuthorityState>>,
     asks: Cow<'a, BTreeMap<StatementId, Ask>>,
     grants: Cow<'a, BTreeMap<GrantId, GrantState>>,
     sessions: Cow<'a, BTreeMap<SessionId, SessionState>>,
@@ -61,6 +62,7 @@ impl State {
             law_head,
             people,
             targets,
+            cas,
             asks,
             grants,
             sessions,
@@ -85,6 +87,7 @@ impl State {
             law_head: *law_head,
             people: Cow::Borrowed(people),
             targets: Cow::Borrowed(targets),
+            cas: Cow::Borrowed(cas),
             asks: Cow::Borrowed(asks),
             grants: Cow::Borrowed(grants),
             sessions: Cow::Borrowed(sessions),
@@ -127,6 +130,7 @@ impl State {
             law_head: form.law_head,
             people: form.people.into_owned(),
             targets: form.targets.into_owned(),
+            cas: form.cas.into_owned(),
             asks: form.asks.into_owned(),
             grants: form.grants.into_owned(),
             sessions: form.sessions.into_owned(),

@@ -57,7 +57,11 @@ impl State {
                 self.openers.insert(id, opener);
             }
             Say::Read(read) => self.take_read(by, read)?,
-            Say::TargetSet(_) | Say::PersonAdd(_) | Say::KeyAdd(_) | Say::Offboard(_) => {
+            Say::TargetSet(_)
+            | Say::PersonAdd(_)
+            | Say::KeyAdd(_)
+            | Say::Offboard(_)
+            | Say::CaSet(_) => {
                 self.take_proposal(&statement, at, place)?;
             }
         }
@@ -641,6 +645,7 @@ impl State {
                 self.check_new_key(&key.key)
             }
             Say::Offboard(leaver) => self.check_offboard(leaver),
+            Say::CaSet(authority) => self.check_authority(authority),
             _ => Err(Denied::new("internal", "not a proposal")),
         }
     }
@@ -667,6 +672,7 @@ impl State {
                     person.offboarded = Some(at);
                 }
             }
+            Say::CaSet(authority) => self.take_authority(authority, place),
             _ => {}
         }
     }
@@ -692,6 +698,12 @@ impl State {
             return Err(Denied::new(
                 "duplicate",
                 "the key is enrolled already; one key names one person",
+            ));
+        }
+        if self.authority_of(&key.fingerprint()).is_some() {
+            return Err(Denied::new(
+                "duplicate",
+                "the key is a certificate authority's; it names nobody",
             ));
         }
         Ok(())

@@ -18,10 +18,11 @@ use crate::entry::{
 use crate::record::{Admission, Proposal, Scope, Standing};
 use crate::sealed::{Opening, Prose};
 use crate::statement::{
-    Answer, Offboard, OverCap, PersonAdd, PersonKey, Read, Review, Revocation, Seen, Signed,
-    Statement, TicketRule, UseGrant, Uses, Verdict, View,
+    Answer, Authority, Mapping, Offboard, OverCap, PersonAdd, PersonKey, Read, Review, Revocation,
+    RevokedCertificates, Seen, Signed, Statement, TicketRule, UseGrant, Uses, Verdict, View,
 };
 
+mod authorities;
 mod entries;
 mod golden;
 mod grants;

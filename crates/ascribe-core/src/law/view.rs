@@ -300,8 +300,18 @@ impl State {
                 "the grant was for one session, which was opened",
             ));
         }
-        if !self.person(open.person)?.keys.contains_key(&open.key) {
-            return Err(Denied::new("key", "the login key is not the person's"));
+        match &open.certificate {
+            Some(certificate) => {
+                self.check_certificate(open.person, &open.key, certificate)?;
+                if certificate.not_after.is_some_and(|end| at >= end) {
+                    return Err(Denied::new(
+                        "expired",
+                        "the login's certificate has expired",
+                    ));
+                }
+            }
+            None if self.person(open.person)?.keys.contains_key(&open.key) => {}
+            None => return Err(Denied::new("key", "the login key is not the person's")),
         }
         self.check_opening(open, at)?;
         let owner = self.target(&open.target)?.target.system_owner;
@@ -340,6 +350,9 @@ impl State {
     /// Is the session's opening what it says it is, and enough for its target?
     fn check_opening(&self, open: &SessionOpen, at: Timestamp) -> Result<(), Denied> {
         let refuse = |text: &str| Err(Denied::new("opening", text).with_help("connect again"));
+        if open.opened_by == OpenedBy::Signed && open.certificate.is_some() {
+            return refuse("a signed opening is by an enrolled key, not by a certificate");
+        }
         let Some(id) = open.opening else {
             let target = &self.target(&open.target)?.target;
             return if open.opened_by == OpenedBy::Signed || open.door == Door::Connect {
@@ -387,7 +400,10 @@ impl State {
                 return Err(self.expired(at, intent.session));
             }
             Standing::Ended(CloseReason::Revoked) => {
-                return Err(Denied::new("revoked", "the session's grant was revoked"));
+                return Err(Denied::new(
+                    "revoked",
+                    "the session's grant or login was revoked",
+                ));
             }
             Standing::Ended(CloseReason::Terminated) => {
                 return Err(Denied::new(
@@ -515,18 +531,33 @@ impl State {
         let Some(grant) = self.grants.get(&session.open.grant) else {
             return Standing::Ended(CloseReason::Revoked);
         };
-        let key_gone = self
-            .people
-            .get(&session.open.person)
-            .is_none_or(|p| !p.keys.contains_key(&session.open.key));
+        let SessionOpen {
+            person,
+            key,
+            certificate,
+            ..
+        } = &session.open;
+        let login_gone = match certificate {
+            Some(certificate) => self.check_certificate(*person, key, certificate).is_err(),
+            None => self
+                .people
+                .get(person)
+                .is_none_or(|p| !p.keys.contains_key(key)),
+        };
+        let end = grant.grant.not_after;
+        let end = certificate
+            .as_ref()
+            .map_or(end, |c| c.not_after.unwrap_or(end).min(end));
         match self.grant_ended(grant, at) {
             Some(reason) => Standing::Ended(reason),
             None if session.terminated.is_some() => Standing::Ended(CloseReason::Terminated),
-            None if key_gone => Standing::Ended(CloseReason::Revoked),
+            None if login_gone => Standing::Ended(CloseReason::Revoked),
             // A session ends with the window that it was opened in: whoever looks too seldom to see
             // the time between two windows sees its end all the same.
             None => match grant.grant.window_at(session.at) {
-                Some(window) if at < window.until => Standing::Until(window.until),
+                Some(window) if at < window.until.min(end) => {
+                    Standing::Until(window.until.min(end))
+                }
                 Some(_) | None => Standing::Ended(CloseReason::Expired),
             },
         }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ascribe_core::entry::Body;
+use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
+use ascribe_core::law::Denied;
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, SignedOpening, Standing,
+    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    SignedOpening, Standing,
 };
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
@@ -72,6 +74,15 @@ impl Recorder for Door {
     }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         self.ledger.person_by_key(fingerprint)
+    }
+    fn ca_keys(&self) -> Vec<String> {
+        self.ledger.ca_keys()
+    }
+    fn person_by_certificate(
+        &self,
+        shown: &ShownCertificate,
+    ) -> Result<(PersonId, Certificate), Denied> {
+        self.ledger.person_by_certificate(shown)
     }
     fn admit(
         &self,

@@ -9,8 +9,8 @@ use ascribe_core::law::SERVER;
 use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
-    Answer, BreakGlass, Forward, OverCap, PersonAdd, PersonKey, Request, Revocation, Role, Say,
-    Seen, Signed, Statement, Target, Ticket, Uses,
+    Answer, Authority, BreakGlass, Forward, OverCap, PersonAdd, PersonKey, Request, Revocation,
+    Role, Say, Seen, Signed, Statement, Target, Ticket, Uses,
 };
 use ascribe_ledger::{Ledger, Rng as _, SystemRng};
 use ascribe_tlog::Hash;
@@ -235,6 +235,12 @@ impl People {
             key: public(key),
         });
         self.say(ledger, OPERATOR, say, vec![], Scope::None).await;
+    }
+
+    /// The admin registers an outside certificate authority.
+    pub(super) async fn ca_set(&self, ledger: &Ledger, authority: Authority) {
+        let say = Say::CaSet(authority);
+        self.say(ledger, ADMIN, say, vec![], Scope::None).await;
     }
 
     /// The operator takes a grant in an emergency.

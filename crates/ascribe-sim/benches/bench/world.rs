@@ -312,6 +312,7 @@ impl World {
             target: "db1".to_owned(),
             account: "root".to_owned(),
             from: from.commitment(),
+            certificate: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,

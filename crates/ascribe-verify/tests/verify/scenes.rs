@@ -208,6 +208,7 @@ impl Forge {
             target: "db1".to_owned(),
             account: account.to_owned(),
             from: from.commitment(),
+            certificate: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,

@@ -35,7 +35,7 @@ pub(crate) fn public_key(file: &Path) -> Done<SshKey> {
 }
 
 /// Submits a change and says whether it took effect or waits for other admins.
-fn propose(
+pub(crate) fn propose(
     cli: &Cli,
     client: &Client,
     statement: Say,

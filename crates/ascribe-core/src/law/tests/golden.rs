@@ -44,6 +44,7 @@ fn statement_types_are_listed_with_who_and_under_which_quorum() {
         Say::PersonAdd(add),
         Say::KeyAdd(pair),
         Say::Offboard(leaver),
+        Say::CaSet(authority("corp")),
     ];
     let by_quorum: Vec<&str> = list
         .iter()

@@ -70,6 +70,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         law_head,
         people,
         targets,
+        cas,
         asks,
         grants,
         sessions,
@@ -103,7 +104,15 @@ pub(super) fn fingerprint(state: &State) -> String {
                 ids,
                 writers
             ),
-            (openers, excerpt, open_asks, awaited, live, revoked_keys),
+            (
+                openers,
+                excerpt,
+                open_asks,
+                awaited,
+                live,
+                revoked_keys,
+                cas
+            ),
         )
     )
 }
@@ -172,6 +181,18 @@ pub(super) fn target(name: &str) -> Target {
         signed_opening: false,
         watch_notice: false,
         refuse_inner_ssh: false,
+    }
+}
+/// An authority whose principal `req` stands for the requester.
+pub(super) fn authority(name: &str) -> Authority {
+    Authority {
+        keys: vec![key(210, 0), key(210, 1)],
+        name: name.to_owned(),
+        people: vec![Mapping {
+            person: person(REQ),
+            principal: "req".to_owned(),
+        }],
+        revoked: RevokedCertificates::default(),
     }
 }
 pub(super) fn sign(key: &SshKey, statement: &Statement) -> Signed {

@@ -208,6 +208,7 @@ impl World {
             target: granted.target,
             account: granted.account,
             from: from.commitment(),
+            certificate: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
