@@ -7,10 +7,11 @@ use ascribe_core::entry::{Body, CloseReason, Outcome, Status, StreamTotal};
 use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Recorded, Salts};
 use ascribe_core::id::{ActionId, EntryId};
 use ascribe_core::record::{Proposal, RecordError, Scope, Standing};
-use russh::{ChannelReadHalf, Sig};
+use russh::Sig;
 
 use crate::channel::{Client, End};
 use crate::connection::{Connection, Session};
+use crate::input::Input;
 use crate::upstream::{Sent, Upstream, forward};
 
 /// A target gets this long to take an action.
@@ -34,7 +35,7 @@ enum Shut {
 }
 
 impl Act {
-    pub(crate) async fn run(self, action: Action, read: ChannelReadHalf) {
+    pub(crate) async fn run(self, action: Action, read: Input) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let begun = Instant::now();
         let recorded = match self.gate(action).await {

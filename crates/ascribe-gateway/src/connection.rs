@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::guard::Switch;
+use crate::input::Held;
 use crate::listen::Shared;
 use crate::upstream::Upstream;
 
@@ -56,6 +57,7 @@ pub(crate) struct Session {
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) switch: Switch,
+    pub(crate) held: Held,
     peer: String,
     login: Mutex<Option<Login>>,
     session: OnceCell<Result<Arc<Session>, String>>,
@@ -78,6 +80,7 @@ impl Connection {
         Self {
             shared,
             switch,
+            held: Held::new(),
             peer,
             login: Mutex::new(None),
             session: OnceCell::new(),

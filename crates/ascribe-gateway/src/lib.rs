@@ -10,6 +10,7 @@ mod channel;
 mod connection;
 mod guard;
 mod handler;
+mod input;
 mod listen;
 mod places;
 mod relay;

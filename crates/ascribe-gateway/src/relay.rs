@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::act::Act;
 use crate::channel::{End, REFUSED};
 use crate::connection::Connection;
+use crate::input::Input;
 use crate::stream::{
     Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
 };
@@ -41,7 +42,7 @@ impl Act {
         id: ActionId,
         pty: bool,
         begun: Instant,
-        read: ChannelReadHalf,
+        read: Input,
         up_read: ChannelReadHalf,
         up_write: ChannelWriteHalf<russh::client::Msg>,
     ) {
@@ -226,7 +227,7 @@ enum Left {
 /// Client to target.
 async fn to_target(
     connection: &Arc<Connection>,
-    mut from: ChannelReadHalf,
+    mut from: Input,
     to: &ChannelWriteHalf<russh::client::Msg>,
     mut stdin: Option<&mut Recording>,
     overdue: &Overdue,
