@@ -26,7 +26,7 @@ fn memory() -> u64 {
 
 fn digested() -> Setup {
     Setup {
-        cap: (1 << 20, OverCap::Digest),
+        cap: (1 << 12, OverCap::Digest),
         ..Setup::default()
     }
 }
