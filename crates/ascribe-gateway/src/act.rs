@@ -11,7 +11,7 @@ use russh::Sig;
 
 use crate::channel::{Client, End};
 use crate::connection::{Connection, Session};
-use crate::input::Input;
+use crate::incoming::Incoming;
 use crate::upstream::{Sent, Upstream, forward};
 
 /// A target gets this long to take an action.
@@ -35,7 +35,7 @@ enum Shut {
 }
 
 impl Act {
-    pub(crate) async fn run(self, action: Action, read: Input) {
+    pub(crate) async fn run(self, action: Action, read: Incoming) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let begun = Instant::now();
         let recorded = match self.gate(action).await {

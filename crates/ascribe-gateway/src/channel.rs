@@ -11,7 +11,7 @@ use russh::{Channel, ChannelId, ChannelMsg, ChannelWriteHalf, Sig};
 
 use crate::act::Act;
 use crate::connection::Connection;
-use crate::input::Input;
+use crate::incoming::Incoming;
 
 /// The exit status of what ascribe itself refused.
 pub(crate) const REFUSED: u32 = 254;
@@ -90,7 +90,7 @@ impl Client {
 pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, handle: Handle) {
     let id = channel.id();
     let (read, write) = channel.split();
-    let mut read = Input::new(read, &connection.held);
+    let mut read = Incoming::new(read, &connection.held);
     let client = Client { id, handle, write };
     let mut asked = Asked::default();
     let (kind, command) = loop {

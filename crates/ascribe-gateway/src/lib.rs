@@ -10,7 +10,7 @@ mod channel;
 mod connection;
 mod guard;
 mod handler;
-mod input;
+mod incoming;
 mod listen;
 mod places;
 mod relay;

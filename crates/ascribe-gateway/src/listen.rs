@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::Connection;
 use crate::guard::{Guarded, Switch};
 use crate::handler::Downstream;
-use crate::input::WINDOW;
+use crate::incoming::WINDOW;
 use crate::places::Places;
 
 /// How the gateway proves itself to targets.

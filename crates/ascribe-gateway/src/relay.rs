@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::act::Act;
 use crate::channel::{End, REFUSED};
 use crate::connection::Connection;
-use crate::input::Input;
+use crate::incoming::Incoming;
 use crate::stream::{
     Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
 };
@@ -42,7 +42,7 @@ impl Act {
         id: ActionId,
         pty: bool,
         begun: Instant,
-        read: Input,
+        read: Incoming,
         up_read: ChannelReadHalf,
         up_write: ChannelWriteHalf<russh::client::Msg>,
     ) {
@@ -172,19 +172,15 @@ impl Act {
             match message {
                 Some(ChannelMsg::Data { data }) => {
                     out.take(&data).await?;
-                    if self.client.write.data_bytes(data).await.is_err() {
+                    let taking = self.client.write.data_bytes(data);
+                    if self.upstream.taken(taking).await.is_err() {
                         return Ok(());
                     }
                 }
                 Some(ChannelMsg::ExtendedData { data, ext }) => {
                     err.take(&data).await?;
-                    if self
-                        .client
-                        .write
-                        .extended_data_bytes(ext, data)
-                        .await
-                        .is_err()
-                    {
+                    let taking = self.client.write.extended_data_bytes(ext, data);
+                    if self.upstream.taken(taking).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -227,7 +223,7 @@ enum Left {
 /// Client to target.
 async fn to_target(
     connection: &Arc<Connection>,
-    mut from: Input,
+    mut from: Incoming,
     to: &ChannelWriteHalf<russh::client::Msg>,
     mut stdin: Option<&mut Recording>,
     overdue: &Overdue,

@@ -1,6 +1,7 @@
 //! The target's side: strict host keys, a short-lived certificate, channels.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ascribe_core::gate::Recorded;
@@ -19,6 +20,8 @@ use crate::listen::UpstreamAuth;
 
 /// A target must be reached and logged in to within this time.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long holds up whoever else is served by the same login.
+const STALLED: Duration = Duration::from_millis(250);
 /// A certificate lives this many seconds at most: it is used at once.
 const CERTIFICATE_SECONDS: u64 = 300;
 /// Ciphers, best first. The first two withstand a cut handshake (CVE-2023-48795) by themselves.
@@ -179,8 +182,22 @@ impl From<russh::Error> for UpstreamError {
 }
 
 /// A login to a target.
+///
+/// The library reads it in one loop, which waits for whoever does not take a channel's messages. So a
+/// client that takes nothing holds up every other channel of the login.
 pub(crate) struct Upstream {
     handle: Handle<Pinned>,
+    /// Channels whose client takes nothing.
+    stalled: AtomicUsize,
+}
+
+/// A channel whose client takes nothing, as long as it lives.
+struct Stalled<'a>(&'a AtomicUsize);
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Upstream {
@@ -243,10 +260,29 @@ impl Upstream {
             }
         };
         if matches!(result, AuthResult::Success) {
-            Ok(Self { handle })
+            let stalled = AtomicUsize::new(0);
+            Ok(Self { handle, stalled })
         } else {
             Err(UpstreamError::Login)
         }
+    }
+
+    /// Waits until a client has taken something.
+    pub(crate) async fn taken<T>(&self, taking: impl Future<Output = T>) -> T {
+        tokio::pin!(taking);
+        tokio::select! {
+            biased;
+            taken = &mut taking => return taken,
+            () = tokio::time::sleep(STALLED) => {}
+        }
+        self.stalled.fetch_add(1, Ordering::Relaxed);
+        let _stalled = Stalled(&self.stalled);
+        taking.await
+    }
+
+    /// Does a client hold up this login?
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) async fn channel(&self) -> Result<Channel<Msg>, russh::Error> {

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ascribe_core::entry::Body;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use super::access::{Access, FORMS, sized};
@@ -157,5 +157,37 @@ async fn a_command_that_reads_nothing_holds_up_no_other() {
         access.unshare().await;
         assert!(writer.await.unwrap().is_err());
         drop(child);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_holds_up_no_command_that_begins_later() {
+    for form in FORMS {
+        let access = Access::new(form).await;
+        let shared = access.shared();
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        access.ssh(&options, "true", b"").await.exits(0);
+        let mut stalled = Staying::start(&access, &shared, "echo here; head -c 24000000 /dev/zero");
+        assert_eq!(stalled.line().await.as_deref(), Some("here"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for _ in 0..3 {
+            access.ssh(&options, "exit 6", b"").await.exits(6);
+        }
+        let mut out = Vec::new();
+        let mut stdout = stalled.lines.into_inner();
+        let read = tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut out)).await;
+        read.expect("the stream is stuck").unwrap();
+        assert_eq!(out.len(), 24_000_000);
+        assert!(stalled.child.wait().await.unwrap().success());
+        access.unshare().await;
+        access.complete(5).await;
+        assert_eq!(connections(&access).await, 1);
+        // One for the stream, one for all that came later.
+        let logins = access
+            .w
+            .sshd_log()
+            .matches("Accepted publickey for")
+            .count();
+        assert_eq!(logins, 2);
     }
 }

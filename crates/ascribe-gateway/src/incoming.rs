@@ -54,9 +54,9 @@ impl Held {
 }
 
 /// A channel's input.
-pub(crate) struct Input(mpsc::UnboundedReceiver<(ChannelMsg, OwnedSemaphorePermit)>);
+pub(crate) struct Incoming(mpsc::UnboundedReceiver<(ChannelMsg, OwnedSemaphorePermit)>);
 
-impl Input {
+impl Incoming {
     pub(crate) fn new(mut read: ChannelReadHalf, held: &Held) -> Self {
         let held = Arc::clone(&held.0);
         // The permits are its bound.
