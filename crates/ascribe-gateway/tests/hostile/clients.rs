@@ -1,6 +1,7 @@
 //! Clients: keys renewed all the time, half-closed streams, haste, channels without end.
 
 use ascribe_core::entry::{Body, CloseReason, Status};
+use russh::ChannelMsg;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -75,6 +76,33 @@ async fn input_that_comes_before_the_decision_waits_for_it() {
     let outcome = w.outcomes().remove(0);
     assert_eq!(outcome.status, Status::Failed);
     assert_eq!(outcome.streams[0].bytes, 1_000_000);
+}
+
+/// A client whose input has ended closes the channel when it reads the end of file.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_status_comes_before_the_end_of_file_and_the_close_is_last() {
+    let w = World::new().await;
+    let handle = raw(&w).await;
+    for command in ["exit 3", "exec >&- 2>&-; sleep 0.2; exit 3"] {
+        let mut channel = handle.channel_open_session().await.unwrap();
+        channel.exec(false, command).await.unwrap();
+        channel.eof().await.unwrap();
+        let mut order = Vec::new();
+        while let Some(message) = tokio::time::timeout(PATIENCE, channel.wait())
+            .await
+            .unwrap()
+        {
+            match message {
+                ChannelMsg::ExitStatus { exit_status } => order.push(exit_status.to_string()),
+                ChannelMsg::Eof => order.push("end of file".to_owned()),
+                ChannelMsg::Close => order.push("close".to_owned()),
+                _ => {}
+            }
+        }
+        assert_eq!(order, ["3", "end of file", "close"], "{command}");
+    }
+    leave(&handle).await;
+    assert_eq!(w.closed(0).await.actions, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
