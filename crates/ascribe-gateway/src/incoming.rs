@@ -11,18 +11,19 @@ use std::time::Duration;
 use russh::{ChannelMsg, ChannelReadHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// A channel's window, and the most of it that is on the way while nobody takes it.
+/// A channel's window: so much may come before the client waits for more.
 pub(crate) const WINDOW: u32 = 2 << 20;
 /// The window of all channels while too much is held: the library opens no window by half, but one of
 /// nothing, and it asks again each time.
 const NARROW: u32 = 2;
-/// A client that sends through the narrow window is heard this often: what it sends then is to keep
-/// the line open, and nobody waits for it.
-const NARROW_PACE: Duration = Duration::from_millis(5);
+/// A client that sends through the narrow window is heard this often: what it sends then keeps the
+/// line open, and nobody waits for it. At this pace a stalled channel needs more than two hours to
+/// come from [`HELD`] to [`MOST`].
+const NARROW_PACE: Duration = Duration::from_millis(20);
 /// Bytes of one connection that are held before its windows become narrow.
 const HELD: usize = 1 << 20;
 /// Bytes of one connection that are held before it is not read any more. Only many channels at once,
-/// or a client that ignores its windows, come to this.
+/// hours, or a client that ignores its windows, come to this.
 const MOST: usize = 32 << 20;
 /// What a message costs beside its bytes.
 const MESSAGE: usize = 64;

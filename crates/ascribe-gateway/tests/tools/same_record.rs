@@ -68,7 +68,7 @@ async fn the_same_command_leaves_the_same_record() {
             // Only the session and the sealed address differ.
             let same = SessionOpen {
                 session: first.session,
-                from: first.from.clone(),
+                from: first.from,
                 ..open.clone()
             };
             assert_eq!(&same, first);
