@@ -18,7 +18,6 @@ async fn many_sessions_at_once_all_run_and_all_are_recorded() {
         let access = Access::with(
             form,
             Setup {
-                sshd: "MaxStartups 2000",
                 connections: 2000,
                 pre_auth: Duration::from_secs(600),
                 ..Setup::default()
