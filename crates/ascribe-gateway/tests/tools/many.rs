@@ -1,43 +1,71 @@
 //! Many at once.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::entry::{Body, Status};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::access::{Access, FORMS, sized};
 use super::raw::{answer, leave, raw, rest};
 use super::world::{Setup, World, until};
 
+/// Clients that log in at once. More of them would wait for the processor, not for each other.
+const AT_ONCE: usize = 16;
+
 #[tokio::test(flavor = "multi_thread")]
-async fn many_sessions_at_once_all_run_and_all_are_recorded() {
+async fn many_sessions_are_open_at_once_and_all_are_recorded() {
     let count = sized(100, 1000);
     for form in FORMS {
         let access = Access::with(
             form,
             Setup {
                 connections: 2000,
-                pre_auth: Duration::from_secs(600),
+                idle: Duration::from_secs(900),
                 ..Setup::default()
             },
         )
         .await;
-        let mut running = JoinSet::new();
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut opening = JoinSet::new();
         for n in 0..count {
             let mut ssh = access.program("ssh");
-            ssh.args([
-                "-o",
-                "ConnectTimeout=600",
-                "target",
-                &format!("echo {n}; read -r x; exit 9"),
-            ]);
-            running.spawn(async move { (n, super::access::run(&mut ssh, b"go\n").await) });
+            let command = format!("echo {n}; read -r line; exit 9");
+            ssh.args(["target", &command]).stderr(Stdio::null());
+            ssh.stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .kill_on_drop(true);
+            let places = Arc::clone(&places);
+            opening.spawn(async move {
+                let _place = places.acquire_owned().await.unwrap();
+                let mut child = ssh.spawn().unwrap();
+                let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+                let line = lines.next_line().await.unwrap();
+                assert_eq!(line, Some(n.to_string()));
+                child
+            });
         }
-        while let Some(done) = running.join_next().await {
-            let (n, out) = done.unwrap();
-            assert_eq!(out.exits(9).text(), format!("{n}\n"));
+        let mut open = Vec::new();
+        while let Some(opened) = opening.join_next().await {
+            open.push(opened.unwrap());
+        }
+        // All of them run now.
+        assert!(access.w.outcomes().is_empty());
+        for child in &mut open {
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(b"go\n")
+                .await
+                .unwrap();
+        }
+        for mut child in open {
+            assert_eq!(child.wait().await.unwrap().code(), Some(9));
         }
         access.complete(count).await;
         let ends = || {
@@ -57,7 +85,6 @@ async fn many_sessions_at_once_all_run_and_all_are_recorded() {
 /// As fast as the client can ask and the target can start them, over one connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_commands_is_recorded_in_full() {
-    const AT_ONCE: usize = 16;
     let burst = sized(150, 1500);
     let w = World::with(Setup {
         sshd: "MaxSessions 1000",
@@ -65,7 +92,7 @@ async fn a_burst_of_commands_is_recorded_in_full() {
     })
     .await;
     let handle = Arc::new(raw(&w).await);
-    let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = JoinSet::new();
     for n in 0..burst {
         let (handle, places) = (handle.clone(), places.clone());
