@@ -7,11 +7,12 @@ use ascribe_core::entry::{Body, CloseReason, Outcome, Status, StreamTotal};
 use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Recorded, Salts};
 use ascribe_core::id::{ActionId, EntryId};
 use ascribe_core::record::{Proposal, RecordError, Scope, Standing};
-use russh::{ChannelReadHalf, Sig};
+use russh::Sig;
 
 use crate::channel::{Client, End, Loans};
 use crate::connection::{Connection, Session};
 use crate::files::Protocol;
+use crate::incoming::Incoming;
 use crate::relay::Running;
 use crate::upstream::{Sent, Upstream, forward};
 
@@ -37,7 +38,7 @@ pub(crate) enum Shut {
 }
 
 impl Act {
-    pub(crate) async fn run(self, action: Action, read: ChannelReadHalf) {
+    pub(crate) async fn run(self, action: Action, read: Incoming) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let protocol = Protocol::of(&action);
         let begun = Instant::now();

@@ -13,6 +13,7 @@ use russh::{Channel, ChannelId, ChannelMsg, ChannelWriteHalf, Sig};
 use crate::act::Act;
 use crate::connection::Connection;
 use crate::forward::{Lent, lends};
+use crate::incoming::Incoming;
 
 /// The exit status of what ascribe itself refused.
 pub(crate) const REFUSED: u32 = 254;
@@ -117,7 +118,8 @@ impl Client {
 /// Serves one channel.
 pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, handle: Handle) {
     let id = channel.id();
-    let (mut read, write) = channel.split();
+    let (read, write) = channel.split();
+    let mut read = Incoming::new(read, &connection.held);
     let client = Client { id, handle, write };
     let mut asked = Asked::default();
     let (mut kind, command) = loop {

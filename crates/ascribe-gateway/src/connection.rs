@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::entrance::{Entrance, Wish};
 use crate::forward::Listening;
 use crate::guard::Switch;
+use crate::incoming::Held;
 use crate::listen::Shared;
 use crate::upstream::Upstream;
 
@@ -30,6 +31,8 @@ const LEDGER_LAST: Duration = Duration::from_secs(1);
 const PULSE: Duration = Duration::from_millis(250);
 /// Most refusals of one connection that become entries.
 const MAX_REFUSALS: u32 = 100;
+/// Most logins of a session that are made because a client holds up another.
+const MAX_AGAIN: u32 = 64;
 /// How long channels may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(1000);
 /// How long the client may take to leave by itself.
@@ -53,14 +56,33 @@ pub(crate) struct Login {
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) view: GrantView,
-    plain: OnceCell<Result<Arc<Upstream>, String>>,
-    terminal: OnceCell<Result<Arc<Upstream>, String>>,
+    plain: Mutex<TargetLogin>,
+    terminal: Mutex<TargetLogin>,
+    /// Logins that were made anew.
+    again: AtomicU32,
+}
+
+/// A login to the target, made when first needed.
+type TargetLogin = Arc<OnceCell<Result<Arc<Upstream>, String>>>;
+
+impl Session {
+    /// The login for the next action: a new one, where a client holds up the one there is.
+    fn target_login(&self, pty: bool) -> TargetLogin {
+        let login = if pty { &self.terminal } else { &self.plain };
+        let mut login = login.lock().unwrap_or_else(PoisonError::into_inner);
+        let stalled = matches!(login.get(), Some(Ok(upstream)) if upstream.is_stalled());
+        if stalled && self.again.fetch_add(1, Ordering::Relaxed) < MAX_AGAIN {
+            *login = TargetLogin::default();
+        }
+        Arc::clone(&login)
+    }
 }
 
 /// One connection.
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) switch: Switch,
+    pub(crate) held: Held,
     pub(crate) peer: String,
     pub(crate) entrance: Entrance,
     login: Mutex<Option<Login>>,
@@ -88,9 +110,9 @@ pub(crate) struct Connection {
 }
 
 /// A connection within another.
-pub(crate) struct Held(Arc<Connection>);
+pub(crate) struct Within(Arc<Connection>);
 
-impl Drop for Held {
+impl Drop for Within {
     fn drop(&mut self) {
         self.0.inner.fetch_sub(1, Ordering::Relaxed);
         self.0.moved();
@@ -107,6 +129,7 @@ impl Connection {
         Self {
             shared,
             switch,
+            held: Held::new(),
             peer,
             entrance,
             login: Mutex::new(None),
@@ -305,8 +328,9 @@ impl Connection {
         Ok(Arc::new(Session {
             id,
             view,
-            plain: OnceCell::new(),
-            terminal: OnceCell::new(),
+            plain: Mutex::default(),
+            terminal: Mutex::default(),
+            again: AtomicU32::new(0),
         }))
     }
 
@@ -316,12 +340,8 @@ impl Connection {
         session: &Arc<Session>,
         pty: bool,
     ) -> Result<Arc<Upstream>, String> {
-        let login = if pty {
-            &session.terminal
-        } else {
-            &session.plain
-        };
-        login
+        session
+            .target_login(pty)
             .get_or_init(|| async {
                 let connected = tokio::select! {
                     connected = Upstream::connect(self, session, pty) => connected,
@@ -347,9 +367,9 @@ impl Connection {
     }
 
     /// One more connection within this one; it ends no sooner for want of movement.
-    pub(crate) fn hold(self: &Arc<Self>) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>) -> Within {
         self.inner.fetch_add(1, Ordering::Relaxed);
-        Held(Arc::clone(self))
+        Within(Arc::clone(self))
     }
 
     /// Watches grant, revocation and idleness.

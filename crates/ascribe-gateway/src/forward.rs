@@ -13,11 +13,12 @@ use ascribe_core::statement::Forward;
 use ascribe_wire::inner::InnerSsh;
 use ascribe_wire::request::Request;
 use russh::server::{ChannelOpenHandle, Handle};
-use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelWriteHalf};
 use sha2::{Digest as _, Sha256};
 
 use crate::act::Shut;
 use crate::connection::{Connection, Session};
+use crate::incoming::{Incoming, Messages};
 use crate::upstream::{Opened, Way, open};
 
 /// What was noticed when SSH is spoken within a forwarded connection.
@@ -131,7 +132,7 @@ pub(crate) enum Back {
 }
 
 /// A connection back, as the target's side hands it over.
-pub(crate) struct Incoming {
+pub(crate) struct Returning {
     pub(crate) back: Back,
     pub(crate) channel: Channel<russh::client::Msg>,
     pub(crate) reply: russh::client::ChannelOpenHandle,
@@ -273,7 +274,7 @@ enum Ended {
 
 async fn pump<S>(
     connection: &Connection,
-    from: &mut ChannelReadHalf,
+    from: &mut impl Messages,
     to: &ChannelWriteHalf<S>,
     tally: &mut Tally,
     refuse_inner_ssh: bool,
@@ -341,7 +342,8 @@ impl Tunnel {
         target: Channel<russh::client::Msg>,
         begun_by_client: bool,
     ) {
-        let (mut client_read, client_write) = client.split();
+        let (client_read, client_write) = client.split();
+        let mut client_read = Incoming::new(client_read, &self.connection.held);
         let (mut target_read, target_write) = target.split();
         let (mut sent, mut received) = (Tally::new("sent"), Tally::new("received"));
         let refuse = self.session.view.target.refuse_inner_ssh;
@@ -517,8 +519,8 @@ impl Connection {
     }
 
     /// A connection that the target makes back to the client.
-    pub(crate) async fn forward_back(self: Arc<Self>, session: Arc<Session>, incoming: Incoming) {
-        let Incoming {
+    pub(crate) async fn forward_back(self: Arc<Self>, session: Arc<Session>, incoming: Returning) {
+        let Returning {
             back,
             channel,
             reply,

@@ -420,6 +420,20 @@ impl Handler for Downstream {
         answer(session, channel, good)
     }
 
+    async fn data(
+        &mut self,
+        _channel: ChannelId,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.connection.held.pace(data.len()).await;
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _channel: ChannelId, _current: u32) -> u32 {
+        self.connection.held.window()
+    }
+
     async fn channel_close(
         &mut self,
         channel: ChannelId,

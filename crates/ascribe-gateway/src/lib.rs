@@ -14,6 +14,7 @@ mod files;
 mod forward;
 mod guard;
 mod handler;
+mod incoming;
 mod inner;
 mod listen;
 mod places;

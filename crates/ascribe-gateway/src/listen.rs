@@ -9,7 +9,7 @@ use ascribe_core::entry::CloseReason;
 use ascribe_core::record::Recorder;
 use ascribe_tlog::VerifierKey;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
-use russh::{MethodKind, MethodSet, Preferred, SshId, cipher};
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use crate::connection::Connection;
 use crate::entrance::Entrance;
 use crate::guard::{Guarded, Switch};
 use crate::handler::Downstream;
+use crate::incoming::WINDOW;
 use crate::inner::{Arrival, arrive};
 use crate::places::Places;
 
@@ -74,6 +75,17 @@ const MAX_WAITING: usize = 512;
 /// A client's ciphers. Each withstands a cut handshake (CVE-2023-48795) whatever the client's key
 /// exchange can do.
 const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM];
+/// A client's key exchanges: OpenSSH has had the second since 6.5, and the first since 9.9. The last
+/// two are not methods but what we can do: extension info, and strict key exchange.
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+/// The ciphers need none of these. A name has to be agreed upon nevertheless.
+const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -100,12 +112,16 @@ pub(crate) fn server_config(config: &GatewayConfig) -> russh::server::Config {
         keys: vec![config.host_key.clone()],
         preferred: Preferred {
             key,
+            kex: Cow::Borrowed(KEX),
             cipher: Cow::Borrowed(CIPHERS),
+            mac: Cow::Borrowed(MACS),
+            compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         },
         max_auth_attempts: 6,
         // Ours ends idle sessions, with a record; the library's would not.
         inactivity_timeout: None,
+        window_size: WINDOW,
         channel_buffer_size: 8,
         nodelay: true,
         ..russh::server::Config::default()

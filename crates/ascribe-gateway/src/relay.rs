@@ -13,6 +13,7 @@ use crate::act::Act;
 use crate::channel::{End, REFUSED};
 use crate::connection::Connection;
 use crate::files::{Files, From, Protocol};
+use crate::incoming::Incoming;
 use crate::stream::{
     Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
 };
@@ -51,7 +52,7 @@ impl Act {
     pub(crate) async fn relay(
         self,
         running: Running,
-        read: ChannelReadHalf,
+        read: Incoming,
         up_read: ChannelReadHalf,
         up_write: ChannelWriteHalf<russh::client::Msg>,
     ) {
@@ -234,7 +235,7 @@ impl Act {
             match message {
                 Some(ChannelMsg::Data { data }) => {
                     out.take(&data).await?;
-                    let to = To::Client(&self.client.write);
+                    let to = To::Client(&self.client.write, &self.upstream);
                     let taken = match files {
                         Some(files) => {
                             let pass = files.pass(From::Target, data, to);
@@ -248,13 +249,8 @@ impl Act {
                 }
                 Some(ChannelMsg::ExtendedData { data, ext }) => {
                     err.take(&data).await?;
-                    if self
-                        .client
-                        .write
-                        .extended_data_bytes(ext, data)
-                        .await
-                        .is_err()
-                    {
+                    let taking = self.client.write.extended_data_bytes(ext, data);
+                    if self.upstream.taken(taking).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -328,7 +324,7 @@ async fn sealing<'a>(
 /// Client to target.
 async fn to_target(
     connection: &Arc<Connection>,
-    mut from: ChannelReadHalf,
+    mut from: Incoming,
     to: &ChannelWriteHalf<russh::client::Msg>,
     input: Input<'_>,
     overdue: &Overdue,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ascribe_core::gate::{Action, Recorded};
@@ -20,11 +21,13 @@ use tokio::sync::mpsc;
 
 use crate::channel::Loans;
 use crate::connection::{Connection, Session};
-use crate::forward::{Back, Incoming};
+use crate::forward::{Back, Returning};
 use crate::listen::UpstreamAuth;
 
 /// A target must be reached and logged in to within this time.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long holds up whoever else is served by the same login.
+const STALLED: Duration = Duration::from_millis(250);
 /// A certificate lives this many seconds at most: it is used at once.
 const CERTIFICATE_SECONDS: u64 = 300;
 /// Ciphers, best first. The first two withstand a cut handshake (CVE-2023-48795) by themselves.
@@ -66,13 +69,13 @@ const INCOMING: usize = 64;
 /// Accepts the pinned host keys and no other, and hands on what the target connects back.
 struct Pinned {
     keys: Vec<SshKey>,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<Returning>,
 }
 
 impl Pinned {
     /// An answer that is dropped is a no.
     fn hand_on(&self, back: Back, channel: Channel<Msg>, reply: ChannelOpenHandle) {
-        let incoming = Incoming {
+        let incoming = Returning {
             back,
             channel,
             reply,
@@ -246,8 +249,22 @@ fn is_ours(address: SocketAddr, own: SocketAddr) -> bool {
 }
 
 /// A login to a target.
+///
+/// The library reads it in one loop, which waits for whoever does not take a channel's messages. So a
+/// client that takes nothing holds up every other channel of the login.
 pub(crate) struct Upstream {
     handle: Handle<Pinned>,
+    /// Channels whose client takes nothing.
+    stalled: AtomicUsize,
+}
+
+/// A channel whose client takes nothing, as long as it lives.
+struct Stalled<'a>(&'a AtomicUsize);
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Upstream {
@@ -320,7 +337,8 @@ impl Upstream {
                     connection.tasks.spawn(back);
                 }
             });
-            Ok(Self { handle })
+            let stalled = AtomicUsize::new(0);
+            Ok(Self { handle, stalled })
         } else {
             Err(UpstreamError::Login)
         }
@@ -334,6 +352,24 @@ impl Upstream {
             Way::Tcp(..) | Way::Socket(_) => return false,
         };
         stopped.is_ok()
+    }
+
+    /// Waits until a client has taken something.
+    pub(crate) async fn taken<T>(&self, taking: impl Future<Output = T>) -> T {
+        tokio::pin!(taking);
+        tokio::select! {
+            biased;
+            taken = &mut taking => return taken,
+            () = tokio::time::sleep(STALLED) => {}
+        }
+        self.stalled.fetch_add(1, Ordering::Relaxed);
+        let _stalled = Stalled(&self.stalled);
+        taking.await
+    }
+
+    /// Does a client hold up this login?
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) async fn channel(&self) -> Result<Channel<Msg>, russh::Error> {
@@ -518,14 +554,17 @@ pub(crate) async fn forward(
 /// The side that takes bytes of a transfer.
 #[derive(Clone, Copy)]
 pub(crate) enum To<'a> {
-    Client(&'a russh::ChannelWriteHalf<russh::server::Msg>),
+    Client(
+        &'a russh::ChannelWriteHalf<russh::server::Msg>,
+        &'a Upstream,
+    ),
     Target(&'a russh::ChannelWriteHalf<Msg>),
 }
 
 impl To<'_> {
     pub(crate) async fn send(self, bytes: Bytes) -> Result<(), russh::Error> {
         match self {
-            Self::Client(channel) => channel.data_bytes(bytes).await,
+            Self::Client(channel, from) => from.taken(channel.data_bytes(bytes)).await,
             Self::Target(channel) => channel.data_bytes(bytes).await,
         }
     }

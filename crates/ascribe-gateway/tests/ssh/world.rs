@@ -217,7 +217,7 @@ async fn sshd(dir: &Path, extra: &str) -> (Child, u16) {
         format!(
             "{extra}\nListenAddress 127.0.0.1\nPort {port}\nHostKey {d}/host\nUsePAM no\n\
              StrictModes no\nPidFile none\nPermitRootLogin yes\nAcceptEnv FOO\nLogLevel VERBOSE\n\
-             ExposeAuthInfo yes\nSetEnv HOME={d}\nMaxStartups 100\nTrustedUserCAKeys {d}/ca.pub\n\
+             ExposeAuthInfo yes\nSetEnv HOME={d}\nMaxStartups 2000\nTrustedUserCAKeys {d}/ca.pub\n\
              AuthorizedKeysFile {d}/up.pub\nSubsystem sftp internal-sftp\n"
         ),
     )

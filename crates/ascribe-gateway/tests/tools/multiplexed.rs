@@ -1,0 +1,193 @@
+//! One connection for many things at once, as editors and `ControlMaster` use it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use ascribe_core::entry::Body;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+
+use super::access::{Access, FORMS, sized};
+use super::world::PATIENCE;
+
+/// A command that stays, with its streams.
+struct Staying {
+    child: Child,
+    stdin: ChildStdin,
+    lines: tokio::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Staying {
+    fn start(access: &Access, extra: &[String], command: &str) -> Self {
+        let mut child = access
+            .program("ssh")
+            .args(extra)
+            .args(["target", command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self {
+            child,
+            stdin,
+            lines,
+        }
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        let line = tokio::time::timeout(PATIENCE, self.lines.next_line());
+        line.await.expect("the channel is stuck").unwrap()
+    }
+
+    async fn asks(&mut self, text: &str) -> Option<String> {
+        self.stdin
+            .write_all(format!("{text}\n").as_bytes())
+            .await
+            .unwrap();
+        self.line().await
+    }
+}
+
+async fn connections(access: &Access) -> usize {
+    access
+        .w
+        .found(|b| matches!(b, Body::SessionOpen(_)).then_some(()))
+        .len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_that_stay_and_channels_that_come_and_go_share_a_connection() {
+    for form in FORMS {
+        let access = Access::new(form).await;
+        let shared = access.shared();
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        access.ssh(&options, "true", b"").await.exits(0);
+        let echo = "while read -r line; do echo \"got $line\"; done; exit 5";
+        let mut staying: Vec<Staying> = (0..8)
+            .map(|_| Staying::start(&access, &shared, echo))
+            .collect();
+        let rounds = sized(5, 100);
+        for round in 0..rounds {
+            for (nth, one) in staying.iter_mut().enumerate() {
+                let text = format!("{round} {nth}");
+                assert_eq!(one.asks(&text).await, Some(format!("got {text}")));
+            }
+            let out = access
+                .ssh(
+                    &options,
+                    &format!("cat; echo {round} >&2; exit 3"),
+                    b"short",
+                )
+                .await;
+            let out = out.exits(3).says(&format!("{round}\n"));
+            assert_eq!(out.text(), "short");
+        }
+        for one in staying {
+            let Staying {
+                mut child,
+                stdin,
+                mut lines,
+            } = one;
+            drop(stdin);
+            assert_eq!(lines.next_line().await.unwrap(), None);
+            assert_eq!(child.wait().await.unwrap().code(), Some(5));
+        }
+        access.unshare().await;
+        access.complete(1 + 8 + rounds).await;
+        assert_eq!(connections(&access).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_connection_can_be_asked_and_ended_and_forwards_nothing() {
+    for form in FORMS {
+        let access = Access::new(form).await;
+        let shared = access.shared();
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        access.ssh(&options, "true", b"").await.exits(0);
+        let told = |what: &'static [&'static str]| [&options[4..], &["-O"], what].concat();
+        access
+            .ssh(&told(&["check"]), "", b"")
+            .await
+            .exits(0)
+            .says("Master running");
+        let remote = access
+            .ssh(&told(&["forward", "-R", "0:127.0.0.1:1"]), "", b"")
+            .await;
+        remote.exits(255).says("forwarding request failed");
+        let tty = [&options[..], &["-tt"]].concat();
+        let out = access.ssh(&tty, "tty; exit 4", b"").await.exits(4);
+        assert!(out.text().contains("/dev/pts/"), "{}", out.text());
+        access.unshare().await;
+        access.ssh(&told(&["check"]), "", b"").await.exits(255);
+        access.complete(2).await;
+        let refused = access.w.refusals();
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert_eq!(refused[0].0, "forwarding");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_reads_nothing_holds_up_no_other() {
+    for form in FORMS {
+        let access = Access::new(form).await;
+        let shared = access.shared();
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        access.ssh(&options, "true", b"").await.exits(0);
+        let mut stuck = Staying::start(&access, &shared, "echo here; exec sleep 600");
+        assert_eq!(stuck.line().await.as_deref(), Some("here"));
+        let Staying {
+            child, mut stdin, ..
+        } = stuck;
+        // More than every window and buffer on the way: it ends when the command does.
+        let writer = tokio::spawn(async move { stdin.write_all(&vec![b'x'; 24_000_000]).await });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!writer.is_finished(), "the target reads after all");
+        for _ in 0..sized(3, 30) {
+            let out = access
+                .ssh(&options, "cat", &vec![b'y'; 100_000])
+                .await
+                .exits(0);
+            assert_eq!(out.stdout.len(), 100_000);
+        }
+        access.unshare().await;
+        assert!(writer.await.unwrap().is_err());
+        drop(child);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_holds_up_no_command_that_begins_later() {
+    for form in FORMS {
+        let access = Access::new(form).await;
+        let shared = access.shared();
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        access.ssh(&options, "true", b"").await.exits(0);
+        let mut stalled = Staying::start(&access, &shared, "echo here; head -c 24000000 /dev/zero");
+        assert_eq!(stalled.line().await.as_deref(), Some("here"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for _ in 0..3 {
+            access.ssh(&options, "exit 6", b"").await.exits(6);
+        }
+        let mut out = Vec::new();
+        let mut stdout = stalled.lines.into_inner();
+        let read = tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut out)).await;
+        read.expect("the stream is stuck").unwrap();
+        assert_eq!(out.len(), 24_000_000);
+        assert!(stalled.child.wait().await.unwrap().success());
+        access.unshare().await;
+        access.complete(5).await;
+        assert_eq!(connections(&access).await, 1);
+        // One for the stream, one for all that came later.
+        let logins = access
+            .w
+            .sshd_log()
+            .matches("Accepted publickey for")
+            .count();
+        assert_eq!(logins, 2);
+    }
+}
