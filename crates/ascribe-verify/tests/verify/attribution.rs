@@ -97,7 +97,7 @@ fn break_glass_is_marked_on_the_action_and_names_no_approver() {
     assert!(why.break_glass && why.approvals.is_empty() && why.ticket.is_none());
     assert_eq!(
         why.justification.as_deref(),
-        Some("the database is down for all")
+        Some("database down for all")
     );
 }
 
@@ -289,7 +289,7 @@ fn a_filter_takes_exactly_the_actions_that_fit() {
         (vec![("ticket", "other:OPS-42")], neither),
         (vec![("since", &time)], second),
         (vec![("until", &time)], first),
-        (vec![("text", "restart replica")], both),
+        (vec![("text", "time -p")], both),
         (vec![("text", "down for all")], second),
         (vec![("text", "DOWN")], neither),
         (vec![("text", "restart"), ("ticket", "OPS-42")], first),

@@ -13,7 +13,7 @@ use ascribe_core::statement::{
 
 use super::forge::{Forge, MINUTE, ORIGIN, Pen, Who, sealed};
 
-pub(super) const COMMAND: &str = "systemctl restart replica";
+pub(super) const COMMAND: &str = "uptime -p";
 const WHY: &str = "restart the stuck replica";
 
 /// A request, an extension or an emergency.
@@ -44,12 +44,12 @@ impl Forge {
     pub(super) fn target(&mut self) -> Place {
         let target = Target {
             name: "db1".to_owned(),
-            host: "192.0.2.1".to_owned(),
-            addresses: vec!["192.0.2.1".to_owned()],
+            host: "db".to_owned(),
+            addresses: vec!["10.0.0.1".to_owned()],
             loopback: false,
             port: 22,
             host_keys: vec![Who::Pat.key(1)],
-            accounts: vec!["root".to_owned(), "app".to_owned()],
+            accounts: vec!["root".to_owned()],
             system_owner: self.admin.id(),
             quorum: 1,
             required_approvers: vec![],
@@ -138,7 +138,7 @@ impl Forge {
 
     /// Olu takes an emergency grant.
     pub(super) fn emergency(&mut self, target: Place) -> Granted {
-        let why = sealed("emergency", "the database is down for all");
+        let why = sealed("emergency", "database down for all");
         let not_after = self.now.plus_millis(30 * MINUTE);
         let say = Say::BreakGlass(BreakGlass {
             target: "db1".to_owned(),
