@@ -32,6 +32,7 @@ mod e2e {
         "who.chain[].owner",
         "who.chain[].assurance",
         "who.chain[].evidence",
+        "who.door",
         "who.opened_by",
         "what.kind",
         "what.command",

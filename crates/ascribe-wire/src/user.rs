@@ -67,6 +67,7 @@ pub fn parse(text: &str) -> Result<User, UserError> {
 /// name that the person has at home, which says nothing.
 pub fn is_jump(text: &str) -> bool {
     (1..=MAX_USER).contains(&text.len())
+        && !text.contains("..")
         && !text
             .chars()
             .any(|c| c == '@' || is_unsafe(c) || c.is_whitespace())
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn a_plain_name_jumps_and_at_the_inner_door_it_is_the_account() {
         assert!(is_jump("olu") && is_jump("a+b"));
-        for no in ["", "root@db1", "a b", "a\u{202e}", &"a".repeat(256)] {
+        for no in ["", "root@db1", "a b", "a\u{202e}", "a..b", &"a".repeat(256)] {
             assert!(!is_jump(no), "{no:?}");
         }
         let id = GrantId::new([3; 16]);

@@ -6,6 +6,7 @@ mod append;
 mod floor;
 mod read;
 mod sqlite;
+mod ssh;
 mod start;
 mod table;
 mod world;
@@ -14,7 +15,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|start]";
+const USAGE: &str =
+    "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|start|ssh]";
 
 /// How much is done.
 struct Plan {
@@ -30,6 +32,12 @@ struct Plan {
     large: usize,
     /// Entries that are hashed a round.
     hashes: usize,
+    /// Bytes of one stream; a file is twice as large.
+    stream: u64,
+    /// Clients that connect at once.
+    crowd: usize,
+    /// Sessions that do nothing.
+    idle: usize,
 }
 
 const FULL: Plan = Plan {
@@ -39,6 +47,9 @@ const FULL: Plan = Plan {
     actions: 32_000,
     large: 497_000,
     hashes: 1_000_000,
+    stream: 500_000_000,
+    crowd: 200,
+    idle: 200,
 };
 
 const QUICK: Plan = Plan {
@@ -48,6 +59,9 @@ const QUICK: Plan = Plan {
     actions: 1_600,
     large: 64_000,
     hashes: 100_000,
+    stream: 50_000_000,
+    crowd: 20,
+    idle: 20,
 };
 
 fn main() -> Result<()> {
@@ -80,6 +94,9 @@ fn main() -> Result<()> {
     }
     if wanted("start") {
         rows.extend(start::rows(&runtime, &plan)?);
+    }
+    if wanted("ssh") {
+        rows.extend(ssh::rows(&plan)?);
     }
     if rows.is_empty() {
         bail!(USAGE);

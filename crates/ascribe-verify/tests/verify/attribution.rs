@@ -95,10 +95,7 @@ fn break_glass_is_marked_on_the_action_and_names_no_approver() {
     let actions = told("break-glass", &log);
     let why = &actions[0].why;
     assert!(why.break_glass && why.approvals.is_empty() && why.ticket.is_none());
-    assert_eq!(
-        why.justification.as_deref(),
-        Some("database down for all")
-    );
+    assert_eq!(why.justification.as_deref(), Some("database down for all"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use ascribe_ledger::InitOptions;
 use serde_json::json;
 
 use super::init::{POLICY_FILE, USER_CA_KEY, first_admin, make, make_ssh_key};
-use super::serve::{Running, runtime, start, until_stopped};
+use super::serve::{Running, Signals, runtime, start, until_stopped};
 use super::{READER_FILE, ReaderKey, SERVER_FILE, prose, registry, remark};
 use crate::cli::{Cli, Demo};
 use crate::client::{Client, new_person, random, read_json, write_json};
@@ -373,13 +373,14 @@ pub(crate) fn run(cli: &Cli, args: &Demo) -> Done {
     }
     runtime()?.block_on(async {
         let ssh = format!("127.0.0.1:{}", args.ssh_port);
+        let signals = Signals::listen()?;
         let running = start(&place.data, &ssh, "127.0.0.1:0", Duration::from_secs(1800)).await?;
         let ready = tokio::task::block_in_place(|| {
             populate(&place.data, &people, &sshd, &account)?;
             announce(&place, args, &running, &people, &account, sshd.port)
         });
         let ended = match ready {
-            Ok(()) => until_stopped(&running).await,
+            Ok(()) => until_stopped(&running, signals).await,
             Err(failure) => Err(failure),
         };
         running.shutdown().await;

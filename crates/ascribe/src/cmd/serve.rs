@@ -17,6 +17,7 @@ use ascribe_core::time::Timestamp;
 use ascribe_gateway::{GatewayConfig, UpstreamAuth};
 use ascribe_ledger::Ledger;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::init::{API_KEY, HOST_CA_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
@@ -253,17 +254,29 @@ fn fill_random(bytes: &mut [u8]) {
     }
 }
 
+/// What asks the process to end. Listened to before anybody is told that it is ready.
+pub(crate) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Done<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate()).attempt("wait for signals")?,
+            int: signal(SignalKind::interrupt()).attempt("wait for signals")?,
+        })
+    }
+}
+
 /// Waits until somebody ends the process, or the ledger fails.
-pub(crate) async fn until_stopped(running: &Running) -> Done {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).attempt("wait for signals")?;
-    let mut int = signal(SignalKind::interrupt()).attempt("wait for signals")?;
+pub(crate) async fn until_stopped(running: &Running, mut signals: Signals) -> Done {
     let mut pulse = tokio::time::interval(Duration::from_millis(200));
     let mut told = Vec::new();
     loop {
         tokio::select! {
-            _ = term.recv() => return Ok(()),
-            _ = int.recv() => return Ok(()),
+            _ = signals.term.recv() => return Ok(()),
+            _ = signals.int.recv() => return Ok(()),
             _ = pulse.tick() => {
                 if let Some(why) = running.failure() {
                     return Err(Failure::new(crate::exit::Kind::Failure, format!("the ledger failed and the server stops: {why}"))
@@ -290,13 +303,14 @@ pub(crate) fn runtime() -> Done<tokio::runtime::Runtime> {
 pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
     let dir = cli.data_dir()?.to_owned();
     runtime()?.block_on(async {
+        let signals = Signals::listen()?;
         let running = start(&dir, &args.ssh, &args.api, Duration::from_secs(args.idle)).await?;
         remark(&format!("ssh  {}\napi  {}", running.ssh, running.api));
         remark(&format!(
             "next: ascribe --data {} ledger status   (prints how clients join)",
             dir.display()
         ));
-        let ended = until_stopped(&running).await;
+        let ended = until_stopped(&running, signals).await;
         running.shutdown().await;
         ended
     })
