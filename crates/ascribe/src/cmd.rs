@@ -8,6 +8,7 @@ pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod manual;
+pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;

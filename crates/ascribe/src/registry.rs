@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ascribe_core::id::{EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{AskStatus, Asked, State};
-use ascribe_core::statement::{Authority, Recurrence, Role, Target, Ticket, Uses, Window};
+use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub(crate) struct PersonRow {
     pub(crate) name: String,
     pub(crate) roles: Vec<Role>,
     pub(crate) keys: Vec<String>,
+    /// The keys themselves: for administrators, who hold targets against them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) public_keys: Vec<SshKey>,
     pub(crate) offboarded: Option<Timestamp>,
 }
 
@@ -260,6 +263,9 @@ pub(crate) fn registry(
     you: Option<PersonId>,
     now: Timestamp,
 ) -> Registry {
+    let admin = you
+        .and_then(|id| state.people.get(&id))
+        .is_some_and(|person| person.may(Role::Admin));
     let people = state
         .people
         .iter()
@@ -268,6 +274,7 @@ pub(crate) fn registry(
             name: name_of(names, *id),
             roles: person.roles.iter().copied().collect(),
             keys: person.keys.keys().cloned().collect(),
+            public_keys: person.keys.values().filter(|_| admin).cloned().collect(),
             offboarded: person.offboarded,
         })
         .collect();

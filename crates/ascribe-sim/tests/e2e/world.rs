@@ -257,7 +257,7 @@ impl World {
         self.ready["ssh"][name].as_str().unwrap().to_owned()
     }
     /// Registers the target again with further options.
-    pub(super) fn change_target(&self, options: &[&str]) {
+    pub(super) fn change_target(&self, options: &[&str]) -> Out {
         let target = self.field("target");
         let shown = self.json(&["target", "show", &target]).line();
         let keys = shown["host_keys"].as_array().unwrap().iter();
@@ -281,7 +281,7 @@ impl World {
             shown["system_owner"].as_str().unwrap(),
         ];
         self.run_as("approver", &[&args[..], options].concat())
-            .exits(0);
+            .exits(0)
     }
     pub(super) fn person(&self, role: &str) -> (String, PathBuf) {
         let people = self.ready["people"].as_array().unwrap();

@@ -180,3 +180,70 @@ fn an_opening_that_nobody_signed_leads_nowhere() {
     }
     world.ssh(&world.place(), "true").exits(0);
 }
+
+#[test]
+fn a_target_that_lets_people_in_directly_is_reported_when_it_is_registered() {
+    let world = World::new();
+    let quiet = world.change_target(&[]);
+    assert!(!quiet.stderr.contains("directly"), "{quiet:?}");
+    // A server that knows the operator's key, and the demo's target's host key.
+    let operator = world.person("operator").1;
+    let dir = world.path("open");
+    std::fs::create_dir(&dir).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let config = dir.join("sshd_config");
+    let mut keygen = Command::new(need("ssh-keygen"));
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(dir.join("host"));
+    world.program(keygen).exits(0);
+    std::fs::write(
+        &config,
+        format!(
+            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {0}/host\nUsePAM no\nStrictModes no\n\
+             PidFile none\nPermitRootLogin yes\nAuthorizedKeysFile {1}.pub\n",
+            dir.display(),
+            operator.display()
+        ),
+    )
+    .unwrap();
+    let mut sshd = Command::new(need("sshd"));
+    sshd.args(["-D", "-e", "-f"]).arg(&config);
+    let sshd = super::world::Running::start(sshd, &world.path("logs"), false);
+    wait_for("open server", super::world::PATIENCE, || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let add = |keys: &str| {
+        let address = format!("127.0.0.1:{port}");
+        world.run_as(
+            "approver",
+            &[
+                "target",
+                "add",
+                "open",
+                "--address",
+                &address,
+                "--allow-loopback",
+                "--host-keys",
+                keys,
+                "--account",
+                &world.field("account"),
+                "--owner",
+                "Ada Approver",
+            ],
+        )
+    };
+    let host = dir.join("host.pub");
+    let told = add(host.to_str().unwrap()).exits(0);
+    assert!(
+        told.stderr.contains("lets Olu Operator in directly"),
+        "{told:?}"
+    );
+    assert!(!told.stderr.contains("lets Ada"), "{told:?}");
+    // Another host key than the pinned one is not asked anything.
+    let told = add(&format!("{}.pub", operator.display())).exits(0);
+    assert!(told.stderr.contains("not known whether"), "{told:?}");
+    drop(sshd);
+}

@@ -6,6 +6,7 @@ use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Offboard, PersonAdd, PersonKey, Say, SshKey, Target, TicketRule};
 use serde_json::json;
 
+use super::probe::{Found, probe};
 use super::{registry, remark, say, say_json};
 use crate::cli::{Cli, Join, KeyCommand, PersonCommand, TargetAdd, TargetCommand};
 use crate::client::{Client, Server, config_dir, new_person, random, write_json};
@@ -185,6 +186,7 @@ pub(crate) fn target(cli: &Cli, command: &TargetCommand) -> Done {
                 remark(&format!("pinning host key {}", key.fingerprint()));
             }
             remark(&format!("pinning address {}", target.addresses.join(", ")));
+            report_bypass(&known, &target)?;
             let done = format!(
                 "target `{}` is registered\nnext: ascribe request {}@{} --for 1h --why \"...\"",
                 target.name,
@@ -222,6 +224,40 @@ pub(crate) fn target(cli: &Cli, command: &TargetCommand) -> Done {
             show_target(cli, &known, target)
         }
     }
+}
+
+/// Says who could still log in to the target directly, past ascribe.
+fn report_bypass(known: &Registry, target: &Target) -> Done {
+    let present = known.people.iter().filter(|p| p.offboarded.is_none());
+    let holders: Vec<_> = present
+        .flat_map(|person| person.public_keys.iter().map(move |key| (person, key)))
+        .collect();
+    let keys: Vec<SshKey> = holders.iter().map(|(_, key)| (*key).clone()).collect();
+    match probe(target, &keys)? {
+        Found::Unknown(why) => remark(&format!(
+            "not known whether people can log in directly: {}",
+            ascribe_core::text::clean(&why, 200)
+        )),
+        Found::Answers { let_in, all } => {
+            for (account, nth) in &let_in {
+                let Some((person, key)) = holders.get(*nth) else {
+                    continue;
+                };
+                remark(&format!(
+                    "warning: the target lets {} in directly as {account}, past ascribe: take the key {} out of its \
+                     authorized_keys",
+                    ascribe_core::text::clean(&person.name, 60),
+                    key.fingerprint()
+                ));
+            }
+            if !all {
+                remark(
+                    "not every enrolled key was asked about: there are too many, or it takes too long",
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
