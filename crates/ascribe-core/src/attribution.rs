@@ -107,6 +107,9 @@ pub struct OutcomeRecord {
     pub exit_code: Option<u32>,
     /// Signal, where one ended it.
     pub signal: Option<String>,
+    /// What was noticed on the way, such as `ssh-inside`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// When the outcome was recorded.
     pub at: Option<Timestamp>,
     /// What passed.
@@ -468,6 +471,7 @@ impl Fold {
                 status: outcome.status,
                 exit_code: outcome.exit_code,
                 signal: outcome.signal.clone(),
+                notes: outcome.notes.clone(),
                 at: Some(*at),
                 streams: outcome.streams.iter().map(StreamRecord::of).collect(),
             },
@@ -475,6 +479,7 @@ impl Fold {
                 status: Status::Unknown,
                 exit_code: None,
                 signal: None,
+                notes: Vec::new(),
                 at: None,
                 streams: Vec::new(),
             },

@@ -294,6 +294,9 @@ pub struct Intent {
     pub forward_within_ms: u64,
     /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, `sftp.open`, ...
     pub kind: String,
+    /// What of the client's its programs may use: `agent`, `x11`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lends: Vec<String>,
     /// The terminal, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pty: Option<Pty>,

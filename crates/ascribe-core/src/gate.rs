@@ -31,6 +31,8 @@ pub struct Action {
     pub env: Vec<(String, String)>,
     /// The terminal asked for.
     pub pty: Option<Pty>,
+    /// What of the client's its programs may use: `agent`, `x11`.
+    pub lends: Vec<String>,
     /// The action that it is a part of.
     pub within: Option<ActionId>,
 }
@@ -124,6 +126,7 @@ impl Authorized {
             kind: action.kind.to_owned(),
             command,
             env,
+            lends: action.lends.clone(),
             pty: action.pty.clone(),
             forward_within_ms: FORWARD_WITHIN_MS,
             within: action.within,

@@ -27,7 +27,7 @@ pub use decide::{Sealable, commitments};
 pub use rules::ticket_matches;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 4;
+pub const LAW_VERSION: u32 = 5;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -274,6 +274,7 @@ struct Opener {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct OpenAction {
     session: SessionId,
+    kind: String,
     place: Place,
 }
 

@@ -182,6 +182,39 @@ pub enum Forward {
     X11(Anywhere),
 }
 
+impl Forward {
+    /// Kinds of actions that this allows.
+    pub fn kinds(&self) -> &'static [&'static str] {
+        match self {
+            Self::Local(_) => &["ssh.forward.local"],
+            Self::Dynamic(_) => &["ssh.forward.dynamic"],
+            Self::Socket(_) => &["ssh.forward.socket"],
+            Self::Remote(_) => &["ssh.forward.listen", "ssh.forward.remote"],
+            Self::RemoteSocket(_) => &["ssh.forward.listen-socket", "ssh.forward.remote-socket"],
+            Self::Agent(_) => &["ssh.forward.agent"],
+            Self::X11(_) => &["ssh.forward.x11"],
+        }
+    }
+}
+
+/// As people ask for it: `local:NAME=ADDRESS:PORT`, `agent` and so on.
+impl core::fmt::Display for Forward {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Local(to) => match &to.address {
+                Some(address) => write!(f, "local:{}={address}:{}", to.host, to.port),
+                None => write!(f, "local:{}:{}", to.host, to.port),
+            },
+            Self::Dynamic(_) => f.write_str("dynamic"),
+            Self::Socket(to) => write!(f, "socket:{}", to.path),
+            Self::Remote(at) => write!(f, "remote:{}", at.port),
+            Self::RemoteSocket(at) => write!(f, "remote-socket:{}", at.path),
+            Self::Agent(_) => f.write_str("agent"),
+            Self::X11(_) => f.write_str("x11"),
+        }
+    }
+}
+
 /// A destination behind a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

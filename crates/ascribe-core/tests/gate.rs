@@ -22,6 +22,7 @@ fn action() -> Action {
         kind: "ssh.exec",
         command: Some(b"uptime".to_vec()),
         env: vec![("LANG".to_owned(), "C".to_owned())],
+        lends: Vec::new(),
         pty: None,
         within: Some(ActionId::new([6; 16])),
     }

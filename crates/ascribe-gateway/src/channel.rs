@@ -47,6 +47,13 @@ pub(crate) struct Display {
 }
 
 impl Loans {
+    /// As an intent says it.
+    fn names(&self) -> Vec<String> {
+        let agent = self.agent.then_some("agent");
+        let x11 = self.x11.as_ref().map(|_| "x11");
+        agent.into_iter().chain(x11).map(str::to_owned).collect()
+    }
+
     /// Those that the grant allows.
     fn granted(self, view: &GrantView) -> Self {
         Self {
@@ -172,6 +179,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         kind,
         command,
         env: asked.env,
+        lends: loans.names(),
         pty: asked.pty,
         within: None,
     };

@@ -31,6 +31,8 @@ const LEDGER_LAST: Duration = Duration::from_secs(1);
 const PULSE: Duration = Duration::from_millis(250);
 /// Most refusals of one connection that become entries.
 const MAX_REFUSALS: u32 = 100;
+/// Most connections within one at once.
+const MAX_INNER: u32 = 64;
 /// Most logins of a session that are made because a client holds up another.
 const MAX_AGAIN: u32 = 64;
 /// How long channels may take to say goodbye.
@@ -94,6 +96,8 @@ pub(crate) struct Connection {
     pub(crate) watchers: watch::Sender<Vec<String>>,
     /// The way to channels that open towards the client.
     client: OnceLock<Handle>,
+    /// Cut the logins to the target.
+    targets: Mutex<Vec<Switch>>,
     /// What the target listens at for the client.
     listening: Mutex<Vec<Listening>>,
     ledger_away: AtomicBool,
@@ -126,10 +130,15 @@ impl Connection {
         peer: String,
         entrance: Entrance,
     ) -> Self {
+        // All connections within one another share what is held of them.
+        let held = match &entrance {
+            Entrance::Inner(inner) => inner.held.clone(),
+            Entrance::Outer => Held::new(),
+        };
         Self {
             shared,
             switch,
-            held: Held::new(),
+            held,
             peer,
             entrance,
             login: Mutex::new(None),
@@ -139,6 +148,7 @@ impl Connection {
             refusals: AtomicU32::new(0),
             watchers: watch::Sender::new(Vec::new()),
             client: OnceLock::new(),
+            targets: Mutex::default(),
             listening: Mutex::default(),
             ledger_away: AtomicBool::new(false),
             inner: AtomicU32::new(0),
@@ -209,6 +219,20 @@ impl Connection {
     }
     pub(crate) fn client(&self) -> Option<Handle> {
         self.client.get().cloned()
+    }
+
+    /// A new login's switch.
+    pub(crate) fn target_switch(&self) -> Switch {
+        let switch = Switch::default();
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.push(switch.clone());
+        switch
+    }
+
+    /// Whatever still waits for the target waits no longer.
+    fn cut_targets(&self) {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.iter().for_each(Switch::cut);
     }
 
     fn listening(&self) -> std::sync::MutexGuard<'_, Vec<Listening>> {
@@ -367,9 +391,11 @@ impl Connection {
     }
 
     /// One more connection within this one; it ends no sooner for want of movement.
-    pub(crate) fn hold(self: &Arc<Self>) -> Within {
-        self.inner.fetch_add(1, Ordering::Relaxed);
-        Within(Arc::clone(self))
+    /// None when there are too many.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Within> {
+        let before = self.inner.fetch_add(1, Ordering::Relaxed);
+        let within = Within(Arc::clone(self));
+        (before < MAX_INNER).then_some(within)
     }
 
     /// Watches grant, revocation and idleness.
@@ -401,6 +427,7 @@ impl Connection {
         // Channels say goodbye, which must reach the client; who does not leave is cut off. With the
         // pulse all of it stays within 2 s.
         self.settle().await;
+        self.cut_targets();
         tokio::select! {
             () = self.gone.cancelled() => {}
             () = tokio::time::sleep(LINGER) => {}
@@ -487,7 +514,8 @@ impl Connection {
     pub(crate) async fn finish(&self) {
         self.gone.cancel();
         self.over.cancel();
-        self.tasks.close();
+        self.settle().await;
+        self.cut_targets();
         self.tasks.wait().await;
         self.watch.close();
         self.watch.wait().await;

@@ -4,6 +4,8 @@ use ascribe_core::entry::{Door, OpenedBy};
 use ascribe_core::id::{GrantId, PersonId, StatementId};
 use ascribe_wire::user::{self, User};
 
+use crate::incoming::Held;
+
 /// A door.
 #[derive(Debug, Clone)]
 pub(crate) enum Entrance {
@@ -24,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) target: String,
     /// What was signed, where something was.
     pub(crate) signed: Option<Signed>,
+    /// What is held of the client's input, here and outside together.
+    pub(crate) held: Held,
 }
 
 /// What the actor signed.

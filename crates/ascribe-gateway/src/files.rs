@@ -176,6 +176,7 @@ impl<'a> Files<'a> {
             kind,
             command: Some(text.into_bytes()),
             env: Vec::new(),
+            lends: Vec::new(),
             pty: None,
             within: Some(self.within),
         };

@@ -78,7 +78,7 @@ fn allowed(view: &GrantView, to: &Destination) -> Option<Allowed> {
         .iter()
         .any(|f| matches!(f, Forward::Dynamic(_)));
     let anywhere = match to {
-        Destination::Tcp(host, port) if dynamic && fits(host) => {
+        Destination::Tcp(host, port) if dynamic && fits(host, *port) => {
             let way = Way::Tcp(host.clone(), *port);
             Some(("ssh.forward.dynamic", String::new(), way))
         }
@@ -89,9 +89,9 @@ fn allowed(view: &GrantView, to: &Destination) -> Option<Allowed> {
     Some(Allowed { kind, text, way })
 }
 
-fn fits(host: &str) -> bool {
+fn fits(host: &str, port: u32) -> bool {
     let unsafe_in = |c: char| c.is_whitespace() || ascribe_core::text::is_unsafe(c);
-    (1..=253).contains(&host.len()) && !host.chars().any(unsafe_in)
+    (1..=0xffff).contains(&port) && (1..=253).contains(&host.len()) && !host.chars().any(unsafe_in)
 }
 
 /// May programs on the target use something of the client's?
@@ -379,8 +379,9 @@ impl Tunnel {
                 }
             }
         };
-        if target_write.close().await.is_err() || client_write.close().await.is_err() {
-            tracing::trace!("a side of a forwarded connection is gone");
+        let closed = async { tokio::join!(target_write.close(), client_write.close()) };
+        if tokio::time::timeout(OPEN, closed).await.is_err() {
+            tracing::trace!("a side of a forwarded connection takes nothing");
         }
         let seen = sent.inner.is_seen() || received.inner.is_seen();
         let notes = seen.then(|| INNER_SSH.to_owned());
@@ -413,6 +414,7 @@ impl Connection {
             kind,
             command: Some(text.as_bytes().to_vec()),
             env: Vec::new(),
+            lends: Vec::new(),
             pty: None,
             within: None,
         };
@@ -467,15 +469,19 @@ impl Connection {
             Ok(intended) => intended,
             Err(why) => return refuse(reply, &why).await,
         };
-        let opened = tokio::time::timeout(OPEN, open(recorded, &upstream, way));
-        match opened.await {
-            Ok(Ok(Opened::Channel(target))) => {
+        match self.in_time(open(recorded, &upstream, way)).await {
+            Some(Ok(Opened::Channel(target))) => {
                 reply.accept().await;
                 tunnel.carry(channel, target, true).await;
             }
-            Ok(Ok(Opened::Listening(_))) | Ok(Err(_)) | Err(_) => {
+            Some(Ok(Opened::Listening(_)) | Err(_)) => {
                 tunnel.report(Status::Failed, Vec::new(), Vec::new()).await;
                 refuse(reply, "the target does not connect there").await;
+            }
+            // It was asked, and may still connect: nobody knows.
+            None => {
+                tunnel.report(Status::Unknown, Vec::new(), Vec::new()).await;
+                refuse(reply, "the target does not answer").await;
             }
         }
     }
@@ -488,10 +494,15 @@ impl Connection {
         let (tunnel, recorded) = self.intend(&session, kind, &at.shown()).await?;
         // Before the target can connect back.
         self.listen(at.clone());
-        let opened = tokio::time::timeout(OPEN, open(recorded, &upstream, at.way())).await;
-        let Ok(Ok(Opened::Listening(port))) = opened else {
+        let opened = self.in_time(open(recorded, &upstream, at.way())).await;
+        let Some(Ok(Opened::Listening(port))) = opened else {
             self.unlisten(&at);
-            tunnel.report(Status::Failed, Vec::new(), Vec::new()).await;
+            let status = if opened.is_none() {
+                Status::Unknown
+            } else {
+                Status::Failed
+            };
+            tunnel.report(status, Vec::new(), Vec::new()).await;
             return Err(format!("the target does not listen at {}", at.shown()));
         };
         if let Listening::Port(address, 0) = &at {
@@ -536,12 +547,21 @@ impl Connection {
         let Ok((tunnel, recorded)) = self.intend(&session, kind, &text).await else {
             return;
         };
-        match tokio::time::timeout(OPEN, back.open(recorded, &client)).await {
-            Ok(Ok(to_client)) => {
+        match self.in_time(back.open(recorded, &client)).await {
+            Some(Ok(to_client)) => {
                 reply.accept().await;
                 tunnel.carry(to_client, channel, false).await;
             }
-            Ok(Err(_)) | Err(_) => tunnel.not_sent("the client does not take it").await,
+            Some(Err(_)) => tunnel.not_sent("the client does not take it").await,
+            None => tunnel.report(Status::Unknown, Vec::new(), Vec::new()).await,
+        }
+    }
+
+    /// What comes of asking one side, unless it takes too long or the session ends.
+    async fn in_time<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            answer = tokio::time::timeout(OPEN, asked) => answer.ok(),
+            () = self.over.cancelled() => None,
         }
     }
 }

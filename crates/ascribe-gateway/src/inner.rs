@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::entrance::{Entrance, Inner, Signed};
+use crate::incoming::Held;
 use crate::listen::{Shared, one, server_config};
 
 /// The port that clients use where none is said.
@@ -42,17 +43,30 @@ impl Connection {
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
     ) {
+        let within = self.hold();
+        let shown = ascribe_core::text::clean(&host, 255);
+        let fits = |own: u16| port == SSH_PORT || port == u32::from(own);
         let target = self.shared.recorder.target(&host);
-        let fits = |port: u32, own: u16| port == SSH_PORT || port == u32::from(own);
-        let known = target.filter(|target| fits(port, target.port));
-        let (Some(target), Some(login)) = (known, self.login()) else {
-            let shown = ascribe_core::text::clean(&host, 255);
-            self.refuse_request(Request::DirectTcpip, &format!("{shown}:{port}"));
-            let reason = format!("ascribe: no target is called {shown} with that port");
-            // 1 is prohibited (RFC 4254, 5.1). OpenSSH shows the reason.
-            return reply
-                .reject(ChannelOpenFailure::Other { code: 1, reason })
-                .await;
+        let found = match (target.filter(|t| fits(t.port)), self.login(), &within) {
+            (None, _, _) | (_, None, _) => {
+                Err(format!("no target is called {shown} with port {port}"))
+            }
+            (_, _, None) => Err("too many connections within this one".to_owned()),
+            _ if self.shared.config.host_ca.is_none() => {
+                Err("this gateway has no host CA, so it cannot show a target's name".to_owned())
+            }
+            (Some(target), Some(login), Some(_)) => Ok((target, login)),
+        };
+        let (target, login) = match found {
+            Ok(found) => found,
+            Err(why) => {
+                self.refuse_request(Request::DirectTcpip, &format!("{shown}:{port}"));
+                let reason = format!("ascribe: {why}");
+                // 1 is prohibited (RFC 4254, 5.1). OpenSSH shows the reason.
+                return reply
+                    .reject(ChannelOpenFailure::Other { code: 1, reason })
+                    .await;
+            }
         };
         let inner = Inner {
             door: Door::Jump,
@@ -60,8 +74,8 @@ impl Connection {
             fingerprint: login.fingerprint,
             target: target.name,
             signed: None,
+            held: self.held.clone(),
         };
-        let _held = self.hold();
         reply.accept().await;
         // The outer connection takes no output while its input waits for room, and the inner one the
         // other way round: with room of their own between them they do not wait for each other.
@@ -118,6 +132,7 @@ pub(crate) async fn arrive(shared: Arc<Shared>, arrival: Arrival) {
             account: signed.connect.account,
             grant: signed.connect.grant,
         }),
+        held: Held::new(),
     };
     let never = CancellationToken::new();
     serve(shared, stream, peer.to_string(), inner, never).await;

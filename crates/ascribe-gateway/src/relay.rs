@@ -109,8 +109,9 @@ impl Act {
         if end.broken {
             self.connection.end(CloseReason::TargetFailed);
         }
-        if up_write.close().await.is_err() {
-            tracing::trace!("the target is gone");
+        let closed = tokio::time::timeout(GOODBYE, up_write.close()).await;
+        if !matches!(closed, Ok(Ok(()))) {
+            tracing::trace!("the target is gone, or takes nothing");
         }
         let farewell = self.farewell(halted);
         if let Some(text) = &farewell {

@@ -17,11 +17,12 @@ use russh::keys::{
 };
 use russh::{Channel, ChannelMsg, Preferred, cipher};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::channel::Loans;
 use crate::connection::{Connection, Session};
 use crate::forward::{Back, Returning};
+use crate::guard::Guarded;
 use crate::listen::UpstreamAuth;
 
 /// A target must be reached and logged in to within this time.
@@ -63,8 +64,10 @@ pub(crate) enum UpstreamError {
     Certificate(String),
 }
 
-/// Connections back that wait to be looked at; more are refused.
+/// Connections back that wait to be looked at, and those that are carried at once; more are refused.
 const INCOMING: usize = 64;
+/// Connections back of one login, over its life.
+const MAX_BACKS: u32 = 10_000;
 
 /// Accepts the pinned host keys and no other, and hands on what the target connects back.
 struct Pinned {
@@ -245,7 +248,8 @@ fn is_ours(address: SocketAddr, own: SocketAddr) -> bool {
     // A listener at every address is met at each that this machine has; only those can be bound.
     let local = || std::net::UdpSocket::bind((address.ip(), 0)).is_ok();
     address.port() == own.port()
-        && (address.ip() == own.ip() || (own.ip().is_unspecified() && local()))
+        && (address.ip().to_canonical() == own.ip().to_canonical()
+            || (own.ip().is_unspecified() && local()))
 }
 
 /// A login to a target.
@@ -304,13 +308,18 @@ impl Upstream {
             nodelay: true,
             ..Config::default()
         };
-        let target = &view.target;
+        // As it is registered now: what an administrator replaced is not reached any more.
+        let target = &connection.shared.recorder.target(&view.target.name);
+        let target = target.as_ref().ok_or(UpstreamError::Ended)?;
         let (incoming, mut backs) = mpsc::channel(INCOMING);
         let pinned = Pinned {
             keys: target.host_keys.clone(),
             incoming,
         };
         let stream = dial(target, &connection.shared.config.own).await?;
+        // A target that takes nothing would hold the library, and all that waits for it, for ever.
+        let switch = connection.target_switch();
+        let stream = Guarded::new(stream, &switch);
         let mut handle = connect_stream(Arc::new(config), stream, pinned).await?;
         let result = match &connection.shared.config.upstream {
             UpstreamAuth::Key(key) => {
@@ -325,7 +334,10 @@ impl Upstream {
             }
         };
         if matches!(result, AuthResult::Success) {
+            switch.log_in();
             let (connection, session) = (Arc::clone(connection), Arc::clone(session));
+            let places = Arc::new(Semaphore::new(INCOMING));
+            let mut seen = 0u32;
             connection.tasks.clone().spawn(async move {
                 loop {
                     let incoming = tokio::select! {
@@ -333,8 +345,18 @@ impl Upstream {
                         () = connection.over.cancelled() => return,
                     };
                     let Some(incoming) = incoming else { return };
+                    seen = seen.saturating_add(1);
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                        continue;
+                    };
+                    if seen > MAX_BACKS {
+                        continue;
+                    }
                     let back = Arc::clone(&connection).forward_back(Arc::clone(&session), incoming);
-                    connection.tasks.spawn(back);
+                    connection.tasks.spawn(async move {
+                        back.await;
+                        drop(place);
+                    });
                 }
             });
             let stalled = AtomicUsize::new(0);

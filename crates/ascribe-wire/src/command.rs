@@ -40,6 +40,8 @@ pub fn exec_kind(command: &[u8]) -> &'static str {
     let program = program.rsplit(|&b| b == b'/').next().unwrap_or_default();
     match program {
         b"scp" if scp_direction(command).is_some() => "ssh.scp",
+        // What follows is a shell's only where there is more than the program.
+        b"sftp-server" if words.next().is_none() => "ssh.sftp",
         b"rsync" if words.next() == Some(b"--server") => "ssh.rsync",
         _ => "ssh.exec",
     }
@@ -100,6 +102,9 @@ mod tests {
             ("rsync --server -e.LsfxCIvu . /x", "ssh.rsync"),
             ("rsync x --server", "ssh.exec"),
             ("/usr/bin/rsync --server .", "ssh.rsync"),
+            ("/usr/lib/openssh/sftp-server", "ssh.sftp"),
+            ("sftp-server; bash", "ssh.exec"),
+            ("sftp-server -e", "ssh.exec"),
             ("id", "ssh.exec"),
             ("", "ssh.exec"),
         ] {
@@ -153,7 +158,7 @@ mod tests {
 
         #[test]
         fn any_bytes_have_a_kind(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            prop_assert!(["ssh.exec", "ssh.scp", "ssh.rsync"].contains(&exec_kind(&bytes)));
+            prop_assert!(["ssh.exec", "ssh.scp", "ssh.rsync", "ssh.sftp"].contains(&exec_kind(&bytes)));
         }
     }
 }

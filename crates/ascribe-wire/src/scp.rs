@@ -9,10 +9,11 @@ use bytes::Bytes;
 use crate::cut::Cutter;
 use crate::quote::quote;
 
-/// Longest record, in bytes, with its end of line: as OpenSSH reads it.
-const MAX_RECORD: usize = 2048;
-/// Longest message of a sink.
-const MAX_MESSAGE: usize = 16 * 1024;
+/// Longest record or message, in bytes, with its end of line. OpenSSH reads so much into its buffer and
+/// takes what follows for a record of its own.
+const MAX_LINE: usize = 2047;
+/// Longest name of a file with the directories that it is in.
+const MAX_PATH: usize = 4096;
 /// Directories within each other.
 const MAX_DEPTH: usize = 256;
 
@@ -193,7 +194,7 @@ impl Scp {
                     self.source.cut(1);
                 } else if !matches!(first, 1 | 2) {
                     return Err(ScpError::Malformed("no zero byte after a file"));
-                } else if line(&mut self.source, MAX_MESSAGE)?.is_none() {
+                } else if line(&mut self.source, MAX_LINE)?.is_none() {
                     return Ok(None);
                 }
                 self.place = Place::Record;
@@ -201,10 +202,21 @@ impl Scp {
                 Ok(Some(Source::Done(good)))
             }
             Place::Record if matches!(first, 1 | 2) => {
-                Ok(line(&mut self.source, MAX_MESSAGE)?.map(|_| Source::Error))
+                let Some(message) = line(&mut self.source, MAX_LINE)? else {
+                    return Ok(None);
+                };
+                let text = message.get(1..).unwrap_or_default();
+                // Another sink may read less of it: then what follows must be no record.
+                let bare =
+                    self.direction == Direction::FromTarget || !text.iter().any(|b| *b < b' ');
+                if bare {
+                    Ok(Some(Source::Error))
+                } else {
+                    Err(ScpError::Malformed("a message with control characters"))
+                }
             }
             Place::Record if matches!(first, b'C' | b'D' | b'E' | b'T') => {
-                let Some(record) = line(&mut self.source, MAX_RECORD)? else {
+                let Some(record) = line(&mut self.source, MAX_LINE)? else {
                     return Ok(None);
                 };
                 self.record(first, record.get(1..).unwrap_or_default())
@@ -237,6 +249,9 @@ impl Scp {
                 }
                 let names = self.names.iter().map(Vec::as_slice).chain([name]);
                 let path = names.collect::<Vec<_>>().join(&b'/');
+                if path.len() > MAX_PATH {
+                    return Err(ScpError::Malformed("a path of more than 4096 bytes"));
+                }
                 self.name = name.to_vec();
                 let is_file = kind == b'C';
                 self.asked = Some(if is_file {
@@ -277,7 +292,7 @@ impl Scp {
             self.sink.cut(1);
         } else if !matches!(first, 1 | 2) {
             return Err(ScpError::Answer(first));
-        } else if line(&mut self.sink, MAX_MESSAGE)?.is_none() {
+        } else if line(&mut self.sink, MAX_LINE)?.is_none() {
             return Ok(None);
         }
         let Some(asked) = self.asked.take() else {

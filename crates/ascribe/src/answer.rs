@@ -154,6 +154,23 @@ fn load(source: &dyn Source, index: u64, bytes: &[u8]) -> Done<Loaded> {
     })
 }
 
+/// The same for one session alone.
+fn copied_for(source: &dyn Source, session: SessionId) -> State {
+    let mut copy = State::default();
+    source.look(&mut |state| {
+        copy = State::new(&state.origin);
+        copy.size = state.size;
+        let Some(found) = state.sessions.get(&session) else {
+            return;
+        };
+        if let Some(grant) = state.grants.get(&found.open.grant) {
+            copy.grants.insert(found.open.grant, grant.clone());
+        }
+        copy.sessions.insert(session, found.clone());
+    });
+    copy
+}
+
 /// What answers need of the law's state. It is a copy, and not of all: while an answer is made
 /// from it, whoever records does not wait.
 fn copied(source: &dyn Source) -> State {
@@ -285,7 +302,8 @@ impl Shown {
             session: Some(session),
             ..Filter::default()
         };
-        let records = fold.actions(&copied(source), &filter, Hash::ZERO, u64::MAX, "missing");
+        let state = copied_for(source, session);
+        let records = fold.actions(&state, &filter, Hash::ZERO, u64::MAX, "missing");
         let intents = records.iter().map(|record| record.integrity.index);
         let mut wanted: Vec<u64> = wanted.iter().copied().chain(intents).collect();
         wanted.sort_unstable();
@@ -341,51 +359,65 @@ impl Shown {
     }
 }
 
-/// Entries with evidence that one frame of a watched session holds at most.
-const NEWS: usize = 32;
+/// Entries that are looked at for one frame of a watched session.
+const NEWS: u64 = 512;
 
-impl View {
-    /// What is new in a session since the entry `from`, and from where to go on.
-    pub(crate) fn news(
-        &self,
-        source: &dyn Source,
-        session: SessionId,
-        from: u64,
-    ) -> Done<(News, u64)> {
+/// What is new in one session, frame after frame. Entries of other sessions cost only their reading.
+pub(crate) struct NewsOf {
+    session: SessionId,
+    actions: std::collections::BTreeSet<ActionId>,
+    next: Option<u64>,
+}
+
+impl NewsOf {
+    pub(crate) fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            actions: std::collections::BTreeSet::new(),
+            next: None,
+        }
+    }
+
+    /// What came since the last time; and whether there is more at once.
+    pub(crate) fn next(&mut self, view: &View, source: &dyn Source) -> Done<(News, bool)> {
+        let session = self.session;
         // The state is read before the entries: once it says that the session has ended, they are all
         // there.
-        let mut ended = None;
+        let (mut ended, mut begins) = (None, None);
         source.look(&mut |state| {
-            let session = state.sessions.get(&session);
-            ended = session.and_then(|s| s.closed.map(|(_, reason)| reason));
+            if let Some(session) = state.sessions.get(&session) {
+                begins = Some(session.place.index);
+                ended = session.closed.map(|(_, reason)| reason);
+            }
         });
         let size = source.size();
-        let fold = &*self.caught_up(source)?;
-        let evidence = fold.evidence_of(session).into_iter();
-        let mut wanted: Vec<u64> = evidence.filter(|i| (from..size).contains(i)).collect();
-        let next = match wanted.get(NEWS) {
-            Some(more) => *more,
-            None => size,
+        let from = self.next.or(begins).unwrap_or(size);
+        let to = size.min(from.saturating_add(NEWS));
+        let (mut intents, mut evidence) = (false, Vec::new());
+        for (index, bytes) in (from..to).zip(source.entries(from, to)?) {
+            match Entry::from_bytes(&bytes).attempt("read an entry")?.body {
+                Body::Intent(intent) if intent.session == session => {
+                    self.actions.insert(intent.action);
+                    intents = true;
+                }
+                Body::Evidence(body) if self.actions.contains(&body.action) => evidence.push(index),
+                _ => {}
+            }
+        }
+        self.next = Some(to);
+        let mut news = News {
+            ended: ended.filter(|_| to == size),
+            ..News::default()
         };
-        wanted.truncate(NEWS);
-        let filter = Filter {
-            session: Some(session),
-            ..Filter::default()
-        };
-        let mut actions = fold.actions(&copied(source), &filter, Hash::ZERO, next, "missing");
-        actions.retain(|record| record.integrity.index >= from);
-        let chunks = if wanted.is_empty() {
-            Vec::new()
-        } else {
-            Shown::read(fold, source, session, &wanted)?.chunks(session, None)
-        };
-        let ended = ended.filter(|_| next == size);
-        let news = News {
-            actions,
-            chunks,
-            ended,
-        };
-        Ok((news, next))
+        if intents || !evidence.is_empty() {
+            let fold = view.caught_up(source)?;
+            let shown = Shown::read(&fold, source, session, &evidence)?;
+            news.chunks = shown.chunks(session, None);
+            news.actions = shown.records;
+            news.actions
+                .retain(|record| (from..to).contains(&record.integrity.index));
+        }
+        Ok((news, to < size))
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) struct AskRow {
     pub(crate) at: Timestamp,
     pub(crate) kind: String,
     pub(crate) what: String,
+    /// All that a yes would allow beside that, a line each.
+    #[serde(default)]
+    pub(crate) details: Vec<String>,
     pub(crate) status: String,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) not_before: Option<Timestamp>,
@@ -60,6 +63,9 @@ pub(crate) struct GrantRow {
     pub(crate) account: String,
     pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
+    /// What may be forwarded besides.
+    #[serde(default)]
+    pub(crate) forwards: Vec<String>,
     /// Its rule, zone and windows, where it has several.
     pub(crate) recurrence: Option<Recurrence>,
     /// The window to wait for: none inside one, none after the last.
@@ -106,6 +112,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 at: ask.at,
                 kind: String::new(),
                 what: String::new(),
+                details: Vec::new(),
                 status: match ask.status {
                     AskStatus::Open => "open",
                     AskStatus::Granted => "granted",
@@ -129,6 +136,8 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                     row.not_before = Some(request.not_before);
                     row.not_after = Some(request.not_after);
                     row.recurrence.clone_from(&request.recurrence);
+                    let forwards = request.forwards.iter();
+                    row.details = forwards.map(|f| format!("forwarding {f}")).collect();
                 }
                 Asked::Emergency(emergency) => {
                     row.kind = "break-glass".into();
@@ -144,6 +153,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 Asked::Proposal(say) => {
                     row.kind = say.tag().into();
                     row.what = proposal_subject(say);
+                    row.details = proposal_details(say);
                 }
             }
             row
@@ -163,6 +173,17 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
         Say::CaSet(authority) => authority_subject(authority),
         _ => String::new(),
     }
+}
+
+/// Every member of a proposal, as it is signed.
+fn proposal_details(say: &ascribe_core::statement::Say) -> Vec<String> {
+    let value = serde_json::to_value(say).unwrap_or_default();
+    let body = value.as_object().and_then(|say| say.values().next());
+    let members = body.and_then(serde_json::Value::as_object);
+    let members = members.into_iter().flatten();
+    members
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect()
 }
 
 fn recurrence_of(state: &State, request: StatementId) -> Option<Recurrence> {
@@ -218,6 +239,7 @@ fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
                 account: g.grant.account.clone(),
                 not_before: g.grant.not_before,
                 not_after: g.grant.not_after,
+                forwards: g.grant.forwards.iter().map(ToString::to_string).collect(),
                 recurrence: recurrence_of(state, g.request),
                 next: g.grant.next_opening(now),
                 present: g.grant.window_at(now),

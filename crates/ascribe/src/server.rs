@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::answer::{Source as _, View};
+use crate::answer::{NewsOf, Source as _, View};
 use crate::api::{Call, HELLO, Hello, MAX_REQUEST, OPENING, Query, Reply, hello_text};
 
 /// Most calls that are heard or answered at once.
@@ -221,6 +221,8 @@ async fn send<T: serde::Serialize + Send + 'static>(
 /// Who watches which session.
 struct Watch {
     by: PersonId,
+    /// The key that signed: taken away, it sees nothing more.
+    key: String,
     session: SessionId,
 }
 
@@ -233,22 +235,29 @@ async fn follow(
     let Ok(_place) = api.watches.try_acquire() else {
         return Err(std::io::Error::other("too many sessions are watched"));
     };
-    let (by, session) = (watch.by, watch.session);
-    let mut from = 0;
+    let Watch { by, key, session } = watch;
+    let mut news_of = NewsOf::new(session);
     loop {
-        if !api.ledger.with_state(|state| state.may_watch(by, session)) {
+        let still = |state: &ascribe_core::law::State| {
+            state.may_watch(by, session) && state.person_by_key(&key) == Some(by)
+        };
+        if !api.ledger.with_state(still) {
             return Ok(());
         }
+        let place = api.reads.acquire().await.map_err(std::io::Error::other)?;
         let reader = Arc::clone(api);
-        let look = move || reader.view.news(&*reader.ledger, session, from);
-        let (news, next) = tokio::task::spawn_blocking(look)
-            .await?
-            .map_err(|failure| std::io::Error::other(failure.message))?;
-        let (ended, more) = (news.ended.is_some(), next < api.ledger.size());
+        let look = move || {
+            let news = news_of.next(&reader.view, &*reader.ledger);
+            (news, news_of)
+        };
+        let (news, of) = tokio::task::spawn_blocking(look).await?;
+        drop(place);
+        news_of = of;
+        let (news, more) = news.map_err(|failure| std::io::Error::other(failure.message))?;
+        let ended = news.ended.is_some();
         if ended || !news.actions.is_empty() || !news.chunks.is_empty() {
             send(stream, news).await?;
         }
-        from = next;
         if ended {
             return Ok(());
         }
@@ -299,7 +308,15 @@ async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> (Repl
             say: Say::Read(read),
             ..
         }) if read.view == ascribe_core::statement::View::Watch => {
-            read.session.map(|session| Watch { by, session })
+            let judged = api.judge.sshsig(
+                &Say::Read(read.clone()).namespace(),
+                signed.text.as_bytes(),
+                &signed.sig.0,
+            );
+            let key = judged.map(|key| key.fingerprint());
+            read.session
+                .zip(key)
+                .map(|(session, key)| Watch { by, key, session })
         }
         Ok(_) | Err(_) => None,
     };

@@ -67,7 +67,11 @@ impl State {
             );
         }
         if ca.keys.is_empty() {
-            return if !self.cas.contains_key(&ca.name) {
+            let known = self
+                .cas
+                .get(&ca.name)
+                .filter(|known| !known.keys.is_empty());
+            return if known.is_none() {
                 refuse("no authority of that name is registered; give its keys to register it")
             } else if ca.people.is_empty() && ca.revoked.is_empty() {
                 Ok(())
@@ -99,6 +103,9 @@ impl State {
             && is_distinct(ca.people.iter().map(|m| &m.principal))
             && is_distinct(ca.revoked.serials.iter())
             && is_distinct(ca.revoked.key_ids.iter());
+        if !self.keeps_revoked(ca) {
+            return refuse("what was revoked stays revoked: list it again");
+        }
         if distinct {
             Ok(())
         } else {
@@ -125,9 +132,25 @@ impl State {
         }
     }
 
+    /// What was revoked under a name stays so, whoever comes to bear it.
+    fn keeps_revoked(&self, ca: &Authority) -> bool {
+        self.cas.get(&ca.name).is_none_or(|known| {
+            known.serials.iter().all(|s| ca.revoked.serials.contains(s))
+                && known
+                    .key_ids
+                    .iter()
+                    .all(|id| ca.revoked.key_ids.contains(id))
+        })
+    }
+
     pub(super) fn take_authority(&mut self, ca: &Authority, place: Place) {
         if ca.keys.is_empty() {
-            self.cas.remove(&ca.name);
+            // Its keys and people go; what it revoked is remembered.
+            if let Some(known) = self.cas.get_mut(&ca.name) {
+                known.keys.clear();
+                known.people.clear();
+                known.place = place;
+            }
             return;
         }
         let keys = ca.keys.iter().map(|key| (key.fingerprint(), key.clone()));

@@ -14,6 +14,24 @@ use crate::record::{Admission, GrantView, SignedOpening, Standing};
 use crate::statement::{Role, Ticket, Uses, Window};
 use crate::time::Timestamp;
 
+/// What a session does, apart from the parts of transfers.
+const KINDS: [&str; 14] = [
+    "ssh.exec",
+    "ssh.shell",
+    "ssh.sftp",
+    "ssh.scp",
+    "ssh.rsync",
+    "ssh.forward.local",
+    "ssh.forward.dynamic",
+    "ssh.forward.socket",
+    "ssh.forward.listen",
+    "ssh.forward.listen-socket",
+    "ssh.forward.remote",
+    "ssh.forward.remote-socket",
+    "ssh.forward.agent",
+    "ssh.forward.x11",
+];
+
 impl State {
     pub(super) fn person(&self, id: PersonId) -> Result<&Person, Denied> {
         self.people
@@ -416,23 +434,64 @@ impl State {
         if self.open_actions.contains_key(&intent.action) {
             return Err(Denied::new("duplicate", "an action with this id is open"));
         }
-        if let Some(whole) = intent.within
-            && self.session_of(whole) != Some(intent.session)
-        {
-            return Err(Denied::new(
-                "within",
-                "the action that this one is a part of is not open in this session",
-            ));
-        }
+        self.check_kind(intent)?;
         self.open_actions.insert(
             intent.action,
             OpenAction {
                 session: intent.session,
+                kind: intent.kind.clone(),
                 place,
             },
         );
         if let Some(session) = self.sessions.get_mut(&intent.session) {
             session.actions += 1;
+        }
+        Ok(())
+    }
+
+    /// Is this a kind of action that may be here: by itself, as a part of that other, under this grant?
+    fn check_kind(&self, intent: &Intent) -> Result<(), Denied> {
+        let whole = match intent.within {
+            None => None,
+            Some(whole) => {
+                let open = self.open_actions.get(&whole);
+                let open = open.filter(|open| open.session == intent.session);
+                Some(open.map(|open| open.kind.as_str()).ok_or_else(|| {
+                    Denied::new(
+                        "within",
+                        "the action that this one is a part of is not open in this session",
+                    )
+                })?)
+            }
+        };
+        let kind = intent.kind.as_str();
+        let fits = match (kind.split_once('.'), whole) {
+            (Some(("ssh", _)), None) => KINDS.contains(&kind),
+            (Some(("sftp", name)), Some("ssh.sftp")) | (Some(("scp", name)), Some("ssh.scp")) => {
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+            }
+            _ => false,
+        };
+        if !fits {
+            return Err(Denied::new("kind", "no such action may be recorded here"));
+        }
+        let session = self.session(intent.session)?;
+        let granted = &self.grant(session.open.grant)?.grant.forwards;
+        let needed = intent
+            .lends
+            .iter()
+            .map(|lent| format!("ssh.forward.{lent}"));
+        let needed = needed.chain(kind.starts_with("ssh.forward.").then(|| kind.to_owned()));
+        for kind in needed {
+            if !granted
+                .iter()
+                .any(|forward| forward.kinds().contains(&kind.as_str()))
+            {
+                return Err(Denied::new(
+                    "outside-grant",
+                    "the grant allows no such forwarding",
+                ));
+            }
         }
         Ok(())
     }

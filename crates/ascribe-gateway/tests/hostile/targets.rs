@@ -143,3 +143,28 @@ async fn a_target_that_talks_without_end_before_its_version_is_given_up() {
         assert_eq!(w.closed(0).await.reason, CloseReason::TargetFailed);
     }
 }
+
+/// Its window is wide and its socket full: the library waits for the socket, and all that waits for
+/// the library must not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_stops_reading_ends_with_its_session_and_holds_up_no_stop() {
+    let mut w = World::with(Setup {
+        idle: Duration::from_secs(3),
+        ..Setup::default()
+    })
+    .await;
+    // The command stops the server's process for this connection, and with it all its reading.
+    let stop = "kill -STOP $PPID; sleep 20; kill -CONT $PPID";
+    let mut client = w.start(&[], stop);
+    let mut stdin = client.stdin.take().unwrap();
+    let writing = tokio::spawn(async move {
+        let piece = vec![7; 1 << 20];
+        // Until the client is cut off.
+        while stdin.write_all(&piece).await.is_ok() {}
+    });
+    client.end().await.exits(255);
+    assert_eq!(w.closed(0).await.reason, CloseReason::Idle);
+    assert_eq!(w.outcomes()[0].status, Status::Unknown);
+    w.stop().await;
+    writing.abort();
+}

@@ -249,24 +249,29 @@ async fn what_is_withdrawn_ends_the_sessions_that_rest_on_it_alone() {
         |ca| ca.revoked.serials = vec![Serial(7)],
         |ca| ca.revoked.key_ids = vec!["olu laptop".into()],
     ];
-    let w = world(Setup::default()).await;
-    certify(&w, "corp", "laptop", GOOD);
-    let own = w.start(&[], LONG);
-    until("running command", || {
-        own.stdout().contains("running").then_some(())
-    })
-    .await;
-    for (nth, end) in ends.into_iter().enumerate() {
-        let client = running(&w, "laptop").await;
-        set(&w, end).await;
-        let out = client.end().await.exits(255);
-        out.says("the grant or the certificate was revoked");
-        assert_eq!(w.closed(nth).await.reason, CloseReason::Revoked);
-        let again = fed(start(&w, "laptop", "id"), b"").await.exits(255);
-        again.says("Permission denied");
-        set(&w, |_| ()).await;
+    // What is revoked stays so: after that there is no way back.
+    for ends in [&ends[..2], &ends[2..3], &ends[3..]] {
+        let w = world(Setup::default()).await;
+        certify(&w, "corp", "laptop", GOOD);
+        let own = w.start(&[], LONG);
+        until("running command", || {
+            own.stdout().contains("running").then_some(())
+        })
+        .await;
+        for (nth, end) in ends.iter().enumerate() {
+            let client = running(&w, "laptop").await;
+            set(&w, *end).await;
+            let out = client.end().await.exits(255);
+            out.says("the grant or the certificate was revoked");
+            assert_eq!(w.closed(nth).await.reason, CloseReason::Revoked);
+            let again = fed(start(&w, "laptop", "id"), b"").await.exits(255);
+            again.says("Permission denied");
+            if nth + 1 < ends.len() {
+                set(&w, |_| ()).await;
+            }
+        }
+        // The person's own key does not rest on it.
+        drop(own);
+        assert_eq!(w.closed(ends.len()).await.reason, CloseReason::Disconnected);
     }
-    // The person's own key does not rest on it.
-    drop(own);
-    assert_eq!(w.closed(4).await.reason, CloseReason::Disconnected);
 }

@@ -470,3 +470,22 @@ async fn a_thousand_small_files_are_a_thousand_actions() {
         assert!(same.next().is_none());
     }
 }
+
+/// OpenSSH reads 2047 bytes of a message and takes the rest for a record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_hides_a_record_writes_no_file() {
+    let w = World::new().await;
+    let dir = w.path("sink");
+    std::fs::create_dir(&dir).unwrap();
+    let mut input = vec![1];
+    input.extend_from_slice(&[b'A'; 2046]);
+    input.extend_from_slice(b"C0644 10 evil\n\x01;echo pwn\n\0zz\n");
+    let command = format!("scp -t {}", dir.display());
+    let out = w.ssh(&[], &command, &input).await;
+    assert_ne!(out.code, Some(0), "{}", out.stderr);
+    assert_eq!(
+        std::fs::read_dir(&dir).unwrap().count(),
+        0,
+        "a file was written"
+    );
+}

@@ -126,6 +126,14 @@ impl Bed {
             .context("no target port")?
             .to_owned();
         let path = |name: &str| dir.path().join(name);
+        // The target's shells read nobody's start-up files, and it takes a crowd.
+        let target_config = Path::new(&base).with_file_name("sshd_config");
+        let mut lines =
+            std::fs::read_to_string(&target_config)?.replace("MaxStartups 200", "MaxStartups 1000");
+        lines.push_str(&format!("SetEnv HOME={}\n", dir.path().display()));
+        std::fs::write(&target_config, lines)?;
+        done(Command::new("pkill").args(["-HUP", "-x", "sshd", "-P", &gateway.to_string()]))?;
+        std::thread::sleep(Duration::from_millis(500));
         for name in ["host", "client"] {
             let mut keygen = Command::new("ssh-keygen");
             done(

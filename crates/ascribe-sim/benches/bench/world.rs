@@ -333,6 +333,7 @@ impl World {
             kind: "ssh.exec".to_owned(),
             command: Some(command.commitment()),
             env: None,
+            lends: Vec::new(),
             pty: None,
             forward_within_ms: 2000,
             within: None,

@@ -101,8 +101,8 @@ fn errors_of_a_source_pass_and_are_noted() {
 
 #[test]
 fn what_is_not_understood_is_not_handed_on() {
-    let long = format!("C0644 1 {}\n", "x".repeat(MAX_RECORD));
-    let endless = "x".repeat(MAX_RECORD + 1);
+    let long = format!("C0644 1 {}\n", "x".repeat(MAX_LINE));
+    let endless = "x".repeat(MAX_LINE + 1);
     for (bad, part) in [
         ("#!/bin/sh\n", "byte 35"),
         ("\0", "byte 0"),
@@ -168,5 +168,23 @@ proptest! {
         let split = told(Direction::ToTarget, &source, &answers, chunk);
         prop_assert_eq!(&whole.0, &split.0);
         prop_assert!(source.starts_with(&whole.1) && source.starts_with(&split.1));
+    }
+}
+
+/// OpenSSH's sink reads 2047 bytes of a line and takes the rest for a record of its own.
+#[test]
+fn a_message_that_a_sink_would_read_as_a_message_and_a_record_is_refused() {
+    let filler = "A".repeat(2046);
+    for message in [
+        format!("\u{1}{filler}C0644 10 evil\n"),
+        format!("\u{2}{filler}D0755 0 evil\n"),
+        "\u{1}short\u{2}C0644 10 evil\n".to_owned(),
+    ] {
+        let mut scp = Scp::new(Direction::ToTarget);
+        // The sink says that it is there.
+        scp.sink.push(Bytes::from_static(b"\0"));
+        assert!(scp.next_sink().unwrap().is_some());
+        scp.source.push(Bytes::from(message.clone()));
+        assert!(scp.next_source().is_err(), "{message:?}");
     }
 }

@@ -271,6 +271,9 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
         ask.not_after
             .map_or(String::new(), |end| format!(" until {end}")),
     ));
+    for detail in &ask.details {
+        remark(&format!("  {}", clean(detail, 4000)));
+    }
     if kind == Kind::Approve && ask.kind == "request" {
         let query = crate::api::Query::Request { id: args.id };
         let shown = client.read(&query)?;

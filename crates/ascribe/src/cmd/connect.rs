@@ -209,7 +209,7 @@ fn proxy(cli: &Cli) -> Done<String> {
             words.extend([option.to_owned(), shell(&path.display().to_string())]);
         }
     }
-    words.extend(["connect", "--pass", "%r@%n"].map(str::to_owned));
+    words.extend(["connect", "--pass", "--", "%r@%n"].map(str::to_owned));
     Ok(words.join(" "))
 }
 

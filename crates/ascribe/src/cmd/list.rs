@@ -67,13 +67,18 @@ pub(crate) fn grants(cli: &Cli, args: &Listing) -> Done {
             ""
         };
         say(&format!(
-            "{}  {}@{}  {}  {} {}{ticket}{mark}",
+            "{}  {}@{}  {}  {} {}{ticket}{mark}{}",
             grant.id,
             grant.account,
             grant.target,
             known.shown(grant.person),
             grant.status,
-            grant.when()
+            grant.when(),
+            grant
+                .forwards
+                .iter()
+                .map(|f| format!("  +{}", clean(f, 300)))
+                .collect::<String>()
         ));
     }
     if shown == 0 && !cli.json() {

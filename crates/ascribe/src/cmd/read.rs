@@ -467,7 +467,7 @@ fn cast(cli: &Cli, args: &Replay, answer: &Value, file: &Path) -> Done {
         }
     };
     let text = asciicast(terminal, &pieces).attempt("write the recording")?;
-    std::fs::write(file, &text).attempt(format!("write `{}`", file.display()))?;
+    write_private(file, &text).attempt(format!("write `{}`", file.display()))?;
     if cli.json() {
         return say_json(&serde_json::json!({ "action_id": terminal.action, "bytes": text.len() }));
     }
@@ -515,6 +515,14 @@ fn colour(text: &str) -> Option<usize> {
     (body.get(end..)?.starts_with('m') && end <= 32).then_some(end + 3)
 }
 
+/// Writes what was opened for its reader: nobody else reads it.
+fn write_private(file: &Path, text: impl AsRef<[u8]>) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(file)?.write_all(text.as_ref())
+}
+
 pub(crate) fn export(cli: &Cli, args: &Export) -> Done {
     let answer = ask(
         cli,
@@ -526,7 +534,7 @@ pub(crate) fn export(cli: &Cli, args: &Export) -> Done {
         .get("bundle")
         .and_then(Value::as_str)
         .ok_or_else(|| Failure::new(Kind::Failure, "the server sent no bundle"))?;
-    std::fs::write(&args.file, bundle).attempt(format!("write `{}`", args.file.display()))?;
+    write_private(&args.file, bundle).attempt(format!("write `{}`", args.file.display()))?;
     if cli.json() {
         return say_json(&serde_json::json!({ "session_id": args.session, "bytes": bundle.len() }));
     }

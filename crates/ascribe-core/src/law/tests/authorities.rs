@@ -238,7 +238,7 @@ fn an_authority_is_set_by_administrators_within_bounds() {
     // Whoever withdraws it names nobody.
     assert_eq!(no(w.set(|ca| ca.keys.clear())), "ca");
     w.set(|ca| (ca.keys, ca.people) = (vec![], vec![])).unwrap();
-    assert!(w.state.cas.is_empty());
+    assert!(w.state.ca_keys().is_empty());
 }
 
 #[test]

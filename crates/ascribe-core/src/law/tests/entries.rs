@@ -1,6 +1,7 @@
 //! What an entry must say to be taken: statements, openings, first entry, heads, counts.
 
 use super::*;
+use crate::statement::{Anywhere, Forward, Listen};
 
 #[test]
 fn a_statement_counts_once_here_now_and_from_its_author() {
@@ -273,7 +274,7 @@ fn an_action_is_part_of_an_open_action_of_its_own_session() {
     let mut w = World::plain();
     let grant = w.grant(|_| ());
     let (session, other) = (w.open(grant).unwrap(), w.open(grant).unwrap());
-    let whole = w.intent(session).unwrap();
+    let whole = w.intent_of("ssh.sftp", session, |_| ()).unwrap();
     assert_eq!(no(w.intent_within(other, Some(whole))), "within");
     let unknown = Some(ActionId::new([9; 16]));
     assert_eq!(no(w.intent_within(session, unknown)), "within");
@@ -282,4 +283,64 @@ fn an_action_is_part_of_an_open_action_of_its_own_session() {
     assert_eq!(no(w.intent_within(session, Some(whole))), "within");
     w.outcome(part).unwrap();
     w.close(session).unwrap();
+}
+
+#[test]
+fn what_is_recorded_is_of_a_kind_that_the_grant_and_its_place_allow() {
+    let mut w = World::plain();
+    let grant = w.grant(|request| request.forwards = vec![Forward::Remote(Listen { port: 8080 })]);
+    let session = w.open(grant).unwrap();
+    for kind in [
+        "ssh.exec",
+        "ssh.shell",
+        "ssh.sftp",
+        "ssh.rsync",
+        "ssh.forward.listen",
+        "ssh.forward.remote",
+    ] {
+        w.intent_of(kind, session, |_| ()).unwrap();
+    }
+    for kind in [
+        "ssh.forward.local",
+        "ssh.forward.dynamic",
+        "ssh.forward.agent",
+        "ssh.forward.remote-socket",
+    ] {
+        assert_eq!(
+            no(w.intent_of(kind, session, |_| ())),
+            "outside-grant",
+            "{kind}"
+        );
+    }
+    for kind in [
+        "",
+        "ssh",
+        "ssh.other",
+        "sftp.open",
+        "scp.write",
+        "exec",
+        "SSH.exec",
+    ] {
+        assert_eq!(no(w.intent_of(kind, session, |_| ())), "kind", "{kind}");
+    }
+    let whole = w.intent_of("ssh.scp", session, |_| ()).unwrap();
+    let exec = w.intent(session).unwrap();
+    let part = |w: &mut World, kind: &str, of| w.intent_of(kind, session, |i| i.within = Some(of));
+    part(&mut w, "scp.write", whole).unwrap();
+    for (kind, of) in [
+        ("sftp.open", whole),
+        ("scp.write", exec),
+        ("ssh.exec", whole),
+        ("scp.", whole),
+    ] {
+        assert_eq!(no(part(&mut w, kind, of)), "kind", "{kind}");
+    }
+    let lend = |w: &mut World, what: &str| {
+        w.intent_of("ssh.exec", session, |i| i.lends = vec![what.to_owned()])
+    };
+    assert_eq!(no(lend(&mut w, "agent")), "outside-grant");
+    let grant = w.grant(|request| request.forwards = vec![Forward::Agent(Anywhere {})]);
+    let session = w.open(grant).unwrap();
+    w.intent_of("ssh.exec", session, |i| i.lends = vec!["agent".to_owned()])
+        .unwrap();
 }

@@ -222,25 +222,36 @@ impl World {
         Ok(id)
     }
     pub(super) fn intent(&mut self, session: SessionId) -> Result<ActionId, Denied> {
-        self.intent_within(session, None)
+        self.intent_of("ssh.exec", session, |_| ())
     }
+    /// A part of a transfer.
     pub(super) fn intent_within(
         &mut self,
         session: SessionId,
         within: Option<ActionId>,
     ) -> Result<ActionId, Denied> {
+        self.intent_of("sftp.open", session, |intent| intent.within = within)
+    }
+    pub(super) fn intent_of(
+        &mut self,
+        kind: &str,
+        session: SessionId,
+        edit: impl FnOnce(&mut Intent),
+    ) -> Result<ActionId, Denied> {
         let command = opening("command", "uptime");
         let action = ActionId::new(self.fresh());
-        let intent = Intent {
+        let mut intent = Intent {
             action,
             session,
-            kind: "ssh.exec".to_owned(),
+            kind: kind.to_owned(),
             command: Some(command.commitment()),
             env: None,
+            lends: Vec::new(),
             pty: None,
             forward_within_ms: 2000,
-            within,
+            within: None,
         };
+        edit(&mut intent);
         self.record("gw", Body::Intent(intent), vec![command])?;
         Ok(action)
     }
