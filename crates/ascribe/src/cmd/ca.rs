@@ -91,7 +91,13 @@ fn mapping(known: &Registry, text: &str) -> Done<Mapping> {
 }
 
 fn list(cli: &Cli, known: &Registry) -> Done {
-    for ca in &known.authorities {
+    // One that was withdrawn is known only for what it revoked.
+    let here: Vec<_> = known
+        .authorities
+        .iter()
+        .filter(|ca| !ca.keys.is_empty())
+        .collect();
+    for ca in &here {
         if cli.json() {
             say_json(ca)?;
             continue;
@@ -111,7 +117,7 @@ fn list(cli: &Cli, known: &Registry) -> Done {
             say(&format!("  revoked  key id {}", clean(id, 256)));
         }
     }
-    if known.authorities.is_empty() && !cli.json() {
+    if here.is_empty() && !cli.json() {
         say("no outside certificate authorities");
     }
     Ok(())
