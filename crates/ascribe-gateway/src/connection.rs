@@ -85,6 +85,8 @@ pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) switch: Switch,
     pub(crate) held: Held,
+    /// The same for all connections within this one together. What carries them is not held.
+    pub(crate) held_within: Held,
     pub(crate) peer: String,
     pub(crate) entrance: Entrance,
     login: Mutex<Option<Login>>,
@@ -130,7 +132,7 @@ impl Connection {
         peer: String,
         entrance: Entrance,
     ) -> Self {
-        // All connections within one another share what is held of them.
+        // Connections within the same one share what is held of them.
         let held = match &entrance {
             Entrance::Inner(inner) => inner.held.clone(),
             Entrance::Outer => Held::new(),
@@ -139,6 +141,7 @@ impl Connection {
             shared,
             switch,
             held,
+            held_within: Held::new(),
             peer,
             entrance,
             login: Mutex::new(None),

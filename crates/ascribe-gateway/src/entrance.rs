@@ -26,7 +26,7 @@ pub(crate) struct Inner {
     pub(crate) target: String,
     /// What was signed, where something was.
     pub(crate) signed: Option<Signed>,
-    /// What is held of the client's input, here and outside together.
+    /// What is held of the client's input, in all that run within the same connection together.
     pub(crate) held: Held,
 }
 

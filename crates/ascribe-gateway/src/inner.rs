@@ -74,7 +74,7 @@ impl Connection {
             fingerprint: login.fingerprint,
             target: target.name,
             signed: None,
-            held: self.held.clone(),
+            held: self.held_within.clone(),
         };
         reply.accept().await;
         // The outer connection takes no output while its input waits for room, and the inner one the

@@ -5,6 +5,7 @@
 mod append;
 mod floor;
 mod read;
+mod relay;
 mod sqlite;
 mod ssh;
 mod start;
@@ -74,6 +75,8 @@ fn main() -> Result<()> {
             "--json" => json = Some(args.next().context(USAGE)?.into()),
             "--quick" => quick = true,
             "--only" => only = Some(args.next().context(USAGE)?),
+            // A process of its own, so that its memory is.
+            "--relay" => return relay::serve(&args.collect::<Vec<_>>()),
             // Cargo says so to every benchmark.
             "--bench" => {}
             _ => bail!(USAGE),
