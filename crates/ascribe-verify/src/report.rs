@@ -122,12 +122,18 @@ impl Report {
                 _ => {}
             }
         }
-        if self.actions.iter().any(|a| a.who.opened_by == "testimony") {
+        // A signed opening is its actor's word. What was done after it stays the gateway's.
+        let signed = self.actions.iter().all(|a| a.who.opened_by == "signed");
+        if !self.actions.is_empty() {
+            let message = if signed {
+                "what was typed is the gateway's testimony; who opened the session is signed"
+            } else {
+                "session openings and what was typed are the gateway's testimony"
+            };
             self.notes.push(Note {
                 code: "testimony",
                 action: None,
-                message: "session openings and what was typed are the gateway's testimony"
-                    .to_owned(),
+                message: message.to_owned(),
             });
         }
         self.notes.push(Note {

@@ -266,12 +266,10 @@ impl Bed {
 
 /// Resident memory of a process, in KiB.
 fn resident(process: u32) -> Result<f64> {
-    {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-        let words = line.context("no VmRSS")?.split_whitespace().next();
-        Ok(words.context("no VmRSS")?.parse()?)
-    }
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let words = line.context("no VmRSS")?.split_whitespace().next();
+    Ok(words.context("no VmRSS")?.parse()?)
 }
 
 /// Medians of each way's seconds, and of each round's ratio of one way to another.

@@ -82,6 +82,12 @@ fn plain_ssh_opens_a_session_that_the_actor_signed_and_a_bundle_proves_it() {
         .exits(0);
     let report = world.verify(&file, &world.policy()).exits(0);
     assert!(!report.stdout.contains("session openings"), "{report:?}");
+    assert!(
+        report
+            .stdout
+            .contains("what was typed is the gateway's testimony"),
+        "{report:?}"
+    );
 }
 
 #[test]
