@@ -13,7 +13,7 @@ use russh::keys::Certificate;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +24,11 @@ use crate::listen::{Shared, one, server_config};
 
 /// The port that clients use where none is said.
 const SSH_PORT: u32 = 22;
-/// Room between an outer and an inner connection in each direction, and what is carried at once, in
-/// bytes.
+/// Room between an outer and an inner connection in each direction, in bytes.
 const BETWEEN: usize = 1024 * 1024;
-const PIECE: usize = 64 * 1024;
+/// What is carried at once, in bytes: little by a connection that waits, much by one that is busy.
+const WAITING: usize = 4 * 1024;
+const BUSY: usize = 64 * 1024;
 /// A client gets this long to take the last words.
 const LAST: Duration = Duration::from_secs(1);
 /// A host certificate is good for so long around now, in seconds: a client looks at it once, and its
@@ -79,10 +80,12 @@ impl Connection {
         reply.accept().await;
         // The outer connection takes no output while its input waits for room, and the inner one the
         // other way round: with room of their own between them they do not wait for each other.
-        let (near, mut far) = tokio::io::duplex(BETWEEN);
-        let mut outer = channel.into_stream();
-        let carried =
-            async move { copy_bidirectional_with_sizes(&mut outer, &mut far, PIECE, PIECE).await };
+        let (near, far) = tokio::io::duplex(BETWEEN);
+        let (from_outer, to_outer) = tokio::io::split(channel.into_stream());
+        let (from_inner, to_inner) = tokio::io::split(far);
+        let carried = async {
+            tokio::try_join!(carry(from_outer, to_inner), carry(from_inner, to_outer)).map(drop)
+        };
         let (shared, peer) = (Arc::clone(&self.shared), self.peer.clone());
         let served = serve(shared, near, peer, inner, self.over.clone());
         tokio::pin!(carried, served);
@@ -96,6 +99,27 @@ impl Connection {
                 tracing::trace!("an outer channel ended: {ended:?}");
                 served.await;
             }
+        }
+    }
+}
+
+/// Carries one direction to its end, with as much room as it makes use of.
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    let mut piece = vec![0; WAITING];
+    loop {
+        let taken = from.read(&mut piece).await?;
+        if taken == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(piece.get(..taken).unwrap_or_default()).await?;
+        if taken == piece.len() {
+            piece.resize(BUSY, 0);
+        } else if taken < WAITING {
+            piece.truncate(WAITING);
+            piece.shrink_to_fit();
         }
     }
 }

@@ -50,7 +50,7 @@ const FULL: Plan = Plan {
     hashes: 1_000_000,
     stream: 500_000_000,
     crowd: 200,
-    idle: 200,
+    idle: 1_000,
 };
 
 const QUICK: Plan = Plan {
