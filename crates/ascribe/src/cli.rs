@@ -173,9 +173,20 @@ pub(crate) struct Serve {
     /// Where the API listens.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) api: String,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+}
+
+/// What the gateway lets people do at most.
+#[derive(Debug, Args)]
+pub(crate) struct Bounds {
     /// End sessions in which nothing moved for so long.
     #[arg(long, default_value = "30m", value_parser = seconds)]
     pub(crate) idle: u64,
+    /// SSH connections of one address at a time; more wait until one has ended.
+    #[arg(long, value_name = "NUMBER", default_value = "256",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub(crate) per_address: usize,
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +197,8 @@ pub(crate) struct Demo {
     /// Written when everything is ready.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
 }
 
 #[derive(Debug, Args)]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::init::{API_KEY, HOST_CA_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
 use super::{SERVER_FILE, remark};
 use crate::answer::View;
-use crate::cli::{Cli, Serve};
+use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::{Api, Naming};
@@ -147,7 +147,7 @@ async fn listen(address: &str, what: &str) -> Done<(TcpListener, String)> {
 }
 
 /// Starts everything on an existing ledger.
-pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> Done<Running> {
+pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> Done<Running> {
     let drivers = drivers();
     let judge = Arc::clone(&drivers.judge);
     let owned = dir.to_owned();
@@ -207,9 +207,9 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, idle: Duration) -> D
             .iter()
             .filter_map(|own| own.parse().ok())
             .collect(),
-        idle_timeout: idle,
+        idle_timeout: Duration::from_secs(bounds.idle),
         pre_auth_timeout: Duration::from_secs(10),
-        max_connections_per_addr: 256,
+        max_connections_per_addr: bounds.per_address,
     };
     let front: Arc<dyn Recorder> = Arc::new(Front {
         ledger: Arc::clone(&ledger),
@@ -304,7 +304,7 @@ pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
     let dir = cli.data_dir()?.to_owned();
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
-        let running = start(&dir, &args.ssh, &args.api, Duration::from_secs(args.idle)).await?;
+        let running = start(&dir, &args.ssh, &args.api, &args.bounds).await?;
         remark(&format!("ssh  {}\napi  {}", running.ssh, running.api));
         remark(&format!(
             "next: ascribe --data {} ledger status   (prints how clients join)",
