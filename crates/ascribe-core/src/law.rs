@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::identity::{Claims, Provider};
 use crate::statement::{
     BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
 };
@@ -70,6 +71,33 @@ impl Denied {
 pub trait Judge: Send + Sync {
     /// The key that signed `message` in SSHSIG form under `namespace`, if the signature is good.
     fn sshsig(&self, namespace: &str, message: &[u8], sig: &[u8]) -> Option<SshKey>;
+
+    /// What a provider's token says, if one of `keys` (the bytes of a JWK Set) signed it and it is meant
+    /// for us. `asked` says what else is looked for. Times are not compared with any clock here.
+    ///
+    /// # Errors
+    /// When it is not such a token, with a stable code and the reason.
+    fn token(
+        &self,
+        provider: &Provider,
+        keys: &[u8],
+        token: &[u8],
+        asked: &TokenAsked<'_>,
+    ) -> Result<Claims, Denied> {
+        let _: (&Provider, &[u8], &[u8], &TokenAsked<'_>) = (provider, keys, token, asked);
+        Err(Denied::new("token", "tokens are not read here"))
+    }
+}
+
+/// What a login looks for in a token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenAsked<'a> {
+    /// The session key, which the token should commit to.
+    pub key: &'a SshKey,
+    /// The random bytes of that commitment.
+    pub rz: &'a [u8],
+    /// Names of claims that become facts.
+    pub facts: &'a [&'a str],
 }
 
 /// One finished entry.

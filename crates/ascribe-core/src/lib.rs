@@ -16,6 +16,7 @@ pub mod encoding;
 pub mod entry;
 pub mod gate;
 pub mod id;
+pub mod identity;
 pub mod law;
 pub mod pack;
 pub mod record;

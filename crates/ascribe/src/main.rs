@@ -7,6 +7,8 @@ mod cli;
 mod client;
 mod cmd;
 mod exit;
+mod http;
+mod login;
 mod registry;
 mod server;
 mod signer;

@@ -1,0 +1,288 @@
+//! Who somebody is elsewhere: providers of identities, what their tokens say, and whom ascribe takes
+//! the bearer for. A token's signature is checked by [`crate::law::Judge::token`]; what it establishes
+//! is law.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::encoding::{self, Bytes};
+use crate::id::{Commitment, ContentDigest, PersonId, StatementId};
+use crate::sealed::Prose;
+use crate::statement::SshKey;
+use crate::time::Timestamp;
+
+/// How a provider's tokens name what they are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderKind {
+    /// Buildkite's jobs.
+    Buildkite,
+    /// CircleCI's jobs.
+    Circleci,
+    /// People of Microsoft Entra: `tid` and `oid` name them.
+    Entra,
+    /// GitHub Actions' jobs.
+    Github,
+    /// GitLab CI's jobs.
+    Gitlab,
+    /// Kubernetes' bound service account tokens.
+    Kubernetes,
+    /// People of any OpenID Connect provider: `sub` names them.
+    Oidc,
+    /// SPIFFE JWT-SVIDs.
+    Spiffe,
+    /// Any other issuer of tokens for workloads: `sub` names them.
+    Workload,
+}
+
+impl ProviderKind {
+    /// Do its tokens name people?
+    pub fn is_of_people(self) -> bool {
+        matches!(self, Self::Oidc | Self::Entra)
+    }
+}
+
+/// Registers or replaces a provider of identities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// Signature algorithms that count (RFC 7518, RFC 8037): `RS256`, `PS256`, `ES256`, `ES384`, `EdDSA`.
+    pub algorithms: Vec<String>,
+    /// Whom its tokens must be meant for: a client id. Tokens that can be asked for with any audience
+    /// (`github`, `buildkite`, `circleci`, `kubernetes`, `spiffe`, `workload`) have this, a colon and
+    /// the commitment to the bearer's key.
+    pub audience: String,
+    /// The exact issuer.
+    pub issuer: String,
+    /// Where its keys are published.
+    pub jwks_uri: String,
+    /// How its tokens are read.
+    pub kind: ProviderKind,
+    /// Name, as records show it.
+    pub name: String,
+    /// It counts no longer; its name and what it signed stay.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub withdrawn: bool,
+}
+
+/// Says that an enrolled person is who a provider's token names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityLink {
+    /// Whose.
+    pub person: PersonId,
+    /// The provider's name.
+    pub provider: String,
+    /// [`subject`] of the token's issuer and subject.
+    pub subject: ContentDigest,
+}
+
+/// Registers or replaces a workload: which tokens are its own, and who answers for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Every one of them must hold.
+    pub conditions: Vec<Condition>,
+    /// Why a rule that many could meet is meant as it is, in writing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<Prose>,
+    /// Name, as records show it.
+    pub name: String,
+    /// The living person who answers for it.
+    pub owner: PersonId,
+    /// The provider's name.
+    pub provider: String,
+    /// It acts no longer.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub withdrawn: bool,
+    /// Its id.
+    pub workload: PersonId,
+}
+
+/// A claim and the exact values that it may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// The claim's name; within an object with a slash between: `kubernetes.io/namespace`.
+    pub claim: String,
+    /// One of these.
+    pub one_of: Vec<String>,
+}
+
+/// What makes a token the bearer's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Binding {
+    /// Nothing: whoever holds it.
+    None,
+    /// Its audience commits to the key.
+    Audience,
+    /// Its `nonce` commits to the key.
+    Nonce,
+}
+
+/// The run of a pipeline, a job or a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Run {
+    /// Which attempt, where the provider counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
+    /// The run.
+    pub id: String,
+    /// The job within it, or the pod's uid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// `github`, `gitlab`, ...
+    pub provider: String,
+}
+
+/// The code that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Code {
+    /// The commit; none where the provider does not name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Branch or tag.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "ref")]
+    pub reference: Option<String>,
+    /// The repository's id at the provider, which outlives its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// The workflow's file, with its ref.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// The commit that the workflow's file is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_commit: Option<String>,
+}
+
+/// What started it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trigger {
+    /// `push`, `schedule`, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// The id at the provider of whoever started it; none where the provider names nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// What a token says, as far as ascribe makes use of it. Members in canonical order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// How the person proved themself to the provider (`acr`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// By what means (`amr`, RFC 8176).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// When they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<Timestamp>,
+    /// What makes it the bearer's own.
+    pub binding: Binding,
+    /// The code that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// First instant at which the token no longer counts.
+    pub expires: Timestamp,
+    /// The claims that the workload's conditions name, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<Fact>,
+    /// When it was issued.
+    pub issued: Timestamp,
+    /// RFC 7638 thumbprint (SHA-256) of the provider's key that signed it.
+    pub key: ContentDigest,
+    /// What the provider does not say, and why it matters: shown with the actor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+    /// [`subject`] of issuer and subject.
+    pub subject: ContentDigest,
+    /// What started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Trigger>,
+}
+
+/// A claim's value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    /// The claim's name, as conditions write it.
+    pub claim: String,
+    /// A text as it is; a number in digits; `true` or `false`.
+    pub value: String,
+}
+
+/// The bearer of a token takes a session key: signed with that very key, which is the proof that they
+/// hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// What the token says.
+    pub claims: Claims,
+    /// SHA-256 of the token: a log takes each token once.
+    pub digest: ContentDigest,
+    /// The provider's name.
+    pub provider: String,
+    /// 32 random bytes; with the key they make the commitment that the token carries.
+    pub rz: Bytes,
+    /// Thumbprint of the provider's key as the bearer saw it published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saw: Option<ContentDigest>,
+    /// Commitment to the token, sealed until it has expired.
+    pub token: Commitment,
+    /// First instant at which the key no longer counts: at most twelve hours away.
+    pub until: Timestamp,
+}
+
+/// Ends a session key before its time, and every session that it opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logout {
+    /// The login.
+    pub login: StatementId,
+}
+
+/// A provider's published keys, as the server fetched them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderKeys {
+    /// The exact bytes of the JWK Set (RFC 7517, 5).
+    pub body: Bytes,
+    /// When they were fetched.
+    pub fetched: Timestamp,
+    /// Headers of the answer that say how long it counts: `name: value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// The provider's name.
+    pub provider: String,
+    /// Where they were fetched.
+    pub uri: String,
+}
+
+/// What names somebody at a provider: SHA-256 over `ascribe/subject/v1`, issuer and subject, each after
+/// a zero byte. The subject is the token's `sub`; at Entra `tid`, a slash and `oid`.
+pub fn subject(issuer: &str, sub: &str) -> ContentDigest {
+    let mut hash = Sha256::new();
+    for part in ["ascribe/subject/v1", "\0", issuer, "\0", sub] {
+        hash.update(part.as_bytes());
+    }
+    ContentDigest(ascribe_tlog::Hash(hash.finalize().into()))
+}
+
+/// The commitment to a session key that its token carries: base64url of SHA-256 over
+/// `ascribe/key/v1`, the key as OpenSSH writes it and the random bytes, each after a zero byte.
+pub fn key_commitment(key: &SshKey, rz: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    for part in [&b"ascribe/key/v1"[..], b"\0", key.0.as_bytes(), b"\0", rz] {
+        hash.update(part);
+    }
+    encoding::base64url(&hash.finalize())
+}
