@@ -4,7 +4,8 @@
 use ascribe_core::attribution::ActionRecord;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::CloseReason;
-use ascribe_core::id::{ActionId, PersonId, Root, SessionId, StatementId};
+use ascribe_core::id::{ActionId, ContentDigest, PersonId, Root, SessionId, StatementId};
+use ascribe_core::identity::Provider;
 use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
 use ascribe_core::sealed::Opening;
@@ -49,6 +50,8 @@ pub(crate) enum Call {
         /// The size the caller last saw, for a consistency proof.
         seen: Option<u64>,
     },
+    /// What is this provider, and whom does it name? Asked before there is a key to sign with.
+    Provider(ProviderAsk),
     /// A signed statement.
     Submit {
         /// The statement.
@@ -56,6 +59,30 @@ pub(crate) enum Call {
         /// The content behind its commitments.
         openings: Vec<Opening>,
     },
+}
+
+/// What somebody who logs in has to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProviderAsk {
+    /// The provider's name; none where there is only one, or where the workload has it.
+    pub(crate) provider: Option<String>,
+    /// Whom does the provider mean by it?
+    pub(crate) subject: Option<ContentDigest>,
+    /// The workload that logs in, by name or id.
+    pub(crate) workload: Option<String>,
+}
+
+/// What the server says to [`Call::Provider`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProviderView {
+    /// The actor that logs in: the workload, or whom the subject is linked to.
+    pub(crate) actor: Option<PersonId>,
+    /// Names of the claims that the workload's rule looks at.
+    pub(crate) facts: Vec<String>,
+    /// The provider.
+    pub(crate) provider: Provider,
 }
 
 /// What the server says to [`Call::Hello`].
@@ -181,6 +208,8 @@ pub(crate) struct ShownChunk {
 pub(crate) enum Reply {
     /// To a hello.
     Hello(Box<Hello>),
+    /// To somebody who is about to log in.
+    Provider(Box<ProviderView>),
     /// To a submitted statement.
     Done {
         /// The statement's receipt; none for a read that is not recorded.

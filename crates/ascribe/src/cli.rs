@@ -56,6 +56,10 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Print what plain `ssh ACCOUNT@TARGET` needs, or write it.
     SshConfig(SshConfig),
+    /// Log in through a provider: a session key for some hours, in ssh-agent.
+    Login(Login),
+    /// End your logins before their time.
+    Logout(Logout),
     /// Open a session that you sign: ssh's ProxyCommand, as `ssh-config` writes it.
     Connect(Connect),
     /// Targets.
@@ -209,6 +213,38 @@ pub(crate) struct SshConfig {
     /// Jump with `ssh` alone (`ProxyJump`): needs no ascribe on this machine, signs no opening.
     #[arg(long)]
     pub(crate) jump: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The provider, where several are registered.
+    #[arg(long, value_name = "NAME", conflicts_with = "workload")]
+    pub(crate) provider: Option<String>,
+    /// Log in on another device: for machines without a browser. Counts for less, since nothing then
+    /// binds the login to this machine's key.
+    #[arg(long, conflicts_with = "workload")]
+    pub(crate) device: bool,
+    /// Print the address instead of opening a browser.
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+    /// The job's identity, by name: its own token, no person.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload: Option<String>,
+    /// File with the job's token.
+    #[arg(long, value_name = "FILE", requires = "workload", conflicts_with = "token_command")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Program that prints the job's token for the audience in ASCRIBE_AUDIENCE.
+    #[arg(long, value_name = "PROGRAM", requires = "workload", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) token_command: Vec<String>,
+    /// How long the key counts, at most 12h.
+    #[arg(long = "for", value_name = "DURATION", default_value = "8h", value_parser = seconds)]
+    pub(crate) lasts: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logout {
+    /// The login; all of yours on this machine without.
+    pub(crate) login: Option<StatementId>,
 }
 
 #[derive(Debug, Args)]

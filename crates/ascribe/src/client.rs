@@ -16,7 +16,9 @@ use ascribe_tlog::{
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Call, HELLO, Hello, MAX_ANSWER, Query, Reply, WireReceipt, hello_text};
+use crate::api::{
+    Call, HELLO, Hello, MAX_ANSWER, ProviderAsk, ProviderView, Query, Reply, WireReceipt, hello_text,
+};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::signer::Signer;
 
@@ -187,6 +189,12 @@ impl Client {
     fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
         let signer = self.signer()?;
         let by = hello.person.ok_or_else(|| unknown_key(signer))?;
+        self.signed_as(hello, by, say)
+    }
+
+    /// The same in the name of somebody whose key the server does not know yet.
+    fn signed_as(&self, hello: &Hello, by: PersonId, say: Say) -> Done<(StatementId, Signed)> {
+        let signer = self.signer()?;
         let id = StatementId::new(random()?);
         let statement = Statement {
             v: 1,
@@ -211,6 +219,28 @@ impl Client {
         openings: Vec<Opening>,
     ) -> Done<(StatementId, Option<WireReceipt>, serde_json::Value)> {
         let (id, signed) = self.signed(hello, say)?;
+        let (receipt, answer) = self.hand_in(signed, openings)?;
+        Ok((id, receipt, answer))
+    }
+
+    /// The same in the name of somebody whose key the server does not know yet.
+    pub(crate) fn submit_as(
+        &self,
+        hello: &Hello,
+        by: PersonId,
+        say: Say,
+        openings: Vec<Opening>,
+    ) -> Done<StatementId> {
+        let (id, signed) = self.signed_as(hello, by, say)?;
+        self.hand_in(signed, openings)?;
+        Ok(id)
+    }
+
+    fn hand_in(
+        &self,
+        signed: Signed,
+        openings: Vec<Opening>,
+    ) -> Done<(Option<WireReceipt>, serde_json::Value)> {
         let text = signed.text.clone();
         let Reply::Done { receipt, answer } = self
             .call_on(|_| Ok(Call::Submit { signed, openings }))?
@@ -224,7 +254,23 @@ impl Client {
         if let Some(receipt) = &receipt {
             self.check_receipt(receipt, &text)?;
         }
-        Ok((id, receipt, answer))
+        Ok((receipt, answer))
+    }
+
+    /// What the server knows of a provider, and whom it takes a subject for.
+    pub(crate) fn provider(&self, ask: ProviderAsk) -> Done<ProviderView> {
+        match self.call_on(|_| Ok(Call::Provider(ask)))?.ok()? {
+            Reply::Provider(view) => Ok(*view),
+            _ => Err(Failure::new(
+                Kind::Failure,
+                "the server answered something else",
+            )),
+        }
+    }
+
+    /// Which server this is.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
     }
 
     fn check_receipt(&self, receipt: &WireReceipt, text: &str) -> Done {

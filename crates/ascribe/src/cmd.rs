@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod list;
+pub(crate) mod login;
 pub(crate) mod manual;
 pub(crate) mod probe;
 pub(crate) mod read;
@@ -100,6 +101,9 @@ impl Cli {
                 let reader: ReaderKey = read_json(&file)?;
                 return Signer::from_file(&reader.key_file);
             }
+        }
+        if let Some(login) = self.server().ok().and_then(|s| login::current(&s)) {
+            return Signer::from_agent(Some(&login));
         }
         Signer::from_agent(None)
     }

@@ -31,6 +31,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Demo(args) => demo::run(cli, args),
         Command::SshConfig(args) => connect::ssh_config(cli, args),
         Command::Connect(args) => connect::connect(cli, args),
+        Command::Login(args) => cmd::login::login(cli, args),
+        Command::Logout(args) => cmd::login::logout(cli, args),
         Command::Target(command) => setup::target(cli, command),
         Command::Person(command) => setup::person(cli, command),
         Command::Key(command) => setup::key(cli, command),

@@ -56,6 +56,7 @@ pub(crate) struct Api {
     pub(crate) view: View,
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
+    pub(crate) keeper: Arc<providers::Keeper>,
 }
 
 /// The places of those who watch.
@@ -167,6 +168,7 @@ async fn one_call(
                 let reply = hello(api, key.as_ref().map(|proof| (proof, text)), seen);
                 Ok((reply, None))
             }
+            Ok(Call::Provider(ask)) => Ok((providers::view(&api.ledger, &ask), None)),
             Ok(Call::Submit { signed, openings }) => Ok(submit(api, signed, openings).await),
             Err(reply) => Ok::<_, std::io::Error>((reply, None)),
         }
@@ -371,6 +373,9 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             "this read was answered before; sign it again",
         );
     }
+    if let Say::Login(login) = &statement.say {
+        api.keeper.before(login).await;
+    }
     match api.ledger.record(proposal).await {
         Ok(receipt) => {
             // A read sees everything sequenced before it.
@@ -552,5 +557,6 @@ impl Naming {
     }
 }
 
+pub(crate) mod providers;
 #[cfg(test)]
 mod tests;

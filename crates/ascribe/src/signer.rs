@@ -14,6 +14,16 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 /// Largest message that an agent may answer with.
 const MAX_AGENT_MESSAGE: usize = 256 * 1024;
 
+/// Messages of the agent protocol.
+const REQUEST_IDENTITIES: u8 = 11;
+const SIGN_REQUEST: u8 = 13;
+const REMOVE_IDENTITY: u8 = 18;
+const ADD_ID_CONSTRAINED: u8 = 25;
+const CONSTRAIN_LIFETIME: u8 = 1;
+const SUCCESS: u8 = 6;
+const IDENTITIES_ANSWER: u8 = 12;
+const SIGN_RESPONSE: u8 = 14;
+
 /// Whoever holds a person's key.
 pub(crate) enum Signer {
     /// A key file without passphrase.
@@ -67,7 +77,7 @@ impl Signer {
                 Failure::usage("no key: neither `--key FILE` nor an ssh-agent")
                     .help("give `--key ~/.ssh/id_ed25519`, or run `ssh-add`")
             })?;
-        let answer = agent_call(&socket, 11, &[])?;
+        let answer = agent_call(&socket, REQUEST_IDENTITIES, &[])?;
         let keys = parse_identities(&answer).unwrap_or_default();
         let found = keys
             .into_iter()
@@ -114,7 +124,7 @@ impl Signer {
                 put_string(&mut body, &blob);
                 put_string(&mut body, &data);
                 body.extend_from_slice(&0u32.to_be_bytes());
-                let answer = agent_call(socket, 13, &body)?;
+                let answer = agent_call(socket, SIGN_REQUEST, &body)?;
                 let raw = take_string(&mut answer.as_slice())
                     .ok_or_else(|| Failure::new(Kind::Failure, "the ssh-agent did not sign"))?;
                 let signature =
@@ -134,6 +144,39 @@ impl Signer {
         let blob = ascribe_evidence::dearmour(&armour).attempt("encode the signature")?;
         Ok(Bytes(blob))
     }
+}
+
+/// Gives a key to the agent, which forgets it after so many seconds.
+pub(crate) fn lend_to_agent(key: &PrivateKey, comment: &str, seconds: u32) -> Done {
+    let socket = agent_socket()?;
+    let ssh_key::private::KeypairData::Ed25519(pair) = key.key_data() else {
+        return Err(Failure::usage("only Ed25519 keys are given to the agent"));
+    };
+    let mut body = zeroize::Zeroizing::new(Vec::new());
+    put_string(&mut body, b"ssh-ed25519");
+    put_string(&mut body, pair.public.as_ref());
+    put_string(&mut body, &*zeroize::Zeroizing::new(pair.to_bytes()));
+    put_string(&mut body, comment.as_bytes());
+    body.push(CONSTRAIN_LIFETIME);
+    body.extend_from_slice(&seconds.to_be_bytes());
+    agent_call(&socket, ADD_ID_CONSTRAINED, &body).map(drop)
+}
+
+/// Takes a key from the agent.
+pub(crate) fn take_from_agent(key: &PublicKey) -> Done {
+    let blob = key.to_bytes().attempt("encode the key")?;
+    let mut body = Vec::new();
+    put_string(&mut body, &blob);
+    agent_call(&agent_socket()?, REMOVE_IDENTITY, &body).map(drop)
+}
+
+fn agent_socket() -> Done<PathBuf> {
+    std::env::var_os("SSH_AUTH_SOCK")
+        .map(PathBuf::from)
+        .ok_or_else(|| {
+            Failure::usage("no ssh-agent runs here")
+                .help("start one: eval \"$(ssh-agent)\"")
+        })
 }
 
 /// A library key as the law writes it.
@@ -183,9 +226,10 @@ fn agent_call(socket: &Path, kind: u8, body: &[u8]) -> Done<Vec<u8>> {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .attempt("reach the ssh-agent")?;
-    let mut message = vec![kind];
+    // It may hold a private key.
+    let mut message = zeroize::Zeroizing::new(vec![kind]);
     message.extend_from_slice(body);
-    let mut frame = Vec::new();
+    let mut frame = zeroize::Zeroizing::new(Vec::new());
     put_string(&mut frame, &message);
     stream.write_all(&frame).attempt("ask the ssh-agent")?;
     let mut len = [0; 4];
@@ -204,7 +248,9 @@ fn agent_call(socket: &Path, kind: u8, body: &[u8]) -> Done<Vec<u8>> {
         .read_exact(&mut answer)
         .attempt("hear from the ssh-agent")?;
     match (answer.split_first(), kind) {
-        (Some((12, rest)), 11) | (Some((14, rest)), 13) => Ok(rest.to_vec()),
+        (Some((&IDENTITIES_ANSWER, rest)), REQUEST_IDENTITIES)
+        | (Some((&SIGN_RESPONSE, rest)), SIGN_REQUEST)
+        | (Some((&SUCCESS, rest)), ADD_ID_CONSTRAINED | REMOVE_IDENTITY) => Ok(rest.to_vec()),
         _ => Err(Failure::new(Kind::Failure, "the ssh-agent refused")),
     }
 }

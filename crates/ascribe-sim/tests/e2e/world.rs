@@ -317,6 +317,17 @@ impl World {
         Running::start(command, &self.path("logs"), false).wait(PATIENCE)
     }
 
+    /// The same with the environment that the command has.
+    pub(super) fn program_as_is(&self, command: &mut Command) -> Out {
+        let command = std::mem::replace(command, Command::new("true"));
+        Running::start(command, &self.path("logs"), false).wait(PATIENCE)
+    }
+
+    /// Where the gateway listens.
+    pub(super) fn port(&self) -> u64 {
+        self.port
+    }
+
     /// Runs the binary on this demo's directory.
     pub(super) fn run(&self, args: &[&str]) -> Out {
         self.program(self.ascribe(args))

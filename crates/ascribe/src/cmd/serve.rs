@@ -177,7 +177,9 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         .map(|e| ascribe_core::entry::entry_hash(e).to_string())
         .unwrap_or_default();
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
+    let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
     let api = Arc::new(Api {
+        keeper: Arc::clone(&keeper),
         ledger: Arc::clone(&ledger),
         judge,
         first_entry,
@@ -197,6 +199,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         tls,
         stop.clone(),
     ));
+    tasks.spawn(keeper.run(stop.clone()));
     let config = GatewayConfig {
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),

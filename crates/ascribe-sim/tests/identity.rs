@@ -1,0 +1,11 @@
+//! Logins through a real identity provider. The real binary, stock `ssh` and `ssh-agent`, a real `sshd`.
+
+#[cfg(test)]
+mod identity {
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../e2e/world.rs"]
+    mod world;
+
+    mod idp;
+    mod login;
+}

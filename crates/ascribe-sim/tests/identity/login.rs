@@ -1,0 +1,175 @@
+//! A person logs in at their provider, and the record and its proof outlive the provider's keys.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::idp::{CLIENT, Idp, SUBJECT};
+use super::world::{Out, PATIENCE, Running, World, need, wait_for};
+
+/// An agent of its own, ended with the test.
+struct Agent {
+    _process: Running,
+    socket: PathBuf,
+}
+
+impl Agent {
+    fn start(world: &World) -> Self {
+        let socket = world.path("agent");
+        let mut command = Command::new(need("ssh-agent"));
+        command.arg("-D").arg("-a").arg(&socket);
+        let process = Running::start(command, &world.path("logs"), true);
+        wait_for("agent", PATIENCE, || socket.exists().then_some(()));
+        Self {
+            _process: process,
+            socket,
+        }
+    }
+
+    /// The binary, with this agent and no key file.
+    fn command(&self, world: &World, args: &[&str]) -> Command {
+        let mut command = world.ascribe(args);
+        command.env("SSH_AUTH_SOCK", &self.socket);
+        command
+    }
+
+    fn run(&self, world: &World, args: &[&str]) -> Out {
+        world.program_as_is(&mut self.command(world, args))
+    }
+
+    /// Stock ssh with the agent's keys alone.
+    fn ssh(&self, world: &World, command: &str) -> Out {
+        world.ssh_with(&self.options(), &world.place(), command)
+    }
+
+    fn options(&self) -> Vec<&str> {
+        let socket = self.socket.to_str().unwrap();
+        let fixed = "-F none -oHostName=127.0.0.1 -oStrictHostKeyChecking=no -oBatchMode=yes \
+                     -oUserKnownHostsFile=/dev/null -oIdentityFile=none";
+        let mut options: Vec<&str> = fixed.split(' ').collect();
+        let agent = Box::leak(format!("-oIdentityAgent={socket}").into_boxed_str());
+        options.push(agent);
+        options
+    }
+
+    /// Logs in, with the browser played.
+    fn log_in(&self, world: &World, idp: &Idp) -> Out {
+        let args = ["login", "--no-browser", "--for", "1h"];
+        let login = self.command(world, &args);
+        let login = Running::start(login, &world.path("logs"), false);
+        let address = wait_for("address", PATIENCE, || {
+            let said = login.stderr();
+            let found = said.lines().find(|line| line.starts_with("http://"))?;
+            said.ends_with('\n').then(|| found.to_owned())
+        });
+        let page = idp.browse(world, &address);
+        assert!(page.contains("You are logged in"), "{page}");
+        login.wait(PATIENCE)
+    }
+}
+
+/// A demo with the provider registered, and the operator linked to its account.
+fn linked(idp: &Idp) -> World {
+    let world = World::new();
+    let keys = format!("{}/jwks", idp.issuer);
+    let add = [
+        "provider", "add", "idp", "--kind", "oidc", "--issuer", &idp.issuer, "--audience", CLIENT,
+        "--jwks", &keys,
+    ];
+    world.run_as("approver", &add).exits(0);
+    let operator = world.person("operator").0;
+    let link = [
+        "identity", "link", &operator, "--provider", "idp", "--subject", SUBJECT,
+    ];
+    world.run_as("approver", &link).exits(0);
+    world
+}
+
+#[test]
+fn a_person_logs_in_reaches_a_host_and_the_proof_outlives_the_providers_keys() {
+    let Some(mut idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let agent = Agent::start(&world);
+    let place = world.place();
+    agent.ssh(&world, "id").exits(255);
+    agent.log_in(&world, &idp).exits(0);
+    agent.ssh(&world, "echo after login").exits(0);
+    let action = world.actions(&["--text", "after login"]).remove(0);
+    let actor = &action["who"]["chain"][0];
+    assert_eq!(actor["principal"], world.person("operator").0.as_str());
+    assert_eq!(actor["kind"], "person");
+    assert_eq!(actor["assurance"], 2, "{action}");
+    assert!(actor["evidence"].as_str().unwrap().starts_with("login:idp"), "{action}");
+    // The session key signs statements as well.
+    let ask = ["-o", "json", "request", &place, "--for", "30m", "--why", "a look at the stuck replica", "--ticket", "demo:OPS-42"];
+    agent.run(&world, &ask).exits(0);
+
+    // The provider's key is gone; what it signed stays proven, and who logs in now is known again.
+    idp.rotate();
+    agent.log_in(&world, &idp).exits(0);
+    agent.ssh(&world, "echo rotated").exits(0);
+    let session = action["session_id"].as_str().unwrap();
+    world.ended_session(session);
+    let bundle = world.path("login.bundle");
+    world.json(&["export", session, "-f", bundle.to_str().unwrap()]);
+    drop(idp);
+    let report = world.verify(&bundle, &world.policy()).exits(0);
+    assert!(report.stdout.contains("login:idp"), "{report:?}");
+}
+
+#[test]
+fn a_logout_ends_what_the_key_opened() {
+    let Some(idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let agent = Agent::start(&world);
+    agent.log_in(&world, &idp).exits(0);
+    let file = world.path("there");
+    let command = format!("touch {}; exec sleep 30", file.display());
+    let mut ssh = Command::new(need("ssh"));
+    ssh.args(agent.options())
+        .args(["-p", &world.port().to_string()])
+        .arg(format!("{}@ascribe-demo", world.place()))
+        .arg(&command);
+    let ssh = Running::start(ssh, &world.path("logs"), false);
+    wait_for("running command", PATIENCE, || file.exists().then_some(()));
+    agent.run(&world, &["logout"]).exits(0);
+    let out = ssh.wait(Duration::from_secs(10));
+    assert_ne!(out.code, Some(0), "{out:?}");
+    assert!(out.stderr.contains("revoked"), "{out:?}");
+    agent.ssh(&world, "id").exits(255);
+}
+
+#[test]
+fn a_login_on_another_device_counts_for_less() {
+    let Some(idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let agent = Agent::start(&world);
+    let login = agent.command(&world, &["login", "--device", "--for", "1h"]);
+    let login = Running::start(login, &world.path("logs"), false);
+    let (address, code) = wait_for("code", PATIENCE, || {
+        let said = login.stderr();
+        let line = said.lines().find(|line| line.starts_with("open http"))?;
+        let mut words = line.split(' ');
+        Some((words.nth(1)?.to_owned(), words.last()?.to_owned()))
+    });
+    idp.confirm(&world, &address, &code);
+    let out = login.wait(PATIENCE);
+    assert!(out.stderr.contains("counts for less"), "{out:?}");
+    out.exits(0);
+    agent.ssh(&world, "echo by device").exits(0);
+    let action = world.actions(&["--text", "by device"]).remove(0);
+    assert_eq!(action["who"]["chain"][0]["assurance"], 0, "{action}");
+}
+
+#[test]
+fn somebody_whom_nobody_linked_is_nobody() {
+    let Some(idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let operator = world.person("operator").0;
+    let unlink = ["identity", "unlink", &operator, "--provider", "idp"];
+    world.run_as("approver", &unlink).exits(0);
+    let agent = Agent::start(&world);
+    let out = agent.log_in(&world, &idp).exits(2);
+    assert!(out.stderr.contains("identity link"), "{out:?}");
+    agent.ssh(&world, "id").exits(255);
+}

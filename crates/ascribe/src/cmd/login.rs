@@ -1,0 +1,283 @@
+//! `ascribe login` and `ascribe logout`: session keys that a provider's token binds to an actor.
+
+use std::process::Stdio;
+
+use ascribe_core::id::{ContentDigest, PersonId, StatementId};
+use ascribe_core::identity::{Binding, Login, Logout, Provider, ProviderKind, key_commitment};
+use ascribe_core::law::{Judge as _, TokenAsked};
+use ascribe_core::sealed::Opening;
+use ascribe_core::statement::Say;
+use ascribe_core::text::clean;
+use ascribe_core::time::Timestamp;
+use ascribe_evidence::SshSignatures;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{PrivateKey, PublicKey};
+use zeroize::Zeroizing;
+
+use super::serve::runtime;
+use super::{remark, say, say_json};
+use crate::api::{ProviderAsk, ProviderView};
+use crate::cli::{self, Cli};
+use crate::client::{Client, Server, config_dir, now, random, read_json, write_json};
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+use crate::http::Http;
+use crate::login::{Token, browser, device, discover, job, published_keys};
+use crate::signer::{Signer, lend_to_agent, ssh_key_of, take_from_agent};
+
+/// Longest life of a session key, in seconds.
+const LONGEST: u64 = 12 * 3600;
+/// Most logins that are remembered.
+const REMEMBERED: usize = 64;
+
+/// A login that this machine made; its private key is in the agent alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Known {
+    /// The server's log.
+    log_key: String,
+    login: StatementId,
+    actor: PersonId,
+    provider: String,
+    /// The public key, as OpenSSH writes it.
+    key: String,
+    until: Timestamp,
+}
+
+fn known() -> Done<Vec<Known>> {
+    let file = config_dir()?.join("logins.json");
+    if file.exists() { read_json(&file) } else { Ok(Vec::new()) }
+}
+
+fn remember(mut logins: Vec<Known>) -> Done {
+    logins.retain(|login| login.until > now());
+    let surplus = logins.len().saturating_sub(REMEMBERED);
+    logins.drain(..surplus);
+    write_json(&config_dir()?.join("logins.json"), &logins)
+}
+
+/// The key of the newest login at this server that still counts.
+pub(crate) fn current(server: &Server) -> Option<PublicKey> {
+    let logins = known().ok()?;
+    let mut newest_first = logins.into_iter().rev();
+    let counts = |login: &Known| login.log_key == server.log_key && login.until > now();
+    PublicKey::from_openssh(&newest_first.find(counts)?.key).ok()
+}
+
+/// A fresh session key.
+fn session_key() -> Done<PrivateKey> {
+    let seed = Zeroizing::new(random::<32>()?);
+    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
+}
+
+/// Whom the login is for, and where its token comes from.
+struct Way<'a> {
+    args: &'a cli::Login,
+    view: &'a ProviderView,
+}
+
+pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
+    if args.lasts > LONGEST {
+        return Err(Failure::usage("a session key counts for twelve hours at most"));
+    }
+    let server = cli.server()?;
+    let key = session_key()?;
+    let public = ssh_key_of(key.public_key())?;
+    let client = Client::new(server, Some(Signer::File(Box::new(key.clone()))))?;
+    let view = client.provider(ProviderAsk {
+        provider: args.provider.clone(),
+        subject: None,
+        workload: args.workload.clone(),
+    })?;
+    let rz: [u8; 32] = random()?;
+    let commitment = key_commitment(&public, &rz);
+    let way = Way { args, view: &view };
+    let http = Http::new()?;
+    let (token, keys) = runtime()?.block_on(async {
+        let token = way.token(&http, &commitment).await?;
+        let keys = published_keys(&http, &view.provider).await?;
+        Done::Ok((token, keys.body))
+    })?;
+    let facts: Vec<&str> = view.facts.iter().map(String::as_str).collect();
+    let asked = TokenAsked {
+        key: &public,
+        rz: &rz,
+        facts: &facts,
+    };
+    let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
+    if claims.binding == Binding::None {
+        remark("the token does not bind this key: whoever holds it could have logged in, so the login counts for less");
+    }
+    let actor = match view.actor {
+        Some(workload) => workload,
+        None => whose(&client, &view.provider, claims.subject)?,
+    };
+    let seconds = i64::try_from(args.lasts).unwrap_or(i64::MAX);
+    let mut until = Timestamp::from_millis(now().millis().saturating_add(seconds * 1000));
+    if claims.binding == Binding::None {
+        until = until.min(claims.expires);
+    }
+    let opening = Opening::new("token", random()?, token.as_bytes().to_vec());
+    let saw = claims.key;
+    let statement = Say::Login(Login {
+        claims,
+        digest: digest(&token),
+        provider: view.provider.name.clone(),
+        rz: ascribe_core::encoding::Bytes(rz.to_vec()),
+        saw: Some(saw),
+        token: opening.commitment(),
+        until,
+    });
+    let hello = client.hello()?;
+    let login = client.submit_as(&hello, actor, statement, vec![opening])?;
+    let left = until.since(now()) / 1000;
+    let comment = format!("ascribe {login}");
+    lend_to_agent(&key, &comment, u32::try_from(left).unwrap_or(1).max(1))?;
+    let mut logins = known()?;
+    logins.push(Known {
+        log_key: client.server().log_key.clone(),
+        login,
+        actor,
+        provider: view.provider.name.clone(),
+        key: public.0.clone(),
+        until,
+    });
+    remember(logins)?;
+    if cli.json() {
+        return say_json(&json!({ "login": login, "actor": actor, "provider": view.provider.name,
+            "key": public.fingerprint(), "until": until }));
+    }
+    say(&format!("logged in as {actor} until {until}"));
+    say("the key is in ssh-agent: plain ssh and ascribe use it");
+    Ok(())
+}
+
+/// SHA-256 of a token.
+fn digest(token: &Token) -> ContentDigest {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    ContentDigest(ascribe_tlog::Hash(out))
+}
+
+/// Whom the server takes a subject for.
+fn whose(client: &Client, provider: &Provider, subject: ContentDigest) -> Done<PersonId> {
+    let view = client.provider(ProviderAsk {
+        provider: Some(provider.name.clone()),
+        subject: Some(subject),
+        workload: None,
+    })?;
+    view.actor.ok_or_else(|| {
+        Failure::new(
+            Kind::Denied,
+            format!("nobody is linked to {subject} at `{}`", clean(&provider.name, 63)),
+        )
+        .help(format!(
+            "an admin links it: ascribe identity link PERSON --provider {} --subject SUB",
+            clean(&provider.name, 63)
+        ))
+    })
+}
+
+impl Way<'_> {
+    async fn token(&self, http: &Http, commitment: &str) -> Done<Token> {
+        let provider = &self.view.provider;
+        if !provider.kind.is_of_people() {
+            return self.job_token(http, commitment).await;
+        }
+        if self.args.workload.is_some() {
+            return Err(Failure::usage(format!("`{}` names people", provider.name)));
+        }
+        let metadata = discover(http, &provider.issuer).await?;
+        if self.args.device {
+            let show = |address: &str, code: &str| {
+                remark(&format!(
+                    "open {} and give the code {}",
+                    clean(address, 400),
+                    clean(code, 40)
+                ));
+            };
+            return device::token(http, provider, &metadata, commitment, show).await;
+        }
+        let open = !self.args.no_browser;
+        let show = |address: &str| {
+            remark(&format!("log in here:\n{}", clean(address, 4000)));
+            if open {
+                open_browser(address);
+            }
+        };
+        browser::token(http, provider, &metadata, commitment, show).await
+    }
+
+    async fn job_token(&self, http: &Http, commitment: &str) -> Done<Token> {
+        let provider = &self.view.provider;
+        if self.args.workload.is_none() {
+            return Err(Failure::usage(format!(
+                "`{}` names workloads: give `--workload NAME`",
+                provider.name
+            )));
+        }
+        let source = match (&self.args.token_file, self.args.token_command.as_slice()) {
+            (Some(file), _) => job::Source::File(file.clone()),
+            (None, []) => job::Source::Own(provider.kind),
+            (None, words) => job::Source::Program(words.to_vec()),
+        };
+        // What a file holds was made before the key.
+        let audience = match (&source, provider.kind) {
+            (_, ProviderKind::Gitlab) => provider.audience.clone(),
+            _ => format!("{}:{commitment}", provider.audience),
+        };
+        job::token(http, &source, &audience).await
+    }
+}
+
+/// A browser that does not open is no failure: the address is on the screen.
+fn open_browser(address: &str) {
+    let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let started = std::process::Command::new(opener)
+        .arg(address)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Err(error) = started {
+        tracing::debug!("no browser: {error}");
+    }
+}
+
+pub(crate) fn logout(cli: &Cli, args: &cli::Logout) -> Done {
+    let server = cli.server()?;
+    let logins = known()?;
+    let mine = |login: &&Known| {
+        login.log_key == server.log_key
+            && login.until > now()
+            && args.login.is_none_or(|wanted| wanted == login.login)
+    };
+    let ending: Vec<Known> = logins.iter().filter(mine).cloned().collect();
+    if ending.is_empty() {
+        // Somebody else's, or of another machine: whoever may signs with a key of their own.
+        let Some(login) = args.login else {
+            return Err(Failure::usage("no login of this machine counts at this server"));
+        };
+        let client = cli.client(false)?;
+        client.submit(&client.hello()?, Say::Logout(Logout { login }), Vec::new())?;
+        say(&format!("login {login} has ended"));
+        return Ok(());
+    }
+    for login in &ending {
+        let key = PublicKey::from_openssh(&login.key).attempt("read the login's key")?;
+        let signer = Signer::from_agent(Some(&key))?;
+        let client = Client::new(server.clone(), Some(signer))?;
+        let statement = Say::Logout(Logout { login: login.login });
+        client.submit(&client.hello()?, statement, Vec::new())?;
+        take_from_agent(&key)?;
+        say(&format!("login {} has ended", login.login));
+    }
+    let left = logins
+        .into_iter()
+        .filter(|login| !ending.iter().any(|ended| ended.login == login.login));
+    remember(left.collect())
+}

@@ -1,0 +1,180 @@
+//! The keys of identity providers: fetched, and recorded whenever they changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ascribe_core::encoding::Bytes;
+use ascribe_core::entry::Body;
+use ascribe_core::id::EntryId;
+use ascribe_core::identity::{Login, Provider, ProviderKeys};
+use ascribe_core::law::SERVER;
+use ascribe_core::record::{Proposal, Recorder as _, Scope};
+use ascribe_ledger::Ledger;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ProviderAsk, ProviderView, Reply};
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+use crate::http::Http;
+use crate::login::published_keys;
+
+/// How often the keys of every provider are fetched.
+const EVERY: Duration = Duration::from_secs(300);
+/// Least time between two fetches from one provider, whoever asks.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Largest set of keys, in bytes: an entry holds it as it is.
+const MAX_KEYS: usize = 40 * 1024;
+/// Headers that say how long an answer counts.
+const HEADERS: [&str; 4] = ["age", "cache-control", "date", "expires"];
+
+/// Fetches and records.
+pub(crate) struct Keeper {
+    ledger: Arc<Ledger>,
+    http: Http,
+    /// When each provider was last asked; whoever asks it holds the inner lock. Withdrawn names stay
+    /// registered, so there are no more of them than providers.
+    asked: std::sync::Mutex<BTreeMap<String, Arc<Mutex<Option<Instant>>>>>,
+}
+
+impl Keeper {
+    pub(crate) fn new(ledger: Arc<Ledger>) -> Done<Self> {
+        Ok(Self {
+            ledger,
+            http: Http::new()?,
+            asked: std::sync::Mutex::default(),
+        })
+    }
+
+    /// Fetches the keys of every provider now and then, until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let all: Vec<Provider> = self.ledger.with_state(|state| {
+                let known = state.providers.values().map(|known| &known.provider);
+                known.filter(|p| !p.withdrawn).cloned().collect()
+            });
+            for provider in all {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    done = self.refresh(&provider) => tell(&provider, done),
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    /// Before a login is judged: a key that we do not know may be newer than what we know.
+    pub(crate) async fn before(&self, login: &Login) {
+        let unknown = self.ledger.with_state(|state| {
+            let known = state.providers.get(&login.provider)?;
+            let fits = known.keys.as_ref().is_some_and(|keys| keys.thumbprints.contains(&login.claims.key));
+            (!fits && !known.provider.withdrawn).then(|| known.provider.clone())
+        });
+        if let Some(provider) = unknown {
+            tell(&provider, self.refresh(&provider).await);
+        }
+    }
+
+    async fn refresh(&self, provider: &Provider) -> Done {
+        let last = {
+            let mut asked = self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Arc::clone(asked.entry(provider.name.clone()).or_default())
+        };
+        let mut last = last.lock().await;
+        if last.is_some_and(|last| last.elapsed() < PAUSE) {
+            return Ok(());
+        }
+        *last = Some(Instant::now());
+        let answer = published_keys(&self.http, provider).await?;
+        if answer.body.len() > MAX_KEYS {
+            return Err(Failure::new(
+                Kind::Failure,
+                format!("the provider publishes more than {MAX_KEYS} bytes of keys"),
+            ));
+        }
+        let same = self.ledger.with_state(|state| {
+            let known = state.providers.get(&provider.name)?;
+            let keys = known.keys.as_ref()?;
+            Some(keys.body.0 == answer.body && known.provider.jwks_uri == keys.uri)
+        });
+        if same == Some(true) {
+            return Ok(());
+        }
+        let headers = HEADERS.iter().filter_map(|name| {
+            let value = answer.header(name)?;
+            (value.len() <= 256).then(|| format!("{name}: {value}"))
+        });
+        let keys = ProviderKeys {
+            headers: headers.collect(),
+            fetched: self.ledger.now(),
+            provider: provider.name.clone(),
+            uri: provider.jwks_uri.clone(),
+            body: Bytes(answer.body),
+        };
+        let proposal = Proposal {
+            id: EntryId::new(crate::client::random()?),
+            writer: SERVER.to_owned(),
+            body: Body::ProviderKeys(keys),
+            openings: Vec::new(),
+            scope: Scope::None,
+        };
+        self.ledger
+            .record(proposal)
+            .await
+            .map(drop)
+            .attempt("record the provider's keys")
+    }
+}
+
+fn tell(provider: &Provider, done: Done) {
+    if let Err(failure) = done {
+        let name = ascribe_core::text::clean(&provider.name, 63);
+        tracing::warn!("the keys of provider `{name}` are not renewed: {failure}");
+    }
+}
+
+/// What somebody who is about to log in has to know. Nothing here is secret: ids are pseudonyms, and
+/// only who knows a subject can ask whom it stands for.
+pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
+    let found = ledger.with_state(|state| {
+        let workload = ask.workload.as_ref().map(|name| {
+            state
+                .workload_called(name)
+                .ok_or_else(|| format!("no workload is called `{}`", ascribe_core::text::clean(name, 63)))
+        });
+        let workload = workload.transpose()?;
+        let known = match (&ask.provider, &workload) {
+            (Some(name), _) => state.providers.get(name),
+            (None, Some((_, workload))) => state.providers.get(&workload.provider),
+            (None, None) => {
+                let mut people = state.providers.values().filter(|known| {
+                    known.provider.kind.is_of_people() && !known.provider.withdrawn
+                });
+                match (people.next(), people.next()) {
+                    (Some(_), Some(_)) => return Err("several providers are registered: give `--provider NAME`".to_owned()),
+                    (one, _) => one,
+                }
+            }
+        };
+        let known = known
+            .filter(|known| !known.provider.withdrawn)
+            .ok_or("no such provider is registered: an admin does it with `ascribe provider add`")?;
+        let linked = ask
+            .subject
+            .and_then(|subject| state.linked(&known.provider.name, &subject));
+        Ok(ProviderView {
+            actor: workload.as_ref().map(|(id, _)| *id).or(linked),
+            facts: workload.map_or_else(Vec::new, |(_, workload)| {
+                workload.conditions.iter().map(|c| c.claim.clone()).collect()
+            }),
+            provider: known.provider.clone(),
+        })
+    });
+    match found {
+        Ok(view) => Reply::Provider(Box::new(view)),
+        Err(why) => Reply::failure("denied", "provider", why),
+    }
+}
