@@ -286,3 +286,8 @@ pub fn key_commitment(key: &SshKey, rz: &[u8]) -> String {
     }
     encoding::base64url(&hash.finalize())
 }
+
+/// What names a provider's key: SHA-256 over its required members in canonical JSON (RFC 7638, 3).
+pub fn thumbprint(members: &str) -> ContentDigest {
+    ContentDigest(ascribe_tlog::Hash(Sha256::digest(members).into()))
+}
