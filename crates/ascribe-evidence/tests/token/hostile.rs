@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
-use super::issuer::{ISSUER, Login, NOW, RZ, STRANGER, commitment};
+use super::issuer::{ISSUER, Login, NOW, ORDER, RZ, STRANGER, commitment};
 
 /// What is spoiled, in whose token, how, and the code of the refusal.
 type Case = (&'static str, ProviderKind, fn(&mut Login), &'static str);
@@ -57,7 +57,7 @@ fn hmac_with_public_key(login: &mut Login, secret: &[u8]) {
     );
 }
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const ALGORITHM: &[Case] = &[
     ("alg none", Oidc, |l| unsigned(l, "none"), "token-alg"),
     ("alg None", Oidc, |l| unsigned(l, "None"), "token-alg"),
@@ -85,7 +85,7 @@ const ALGORITHM: &[Case] = &[
     ("RS256 in the header over a PSS signature", Oidc, |l| l.how = "PS256", "token-signature"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const HEADER: &[Case] = &[
     ("jwk: the attacker's key comes along", Oidc, |l| {
         l.header["jwk"] = STRANGER.jwk("RS256");
@@ -112,7 +112,7 @@ const HEADER: &[Case] = &[
     ("kid is long", Oidc, |l| l.header["kid"] = json!("k".repeat(257)), "token-kid"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const FORM: &[Case] = &[
     ("empty", Oidc, |l| l.last = |_| String::new(), "token-form"),
     ("two parts", Oidc, |l| l.last = |t| t.rsplit_once('.').unwrap().0.to_owned(), "token-form"),
@@ -137,18 +137,23 @@ const FORM: &[Case] = &[
 
 /// The signature's last letter with a bit set that means nothing: another spelling of the same bytes.
 fn other_tail(mut token: String) -> String {
-    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let last = ALPHABET.find(token.pop().unwrap()).unwrap();
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let last = token.pop().unwrap();
+    let last = ALPHABET
+        .iter()
+        .position(|b| char::from(*b) == last)
+        .unwrap();
     // 256 bytes end in a letter of which four bits count for nothing.
     assert_eq!(last % 16, 0);
-    token + &ALPHABET[last + 1..last + 2]
+    token.push(char::from(ALPHABET[last + 1]));
+    token
 }
 
 fn nested(depth: usize) -> Value {
     (1..depth).fold(json!({}), |inner, _| json!({ "x": inner }))
 }
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const JSON: &[Case] = &[
     ("no JSON", Oidc, |l| l.claims_text = Some("sub".into()), "token-json"),
     ("a list", Oidc, |l| l.claims_text = Some(json!([l.claims]).to_string()), "token-json"),
@@ -218,7 +223,7 @@ fn off_the_curve(login: &mut Login) {
     login.keys["keys"][1]["y"] = login.keys["keys"][1]["x"].clone();
 }
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const KEYS: &[Case] = &[
     ("the key is rotated away", Oidc, |l| l.keys = json!({"keys": [STRANGER.jwk("ES256")]}), "token-key"),
     ("the set is empty", Oidc, |l| l.keys = json!({"keys": []}), "token-key"),
@@ -276,7 +281,7 @@ const KEYS: &[Case] = &[
     }, "token-key-form"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const SIGNATURE: &[Case] = &[
     ("another one's key", Oidc, |l| l.signer = &STRANGER, "token-signature"),
     ("another one's key without kid", Oidc, |l| {
@@ -305,11 +310,7 @@ const SIGNATURE: &[Case] = &[
     }, "token-signature"),
     ("ES256 with r and s of the curve's order", Oidc, |l| {
         l.signed_with("ES256");
-        let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-        let order: Vec<u8> = (0..32)
-            .map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).unwrap())
-            .collect();
-        l.signature = Some([&order[..], &order].concat());
+        l.signature = Some([ORDER, ORDER].concat());
     }, "token-signature"),
     ("ES256 of another length", Oidc, |l| {
         l.signed_with("ES256");
@@ -325,7 +326,7 @@ const SIGNATURE: &[Case] = &[
     }, "token-signature"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const PARTIES: &[Case] = &[
     ("issuer with a slash", Oidc, |l| l.claim("iss", json!("https://id.example/")), "token-iss"),
     ("issuer in upper case", Oidc, |l| l.claim("iss", json!("https://ID.example")), "token-iss"),
@@ -363,7 +364,7 @@ const PARTIES: &[Case] = &[
 const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGDeEb7Xk3oVY3oTmh1fGhH9Wk4QyA0mCpzC7K8m8rv";
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const BINDING: &[Case] = &[
     ("nonce for another key", Oidc, |l| l.key = SshKey(OTHER_KEY.into()), "token-nonce"),
     ("nonce is the key", Oidc, |l| l.claim("nonce", json!(l.key.0)), "token-nonce"),
@@ -377,7 +378,7 @@ const BINDING: &[Case] = &[
     ("GitLab's audience with a key", Gitlab, |l| l.claim("aud", json!(format!("ascribe:{}", commitment()))), "token-aud"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const TIMES: &[Case] = &[
     ("exp missing", Oidc, |l| l.no_claim("exp"), "token-time"),
     ("iat missing", Oidc, |l| l.no_claim("iat"), "token-time"),
@@ -407,7 +408,7 @@ const TIMES: &[Case] = &[
     }, "token-life"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const SUBJECT: &[Case] = &[
     ("sub missing", Oidc, |l| l.no_claim("sub"), "token-sub"),
     ("sub empty", Oidc, |l| l.claim("sub", json!("")), "token-sub"),
@@ -440,7 +441,7 @@ const SUBJECT: &[Case] = &[
     }, "token-fact"),
 ];
 
-#[rustfmt::skip] // A line a case.
+#[rustfmt::skip] // One case a line.
 const PROVIDERS: &[Case] = &[
     ("GitHub without a run", Github, |l| l.no_claim("run_id"), "token-claim"),
     ("GitHub without an attempt", Github, |l| l.no_claim("run_attempt"), "token-claim"),

@@ -21,6 +21,12 @@ pub(super) const NOW: i64 = 1_795_000_000;
 /// The random bytes of the commitment.
 pub(super) const RZ: [u8; 32] = [7; 32];
 
+/// The order of P-256 (SEC 2, 2.4.2).
+pub(super) const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
+    0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
 pub(super) fn session_key() -> SshKey {
     SshKey(
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOHU8jiIKT4KL4NzRwX9lPp7HrRgmnONpiNqoZ9HM0oI".into(),

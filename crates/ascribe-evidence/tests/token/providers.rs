@@ -2,13 +2,15 @@
 
 use ascribe_core::encoding;
 use ascribe_core::id::ContentDigest;
-use ascribe_core::identity::{Binding, Claims, Code, Fact, ProviderKind, Run, Trigger, subject};
+use ascribe_core::identity::{
+    Binding, Claims, Code, Fact, ProviderKind, Run, Trigger, subject, token_digest,
+};
 use ascribe_core::law::Judge as _;
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, key_thumbprints};
 use serde_json::{Value, json};
 
-use super::issuer::{ISSUER, Login, NOW, STRANGER};
+use super::issuer::{ISSUER, Login, NOW, ORDER, STRANGER, judge};
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -495,4 +497,32 @@ fn subjects_are_compared_byte_by_byte() {
         login.claim("sub", json!(sub));
         assert!(seen.insert(good(&login).subject), "{sub:?}");
     }
+}
+
+/// From (r, s) anybody can make (r, n - s), which is as good: it does not make another token.
+#[test]
+fn a_token_whose_signature_is_written_anew_is_the_same_token() {
+    let mut login = Login::of(ProviderKind::Oidc);
+    login.signed_with("ES256");
+    let token = login.token();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = encoding::from_base64url(signature).unwrap();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let less = i32::from(ORDER[at]) - i32::from(signature[32 + at]) - borrow;
+        borrow = i32::from(less < 0);
+        signature[32 + at] = u8::try_from(less.rem_euclid(256)).unwrap();
+    }
+    let anew = format!("{signed}.{}", encoding::base64url(&signature));
+    assert_ne!(anew, token);
+    assert!(judge(&login, anew.as_bytes()).is_ok());
+    assert_eq!(
+        token_digest(anew.as_bytes()),
+        token_digest(token.as_bytes())
+    );
+    login.claim("iat", json!(NOW + 1));
+    assert_ne!(
+        token_digest(login.token().as_bytes()),
+        token_digest(token.as_bytes())
+    );
 }

@@ -12,7 +12,7 @@ const SOURCES: [&str; 5] = [
 ];
 
 /// What stands between these marks and begins as codes do.
-fn codes<'a>(text: &'a str, mark: char) -> BTreeSet<&'a str> {
+fn codes(text: &str, mark: char) -> BTreeSet<&str> {
     let code = |word: &&str| {
         let plain = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
         plain && (word.starts_with("token-") || word.starts_with("keys-"))
