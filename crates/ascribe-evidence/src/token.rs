@@ -53,8 +53,7 @@ pub(crate) fn check(
         message: parts.signed,
         signature: &parts.signature,
     };
-    let svid = provider.kind == ProviderKind::Spiffe;
-    let key = Keys::read(keys)?.signer(&signed, svid)?;
+    let key = Keys::read(keys)?.signer(&signed, provider)?;
     let payload = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
     claims::read(provider, &payload, key, asked)
 }

@@ -73,7 +73,7 @@ pub(super) fn no_identity(why: &str) -> Denied {
 pub(super) fn malformed(name: &str) -> Denied {
     Denied::new(
         "token-claim",
-        format!("the token's claim `{name}` has not the form that it should have"),
+        format!("the token's claim `{name}` is missing or malformed"),
     )
 }
 
@@ -101,20 +101,20 @@ pub(super) fn plain(name: &str, value: &Json) -> Result<Option<String>, Denied> 
     }
 }
 
-/// The issuer, character by character (RFC 8725, 3.8).
+/// The issuer, character by character (RFC 8725, 3.8). A trust domain is issuer of what is in it, and of nothing
+/// else; then a JWT-SVID may do without the claim (JWT-SVID, 3).
 fn check_issuer(provider: &Provider, claims: &Object) -> Result<(), Denied> {
-    let good = match claims.get("iss") {
-        Some(issuer) => issuer.text() == Some(&provider.issuer),
-        // A JWT-SVID may do without (JWT-SVID, 3): then the trust domain is the issuer, and the subject within it.
-        None => {
-            let inside = |sub: &str| {
-                sub.strip_prefix(&provider.issuer)
-                    .is_some_and(|rest| rest.starts_with('/'))
-            };
-            provider.kind == ProviderKind::Spiffe
-                && claims.get("sub").and_then(Json::text).is_some_and(inside)
-        }
+    let domain = provider.kind == ProviderKind::Spiffe && provider.issuer.starts_with("spiffe://");
+    let inside = || {
+        let sub = claims.get("sub").and_then(Json::text);
+        let path = sub.and_then(|sub| sub.strip_prefix(&provider.issuer));
+        path.is_some_and(|path| path.starts_with('/'))
     };
+    let named = match claims.get("iss") {
+        Some(issuer) => issuer.text() == Some(&provider.issuer),
+        None => domain,
+    };
+    let good = named && (!domain || inside());
     if good {
         return Ok(());
     }
@@ -302,6 +302,9 @@ fn subject(provider: &Provider, claims: &Object) -> Result<ContentDigest, Denied
             let (Some(tenant), Some(object)) = (id("tid"), id("oid")) else {
                 return Err(bad("at Entra `tid` and `oid` do, and both must be there"));
             };
+            if !provider.issuer.split('/').any(|part| part == tenant) {
+                return Err(bad("`tid` is not the issuer's tenant"));
+            }
             Ok(identity::subject(
                 &provider.issuer,
                 &format!("{tenant}/{object}"),

@@ -2,7 +2,7 @@
 
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::id::ContentDigest;
-use ascribe_core::identity;
+use ascribe_core::identity::{self, Provider, ProviderKind};
 use ascribe_core::law::Denied;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -69,6 +69,8 @@ struct Key {
     kid: Option<String>,
     /// The algorithm that it is for, where it says so.
     alg: Option<String>,
+    /// The issuer that it is of, where the set says so.
+    issuer: Option<String>,
     /// `use` and `key_ops` allow checking signatures.
     verifies: bool,
     /// `use`, where it says so.
@@ -131,12 +133,16 @@ impl Keys {
 
     /// The thumbprint of the key that made `signature`. With a key id only keys of that id are tried, and all
     /// of them: ids are not unique. Without one, all keys that fit.
-    pub(super) fn signer(&self, signed: &Signed<'_>, svid: bool) -> Result<ContentDigest, Denied> {
+    pub(super) fn signer(
+        &self,
+        signed: &Signed<'_>,
+        provider: &Provider,
+    ) -> Result<ContentDigest, Denied> {
         let named = |kid: &Option<String>| signed.kid.is_none() || kid.as_deref() == signed.kid;
         let mut reason = None;
         let mut tried = false;
         for key in self.good.iter().filter(|key| named(&key.kid)) {
-            if let Err(e) = key.usable(signed, svid) {
+            if let Err(e) = key.usable(signed, provider) {
                 reason = Some(e);
                 continue;
             }
@@ -172,11 +178,11 @@ pub(super) struct Signed<'a> {
 }
 
 impl Key {
-    fn usable(&self, signed: &Signed<'_>, svid: bool) -> Result<(), Denied> {
+    fn usable(&self, signed: &Signed<'_>, provider: &Provider) -> Result<(), Denied> {
         // A trust domain's bundle marks its keys for tokens in its own word (SPIFFE trust domain and bundle, 4.2.2).
         let used = match self.used.as_deref() {
             None | Some("sig") => true,
-            Some("jwt-svid") => svid,
+            Some("jwt-svid") => provider.kind == ProviderKind::Spiffe,
             Some(_) => false,
         };
         if !used || !self.verifies {
@@ -188,6 +194,17 @@ impl Key {
         if !self.material.fits(signed.algorithm) {
             let message = format!("the key that the token names is not for {}", signed.name);
             return Err(Denied::new("token-key-type", message));
+        }
+        if provider.kind == ProviderKind::Entra
+            && !self
+                .issuer
+                .as_deref()
+                .is_none_or(|known| covers(known, &provider.issuer))
+        {
+            return Err(Denied::new(
+                "token-key-issuer",
+                "the key that the token names is another issuer's",
+            ));
         }
         match self.alg.as_deref() {
             Some(alg) if alg != signed.name => {
@@ -220,6 +237,17 @@ impl Key {
             _ => false,
         }
     }
+}
+
+/// Entra publishes keys of several issuers in one set, and says of each whose it is. Most are every tenant's.
+fn covers(known: &str, issuer: &str) -> bool {
+    let Some((before, after)) = known.split_once("{tenantid}") else {
+        return known == issuer;
+    };
+    let tenant = issuer
+        .strip_prefix(before)
+        .and_then(|rest| rest.strip_suffix(after));
+    tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains('/'))
 }
 
 /// A member that is a text.
@@ -279,6 +307,7 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
     Ok(Some(Key {
         kid: optional(jwk, "kid")?,
         alg: optional(jwk, "alg")?,
+        issuer: optional(jwk, "issuer")?,
         verifies: operations.unwrap_or(true)
             && matches!(used.as_deref(), None | Some("sig" | "jwt-svid")),
         used,

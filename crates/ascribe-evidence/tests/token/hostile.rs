@@ -239,6 +239,12 @@ const KEYS: &[Case] = &[
     ("key_ops without verify", Oidc, |l| key(l, "key_ops", json!(["encrypt"])), "token-key-use"),
     ("the key is for another algorithm", Oidc, |l| key(l, "alg", json!("RS512")), "token-key-alg"),
     ("the key's algorithm is a number", Oidc, |l| key(l, "alg", json!(256)), "token-key-form"),
+    ("Entra: a key for accounts of another kind", Entra, |l| {
+        key(l, "issuer", json!("https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0"));
+    }, "token-key-issuer"),
+    ("Entra: a key of every tenant elsewhere", Entra, |l| {
+        key(l, "issuer", json!("https://login.microsoftonline.us/{tenantid}/v2.0"));
+    }, "token-key-issuer"),
     ("kid names a key of another type", Oidc, |l| l.header["kid"] = json!("key-ES256"), "token-key-type"),
     ("kid names a key of another curve", Oidc, |l| {
         l.signed_with("ES256");
@@ -420,6 +426,9 @@ const SUBJECT: &[Case] = &[
     ("sub with a C1 control", Oidc, |l| l.claim("sub", json!("248289761001\u{85}")), "token-sub"),
     ("Entra without tid", Entra, |l| l.no_claim("tid"), "token-sub"),
     ("Entra without oid", Entra, |l| l.no_claim("oid"), "token-sub"),
+    ("Entra with another tid than the issuer's", Entra, |l| {
+        l.claim("tid", json!("9188040d-6c67-4c5b-b112-36a304b66dad"));
+    }, "token-sub"),
     ("Entra with a slash in tid", Entra, |l| l.claim("tid", json!("a/b")), "token-sub"),
     ("acr with an escape sequence", Oidc, |l| l.claim("acr", json!("\u{1b}[2J")), "token-claim"),
     ("amr a text", Oidc, |l| l.claim("amr", json!("pwd")), "token-claim"),

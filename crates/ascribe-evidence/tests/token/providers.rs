@@ -69,6 +69,14 @@ fn a_person_at_entra_is_tenant_and_object() {
     let name = "11111111-2222-4333-8444-555555555555/99999999-8888-4777-8666-555555555555";
     let expected = subject(&login.provider.issuer, name);
     assert_eq!(good(&login).subject, expected);
+    // Keys are every tenant's, or one's own.
+    for issuer in [
+        "https://login.microsoftonline.com/{tenantid}/v2.0",
+        &*login.provider.issuer.clone(),
+    ] {
+        login.jwk()["issuer"] = json!(issuer);
+        assert_eq!(good(&login).subject, expected);
+    }
     // Another client sees another `sub` of the same account.
     login.claim("sub", json!("another"));
     assert_eq!(good(&login).subject, expected);
@@ -363,8 +371,13 @@ fn a_spiffe_id_is_a_service() {
     login.claim("nbf", json!(NOW));
     login.provider.issuer = "spiffe://example.org".into();
     assert_eq!(good(&login).issued, at(NOW));
-    login.provider.issuer = "spiffe://example.or".into();
-    assert_eq!(login.check().unwrap_err().code, "token-iss");
+    for other in ["spiffe://example.or", "spiffe://example.com"] {
+        login.provider.issuer = other.into();
+        assert_eq!(login.check().unwrap_err().code, "token-iss");
+        login.claim("iss", json!(other));
+        assert_eq!(login.check().unwrap_err().code, "token-iss");
+        login.no_claim("iss");
+    }
 }
 
 #[test]
