@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
-use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::id::{
+    ActionId, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId,
+};
 use crate::identity::{Claims, Provider};
 use crate::statement::{
     BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
@@ -86,6 +88,15 @@ pub trait Judge: Send + Sync {
     ) -> Result<Claims, Denied> {
         let _: (&Provider, &[u8], &[u8], &TokenAsked<'_>) = (provider, keys, token, asked);
         Err(Denied::new("token", "tokens are not read here"))
+    }
+
+    /// RFC 7638 thumbprints of the keys in a JWK Set that can sign tokens.
+    ///
+    /// # Errors
+    /// When the bytes are no JWK Set, with a stable code and the reason.
+    fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
+        let _: &[u8] = body;
+        Err(Denied::new("keys", "keys of providers are not read here"))
     }
 }
 
