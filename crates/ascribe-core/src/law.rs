@@ -7,17 +7,21 @@
 mod authorities;
 mod chain;
 mod decide;
+mod identities;
 mod rules;
 mod snapshot;
 mod statements;
 mod view;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
-use crate::id::{ActionId, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::id::{
+    ActionId, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId,
+};
 use crate::identity::{Claims, Provider};
 use crate::statement::{
     BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
@@ -25,7 +29,11 @@ use crate::statement::{
 use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
+pub use identities::{
+    KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
+};
 pub use rules::ticket_matches;
+pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
 pub const LAW_VERSION: u32 = 5;
@@ -86,6 +94,15 @@ pub trait Judge: Send + Sync {
     ) -> Result<Claims, Denied> {
         let _: (&Provider, &[u8], &[u8], &TokenAsked<'_>) = (provider, keys, token, asked);
         Err(Denied::new("token", "tokens are not read here"))
+    }
+
+    /// Thumbprints (RFC 7638) of the keys in the bytes of a JWK Set.
+    ///
+    /// # Errors
+    /// When it is no JWK Set, or holds no key that could sign a token.
+    fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
+        let _: &[u8] = body;
+        Err(Denied::new("jwks", "providers' keys are not read here"))
     }
 }
 
@@ -338,6 +355,19 @@ pub struct State {
     pub grants: BTreeMap<GrantId, GrantState>,
     /// Sessions.
     pub sessions: BTreeMap<SessionId, SessionState>,
+    /// Providers of identities by name.
+    pub providers: BTreeMap<String, ProviderState>,
+    /// Workloads.
+    pub workloads: BTreeMap<PersonId, WorkloadState>,
+    /// Logins, also those that ended.
+    pub logins: BTreeMap<StatementId, LoginState>,
+    /// Whom subjects stand for, by provider.
+    links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
+    /// Tokens that were shown, until nobody could show them again.
+    spent: BTreeMap<ContentDigest, Timestamp>,
+    /// Logins by their keys, and those that have not ended: found again without looking through all.
+    session_keys: BTreeMap<String, StatementId>,
+    live_logins: BTreeSet<StatementId>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
     openers: BTreeMap<StatementId, Opener>,
@@ -413,6 +443,9 @@ impl State {
             Body::Evidence(evidence) => self.check_evidence(evidence)?,
             Body::Refusal(refusal) => self.check_refusal(refusal)?,
             Body::Head(head) => self.check_head(&entry.writer, head)?,
+            Body::ProviderKeys(keys) => {
+                self.take_provider_keys(judge, entry, keys, place)?;
+            }
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;
