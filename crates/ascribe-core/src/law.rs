@@ -362,7 +362,7 @@ pub struct State {
     /// Logins, also those that ended.
     pub logins: BTreeMap<StatementId, LoginState>,
     /// Whom subjects stand for, by provider.
-    links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
+    pub links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
     /// Tokens that were shown, until nobody could show them again.
     spent: BTreeMap<ContentDigest, Timestamp>,
     /// Logins by their keys, and those that have not ended: found again without looking through all.

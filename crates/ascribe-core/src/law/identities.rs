@@ -637,11 +637,15 @@ impl State {
             .collect();
     }
 
-    /// The login that introduced this key, if it counts.
-    pub fn login_by_key(&self, at: Timestamp, fingerprint: &str) -> Option<StatementId> {
+    /// The login that introduced this key and its end, if it counts.
+    pub fn login_by_key(
+        &self,
+        at: Timestamp,
+        fingerprint: &str,
+    ) -> Option<(StatementId, Timestamp)> {
         let id = self.session_keys.get(fingerprint)?;
         let login = self.logins.get(id)?;
-        (login.counts(at) && !self.has_left(login.by)).then_some(*id)
+        (login.counts(at) && !self.has_left(login.by)).then_some((*id, login.login.until))
     }
 
     /// Is this key one of the actor's, enrolled or introduced by a login?

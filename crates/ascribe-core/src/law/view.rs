@@ -583,7 +583,7 @@ impl State {
 
     /// Whose key is this: enrolled, or introduced by a login that counts?
     pub fn person_by_key(&self, at: Timestamp, fingerprint: &str) -> Option<PersonId> {
-        let login = || self.logins.get(&self.login_by_key(at, fingerprint)?);
+        let login = || self.logins.get(&self.login_by_key(at, fingerprint)?.0);
         let enrolled = self.keys.get(fingerprint).copied();
         let id = enrolled.or_else(|| login().map(|login| login.by))?;
         (!self.has_left(id)).then_some(id)

@@ -260,7 +260,11 @@ fn a_session_key_acts_like_a_key_until_its_end() {
         w.state.person_by_key(w.now, &fingerprint),
         Some(person(REQ))
     );
-    assert_eq!(w.state.login_by_key(w.now, &fingerprint), Some(login));
+    let until = w.state.logins[&login].login.until;
+    assert_eq!(
+        w.state.login_by_key(w.now, &fingerprint),
+        Some((login, until))
+    );
     assert_eq!(w.state.assurance(&fingerprint), 2);
     let (mut request, why) = w.request_for();
     request.not_before = w.now.plus_millis(7 * HOUR);
