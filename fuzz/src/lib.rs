@@ -8,10 +8,11 @@ use ascribe_core::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, Root, SessionId,
     StatementId,
 };
-use ascribe_core::law::{Judge as _, State};
+use ascribe_core::identity::{Claims, Provider, ProviderKind, key_commitment, token_digest};
+use ascribe_core::law::{Denied, Judge as _, State, TokenAsked};
 use ascribe_core::pack::{self, HEAD, PackHead, Table};
 use ascribe_core::segment::{self, BLOCK, PAYLOAD, Scan};
-use ascribe_core::statement::{Signed, Statement};
+use ascribe_core::statement::{Signed, SshKey, Statement};
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
 use ascribe_tlog::{
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     ("statement", statement),
     ("tile_path", tile_path),
     ("tlog_proof", tlog_proof),
+    ("token", token),
     ("trust_policy", trust_policy),
     ("user", user),
     ("verify_bundle", verify_bundle),
@@ -457,6 +459,97 @@ pub fn sshsig(data: &[u8]) {
             SshSignatures.sshsig("ascribe.approval.v1", b"{\"a\":1}", data),
             None
         );
+    }
+}
+
+/// What stands in a claim for the commitment to the session key.
+const COMMITMENT: &str = "COMMITMENT";
+
+/// Issuer and audience of the corpus's tokens, a session key, and the claims that are asked for.
+const ISSUER: &str = "https://id.example";
+const AUDIENCE: &str = "ascribe";
+const SESSION_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOHU8jiIKT4KL4NzRwX9lPp7HrRgmnONpiNqoZ9HM0oI";
+const FACTS: [&str; 3] = ["a/b", "kubernetes.io/namespace", "repository_id"];
+
+/// What a token of this kind says.
+fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied> {
+    let provider = Provider {
+        algorithms: vec!["RS256".into(), "ES256".into(), "EdDSA".into()],
+        audience: AUDIENCE.into(),
+        issuer: ISSUER.into(),
+        jwks_uri: String::new(),
+        kind,
+        name: String::new(),
+        withdrawn: false,
+    };
+    let asked = TokenAsked {
+        key: &SshKey(SESSION_KEY.into()),
+        rz: &[7; 32],
+        facts: &FACTS,
+    };
+    SshSignatures.token(&provider, keys, token, &asked)
+}
+
+/// Signs a header and claims, each on a line after the provider's kind, with a key that is known, so that what
+/// comes after the signature is reached. None for what is not in this form.
+pub fn signed_token(data: &[u8]) -> Option<Result<Claims, Denied>> {
+    let mut parts = data.splitn(3, |byte| *byte == b'\n');
+    let kind = encoding::decode(&[b"\"", parts.next()?, b"\""].concat()).ok()?;
+    let header = parts.next()?;
+    let commitment = key_commitment(&SshKey(SESSION_KEY.into()), &[7; 32]);
+    let claims = text(parts.next()?)?.replace(COMMITMENT, &commitment);
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let x = encoding::base64url(key.verifying_key().as_bytes());
+    let keys = format!(r#"{{"keys":[{{"crv":"Ed25519","kid":"k","kty":"OKP","x":"{x}"}}]}}"#);
+    let signed = format!(
+        "{}.{}",
+        encoding::base64url(header),
+        encoding::base64url(claims.as_bytes())
+    );
+    let signature = ed25519_dalek::Signer::sign(&key, signed.as_bytes());
+    let token = format!("{signed}.{}", encoding::base64url(&signature.to_bytes()));
+    Some(judge(kind, keys.as_bytes(), token.as_bytes()))
+}
+
+/// A token and a JWK Set of an issuer whose private keys nobody has any more.
+const PUBLISHED: (&[u8], &[u8]) = (
+    include_bytes!("../corpus/token/keys"),
+    include_bytes!("../corpus/token/published"),
+);
+
+/// What the token says under these keys.
+pub fn published(keys: &[u8], token: &[u8]) -> Result<Claims, Denied> {
+    judge(ProviderKind::Oidc, keys, token)
+}
+
+/// Tokens and JWK Sets.
+pub fn token(data: &[u8]) {
+    if let Ok(keys) = SshSignatures.provider_keys(data) {
+        assert!(keys.len() <= 64);
+        assert_eq!(
+            keys.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            keys.len()
+        );
+    }
+    // What is good is what was signed then; an ECDSA signature has a second spelling.
+    let same = token_digest(data) == token_digest(PUBLISHED.1);
+    assert!(published(PUBLISHED.0, data).is_err() || same);
+    if let Ok(claims) = published(data, PUBLISHED.1) {
+        let keys = SshSignatures.provider_keys(data);
+        assert!(keys.is_ok_and(|keys| keys.contains(&claims.key)));
+    }
+    if let Some(Ok(claims)) = signed_token(data) {
+        assert!(claims.issued < claims.expires);
+        assert!(claims.facts.is_sorted_by(|a, b| a.claim < b.claim));
+        assert!(
+            claims
+                .facts
+                .iter()
+                .all(|fact| FACTS.contains(&fact.claim.as_str()))
+        );
+        let again = encoding::encode(&claims).map(|bytes| encoding::decode(&bytes));
+        assert!(matches!(again, Ok(Ok(again)) if claims == again));
     }
 }
 

@@ -227,7 +227,7 @@ pub struct Fact {
 pub struct Login {
     /// What the token says.
     pub claims: Claims,
-    /// SHA-256 of the token: a log takes each token once.
+    /// [`token_digest`] of the token: a log takes each token once.
     pub digest: ContentDigest,
     /// The provider's name.
     pub provider: String,
@@ -285,4 +285,17 @@ pub fn key_commitment(key: &SshKey, rz: &[u8]) -> String {
         hash.update(part);
     }
     encoding::base64url(&hash.finalize())
+}
+
+/// What names a provider's key: SHA-256 over its required members in canonical JSON (RFC 7638, 3).
+pub fn thumbprint(members: &str) -> ContentDigest {
+    ContentDigest(ascribe_tlog::Hash(Sha256::digest(members).into()))
+}
+
+/// What a token is counted by: SHA-256 of it up to its last dot. The signature is left out, because
+/// whoever has an ECDSA signature can write a second one for the same message.
+pub fn token_digest(token: &[u8]) -> ContentDigest {
+    let end = token.iter().rposition(|byte| *byte == b'.');
+    let signed = end.and_then(|end| token.get(..end)).unwrap_or(token);
+    ContentDigest(ascribe_tlog::Hash(Sha256::digest(signed).into()))
 }

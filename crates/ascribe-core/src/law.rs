@@ -96,13 +96,13 @@ pub trait Judge: Send + Sync {
         Err(Denied::new("token", "tokens are not read here"))
     }
 
-    /// Thumbprints (RFC 7638) of the keys in the bytes of a JWK Set.
+    /// RFC 7638 thumbprints of the keys in a JWK Set that can sign tokens.
     ///
     /// # Errors
-    /// When it is no JWK Set, or holds no key that could sign a token.
+    /// When the bytes are no JWK Set, with a stable code and the reason.
     fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
         let _: &[u8] = body;
-        Err(Denied::new("jwks", "providers' keys are not read here"))
+        Err(Denied::new("keys", "keys of providers are not read here"))
     }
 }
 

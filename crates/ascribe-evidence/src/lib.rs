@@ -1,11 +1,16 @@
-//! Pure checking of what others signed: SSHSIG signatures and SSH public keys.
+//! Pure checking of what others signed: SSHSIG signatures, SSH public keys and tokens of identity providers.
 //!
 //! In scope: parsing and verifying. Out of scope: who may sign what (that is the law), and I/O.
 //! Start from [`SshSignatures`].
 
-use ascribe_core::law::Judge;
+mod token;
+
+use ascribe_core::id::ContentDigest;
+use ascribe_core::identity::{Claims, Provider};
+use ascribe_core::law::{Denied, Judge, TokenAsked};
 use ascribe_core::statement::SshKey;
 use ssh_key::{Algorithm, EcdsaCurve, LineEnding, PublicKey, SshSig};
+pub use token::key_thumbprints;
 
 /// Largest SSHSIG blob that is looked at, in bytes.
 const MAX_SIGNATURE: usize = 4096;
@@ -67,7 +72,7 @@ pub fn dearmour(text: &str) -> Result<Vec<u8>, EvidenceError> {
     ascribe_core::encoding::from_base64_std(&joined).ok_or(EvidenceError::Armour)
 }
 
-/// Checks SSHSIG signatures (OpenSSH `PROTOCOL.sshsig`).
+/// Checks SSHSIG signatures (OpenSSH `PROTOCOL.sshsig`) and tokens of identity providers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SshSignatures;
 
@@ -93,6 +98,20 @@ impl Judge for SshSignatures {
         }
         key.verify(namespace, message, &parsed).ok()?;
         plain(&key)
+    }
+
+    fn token(
+        &self,
+        provider: &Provider,
+        keys: &[u8],
+        token: &[u8],
+        asked: &TokenAsked<'_>,
+    ) -> Result<Claims, Denied> {
+        token::check(provider, keys, token, asked)
+    }
+
+    fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
+        key_thumbprints(body)
     }
 }
 

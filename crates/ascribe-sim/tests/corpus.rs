@@ -116,6 +116,24 @@ fn the_ledger_of_the_corpus_is_lawful() {
 }
 
 #[test]
+fn the_tokens_of_the_corpus_are_good_and_what_they_lead_to_is_reached() {
+    let mut codes = BTreeSet::new();
+    for file in names(&fuzz().join("corpus/token")) {
+        let bytes = std::fs::read(fuzz().join("corpus/token").join(&file)).unwrap();
+        let code =
+            parsers::signed_token(&bytes).map(|done| done.map_or_else(|e| e.code, |_| "good"));
+        codes.insert((code.unwrap_or("not signed"), file));
+    }
+    let found = |code: &str| codes.iter().filter(|(known, _)| *known == code).count();
+    assert_eq!(found("good"), 11, "{codes:?}");
+    for code in ["token-depth", "token-fact", "token-header-key"] {
+        assert_eq!(found(code), 1, "{codes:?}");
+    }
+    let read = |name: &str| std::fs::read(fuzz().join("corpus/token").join(name)).unwrap();
+    assert!(parsers::published(&read("keys"), &read("published")).is_ok());
+}
+
+#[test]
 fn the_segment_of_the_corpus_is_whole() {
     use ascribe_core::segment::{End, scan};
     let read = |name: &str| std::fs::read(fuzz().join("corpus").join(name)).unwrap();

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::{Denied, Judge, Person, Place, State, TokenAsked, rules};
 use crate::encoding::Bytes;
@@ -12,6 +11,7 @@ use crate::entry::{Body, Entry, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
     Binding, Claims, IdentityLink, Login, Logout, Provider, ProviderKeys, ProviderKind,
+    token_digest,
 };
 use crate::sealed::Opening;
 use crate::statement::{Role, Say, Signed, SshKey, Target};
@@ -142,8 +142,7 @@ pub fn check_token(
     login: &Login,
     token: &[u8],
 ) -> Result<(), Denied> {
-    let digest = ContentDigest(ascribe_tlog::Hash(Sha256::digest(token).into()));
-    if digest != login.digest {
+    if token_digest(token) != login.digest {
         return Err(Denied::new(
             "token",
             "the token is another one than the login names",

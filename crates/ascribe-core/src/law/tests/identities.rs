@@ -3,7 +3,7 @@
 use super::*;
 use crate::identity::{
     Binding, Code, Condition, Fact, IdentityLink, Login, Logout, ProviderKeys, ProviderKind, Run,
-    Workload, key_commitment, subject,
+    Workload, key_commitment, subject, token_digest,
 };
 
 /// The one workload.
@@ -184,7 +184,7 @@ impl World {
     ) -> Result<StatementId, Denied> {
         let sealed = opening("token", token);
         let mut login = draft.login.clone();
-        login.digest = ContentDigest(ascribe_tlog::Hash(Sha256::digest(token).into()));
+        login.digest = token_digest(token.as_bytes());
         login.token = sealed.commitment();
         edit(&mut login);
         let statement = self.statement(draft.by, Say::Login(login));

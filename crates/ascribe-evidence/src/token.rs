@@ -1,0 +1,163 @@
+//! Tokens of identity providers: a compact JWS (RFC 7515) over claims (RFC 7519), checked against the bytes of
+//! a JWK Set. Pure: times are read, and never compared with a clock.
+//!
+//! The signature is checked before any claim is read. See docs/spec/token.md for the rules and their sources.
+
+mod claims;
+mod json;
+mod keys;
+mod provider;
+
+use ascribe_core::encoding::from_base64url;
+use ascribe_core::id::ContentDigest;
+use ascribe_core::identity::{Claims, Provider, ProviderKind};
+use ascribe_core::law::{Denied, TokenAsked};
+
+use json::{Json, Object};
+use keys::{Algorithm, Keys, Signed};
+
+/// Largest token, in bytes.
+const MAX_TOKEN: usize = 64 * 1024;
+/// Most members in header or claims, those of all their objects together.
+const MAX_MEMBERS: usize = 256;
+/// Longest key id, in bytes.
+const MAX_KID: usize = 256;
+
+/// RFC 7638 thumbprints of the keys of a JWK Set (RFC 7517, 5) that can sign tokens, each once, in the set's order.
+/// An empty list is what a provider publishes that withdraws all of them.
+///
+/// # Errors
+/// When the bytes are no JWK Set, or a larger one than any provider publishes.
+pub fn key_thumbprints(body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
+    Ok(Keys::read(body)?.thumbprints())
+}
+
+/// See [`ascribe_core::law::Judge::token`].
+pub(crate) fn check(
+    provider: &Provider,
+    keys: &[u8],
+    token: &[u8],
+    asked: &TokenAsked<'_>,
+) -> Result<Claims, Denied> {
+    if token.len() > MAX_TOKEN {
+        return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
+    }
+    let parts = Parts::split(token)?;
+    let header = json::object(&parts.header, MAX_MEMBERS, "the token's header")?;
+    let (algorithm, name) = algorithm(provider, &header)?;
+    check_header(provider.kind, &header)?;
+    let signed = Signed {
+        algorithm,
+        name,
+        kid: kid(&header)?,
+        message: parts.signed,
+        signature: &parts.signature,
+    };
+    let key = Keys::read(keys)?.signer(&signed, provider)?;
+    let payload = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
+    claims::read(provider, &payload, key, asked)
+}
+
+/// A compact JWS, taken apart (RFC 7515, 7.1).
+struct Parts<'a> {
+    header: Vec<u8>,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+    /// What was signed: header and payload as they are written.
+    signed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn split(token: &'a [u8]) -> Result<Self, Denied> {
+        let malformed = |message: &str| {
+            Denied::new("token-form", message)
+                .with_help("give the ID token as it was issued, without quotes or line ends")
+        };
+        let text = std::str::from_utf8(token).map_err(|_| malformed("a token is not text"))?;
+        let parts: Vec<&str> = text.split('.').collect();
+        let &[header, payload, signature] = parts.as_slice() else {
+            return Err(malformed("a token is not three parts with dots between"));
+        };
+        let decode = |part: &str| {
+            from_base64url(part)
+                .filter(|bytes| !bytes.is_empty())
+                .ok_or_else(|| {
+                    malformed(
+                        "a part of the token is empty or not canonical base64url without padding",
+                    )
+                })
+        };
+        Ok(Self {
+            header: decode(header)?,
+            payload: decode(payload)?,
+            signature: decode(signature)?,
+            signed: text
+                .rsplit_once('.')
+                .map_or(&[][..], |(signed, _)| signed.as_bytes()),
+        })
+    }
+}
+
+/// The algorithm that the header names, if the provider's entry has it (RFC 8725, 3.1).
+fn algorithm<'a>(provider: &Provider, header: &'a Object) -> Result<(Algorithm, &'a str), Denied> {
+    let name = header.get("alg").and_then(Json::text).unwrap_or_default();
+    if provider.algorithms.iter().any(|known| known == name)
+        && let Some(algorithm) = Algorithm::named(name)
+    {
+        return Ok((algorithm, name));
+    }
+    let shown = ascribe_core::text::clean(name, 40);
+    let message = format!(
+        "the token is signed with `{shown}`, which does not count for {}",
+        provider.name
+    );
+    Err(Denied::new("token-alg", message))
+}
+
+/// Nothing in a header may say where the key is, how else the token is to be read, or that it is no ID token.
+fn check_header(kind: ProviderKind, header: &Object) -> Result<(), Denied> {
+    for (name, code, why) in [
+        (
+            "crit",
+            "token-crit",
+            "demands extensions; none is known here",
+        ),
+        (
+            "b64",
+            "token-crit",
+            "demands extensions; none is known here",
+        ),
+        ("zip", "token-zip", "says that it is compressed"),
+        ("jwk", "token-header-key", "brings a key of its own"),
+        ("jku", "token-header-key", "says where its key is"),
+        ("x5c", "token-header-key", "brings a key of its own"),
+        ("x5u", "token-header-key", "says where its key is"),
+    ] {
+        if header.contains_key(name) {
+            return Err(Denied::new(code, format!("the token {why} (`{name}`)")));
+        }
+    }
+    match header.get("typ").map(Json::text) {
+        None => Ok(()),
+        Some(Some(typ)) if typ.eq_ignore_ascii_case("JWT") => Ok(()),
+        // JWT-SVID, 2.2.
+        Some(Some("JOSE")) if kind == ProviderKind::Spiffe => Ok(()),
+        Some(_) => Err(claims::no_identity("its type (`typ`) is not `JWT`")),
+    }
+}
+
+/// The key's id: a name to compare, never a place to look at.
+fn kid(header: &Object) -> Result<Option<&str>, Denied> {
+    let Some(kid) = header.get("kid") else {
+        return Ok(None);
+    };
+    match kid.text() {
+        Some(kid) if (1..=MAX_KID).contains(&kid.len()) && !kid.contains(char::is_control) => {
+            Ok(Some(kid))
+        }
+        _ => Err(Denied::new(
+            "token-kid",
+            "the token's key id (`kid`) is not a short text",
+        )),
+    }
+}

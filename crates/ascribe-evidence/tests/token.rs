@@ -1,0 +1,10 @@
+//! Tokens as providers make them, and as nobody may make them, under keys that are made for each run.
+
+#[cfg(test)]
+mod token {
+    mod hostile;
+    mod issuer;
+    mod providers;
+    mod python;
+    mod spec;
+}
