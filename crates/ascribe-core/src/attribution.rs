@@ -13,6 +13,7 @@ use crate::entry::{
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
 };
+use crate::identity::{Code, Run, Trigger};
 use crate::law::{Place, State};
 use crate::sealed::Opening;
 use crate::statement::{Ticket, Window};
@@ -61,7 +62,7 @@ pub struct Link {
     pub principal: PersonId,
     /// Its name, where it is disclosed.
     pub display: Option<String>,
-    /// `person`.
+    /// `person` or `workload`.
     pub kind: String,
     /// The owner of a workload; none for a person.
     pub owner: Option<PersonId>,
@@ -69,6 +70,18 @@ pub struct Link {
     pub assurance: u8,
     /// By what.
     pub evidence: String,
+    /// The run that acted; none for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+    /// The code that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// What started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Trigger>,
+    /// What the provider does not say, and why it matters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// What was done.
@@ -222,6 +235,10 @@ pub struct Filter {
     pub until: Option<Timestamp>,
     /// Part of the command or the justification.
     pub text: Option<String>,
+    /// The run's id at its provider.
+    pub run: Option<String>,
+    /// The commit that ran; at least its first seven letters.
+    pub commit: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -237,6 +254,7 @@ struct Seen {
 #[derive(Debug, Clone, Default)]
 pub struct Fold {
     names: BTreeMap<PersonId, Commitment>,
+    workloads: BTreeMap<PersonId, String>,
     reasons: HashMap<StatementId, Commitment>,
     sessions: HashMap<SessionId, SessionOpen>,
     actions: Vec<Seen>,
@@ -269,6 +287,10 @@ impl Fold {
                 match &statement.say {
                     Say::PersonAdd(person) => {
                         self.names.insert(person.person, person.name);
+                    }
+                    Say::WorkloadSet(workload) => {
+                        let name = workload.name.clone();
+                        self.workloads.insert(workload.workload, name);
                     }
                     Say::Request(request) => {
                         self.reasons
@@ -308,7 +330,8 @@ impl Fold {
             | Body::GrantExtend(_)
             | Body::SessionClose(_)
             | Body::Refusal(_)
-            | Body::Head(_) => {}
+            | Body::Head(_)
+            | Body::ProviderKeys(_) => {}
         }
     }
 
@@ -327,7 +350,7 @@ impl Fold {
         self.openings.get(&commit)
     }
 
-    /// The names that were disclosed.
+    /// The names that were disclosed; workloads' are not sealed.
     pub fn names(&self) -> BTreeMap<PersonId, String> {
         let shown = |commit: &Commitment| {
             self.opened(*commit)
@@ -336,6 +359,7 @@ impl Fold {
         self.names
             .iter()
             .filter_map(|(id, commit)| Some((*id, shown(commit)?)))
+            .chain(self.workloads.iter().map(|(id, name)| (*id, name.clone())))
             .collect()
     }
 
@@ -403,14 +427,7 @@ impl Fold {
             action_id: seen.intent.action,
             session_id: seen.intent.session,
             who: Who {
-                chain: vec![Link {
-                    principal: open.person,
-                    display: names.get(&open.person).cloned(),
-                    kind: "person".to_owned(),
-                    owner: None,
-                    assurance: 1,
-                    evidence: login_evidence(open),
-                }],
+                chain: vec![link(state, open, names)],
                 opened_by: match open.opened_by {
                     OpenedBy::Signed => "signed".to_owned(),
                     OpenedBy::Testimony => "testimony".to_owned(),
@@ -574,11 +591,40 @@ impl Fold {
     }
 }
 
+/// Who acted, as it was when they logged in.
+fn link(state: &State, open: &SessionOpen, names: &BTreeMap<PersonId, String>) -> Link {
+    let login = open.login.and_then(|id| state.logins.get(&id));
+    let workload = login.and_then(|login| login.workload.as_ref());
+    let claims = login.map(|login| &login.login.claims);
+    Link {
+        principal: open.person,
+        display: match workload {
+            Some((name, _)) => Some(name.clone()),
+            None => names.get(&open.person).cloned(),
+        },
+        kind: if workload.is_some() {
+            "workload"
+        } else {
+            "person"
+        }
+        .to_owned(),
+        owner: workload.map(|(_, owner)| *owner),
+        assurance: state.assurance_of(open),
+        evidence: login_evidence(state, open),
+        run: claims.and_then(|claims| claims.run.clone()),
+        code: claims.and_then(|claims| claims.code.clone()),
+        trigger: claims.and_then(|claims| claims.trigger.clone()),
+        missing: claims.map_or_else(Vec::new, |claims| claims.missing.clone()),
+    }
+}
+
 /// What proved at the door whose login it was. The key id may hold spaces, what follows it does not.
-fn login_evidence(open: &SessionOpen) -> String {
-    match &open.certificate {
-        None => format!("ssh-key {}", open.key),
-        Some(c) => format!(
+fn login_evidence(state: &State, open: &SessionOpen) -> String {
+    let login = open.login.and_then(|id| state.logins.get(&id));
+    match (&open.certificate, login) {
+        (None, Some(login)) => format!("login:{}", login.login.provider),
+        (None, None) => format!("ssh-key {}", open.key),
+        (Some(c), _) => format!(
             "ssh-cert {} {} serial {} principal {}",
             c.ca_name, c.key_id, c.serial.0, c.principal
         ),
@@ -610,8 +656,20 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             || holds(&record.what.command, part)
             || holds(&record.why.justification, part)
     });
+    let who = || record.who.chain.iter();
+    let run = filter.run.as_deref().is_none_or(|wanted| {
+        who().any(|link| link.run.as_ref().is_some_and(|run| run.id == wanted))
+    });
+    let commit = filter.commit.as_deref().is_none_or(|wanted| {
+        let of = |link: &Link| link.code.as_ref()?.commit.clone();
+        who()
+            .filter_map(of)
+            .any(|commit| commit == wanted || (wanted.len() >= 7 && commit.starts_with(wanted)))
+    });
     actor
         && ticket
+        && run
+        && commit
         && text
         && same(&filter.account, &record.what.account)
         && same(&filter.target, &record.what.target)

@@ -34,6 +34,7 @@ impl<'a> Input<'a> {
             1 => Some(Scope::Person(PersonId::new(id))),
             2 => Some(Scope::Request(StatementId::new(id))),
             3 => Some(Scope::Session(SessionId::new(id))),
+            4 => Some(Scope::Login(StatementId::new(id))),
             _ => None,
         }
     }
@@ -46,6 +47,7 @@ pub(crate) fn push_scope(out: &mut Vec<u8>, scope: &Scope) -> Option<()> {
         Scope::Person(id) => (1, id.bytes()),
         Scope::Request(id) => (2, id.bytes()),
         Scope::Session(id) => (3, id.bytes()),
+        Scope::Login(id) => (4, id.bytes()),
     };
     out.push(kind);
     out.extend_from_slice(id);

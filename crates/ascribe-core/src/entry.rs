@@ -8,6 +8,7 @@ use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
     StatementId,
 };
+use crate::identity::ProviderKeys;
 use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
 
@@ -197,6 +198,9 @@ pub struct SessionOpen {
     pub grant: GrantId,
     /// Fingerprint of the key that logged in.
     pub key: String,
+    /// The `login` statement that introduced the key, where it is not enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<StatementId>,
     /// How the opening is proven.
     pub opened_by: OpenedBy,
     /// The `connect` statement that opens it, where the actor signed one.
@@ -235,9 +239,9 @@ pub struct Certificate {
 pub enum CloseReason {
     /// The actor left.
     Disconnected,
-    /// The grant's window ended, or the login's certificate did.
+    /// The grant's window ended, or the login or its certificate did.
     Expired,
-    /// The grant, the login key or its certificate was revoked, or the person left.
+    /// The grant, the login, its key or its certificate was revoked, or the person left.
     Revoked,
     /// Nothing moved for too long.
     Idle,
@@ -462,6 +466,8 @@ body! {
     Refusal(Refusal) = "refusal";
     /// A writer's signed chain head.
     Head(Head) = "head";
+    /// A provider's published keys.
+    ProviderKeys(ProviderKeys) = "provider.keys";
 }
 
 impl Entry {

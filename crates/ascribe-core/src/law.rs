@@ -7,10 +7,12 @@
 mod authorities;
 mod chain;
 mod decide;
+mod identities;
 mod rules;
 mod snapshot;
 mod statements;
 mod view;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -27,7 +29,11 @@ use crate::statement::{
 use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
+pub use identities::{
+    KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
+};
 pub use rules::ticket_matches;
+pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
 pub const LAW_VERSION: u32 = 5;
@@ -349,6 +355,19 @@ pub struct State {
     pub grants: BTreeMap<GrantId, GrantState>,
     /// Sessions.
     pub sessions: BTreeMap<SessionId, SessionState>,
+    /// Providers of identities by name.
+    pub providers: BTreeMap<String, ProviderState>,
+    /// Workloads.
+    pub workloads: BTreeMap<PersonId, WorkloadState>,
+    /// Logins, also those that ended.
+    pub logins: BTreeMap<StatementId, LoginState>,
+    /// Whom subjects stand for, by provider.
+    pub links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
+    /// Tokens that were shown, until nobody could show them again.
+    spent: BTreeMap<ContentDigest, Timestamp>,
+    /// Logins by their keys, and those that have not ended: found again without looking through all.
+    session_keys: BTreeMap<String, StatementId>,
+    live_logins: BTreeSet<StatementId>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
     openers: BTreeMap<StatementId, Opener>,
@@ -424,6 +443,9 @@ impl State {
             Body::Evidence(evidence) => self.check_evidence(evidence)?,
             Body::Refusal(refusal) => self.check_refusal(refusal)?,
             Body::Head(head) => self.check_head(&entry.writer, head)?,
+            Body::ProviderKeys(keys) => {
+                self.take_provider_keys(judge, entry, keys, place)?;
+            }
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

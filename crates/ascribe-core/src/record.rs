@@ -22,6 +22,8 @@ pub enum Scope {
     Request(StatementId),
     /// A session's commands and streams.
     Session(SessionId),
+    /// A login's token.
+    Login(StatementId),
 }
 
 /// An entry somebody wants recorded. The sequencer fills in time, chain and links.
@@ -145,6 +147,8 @@ pub trait Recorder: Send + Sync {
     fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>>;
     /// Whose key is this (OpenSSH fingerprint)?
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
+    /// The login that introduced this key and its end, where it is a session key.
+    fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)>;
     /// The target of this name.
     fn target(&self, name: &str) -> Option<Target>;
     /// Fingerprints of the keys of all outside certificate authorities.

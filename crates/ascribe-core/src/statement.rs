@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
+use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
 use crate::sealed::Prose;
 use crate::time::Timestamp;
 
@@ -160,6 +161,9 @@ pub struct Request {
     /// Several windows instead of one from `not_before` until `not_after`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recurrence: Option<Recurrence>,
+    /// The workload that will act; its owner asks.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "for")]
+    pub beneficiary: Option<PersonId>,
 }
 
 /// One kind of forwarding that a grant allows, with its only destination. Nothing else is forwarded.
@@ -399,6 +403,12 @@ pub struct Target {
     /// SSH within a forwarded connection is cut off; otherwise it is noted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub refuse_inner_ssh: bool,
+    /// Least assurance of whoever opens a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_assurance: Option<u8>,
+    /// Least assurance of whoever approves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approver_assurance: Option<u8>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -629,6 +639,18 @@ say! {
     Offboard(Offboard) = "offboard";
     /// Registers or withdraws an outside certificate authority. A proposal.
     CaSet(Authority) = "ca-set";
+    /// Registers or withdraws a provider of identities. A proposal.
+    ProviderSet(Provider) = "provider-set";
+    /// Says whom a provider's subject stands for. A proposal.
+    IdentityLink(IdentityLink) = "identity-link";
+    /// Takes that back: by the person or any one admin, at once.
+    IdentityUnlink(IdentityLink) = "identity-unlink";
+    /// Enrols, changes or withdraws a workload. A proposal.
+    WorkloadSet(Workload) = "workload-set";
+    /// Introduces the session key that signs it.
+    Login(Login) = "login";
+    /// Ends a session key: by its actor, the workload's owner or any one admin, at once.
+    Logout(Logout) = "logout";
     /// Which of several fitting grants is meant from now on.
     Use(UseGrant) = "use";
     /// A call that reads.
@@ -650,6 +672,9 @@ impl Say {
                 | Self::KeyAdd(_)
                 | Self::Offboard(_)
                 | Self::CaSet(_)
+                | Self::ProviderSet(_)
+                | Self::IdentityLink(_)
+                | Self::WorkloadSet(_)
         )
     }
 }

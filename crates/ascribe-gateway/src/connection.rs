@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, Certificate, CloseReason, Refusal, SessionClose, SessionOpen};
-use ascribe_core::id::{EntryId, PersonId, SessionId};
+use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
 use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
 use ascribe_core::sealed::Opening;
+use ascribe_core::time::Timestamp;
 use ascribe_wire::request::{Policy, Request};
 use russh::server::Handle;
 use tokio::sync::{OnceCell, watch};
@@ -50,6 +51,8 @@ pub(crate) struct Login {
     pub(crate) fingerprint: String,
     /// What says whose the key is, where it is not enrolled.
     pub(crate) certificate: Option<Certificate>,
+    /// The login that introduced the key, and its end, where it is a session key.
+    pub(crate) session_key: Option<(StatementId, Timestamp)>,
     pub(crate) wish: Wish,
 }
 
@@ -261,10 +264,13 @@ impl Connection {
         self.listening().contains(at)
     }
 
-    /// Did the client log in by a certificate?
-    pub(crate) fn is_certified(&self) -> bool {
-        self.login()
-            .is_some_and(|login| login.certificate.is_some())
+    /// What the session ends with.
+    pub(crate) fn rests_on(&self) -> &'static str {
+        match self.login() {
+            Some(login) if login.certificate.is_some() => "the grant or the certificate",
+            Some(login) if login.session_key.is_some() => "the grant or the login",
+            Some(_) | None => "the grant",
+        }
     }
 
     /// Something moved: the session is not idle.
@@ -308,9 +314,11 @@ impl Connection {
                 .admit(login.person, &user.account, &user.target, user.grant);
         let view = match admission {
             Admission::Grant(mut view) => {
-                // The session ends with its certificate.
-                let end = login.certificate.as_ref().and_then(|c| c.not_after);
-                view.not_after = end.map_or(view.not_after, |end| end.min(view.not_after));
+                // The session ends with its certificate or its login.
+                let certified = login.certificate.as_ref().and_then(|c| c.not_after);
+                let until = login.session_key.map(|(_, until)| until);
+                let ends = certified.into_iter().chain(until);
+                view.not_after = ends.fold(view.not_after, Timestamp::min);
                 *view
             }
             Admission::Refused(denied) => {
@@ -335,6 +343,7 @@ impl Connection {
             from: from.commitment(),
             certificate: login.certificate.clone(),
             door,
+            login: login.session_key.map(|(login, _)| login),
             opened_by,
             opening,
         };

@@ -121,16 +121,15 @@ impl Downstream {
             return None;
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let person = self
-            .connection
-            .shared
-            .recorder
-            .person_by_key(&fingerprint)?;
+        let recorder = &self.connection.shared.recorder;
+        let person = recorder.person_by_key(&fingerprint)?;
+        let session_key = recorder.login_by_key(&fingerprint);
         let welcome = self.connection.entrance.lets_in(person, &fingerprint);
         welcome.then_some(Login {
             person,
             fingerprint,
             certificate: None,
+            session_key,
             wish,
         })
     }
@@ -163,6 +162,7 @@ impl Downstream {
             person,
             fingerprint,
             certificate: Some(named),
+            session_key: None,
             wish,
         })
     }

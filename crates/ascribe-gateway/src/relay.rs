@@ -177,7 +177,7 @@ impl Act {
 
     /// What a client is told when its session does not end by itself.
     fn farewell(&self, halted: Option<Halt>) -> Option<String> {
-        let certified = self.connection.is_certified();
+        let grant = self.connection.rests_on();
         let why = match (halted, self.connection.reason()) {
             (Some(Halt::Files(text)), _) => {
                 return Some(format!("\r\nascribe: the file transfer ends: {text}\r\n"));
@@ -186,14 +186,8 @@ impl Act {
             (Some(Halt::Ledger), _) | (None, Some(CloseReason::LedgerUnavailable)) => {
                 "the ledger cannot record, so the session ends"
             }
-            (None, Some(CloseReason::Expired)) if certified => {
-                "the grant or the certificate has ended"
-            }
-            (None, Some(CloseReason::Revoked)) if certified => {
-                "the grant or the certificate was revoked"
-            }
-            (None, Some(CloseReason::Expired)) => "the grant has ended",
-            (None, Some(CloseReason::Revoked)) => "the grant was revoked",
+            (None, Some(CloseReason::Expired)) => &format!("{grant} has ended"),
+            (None, Some(CloseReason::Revoked)) => &format!("{grant} was revoked"),
             (None, Some(CloseReason::Terminated)) => {
                 "somebody with the right to ended this session"
             }

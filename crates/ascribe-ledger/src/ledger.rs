@@ -341,7 +341,12 @@ impl Recorder for Ledger {
         Box::pin(self.propose(proposal))
     }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
-        self.with_state(|state| state.person_by_key(fingerprint))
+        let now = self.now();
+        self.with_state(|state| state.person_by_key(now, fingerprint))
+    }
+    fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
+        let now = self.now();
+        self.with_state(|state| state.login_by_key(now, fingerprint))
     }
     fn ca_keys(&self) -> Vec<String> {
         self.with_state(State::ca_keys)

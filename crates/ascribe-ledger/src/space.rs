@@ -83,7 +83,8 @@ impl Core {
             | Body::Outcome(_)
             | Body::Evidence(_)
             | Body::Refusal(_)
-            | Body::Head(_) => 0,
+            | Body::Head(_)
+            | Body::ProviderKeys(_) => 0,
         };
         entry + follows + sealed_size(draft)
     }

@@ -209,6 +209,8 @@ impl World {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            actor_assurance: None,
+            approver_assurance: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(
@@ -245,6 +247,7 @@ impl World {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
+            login: None,
         });
         let scope = Scope::Session(session);
         record(

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, EntryHash, Root};
+use ascribe_core::id::{ActionId, EntryHash, Root, SessionId};
 use ascribe_core::law::{Sealable, State, commitments};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
+use crate::logins::Logins;
 use crate::parallel::Parsed;
 use crate::report::{Note, Problem, Report, problem_of};
 
@@ -154,6 +155,7 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
 pub(crate) struct Replay {
     pub(crate) state: State,
     fold: Fold,
+    logins: Logins,
     sealed: BTreeMap<u64, Sealed>,
     /// The entries whose openings will come; of any, where that is not known.
     opened: Option<HashSet<u64>>,
@@ -171,6 +173,7 @@ impl Replay {
         Self {
             state,
             fold: Fold::new(),
+            logins: Logins::default(),
             sealed: BTreeMap::new(),
             opened: None,
         }
@@ -217,6 +220,7 @@ impl Replay {
 
     fn keep(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
         self.fold.push(index, entry, hash);
+        self.logins.keep(index, entry);
         if self.opened.as_ref().is_some_and(|of| !of.contains(&index)) {
             return;
         }
@@ -259,6 +263,14 @@ impl Replay {
         });
         match place {
             Some(true) => {
+                let forged = self
+                    .logins
+                    .check(&self.state, index, &opening.bytes.0)
+                    .err();
+                if let Some(denied) = forged {
+                    let promise = "a login is what its provider signed";
+                    return Err(fail("unsigned", promise, &denied.message));
+                }
                 self.fold.open(opening);
                 Ok(())
             }
@@ -290,6 +302,8 @@ impl Replay {
             checkpoint.size,
             absent,
         );
+        let wanted = |id: &SessionId| filter.session.is_none_or(|wanted| wanted == *id);
+        report.logins = self.logins.proofs(&self.state, wanted);
         let sealed: BTreeSet<ActionId> = self.fold.sealed_streams().collect();
         let (code, message) = match absent {
             "missing" => ("missing", "part of what its streams carried is absent"),

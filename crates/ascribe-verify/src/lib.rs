@@ -8,10 +8,12 @@
 
 mod bundle;
 mod ledger;
+mod logins;
 mod parallel;
 mod report;
 
 pub use ascribe_tlog::TrustPolicy;
 pub use bundle::verify_bundle;
 pub use ledger::{read_tree, verify_entries, verify_entries_since};
+pub use logins::LoginProof;
 pub use report::{Note, Problem, Report, Verdict, render};

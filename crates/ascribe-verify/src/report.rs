@@ -6,6 +6,8 @@ use ascribe_core::id::{ActionId, EntryHash, Root};
 use ascribe_core::text::clean;
 use serde::Serialize;
 
+use crate::logins::LoginProof;
+
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -67,6 +69,9 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// The actions.
     pub actions: Vec<ActionRecord>,
+    /// Who signed what says who acted, for sessions by login.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logins: Vec<LoginProof>,
 }
 
 impl Report {
@@ -82,6 +87,7 @@ impl Report {
             problems: Vec::new(),
             notes: Vec::new(),
             actions: Vec::new(),
+            logins: Vec::new(),
         }
     }
 
@@ -98,6 +104,7 @@ impl Report {
         } else {
             self.verdict = Verdict::Failed;
             self.actions.clear();
+            self.logins.clear();
         }
         self
     }
@@ -169,7 +176,9 @@ pub(crate) fn problem_of(
     action: Option<ActionId>,
 ) -> Problem {
     let (code, promise) = match denied.code {
-        "signature" | "key" => ("unsigned", "everyone signs their own link"),
+        "signature" | "key" | "provider-key" | "logged-out" => {
+            ("unsigned", "everyone signs their own link")
+        }
         "self-approval" => ("self_approved", "nobody approves their own request"),
         "expired" | "revoked" | "not-yet" | "used" | "outside-grant" | "closed" | "window" => {
             ("outside_grant", "no action outside a grant that holds")
@@ -179,7 +188,8 @@ pub(crate) fn problem_of(
         }
         "order" | "time" => ("out_of_order", "the log orders every entry"),
         "writer-chain" | "law-chain" | "count" | "links" | "head" | "no-session" | "no-action"
-        | "no-grant" | "no-request" | "no-target" | "no-person" => {
+        | "no-grant" | "no-request" | "no-target" | "no-person" | "no-login" | "no-provider"
+        | "no-workload" | "no-identity" | "provider-keys" => {
             ("missing", "no entry is dropped or replaced")
         }
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
@@ -223,6 +233,9 @@ pub fn render(report: &Report) -> String {
             ),
             status,
         ));
+    }
+    for proof in &report.logins {
+        line(crate::logins::in_words(proof));
     }
     for problem in &report.problems {
         let at = problem

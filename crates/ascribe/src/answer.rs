@@ -7,8 +7,8 @@ use ascribe_core::attribution::{ActionRecord, Filter, Fold};
 use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, entry_hash};
-use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId};
-use ascribe_core::law::State;
+use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId, StatementId};
+use ascribe_core::law::{State, withheld_until};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
 use ascribe_core::time::Timestamp;
@@ -139,9 +139,10 @@ struct Loaded {
 
 fn load(source: &dyn Source, index: u64, bytes: &[u8]) -> Done<Loaded> {
     let entry = Entry::from_bytes(bytes).attempt("read an entry")?;
-    // Streams are opened when somebody reads them; they may be large.
+    // Streams are opened when somebody reads them; they may be large. Tokens are credentials.
     let sealed = !ascribe_core::law::commitments(&entry.body).is_empty()
-        && !matches!(entry.body, Body::Evidence(_));
+        && !matches!(entry.body, Body::Evidence(_))
+        && withheld_until(&entry.body).is_none();
     let openings = if sealed {
         source.openings(index)?
     } else {
@@ -166,6 +167,13 @@ fn copied_for(source: &dyn Source, session: SessionId) -> State {
         if let Some(grant) = state.grants.get(&found.open.grant) {
             copy.grants.insert(found.open.grant, grant.clone());
         }
+        if let Some((id, login)) = found
+            .open
+            .login
+            .and_then(|id| state.logins.get_key_value(&id))
+        {
+            copy.logins.insert(*id, login.clone());
+        }
         copy.sessions.insert(session, found.clone());
     });
     copy
@@ -187,6 +195,10 @@ fn copied(source: &dyn Source) -> State {
         copy.asks.clone_from(&state.asks);
         copy.grants.clone_from(&state.grants);
         copy.sessions.clone_from(&state.sessions);
+        copy.providers.clone_from(&state.providers);
+        copy.links.clone_from(&state.links);
+        copy.workloads.clone_from(&state.workloads);
+        copy.logins.clone_from(&state.logins);
     });
     copy
 }
@@ -269,7 +281,7 @@ impl View {
             // What there is to see comes in frames of its own.
             Query::Watch { .. } => Ok(Value::Null),
             Query::Export { session } => {
-                let bundle = bundle(source, *session)?;
+                let bundle = bundle(source, *session, now)?;
                 let bytes = bundle.to_bytes().attempt("write the bundle")?;
                 let text = String::from_utf8(bytes).attempt("write the bundle")?;
                 Ok(json!({ "bundle": text }))
@@ -422,17 +434,16 @@ impl NewsOf {
 }
 
 /// Everything that proves one session.
-fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
+fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundle> {
     let note = source.note();
     let checkpoint =
         Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")?;
-    let mut request = None;
+    let (mut request, mut login) = (None, None);
     source.look(&mut |state| {
-        let grant = state
-            .sessions
-            .get(&session)
-            .and_then(|s| state.grants.get(&s.open.grant));
+        let found = state.sessions.get(&session);
+        let grant = found.and_then(|s| state.grants.get(&s.open.grant));
         request = grant.map(|g| g.request);
+        login = found.and_then(|s| s.open.login);
     });
     let mut open = false;
     source.look(&mut |state| {
@@ -448,7 +459,7 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
         )
         .help("export it when it has ended"));
     }
-    let mut pick = Pick::new(session, request);
+    let mut pick = Pick::new(session, request.into_iter().chain(login).collect());
     let mut entries = Vec::new();
     let mut openings = Vec::new();
     let mut step = Vec::new().into_iter();
@@ -461,8 +472,8 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
         let Some(bytes) = step.next() else {
             return Err(Failure::new(Kind::Failure, "the ledger lacks an entry"));
         };
-        let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
-        let Some(disclose) = pick.wants(&entry) else {
+        let opened = Entry::from_bytes(&bytes).attempt("read an entry")?;
+        let Some(disclose) = pick.wants(&opened) else {
             continue;
         };
         let proof = source
@@ -474,7 +485,8 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
             index,
             proof: proof.into_iter().map(Root).collect(),
         });
-        if disclose {
+        // A token that could still be shown elsewhere goes to nobody.
+        if disclose && withheld_until(&opened.body).is_none_or(|until| now >= until) {
             openings.extend(
                 source
                     .openings(index)?
@@ -505,17 +517,18 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
 /// Chooses a session's entries: all law entries, the session's own, and its writer's heads.
 struct Pick {
     session: SessionId,
-    request: Option<ascribe_core::id::StatementId>,
+    /// The statements whose content is the session's own.
+    own: Vec<StatementId>,
     found: bool,
     closed: bool,
     actions: std::collections::BTreeSet<ActionId>,
 }
 
 impl Pick {
-    fn new(session: SessionId, request: Option<ascribe_core::id::StatementId>) -> Self {
+    fn new(session: SessionId, own: Vec<StatementId>) -> Self {
         Self {
             session,
-            request,
+            own,
             found: false,
             closed: false,
             actions: std::collections::BTreeSet::new(),
@@ -529,11 +542,11 @@ impl Pick {
             Body::Grant(_) | Body::GrantExtend(_) => Some(false),
             Body::Statement(signed) => match signed.statement().ok()?.say {
                 Say::Read(_) => None,
-                // Names make a bundle readable, and the reason of the session's own request. What
-                // other people wrote stays sealed.
+                // Names make a bundle readable, and the reason of the session's own request; the token
+                // of its login proves it. What other people wrote or showed stays sealed.
                 Say::PersonAdd(_) => Some(true),
-                Say::Request(_) | Say::BreakGlass(_) => {
-                    Some(signed.statement().is_ok_and(|s| Some(s.id) == self.request))
+                Say::Request(_) | Say::BreakGlass(_) | Say::Login(_) => {
+                    Some(signed.statement().is_ok_and(|s| self.own.contains(&s.id)))
                 }
                 _ => Some(false),
             },
@@ -557,6 +570,7 @@ impl Pick {
             Body::Evidence(evidence) => self.actions.contains(&evidence.action).then_some(true),
             Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
             Body::Head(_) => (self.found && !self.closed).then_some(false),
+            Body::ProviderKeys(_) => Some(false),
         }
     }
 }

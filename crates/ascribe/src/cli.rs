@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId};
+use ascribe_core::identity::ProviderKind;
 use ascribe_core::statement::{
     Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
 };
@@ -74,6 +75,15 @@ pub(crate) enum Command {
     /// Outside certificate authorities, whose user certificates count as a person's login.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Providers of identities, whose tokens count as logins.
+    #[command(subcommand)]
+    Provider(ProviderCommand),
+    /// Whom a provider's subjects stand for.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Pipelines and services that act by themselves, and who answers for them.
+    #[command(subcommand)]
+    Workload(WorkloadCommand),
     /// Ask for a grant.
     Request(Request),
     /// List what waits for approval.
@@ -324,6 +334,13 @@ pub(crate) struct TargetAdd {
     /// Cut forwarded connections in which SSH is spoken; without, that is only noted.
     #[arg(long)]
     pub(crate) refuse_inner_ssh: bool,
+    /// Least assurance of whoever opens a session: 1 bearer token, 2 enrolled key or token bound to the
+    /// key.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub(crate) actor_assurance: Option<u8>,
+    /// Least assurance of whoever approves.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub(crate) approver_assurance: Option<u8>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -400,6 +417,106 @@ pub(crate) struct CaSet {
     pub(crate) key_ids: Vec<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderCommand {
+    /// Register a provider, or replace one.
+    Add(ProviderAdd),
+    /// List providers.
+    List,
+    /// Withdraw a provider: its logins and their sessions end.
+    Withdraw {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProviderAdd {
+    /// Name, as records show it.
+    pub(crate) name: String,
+    /// `oidc` or `entra` for people; `github`, `buildkite`, `circleci`, `kubernetes`, `spiffe`, `gitlab` or
+    /// `workload` for workloads.
+    #[arg(long, value_parser = provider_kind)]
+    pub(crate) kind: ProviderKind,
+    /// The exact issuer in its tokens.
+    #[arg(long, value_name = "URL")]
+    pub(crate) issuer: String,
+    /// Whom its tokens are meant for: the client id; for workloads the beginning of the audience.
+    #[arg(long)]
+    pub(crate) audience: String,
+    /// Where its keys are published.
+    #[arg(long, value_name = "URL")]
+    pub(crate) jwks: Option<String>,
+    /// A signature algorithm that counts.
+    #[arg(long = "algorithm", default_values = ["ES256", "RS256"])]
+    pub(crate) algorithms: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Say that a person is who a provider's tokens name.
+    Link(IdentityArgs),
+    /// Take that back, at once: your own, or as an admin anyone's. Their logins end.
+    Unlink(IdentityArgs),
+    /// List them.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdentityArgs {
+    /// Id or name.
+    pub(crate) person: String,
+    /// The provider.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: String,
+    /// The token's `sub`; at Entra `TID/OID`. The ledger holds a digest of it and the issuer.
+    #[arg(long, value_name = "SUB")]
+    pub(crate) subject: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkloadCommand {
+    /// Enrol a workload, or replace its rule.
+    Add(WorkloadAdd),
+    /// List workloads: who answers for them, how old their rules are, what they hold and use.
+    List,
+    /// Show one.
+    Show {
+        /// Name or id.
+        name: String,
+    },
+    /// Somebody else answers for it from now on.
+    Owner {
+        /// Name or id.
+        name: String,
+        /// Id or name of the person.
+        person: String,
+    },
+    /// It acts no longer: its logins and sessions end.
+    Withdraw {
+        /// Name or id.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkloadAdd {
+    /// Name, as records show it.
+    pub(crate) name: String,
+    /// The provider of its tokens.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: String,
+    /// The person who answers for it: id or name.
+    #[arg(long)]
+    pub(crate) owner: String,
+    /// A claim and the exact value that it must have. Given again with the same claim: one of them.
+    #[arg(long = "when", value_name = "CLAIM=VALUE", value_parser = claim, required = true)]
+    pub(crate) conditions: Vec<(String, String)>,
+    /// Why a rule that many could meet is meant as it is. Sealed in the ledger.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) confirm: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Request {
     /// `ACCOUNT@TARGET`.
@@ -424,6 +541,9 @@ pub(crate) struct Request {
     /// `SYSTEM:ID`.
     #[arg(long)]
     pub(crate) ticket: Option<String>,
+    /// For a workload that you answer for: name or id.
+    #[arg(long, value_name = "NAME", conflicts_with = "break_glass")]
+    pub(crate) workload: Option<String>,
     /// Any number of sessions, not just one.
     #[arg(long)]
     pub(crate) reusable: bool,
@@ -532,6 +652,12 @@ pub(crate) struct Actions {
     /// Whose command or justification holds this text.
     #[arg(long)]
     pub(crate) text: Option<String>,
+    /// In this run of a pipeline: its id at the provider.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<String>,
+    /// By code of this commit, or of the one that begins so (seven letters at least).
+    #[arg(long)]
+    pub(crate) commit: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -670,6 +796,18 @@ pub(crate) fn forward(text: &str) -> Result<Forward, String> {
         _ => return Err(bad()),
     };
     Ok(forward)
+}
+
+fn provider_kind(text: &str) -> Result<ProviderKind, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is no kind of provider; see `ascribe provider add --help`"))
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    let (claim, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` names no value; write CLAIM=VALUE"))?;
+    Ok((claim.to_owned(), value.to_owned()))
 }
 
 fn over_cap(text: &str) -> Result<OverCap, String> {

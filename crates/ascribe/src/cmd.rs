@@ -4,6 +4,7 @@ pub(crate) mod ask;
 pub(crate) mod ca;
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod list;
@@ -13,6 +14,7 @@ pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;
+pub(crate) mod workload;
 
 use std::path::Path;
 
@@ -200,11 +202,11 @@ impl Registry {
 
     /// How a person is shown.
     pub(crate) fn shown(&self, id: PersonId) -> String {
-        let name = self
-            .people
-            .iter()
-            .find(|p| p.id == id)
-            .map(|p| p.name.as_str());
+        let person = self.people.iter().find(|p| p.id == id);
+        let workload = self.workloads.iter().find(|w| w.workload.workload == id);
+        let name = person
+            .map(|p| p.name.as_str())
+            .or(workload.map(|w| w.workload.name.as_str()));
         ascribe_core::text::clean(name.unwrap_or(&id.to_string()), 60)
     }
 }

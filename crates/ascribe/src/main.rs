@@ -20,7 +20,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::cmd::{ask, ca, connect, demo, init, ledger, list, manual, read, remark, serve, setup};
+use crate::cmd::{
+    ask, ca, connect, demo, identity, init, ledger, list, manual, read, remark, serve, setup,
+    workload,
+};
 use crate::exit::{Done, Failure, Kind};
 
 fn dispatch(cli: &Cli) -> Done {
@@ -37,6 +40,9 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Person(command) => setup::person(cli, command),
         Command::Key(command) => setup::key(cli, command),
         Command::Ca(command) => ca::ca(cli, command),
+        Command::Provider(command) => identity::provider(cli, command),
+        Command::Identity(command) => identity::identity(cli, command),
+        Command::Workload(command) => workload::workload(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),

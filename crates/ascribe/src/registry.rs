@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ascribe_core::id::{EntryHash, GrantId, PersonId, SessionId, StatementId};
-use ascribe_core::law::{AskStatus, Asked, State};
+use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
+use ascribe_core::identity::{Provider, Workload};
+use ascribe_core::law::{AskStatus, Asked, GrantState, ProviderState, State, WorkloadState};
 use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,12 @@ pub(crate) struct Registry {
     pub(crate) people: Vec<PersonRow>,
     pub(crate) targets: Vec<Target>,
     pub(crate) authorities: Vec<Authority>,
+    #[serde(default)]
+    pub(crate) providers: Vec<ProviderRow>,
+    #[serde(default)]
+    pub(crate) identities: Vec<IdentityRow>,
+    #[serde(default)]
+    pub(crate) workloads: Vec<WorkloadRow>,
     pub(crate) asks: Vec<AskRow>,
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) sessions: Vec<SessionRow>,
@@ -31,6 +38,38 @@ pub(crate) struct PersonRow {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) public_keys: Vec<SshKey>,
     pub(crate) offboarded: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ProviderRow {
+    pub(crate) provider: Provider,
+    /// The entry of its newest keys, with when they were fetched; none before the first.
+    pub(crate) keys_entry: Option<u64>,
+    pub(crate) fetched: Option<Timestamp>,
+    /// Thumbprints of those keys.
+    pub(crate) keys: Vec<ContentDigest>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IdentityRow {
+    pub(crate) provider: String,
+    pub(crate) subject: ContentDigest,
+    pub(crate) person: PersonId,
+}
+
+/// A workload with what shows whether it is still needed, and whether somebody answers for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WorkloadRow {
+    pub(crate) workload: Workload,
+    /// When its present rule came to count.
+    pub(crate) since: Timestamp,
+    pub(crate) last_login: Option<Timestamp>,
+    pub(crate) last_session: Option<Timestamp>,
+    /// Grants that hold, and those of them that a session was opened under.
+    pub(crate) grants: Vec<GrantId>,
+    pub(crate) used: Vec<GrantId>,
+    /// Nobody who is still here answers for it: it does nothing.
+    pub(crate) orphaned: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -132,6 +171,11 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 Asked::Request(request) => {
                     row.kind = "request".into();
                     row.what = format!("{}@{}", request.account, request.target);
+                    if let Some(id) = request.beneficiary {
+                        let workload = state.workloads.get(&id).map(|w| &w.workload);
+                        let name = workload.map_or_else(|| id.to_string(), |w| w.name.clone());
+                        row.what.push_str(&format!(" for workload {name}"));
+                    }
                     row.ticket.clone_from(&request.ticket);
                     row.not_before = Some(request.not_before);
                     row.not_after = Some(request.not_after);
@@ -171,6 +215,15 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
         Say::KeyAdd(key) => format!("{} {}", key.person, key.key.fingerprint()),
         Say::Offboard(leaver) => leaver.person.to_string(),
         Say::CaSet(authority) => authority_subject(authority),
+        Say::ProviderSet(provider) => match provider.withdrawn {
+            false => format!("{} {}", provider.name, provider.issuer),
+            true => format!("{}, withdrawn", provider.name),
+        },
+        Say::IdentityLink(link) => format!("{}={} {}", link.person, link.provider, link.subject),
+        Say::WorkloadSet(workload) => match workload.withdrawn {
+            false => format!("{} of {}", workload.name, workload.provider),
+            true => format!("{}, withdrawn", workload.name),
+        },
         _ => String::new(),
     }
 }
@@ -278,6 +331,47 @@ impl GrantRow {
     }
 }
 
+fn provider_rows(state: &State) -> Vec<ProviderRow> {
+    let row = |known: &ProviderState| ProviderRow {
+        provider: known.provider.clone(),
+        keys_entry: known.keys.as_ref().map(|keys| keys.place.index),
+        fetched: known.keys.as_ref().map(|keys| keys.fetched),
+        keys: known
+            .keys
+            .iter()
+            .flat_map(|keys| &keys.thumbprints)
+            .copied()
+            .collect(),
+    };
+    state.providers.values().map(row).collect()
+}
+
+fn workload_rows(state: &State, now: Timestamp) -> Vec<WorkloadRow> {
+    let row = |(id, known): (&PersonId, &WorkloadState)| {
+        let logins = state.logins.values().filter(|login| login.by == *id);
+        let sessions = state.sessions.values().filter(|s| s.open.person == *id);
+        let holds = |g: &&GrantState| {
+            g.grant.person == *id && g.revoked.is_none() && now < g.grant.not_after
+        };
+        let held: Vec<&GrantState> = state.grants.values().filter(holds).collect();
+        let owner = state.people.get(&known.workload.owner);
+        WorkloadRow {
+            workload: known.workload.clone(),
+            since: known.at,
+            last_login: logins.map(|login| login.at).max(),
+            last_session: sessions.map(|session| session.at).max(),
+            grants: held.iter().map(|g| g.grant.grant).collect(),
+            used: held
+                .iter()
+                .filter(|g| !g.sessions.is_empty())
+                .map(|g| g.grant.grant)
+                .collect(),
+            orphaned: owner.is_none_or(|owner| owner.offboarded.is_some()),
+        }
+    };
+    state.workloads.iter().map(row).collect()
+}
+
 /// The registry at this moment.
 pub(crate) fn registry(
     state: &State,
@@ -331,6 +425,16 @@ pub(crate) fn registry(
             .iter()
             .map(|(name, ca)| ca.authority(name))
             .collect(),
+        providers: provider_rows(state),
+        identities: state
+            .identities()
+            .map(|(provider, subject, person)| IdentityRow {
+                provider: provider.clone(),
+                subject: *subject,
+                person,
+            })
+            .collect(),
+        workloads: workload_rows(state, now),
         asks: ask_rows(state),
         grants: grant_rows(state, now),
         sessions,

@@ -240,8 +240,9 @@ async fn follow(
     let Watch { by, key, session } = watch;
     let mut news_of = NewsOf::new(session);
     loop {
+        let now = api.ledger.now();
         let still = |state: &ascribe_core::law::State| {
-            state.may_watch(by, session) && state.person_by_key(&key) == Some(by)
+            state.may_watch(by, session) && state.person_by_key(now, &key) == Some(by)
         };
         if !api.ledger.with_state(still) {
             return Ok(());
@@ -429,14 +430,22 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
             Scope::Request(answer.of)
         }
         Say::PersonAdd(person) => Scope::Person(person.person),
-        Say::Read(_) | Say::Revocation(_) | Say::Termination(_) | Say::Review(_) => {
-            Scope::Request(statement.id)
-        }
+        Say::Read(_)
+        | Say::Revocation(_)
+        | Say::Termination(_)
+        | Say::Review(_)
+        | Say::WorkloadSet(_) => Scope::Request(statement.id),
+        // A key of its own: destroying it leaves nothing else unreadable.
+        Say::Login(_) => Scope::Login(statement.id),
         Say::TargetSet(_)
         | Say::KeyAdd(_)
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::ProviderSet(_)
+        | Say::IdentityLink(_)
+        | Say::IdentityUnlink(_)
+        | Say::Logout(_)
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };

@@ -117,7 +117,10 @@ impl State {
     fn check_authority_key(&self, name: &str, key: &SshKey) -> Result<(), Denied> {
         rules::check_key(key)?;
         let fingerprint = key.fingerprint();
-        if self.keys.contains_key(&fingerprint) || self.revoked_keys.contains(&fingerprint) {
+        if self.keys.contains_key(&fingerprint)
+            || self.revoked_keys.contains(&fingerprint)
+            || self.session_keys.contains_key(&fingerprint)
+        {
             return Err(Denied::new(
                 "duplicate",
                 "a person's key, held or revoked, is no certificate authority's",
@@ -235,7 +238,8 @@ impl State {
                 "the certificate or its key was revoked",
             ));
         }
-        let another = self.keys.get(key).is_some_and(|owner| *owner != person);
+        let another = self.keys.get(key).is_some_and(|owner| *owner != person)
+            || self.session_keys.contains_key(key);
         if another || self.authority_of(key).is_some() {
             return Err(Denied::new(
                 "key",

@@ -22,7 +22,8 @@ pub(super) fn is_law(body: &Body) -> bool {
         | Body::Grant(_)
         | Body::GrantExtend(_)
         | Body::SessionOpen(_)
-        | Body::SessionClose(_) => true,
+        | Body::SessionClose(_)
+        | Body::ProviderKeys(_) => true,
         Body::Statement(signed) => !matches!(signed.statement().map(|s| s.say), Ok(Say::Read(_))),
         Body::Intent(_)
         | Body::Outcome(_)
@@ -172,6 +173,8 @@ impl State {
                 let opener = open.opening.map(|id| self.opener(id)).transpose()?;
                 let mut refs = vec![link("grant", self.grant_place(open.grant)?)];
                 refs.extend(opener.map(|opener| link("opening", opener.place)));
+                let login = open.login.map(|id| self.login(id)).transpose()?;
+                refs.extend(login.map(|login| link("login", login.place)));
                 refs
             }
             Body::SessionClose(close) => vec![link("session", self.session_place(close.session)?)],
@@ -183,6 +186,9 @@ impl State {
                 None => Vec::new(),
             },
             Body::Head(_) => Vec::new(),
+            Body::ProviderKeys(keys) => {
+                vec![link("provider", self.provider(&keys.provider)?.place)]
+            }
         })
     }
 
@@ -210,7 +216,20 @@ impl State {
                 Some(session) => vec![link("session", self.session_place(session)?)],
                 None => Vec::new(),
             },
-            Say::TargetSet(_)
+            Say::IdentityLink(identity) => {
+                vec![link("provider", self.provider(&identity.provider)?.place)]
+            }
+            Say::IdentityUnlink(identity) => vec![link("identity", self.identity(identity)?.place)],
+            Say::WorkloadSet(workload) => {
+                vec![link("provider", self.provider(&workload.provider)?.place)]
+            }
+            Say::Login(login) => {
+                let (keys, actor) = self.login_basis(statement.by, login)?;
+                vec![link("keys", keys), link("actor", actor)]
+            }
+            Say::Logout(logout) => vec![link("login", self.login(logout.login)?.place)],
+            Say::ProviderSet(_)
+            | Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
             | Say::KeyRevoke(_)

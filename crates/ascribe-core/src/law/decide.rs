@@ -75,7 +75,8 @@ pub fn commitments(body: &Body) -> Vec<Sealable> {
         | Body::GrantExtend(_)
         | Body::SessionClose(_)
         | Body::Outcome(_)
-        | Body::Head(_) => Vec::new(),
+        | Body::Head(_)
+        | Body::ProviderKeys(_) => Vec::new(),
     }
 }
 
@@ -99,7 +100,17 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         Say::Review(review) => vec![Sealable::prose("finding", &review.finding)],
         Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
         Say::Read(read) => vec![Sealable::plain("query", read.query)],
+        Say::Login(login) => vec![Sealable::plain("token", login.token)],
+        Say::WorkloadSet(workload) => workload
+            .confirmed
+            .iter()
+            .map(|confirmed| Sealable::prose("confirmed", confirmed))
+            .collect(),
         Say::TargetSet(_)
+        | Say::ProviderSet(_)
+        | Say::IdentityLink(_)
+        | Say::IdentityUnlink(_)
+        | Say::Logout(_)
         | Say::KeyAdd(_)
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
@@ -145,6 +156,7 @@ impl State {
             (close.actions, close.entries) = (session.actions, session.entries);
         }
         check_openings(&body, &proposal.openings)?;
+        self.check_login_token(judge, &body, &proposal.openings)?;
         let first = self.place_entry(judge, at, proposal.id, &proposal.writer, body)?;
         let follow = self.follow_up(&first);
         let mut done = vec![first];

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, AuthorityState, GrantState, OpenAction, Opener, Person, Place, SessionState,
-    State, TargetState, WriterState,
+    Ask, AskStatus, AuthorityState, GrantState, LinkState, LoginState, OpenAction, Opener, Person,
+    Place, ProviderState, SessionState, State, TargetState, WorkloadState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
-use crate::id::{ActionId, EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::id::{ActionId, ContentDigest, EntryId, GrantId, PersonId, SessionId, StatementId};
 use crate::time::Timestamp;
 
 /// Everything but the ids of entries, which follow as bytes.
@@ -37,6 +37,11 @@ struct Form<'a> {
     statements: Cow<'a, BTreeSet<StatementId>>,
     writers: Cow<'a, BTreeMap<String, WriterState>>,
     revoked_keys: Cow<'a, BTreeSet<String>>,
+    providers: Cow<'a, BTreeMap<String, ProviderState>>,
+    links: Cow<'a, BTreeMap<String, BTreeMap<ContentDigest, LinkState>>>,
+    workloads: Cow<'a, BTreeMap<PersonId, WorkloadState>>,
+    logins: Cow<'a, BTreeMap<StatementId, LoginState>>,
+    spent: Cow<'a, BTreeMap<ContentDigest, Timestamp>>,
 }
 
 impl State {
@@ -78,6 +83,13 @@ impl State {
             awaited: _,
             live: _,
             revoked_keys,
+            providers,
+            links,
+            workloads,
+            logins,
+            spent,
+            session_keys: _,
+            live_logins: _,
         } = self;
         let form = Form {
             origin: origin.clone(),
@@ -98,6 +110,11 @@ impl State {
             statements: Cow::Borrowed(statements),
             writers: Cow::Borrowed(writers),
             revoked_keys: Cow::Borrowed(revoked_keys),
+            providers: Cow::Borrowed(providers),
+            links: Cow::Borrowed(links),
+            workloads: Cow::Borrowed(workloads),
+            logins: Cow::Borrowed(logins),
+            spent: Cow::Borrowed(spent),
         };
         let text = encoding::encode(&form)?;
         let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -146,7 +163,15 @@ impl State {
             awaited: BTreeMap::new(),
             live: BTreeSet::new(),
             revoked_keys: form.revoked_keys.into_owned(),
+            providers: form.providers.into_owned(),
+            links: form.links.into_owned(),
+            workloads: form.workloads.into_owned(),
+            logins: form.logins.into_owned(),
+            spent: form.spent.into_owned(),
+            session_keys: BTreeMap::new(),
+            live_logins: BTreeSet::new(),
         };
+        state.find_logins();
         let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());
         state.live = live.map(|(id, _)| *id).collect();
         let open: Vec<(StatementId, Ask)> = state

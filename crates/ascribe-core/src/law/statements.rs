@@ -1,5 +1,6 @@
 //! Signed statements: who may say what, and what it changes.
 
+use super::identities::{check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
     SIGNER_SKEW_MS, State, TargetState, rules,
@@ -43,13 +44,16 @@ impl State {
                 self.check_break_glass(by, at, emergency)?;
                 self.put_ask(id, by, at, Asked::Emergency(emergency.clone()), place);
             }
-            Say::Approval(answer) => self.take_approval(by, at, answer, place)?,
+            Say::Approval(answer) => self.take_approval((by, &key), at, answer, place)?,
             Say::Denial(answer) => self.take_denial(by, answer)?,
             Say::Cancellation(answer) => self.take_cancellation(by, answer)?,
             Say::Revocation(revocation) => self.take_revocation(by, at, revocation)?,
             Say::Review(review) => self.take_review(by, at, review)?,
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
-            Say::KeyRevoke(key) => self.take_key_revoke(by, key)?,
+            Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
+            Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
+            Say::Login(login) => self.take_login(id, by, at, (login, key), place)?,
+            Say::Logout(logout) => self.take_logout(by, at, logout)?,
             Say::Termination(termination) => self.take_termination(by, at, termination)?,
             Say::Connect(connect) => {
                 let opener = self.check_connect(by, at, connect, key, place)?;
@@ -61,7 +65,11 @@ impl State {
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
             | Say::Offboard(_)
-            | Say::CaSet(_) => {
+            | Say::CaSet(_)
+            | Say::ProviderSet(_)
+            | Say::IdentityLink(_)
+            | Say::WorkloadSet(_) => {
+                self.check_carries_law(&key)?;
                 self.take_proposal(&statement, at, place)?;
             }
         }
@@ -115,23 +123,16 @@ impl State {
         if self.statements.contains(&statement.id) {
             return Err(Denied::new("replay", "this statement was taken before"));
         }
-        let key = judge
-            .sshsig(
-                &statement.say.namespace(),
-                signed.text.as_bytes(),
-                &signed.sig.0,
-            )
-            .ok_or_else(|| Denied::new("signature", "the statement's signature does not verify"))?;
-        let person = self.person(statement.by)?;
-        if person.keys.get(&key.fingerprint()) != Some(&key) {
-            return Err(Denied::new(
-                "key",
-                "the statement is signed by a key that is not its author's",
-            ));
+        let key = signer(judge, signed, &statement.say)?;
+        self.check_actor(statement.by)?;
+        // A login introduces its key; whose it is, is looked at there.
+        if !matches!(statement.say, Say::Login(_)) {
+            self.check_key_of(statement.by, at, &key)?;
         }
-        if person.offboarded.is_some() {
+        if self.has_left(statement.by) {
             return Err(Denied::new("offboarded", "the author has left"));
         }
+        self.check_may_say(statement.by, &statement.say)?;
         Ok((statement, key))
     }
 
@@ -184,6 +185,7 @@ impl State {
             None => rules::check_window(target, request.not_before, request.not_after, at)?,
             Some(windows) => rules::check_recurrence(target, request, windows, at)?,
         }
+        self.check_beneficiary(by, request.beneficiary)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         rules::check_prose(
@@ -201,7 +203,7 @@ impl State {
     ) -> Result<(), Denied> {
         let state = self.grant(extension.grant)?;
         let grant = &state.grant;
-        if grant.person != by {
+        if self.answers_for(grant.person) != Some(by) {
             return Err(Denied::new(
                 "not-yours",
                 "only the grant's holder asks for its extension",
@@ -322,25 +324,28 @@ impl State {
                 self.grants.get(&extension.grant).map(|g| g.grant.person)
             }
             Asked::Proposal(Say::KeyAdd(key)) => Some(key.person),
+            Asked::Proposal(Say::IdentityLink(link)) => Some(link.person),
             Asked::Request(_) | Asked::Emergency(_) | Asked::Proposal(_) => None,
         }
     }
 
     fn take_approval(
         &mut self,
-        by: PersonId,
+        (by, key): (PersonId, &SshKey),
         at: Timestamp,
         answer: &Answer,
         place: Place,
     ) -> Result<(), Denied> {
         let ask = self.open_ask(answer)?;
         self.check_answerer(by, ask)?;
+        self.check_approver_key(ask, key)?;
         if ask.approvals.iter().any(|approval| approval.by == by) {
             return Err(Denied::new("duplicate", "you approved this before"));
         }
         if self.person(ask.by)?.offboarded.is_some() {
             return Err(Denied::new("left", "whoever asked for this has left"));
         }
+        self.check_still_owned(ask)?;
         let late = match &ask.asked {
             Asked::Request(request) => at >= request.not_after,
             Asked::Extension(extension) => {
@@ -374,6 +379,31 @@ impl State {
         Ok(())
     }
 
+    /// Is the approver's key strong enough for what is asked?
+    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
+        let target = match &ask.asked {
+            Asked::Request(request) => &request.target,
+            Asked::Extension(extension) => &self.grant(extension.grant)?.grant.target,
+            Asked::Proposal(_) => return self.check_carries_law(key),
+            Asked::Emergency(_) => return Ok(()),
+        };
+        let needed = self.target(target)?.target.approver_assurance;
+        let level = self.assurance(&key.fingerprint());
+        need_assurance(needed, level, "approvals for this target need")
+    }
+
+    /// Does whoever asked for a workload still answer for it?
+    fn check_still_owned(&self, ask: &Ask) -> Result<(), Denied> {
+        match &ask.asked {
+            Asked::Request(request) => self.check_beneficiary(ask.by, request.beneficiary),
+            Asked::Extension(extension) => {
+                let holder = self.grant(extension.grant)?.grant.person;
+                self.check_beneficiary(ask.by, Some(holder).filter(|id| *id != ask.by))
+            }
+            Asked::Emergency(_) | Asked::Proposal(_) => Ok(()),
+        }
+    }
+
     fn take_denial(&mut self, by: PersonId, answer: &Answer) -> Result<(), Denied> {
         let ask = self.open_ask(answer)?;
         self.check_answerer(by, ask)?;
@@ -405,7 +435,8 @@ impl State {
     ) -> Result<(), Denied> {
         let state = self.grant(revocation.grant)?;
         let person = self.person(by)?;
-        if state.grant.person != by && !person.may(Role::Approver) && !person.may(Role::Admin) {
+        let own = self.answers_for(state.grant.person) == Some(by);
+        if !own && !person.may(Role::Approver) && !person.may(Role::Admin) {
             return Err(Denied::new(
                 "role",
                 "a grant is revoked by its holder, an approver or an admin",
@@ -428,7 +459,8 @@ impl State {
     ) -> Result<(), Denied> {
         let session = self.session(termination.session)?;
         let person = self.person(by)?;
-        if session.open.person != by && !person.may(Role::Approver) && !person.may(Role::Admin) {
+        let own = self.answers_for(session.open.person) == Some(by);
+        if !own && !person.may(Role::Approver) && !person.may(Role::Admin) {
             return Err(Denied::new(
                 "role",
                 "a session is ended by its actor, an approver or an admin",
@@ -562,7 +594,7 @@ impl State {
     }
 
     fn check_read(&self, by: PersonId, read: &Read) -> Result<(), Denied> {
-        let person = self.person(by)?;
+        let may = |role| self.people.get(&by).is_some_and(|person| person.may(role));
         let own = |session: SessionId| {
             self.sessions
                 .get(&session)
@@ -574,12 +606,12 @@ impl State {
                 let ask = read.request.and_then(|id| self.asks.get(&id));
                 let proposal = ask.is_some_and(|ask| matches!(ask.asked, Asked::Proposal(_)));
                 ask.is_some_and(|ask| ask.by == by)
-                    || person.may(Role::Approver)
-                    || person.may(Role::Auditor)
-                    || (proposal && person.may(Role::Admin))
+                    || may(Role::Approver)
+                    || may(Role::Auditor)
+                    || (proposal && may(Role::Admin))
             }
             View::Actions | View::Replay | View::Export => {
-                person.may(Role::Auditor) || read.session.is_some_and(own)
+                may(Role::Auditor) || read.session.is_some_and(own)
             }
             View::Watch => {
                 let session = read
@@ -646,6 +678,9 @@ impl State {
             }
             Say::Offboard(leaver) => self.check_offboard(leaver),
             Say::CaSet(authority) => self.check_authority(authority),
+            Say::ProviderSet(provider) => self.check_provider_set(provider),
+            Say::IdentityLink(link) => self.check_identity(link),
+            Say::WorkloadSet(workload) => self.check_workload(workload),
             _ => Err(Denied::new("internal", "not a proposal")),
         }
     }
@@ -673,12 +708,17 @@ impl State {
                 }
             }
             Say::CaSet(authority) => self.take_authority(authority, place),
+            Say::ProviderSet(provider) => self.take_provider(provider, place),
+            Say::IdentityLink(link) => self.take_identity(link, place),
+            Say::WorkloadSet(workload) => self.take_workload(workload, at, place),
             _ => {}
         }
+        self.end_logins(at);
     }
 
     fn check_target(&self, target: &Target) -> Result<(), Denied> {
         rules::check_target(target)?;
+        check_levels(target)?;
         self.person(target.system_owner)?;
         for person in target.required_approvers.iter().chain(&target.break_glass) {
             self.person(*person)?;
@@ -686,7 +726,7 @@ impl State {
         Ok(())
     }
 
-    fn check_new_key(&self, key: &crate::statement::SshKey) -> Result<(), Denied> {
+    pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
         rules::check_key(key)?;
         if self.revoked_keys.contains(&key.fingerprint()) {
             return Err(
@@ -700,6 +740,10 @@ impl State {
                 "the key is enrolled already; one key names one person",
             ));
         }
+        if self.session_keys.contains_key(&key.fingerprint()) {
+            return Err(Denied::new("duplicate", "the key is or was a session key")
+                .with_help("make one: ssh-keygen -t ed25519"));
+        }
         if self.authority_of(&key.fingerprint()).is_some() {
             return Err(Denied::new(
                 "duplicate",
@@ -710,7 +754,7 @@ impl State {
     }
 
     pub(super) fn check_person(&self, person: &PersonAdd) -> Result<(), Denied> {
-        if self.people.contains_key(&person.person) {
+        if self.people.contains_key(&person.person) || self.workloads.contains_key(&person.person) {
             return Err(Denied::new("duplicate", "a person with this id exists"));
         }
         if person.keys.is_empty() || person.keys.len() > 16 {

@@ -26,6 +26,7 @@ mod authorities;
 mod entries;
 mod golden;
 mod grants;
+mod identities;
 mod kit;
 mod model;
 mod people;

@@ -1,6 +1,7 @@
 //! Grants, sessions, actions; and what callers ask of the state.
 
 use super::Approval;
+use super::identities::need_assurance;
 use super::{
     Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, Person, Place, SessionState,
     State, TargetState,
@@ -139,7 +140,7 @@ impl State {
         match &ask.asked {
             Asked::Request(request) => Ok(Grant {
                 grant: id,
-                person: ask.by,
+                person: request.beneficiary.unwrap_or(ask.by),
                 target: request.target.clone(),
                 account: request.account.clone(),
                 not_before: request.not_before,
@@ -266,11 +267,7 @@ impl State {
 
     /// Why a grant does not hold at this moment, if it does not.
     fn grant_ended(&self, state: &GrantState, at: Timestamp) -> Option<CloseReason> {
-        let left = self
-            .people
-            .get(&state.grant.person)
-            .is_none_or(|p| p.offboarded.is_some());
-        if state.revoked.is_some() || left {
+        if state.revoked.is_some() || self.has_left(state.grant.person) {
             Some(CloseReason::Revoked)
         } else if at >= state.grant.not_after {
             Some(CloseReason::Expired)
@@ -318,19 +315,10 @@ impl State {
                 "the grant was for one session, which was opened",
             ));
         }
-        match &open.certificate {
-            Some(certificate) => {
-                self.check_certificate(open.person, &open.key, certificate)?;
-                if certificate.not_after.is_some_and(|end| at >= end) {
-                    return Err(Denied::new(
-                        "expired",
-                        "the login's certificate has expired",
-                    ));
-                }
-            }
-            None if self.person(open.person)?.keys.contains_key(&open.key) => {}
-            None => return Err(Denied::new("key", "the login key is not the person's")),
-        }
+        self.check_login_key(open, at)?;
+        let level = self.assurance_of(open);
+        let needed = self.target(&open.target)?.target.actor_assurance;
+        need_assurance(needed, level, "sessions on this target need")?;
         self.check_opening(open, at)?;
         let owner = self.target(&open.target)?.target.system_owner;
         let session = SessionState {
@@ -353,6 +341,29 @@ impl State {
             state.sessions.push(open.session);
         }
         Ok(())
+    }
+
+    /// Is the key that logged in the actor's?
+    fn check_login_key(&self, open: &SessionOpen, at: Timestamp) -> Result<(), Denied> {
+        let refuse = || Err(Denied::new("key", "the login key is not the person's"));
+        match (&open.certificate, open.login) {
+            (Some(certificate), None) => {
+                self.check_certificate(open.person, &open.key, certificate)?;
+                if certificate.not_after.is_some_and(|end| at >= end) {
+                    return Err(Denied::new(
+                        "expired",
+                        "the login's certificate has expired",
+                    ));
+                }
+                Ok(())
+            }
+            (None, Some(login)) => self.check_login(login, open.person, &open.key, at),
+            (None, None) => match self.people.get(&open.person) {
+                Some(person) if person.keys.contains_key(&open.key) => Ok(()),
+                Some(_) | None => refuse(),
+            },
+            (Some(_), Some(_)) => refuse(),
+        }
     }
 
     pub(super) fn opener(&self, id: StatementId) -> Result<&Opener, Denied> {
@@ -567,16 +578,15 @@ impl State {
     }
 
     pub(super) fn check_refusal(&self, refusal: &Refusal) -> Result<(), Denied> {
-        self.person(refusal.person).map(|_| ())
+        self.check_actor(refusal.person)
     }
 
-    /// Whose key is this?
-    pub fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
-        let id = *self.keys.get(fingerprint)?;
-        self.people
-            .get(&id)
-            .filter(|person| person.offboarded.is_none())
-            .map(|_| id)
+    /// Whose key is this: enrolled, or introduced by a login that counts?
+    pub fn person_by_key(&self, at: Timestamp, fingerprint: &str) -> Option<PersonId> {
+        let login = || self.logins.get(&self.login_by_key(at, fingerprint)?.0);
+        let enrolled = self.keys.get(fingerprint).copied();
+        let id = enrolled.or_else(|| login().map(|login| login.by))?;
+        (!self.has_left(id)).then_some(id)
     }
 
     /// Is this session still lawful?
@@ -594,19 +604,26 @@ impl State {
             person,
             key,
             certificate,
+            login,
             ..
         } = &session.open;
-        let login_gone = match certificate {
-            Some(certificate) => self.check_certificate(*person, key, certificate).is_err(),
-            None => self
+        let login = login.and_then(|id| self.logins.get(&id));
+        let login_gone = match (certificate, login) {
+            (Some(certificate), _) => self.check_certificate(*person, key, certificate).is_err(),
+            (None, Some(login)) => login.ended.is_some_and(|ended| ended < login.login.until),
+            (None, None) => self
                 .people
                 .get(person)
                 .is_none_or(|p| !p.keys.contains_key(key)),
         };
-        let end = grant.grant.not_after;
-        let end = certificate
-            .as_ref()
-            .map_or(end, |c| c.not_after.unwrap_or(end).min(end));
+        let ends = [
+            certificate.as_ref().and_then(|c| c.not_after),
+            login.map(|login| login.login.until),
+        ];
+        let end = ends
+            .into_iter()
+            .flatten()
+            .fold(grant.grant.not_after, Timestamp::min);
         match self.grant_ended(grant, at) {
             Some(reason) => Standing::Ended(reason),
             None if session.terminated.is_some() => Standing::Ended(CloseReason::Terminated),
@@ -720,7 +737,7 @@ impl State {
         mine: &[&GrantState],
     ) -> Denied {
         let waiting = self.open_asks().find(|(_, ask)| {
-            ask.by == person
+            beneficiary_of(ask) == person
                 && matches!(&ask.asked, Asked::Request(r) if r.target == target && r.account == account && at < r.not_after)
         });
         if let Some((id, ask)) = waiting {
@@ -785,6 +802,14 @@ impl State {
     /// How many actions and sessions are open: each of them has an end to be recorded.
     pub fn open_ends(&self) -> usize {
         self.open_actions.len() + self.live.len()
+    }
+}
+
+/// Who would hold what is asked for.
+fn beneficiary_of(ask: &Ask) -> PersonId {
+    match &ask.asked {
+        Asked::Request(request) => request.beneficiary.unwrap_or(ask.by),
+        Asked::Extension(_) | Asked::Emergency(_) | Asked::Proposal(_) => ask.by,
     }
 }
 

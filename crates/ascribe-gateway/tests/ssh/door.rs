@@ -75,6 +75,9 @@ impl Recorder for Door {
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         self.ledger.person_by_key(fingerprint)
     }
+    fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
+        self.ledger.login_by_key(fingerprint)
+    }
     fn ca_keys(&self) -> Vec<String> {
         self.ledger.ca_keys()
     }

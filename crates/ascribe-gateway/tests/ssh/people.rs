@@ -82,6 +82,8 @@ impl People {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            actor_assurance: None,
+            approver_assurance: None,
         }
     }
 
@@ -176,6 +178,7 @@ impl People {
             uses: Uses::Reusable,
             justification: Prose::of(&why),
             recurrence: None,
+            beneficiary: None,
             ticket: Some(ticket),
         };
         let scope = Scope::Request(StatementId::new([0; 16]));

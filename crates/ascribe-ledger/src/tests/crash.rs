@@ -167,6 +167,7 @@ fn crashes_lose_nothing_that_was_acknowledged() {
                     door: Door::Direct,
                     opened_by: OpenedBy::Testimony,
                     opening: None,
+                    login: None,
                 });
                 let scope = Scope::Session(session);
                 let open = Proposal {
@@ -240,6 +241,7 @@ fn a_full_disk_still_takes_what_ends_something() {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
+            login: None,
         });
         let scope = Scope::Session(id);
         world.clock.step(2000);

@@ -421,6 +421,7 @@ fn a_destroyed_key_stays_an_absence_when_its_scope_is_used_again() {
         not_after: at.plus_millis(60_000),
         justification: Prose::of(&why),
         recurrence: None,
+        beneficiary: None,
         ticket: None,
         uses: Uses::Reusable,
     };

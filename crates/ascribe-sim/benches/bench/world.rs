@@ -281,6 +281,8 @@ impl World {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            actor_assurance: None,
+            approver_assurance: None,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)
@@ -316,6 +318,7 @@ impl World {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
+            login: None,
         });
         let scope = Scope::Session(session);
         ledger

@@ -147,6 +147,7 @@ pub(super) fn request(world: &World) -> (Statement, Opening) {
         uses: Uses::Reusable,
         justification: Prose::of(&why),
         recurrence: None,
+        beneficiary: None,
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-7".to_owned(),

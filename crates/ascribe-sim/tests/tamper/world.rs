@@ -242,6 +242,8 @@ impl World {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            actor_assurance: None,
+            approver_assurance: None,
         }
     }
     /// Asked for by Olu, approved by Ada.
@@ -261,6 +263,7 @@ impl World {
             uses: Uses::Reusable,
             justification: Prose::of(&why),
             recurrence: None,
+            beneficiary: None,
             ticket: None,
         };
         let (of, asked) = say(Who::Olu, Say::Request(request), Some(why));
@@ -288,6 +291,7 @@ impl World {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
+            login: None,
         });
         let scope = Scope::Session(session);
         self.record(ledger, open, vec![from], scope).unwrap();

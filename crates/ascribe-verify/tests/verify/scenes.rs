@@ -63,6 +63,8 @@ impl Forge {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            actor_assurance: None,
+            approver_assurance: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }
@@ -88,6 +90,7 @@ impl Forge {
             uses: Uses::Single,
             justification: Prose::of(&why),
             recurrence: None,
+            beneficiary: None,
             ticket: Some(Ticket {
                 system: "jira".to_owned(),
                 id: "OPS-42".to_owned(),
@@ -212,6 +215,7 @@ impl Forge {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
+            login: None,
         };
         let parents = [("grant", granted.place)];
         let place = self.record("gw", &parents, Body::SessionOpen(open), vec![from]);

@@ -160,6 +160,10 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
     })?;
     let ticket = args.ticket.as_deref().map(ticket).transpose()?;
     let client = cli.client(false)?;
+    let beneficiary = match &args.workload {
+        Some(name) => Some(registry(&client)?.workload(name)?.workload.workload),
+        None => None,
+    };
     let hello = client.hello()?;
     let recurrence = recurrence(args, hello.now)?;
     let (begin, not_after) = span(args, recurrence.as_ref(), hello.now)?;
@@ -193,6 +197,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             justification,
             ticket,
             recurrence: recurrence.clone(),
+            beneficiary,
         };
         (Say::Request(request), opening)
     };

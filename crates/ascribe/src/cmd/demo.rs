@@ -279,6 +279,8 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         signed_opening: false,
         watch_notice: false,
         refuse_inner_ssh: false,
+        actor_assurance: None,
+        approver_assurance: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;
@@ -295,6 +297,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         uses: Uses::Reusable,
         justification,
         recurrence: None,
+        beneficiary: None,
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-1".to_owned(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ascribe_core::attribution::{ActionRecord, Filter, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
+use ascribe_core::identity::{Code, Run, Trigger};
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::{HeadCopy as _, LocalHead};
@@ -53,6 +54,8 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
         since: time(args.since.as_ref())?,
         until: time(args.until.as_ref())?,
         text: args.text.clone(),
+        run: args.run.clone(),
+        commit: args.commit.clone(),
     };
     let records = fetch(cli, filter)?;
     for record in &records {
@@ -154,21 +157,77 @@ fn moved(total: &StreamRecord) -> String {
     format!("{stream}: {} bytes, SHA-256 {digest}", total.bytes)
 }
 
+/// A job's own account of itself, as its token had it.
+fn run_in_words(run: &Run) -> String {
+    let part = |label: &str, text: &Option<String>| {
+        text.as_ref()
+            .map(|text| format!(" {label} {text}"))
+            .unwrap_or_default()
+    };
+    let text = format!(
+        "{} {}{}{}",
+        run.provider,
+        run.id,
+        part("attempt", &run.attempt),
+        part("job", &run.job)
+    );
+    clean(&text, 400)
+}
+
+fn code_in_words(code: &Code) -> String {
+    let parts = [
+        ("repository", &code.repo),
+        ("ref", &code.reference),
+        ("commit", &code.commit),
+        ("workflow", &code.workflow),
+        ("of commit", &code.workflow_commit),
+    ];
+    let known = parts.iter().filter_map(|(label, text)| {
+        let text = text.as_ref()?;
+        Some(format!("{label} {text}"))
+    });
+    clean(&known.collect::<Vec<_>>().join(" "), 1000)
+}
+
+fn trigger_in_words(trigger: &Trigger) -> String {
+    let event = trigger.event.as_deref().unwrap_or("unknown");
+    let by = trigger
+        .id
+        .as_ref()
+        .map_or(String::new(), |id| format!(" by {id}"));
+    clean(&format!("{event}{by}"), 400)
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
     for link in &record.who.chain {
+        let shown = match (&link.display, link.owner) {
+            (Some(display), Some(owner)) => {
+                format!("workload {} of {}", clean(display, 63), name(owner))
+            }
+            _ => name(link.principal),
+        };
         add(
             "who",
             format!(
-                "{} ({}), proven by {}, opening is {}",
-                name(link.principal),
-                link.principal,
-                link.evidence,
-                record.who.opened_by
+                "{shown} ({}), proven by {} (assurance {}), opening is {}",
+                link.principal, link.evidence, link.assurance, record.who.opened_by
             ),
         );
+        if let Some(run) = &link.run {
+            add("run", run_in_words(run));
+        }
+        if let Some(code) = &link.code {
+            add("code", code_in_words(code));
+        }
+        if let Some(trigger) = &link.trigger {
+            add("trigger", trigger_in_words(trigger));
+        }
+        for missing in &link.missing {
+            add("missing", clean(missing, 300));
+        }
     }
     let command = record
         .what

@@ -375,6 +375,8 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         signed_opening: args.signed_opening,
         watch_notice: args.watch_notice,
         refuse_inner_ssh: args.refuse_inner_ssh,
+        actor_assurance: args.actor_assurance,
+        approver_assurance: args.approver_assurance,
     })
 }
 

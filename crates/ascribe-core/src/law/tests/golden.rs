@@ -1,6 +1,8 @@
 //! Lists with a reason for each line.
 
+use super::identities::{deploy, link, provider};
 use super::*;
+use crate::identity::ProviderKind;
 
 fn golden(text: &str) -> Vec<Vec<&str>> {
     let mut lines = Vec::new();
@@ -45,6 +47,9 @@ fn statement_types_are_listed_with_who_and_under_which_quorum() {
         Say::KeyAdd(pair),
         Say::Offboard(leaver),
         Say::CaSet(authority("corp")),
+        Say::ProviderSet(provider("idp", ProviderKind::Oidc)),
+        Say::IdentityLink(link(REQ)),
+        Say::WorkloadSet(deploy()),
     ];
     let by_quorum: Vec<&str> = list
         .iter()

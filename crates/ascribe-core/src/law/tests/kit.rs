@@ -58,6 +58,35 @@ impl Judge for Fake {
         let key = SshKey(String::from_utf8(sig[..end].to_vec()).ok()?);
         (fake_sig(&key, namespace, message) == sig).then_some(key)
     }
+    /// A token here is the commitment that it carries, a line feed and its claims.
+    fn token(
+        &self,
+        _: &Provider,
+        keys: &[u8],
+        token: &[u8],
+        asked: &TokenAsked<'_>,
+    ) -> Result<Claims, Denied> {
+        let refuse = |text: &str| Denied::new("token", text);
+        let text = std::str::from_utf8(token).map_err(|_| refuse("no text"))?;
+        let (commitment, claims) = text.split_once('\n').ok_or_else(|| refuse("no line"))?;
+        let claims: Claims = serde_json::from_str(claims).map_err(|_| refuse("no claims"))?;
+        let bound = commitment == crate::identity::key_commitment(asked.key, asked.rz);
+        let facts = claims.facts.iter().map(|fact| fact.claim.as_str());
+        if (claims.binding != crate::identity::Binding::None && !bound)
+            || !self.provider_keys(keys)?.contains(&claims.key)
+            || !facts.eq(asked.facts.iter().copied())
+        {
+            return Err(refuse("not this key's, this provider's or these facts'"));
+        }
+        Ok(claims)
+    }
+    fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let keys: Result<Vec<ContentDigest>, _> = text.lines().map(str::parse).collect();
+        keys.ok()
+            .filter(|keys| !keys.is_empty())
+            .ok_or_else(|| Denied::new("jwks", "no keys"))
+    }
 }
 
 /// Everything in the state, in a stable order.
@@ -86,6 +115,13 @@ pub(super) fn fingerprint(state: &State) -> String {
         awaited,
         live,
         revoked_keys,
+        providers,
+        workloads,
+        logins,
+        links,
+        spent,
+        session_keys,
+        live_logins,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -112,6 +148,15 @@ pub(super) fn fingerprint(state: &State) -> String {
                 live,
                 revoked_keys,
                 cas
+            ),
+            (
+                providers,
+                workloads,
+                logins,
+                links,
+                spent,
+                session_keys,
+                live_logins
             ),
         )
     )
@@ -181,6 +226,8 @@ pub(super) fn target(name: &str) -> Target {
         signed_opening: false,
         watch_notice: false,
         refuse_inner_ssh: false,
+        actor_assurance: None,
+        approver_assurance: None,
     }
 }
 /// An authority whose principal `req` stands for the requester.

@@ -18,7 +18,7 @@ fn a_key_is_revoked_by_its_holder_or_any_one_admin() {
             key: key(REQ, 1),
         });
         let done = w.say(by, stolen.clone(), Vec::new());
-        let owner = w.state.person_by_key(&key(REQ, 1).fingerprint());
+        let owner = w.state.person_by_key(w.now, &key(REQ, 1).fingerprint());
         match code {
             None => {
                 done.unwrap();
@@ -107,7 +107,10 @@ fn offboarding_ends_sessions_and_grants() {
     assert_eq!(no(w.intent(session)), "revoked");
     assert_eq!(no(w.open(grant)), "revoked");
     assert!(w.admit(None).is_err());
-    assert_eq!(w.state.person_by_key(&key(REQ, 0).fingerprint()), None);
+    assert_eq!(
+        w.state.person_by_key(w.now, &key(REQ, 0).fingerprint()),
+        None
+    );
     assert_eq!(no(w.request(REQ, |_| ())), "offboarded");
     assert_eq!(no(w.say(ADA, leave(REQ), Vec::new())), "settled");
     w.close(session).unwrap();
@@ -223,7 +226,7 @@ fn a_proposal_is_checked_again_when_it_takes_effect() {
     let second = w.say(ADA, pair(PAT), Vec::new()).unwrap();
     w.approve(BEN, first).unwrap();
     assert_eq!(no(w.approve(BEN, second)), "duplicate");
-    let owner = w.state.person_by_key(&key(60, 0).fingerprint());
+    let owner = w.state.person_by_key(w.now, &key(60, 0).fingerprint());
     assert_eq!(owner, Some(person(REQ)));
 }
 

@@ -132,6 +132,7 @@ impl World {
             not_after: self.now.plus_millis(HOUR),
             uses: Uses::Reusable,
             justification,
+            beneficiary: None,
             recurrence: None,
             ticket: None,
         };
@@ -212,6 +213,7 @@ impl World {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
+            login: None,
         };
         (open, from)
     }
@@ -354,6 +356,9 @@ pub(super) fn full_path() -> World {
         session: Some(session),
     };
     w.say(AUD, Say::Read(read), vec![query]).unwrap();
+    let idp = identities::provider("idp", crate::identity::ProviderKind::Oidc);
+    w.say(ADA, Say::ProviderSet(idp), Vec::new()).unwrap();
+    w.publish("idp", &[1]).unwrap();
     w.head("gw").unwrap();
     w.head(SERVER).unwrap();
     w

@@ -1,0 +1,798 @@
+//! Logins: which providers count, whom their subjects stand for, and the session keys that their
+//! tokens introduce. The law reads what a login states; [`check_token`] holds it against the token.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Denied, Judge, Person, Place, State, TokenAsked, rules};
+use crate::encoding::Bytes;
+use crate::entry::{Body, Entry, SessionOpen};
+use crate::id::{ContentDigest, PersonId, StatementId};
+use crate::identity::{
+    Binding, Claims, IdentityLink, Login, Logout, Provider, ProviderKeys, ProviderKind,
+    token_digest,
+};
+use crate::sealed::Opening;
+use crate::statement::{Role, Say, Signed, SshKey, Target};
+use crate::text::is_unsafe;
+use crate::time::Timestamp;
+
+/// How far a provider's clock may be off, in milliseconds.
+const PROVIDER_SKEW_MS: i64 = 60_000;
+/// Longest life of a session key.
+const MAX_LOGIN_MS: i64 = 12 * 3_600_000;
+/// Longest life of a token.
+const MAX_TOKEN_MS: i64 = 24 * 3_600_000;
+/// A person's token was issued at most this long ago: they were there just now.
+const MAX_AUTH_MS: i64 = 600_000;
+/// Most providers, withdrawn ones included.
+const MAX_PROVIDERS: usize = 64;
+/// Most subjects that stand for one person.
+const MAX_LINKS: usize = 32;
+/// Most logins of one actor that have not ended.
+const MAX_LOGINS: usize = 256;
+/// Largest set of published keys, in bytes: an entry holds it as it is.
+const MAX_KEYS: usize = 40 * 1024;
+/// Most headers that come with it.
+const MAX_HEADERS: usize = 16;
+/// Longest text that a token says or a provider is described by, in bytes.
+const MAX_TEXT: usize = 1024;
+/// Signature algorithms that may count.
+const ALGORITHMS: [&str; 5] = ["ES256", "ES384", "EdDSA", "PS256", "RS256"];
+/// The assurance of a key that an outside authority certified: the gateway alone saw that.
+const CERTIFIED: u8 = 1;
+/// The assurance of a key that is enrolled, or that a token is bound to.
+const BOUND: u8 = 2;
+
+/// A provider's newest published keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysState {
+    /// The exact bytes of the JWK Set.
+    pub body: Bytes,
+    /// When they were fetched.
+    pub fetched: Timestamp,
+    /// The entry that holds them.
+    pub place: Place,
+    /// RFC 7638 thumbprints of its keys.
+    pub thumbprints: BTreeSet<ContentDigest>,
+    /// Where they were fetched.
+    pub uri: String,
+}
+
+/// A provider of identities, as the law knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderState {
+    /// Its newest published keys, once there are any.
+    pub keys: Option<KeysState>,
+    /// The statement that set it.
+    pub place: Place,
+    /// Its rules.
+    pub provider: Provider,
+}
+
+/// Whom a subject stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    /// The enrolled person.
+    pub person: PersonId,
+    /// The statement that says so.
+    pub place: Place,
+}
+
+/// A login and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginState {
+    /// When it was ordered.
+    pub at: Timestamp,
+    /// Who.
+    pub by: PersonId,
+    /// When it ended before anything else could be said of it, its own end included.
+    pub ended: Option<Timestamp>,
+    /// The session key.
+    pub key: SshKey,
+    /// The entry that holds the provider's keys of that moment.
+    pub keys: Place,
+    /// As signed.
+    pub login: Login,
+    /// Where.
+    pub place: Place,
+    /// The provider as it was then.
+    pub provider: Provider,
+    /// The workload's name and owner as they were then; none for a person.
+    pub workload: Option<(String, PersonId)>,
+}
+
+impl LoginState {
+    /// How strongly it shows who signs with its key.
+    pub fn assurance(&self) -> u8 {
+        match self.login.claims.binding {
+            Binding::Nonce | Binding::Audience => BOUND,
+            Binding::None if self.provider.kind.is_of_people() => 0,
+            Binding::None => 1,
+        }
+    }
+
+    /// Does its key count at this moment?
+    fn counts(&self, at: Timestamp) -> bool {
+        self.ended.is_none() && at < self.login.until
+    }
+}
+
+/// Until when nobody may be shown what this entry seals: a token is a credential until it has expired.
+pub fn withheld_until(body: &Body) -> Option<Timestamp> {
+    let Body::Statement(signed) = body else {
+        return None;
+    };
+    match signed.statement().ok()?.say {
+        Say::Login(login) => Some(login.claims.expires.plus_millis(PROVIDER_SKEW_MS)),
+        _ => None,
+    }
+}
+
+/// Does this token, shown with that key, say what the login states, by the provider's keys of then?
+///
+/// # Errors
+/// When it does not, with the reason.
+pub fn check_token(
+    judge: &dyn Judge,
+    provider: &Provider,
+    keys: &[u8],
+    key: &SshKey,
+    login: &Login,
+    token: &[u8],
+) -> Result<(), Denied> {
+    if token_digest(token) != login.digest {
+        return Err(Denied::new(
+            "token",
+            "the token is another one than the login names",
+        ));
+    }
+    let facts: Vec<&str> = login
+        .claims
+        .facts
+        .iter()
+        .map(|fact| fact.claim.as_str())
+        .collect();
+    let asked = TokenAsked {
+        key,
+        rz: &login.rz.0,
+        facts: &facts,
+    };
+    if judge.token(provider, keys, token, &asked)? == login.claims {
+        return Ok(());
+    }
+    Err(Denied::new(
+        "claims",
+        "the login states something else than its token says",
+    ))
+}
+
+fn is_line(text: &str) -> bool {
+    (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(is_unsafe)
+}
+
+fn is_word(text: &str) -> bool {
+    is_line(text) && !text.chars().any(char::is_whitespace)
+}
+
+/// Keys come over TLS; on one's own machine they may come without.
+fn is_keys_uri(uri: &str) -> bool {
+    let local = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
+    let is_local = local.iter().any(|prefix| {
+        let rest = uri.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.starts_with([':', '/']))
+    });
+    is_word(uri) && (is_local || uri.strip_prefix("https://").is_some_and(|r| !r.is_empty()))
+}
+
+fn check_provider(provider: &Provider) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("provider", text));
+    if !rules::is_name(&provider.name) {
+        return refuse("a provider's name is 1 to 63 lower-case letters, digits, `-`, `.`, `_`");
+    }
+    if !is_word(&provider.issuer) || !is_word(&provider.audience) || provider.audience.len() > 255 {
+        return refuse("a provider has an issuer and an audience, without spaces");
+    }
+    if !is_keys_uri(&provider.jwks_uri) {
+        return refuse("a provider's keys are published at an `https://` address");
+    }
+    let mut seen = BTreeSet::new();
+    let known = |name: &String| ALGORITHMS.contains(&name.as_str());
+    if provider.algorithms.is_empty()
+        || !provider
+            .algorithms
+            .iter()
+            .all(|a| known(a) && seen.insert(a))
+    {
+        return Err(
+            Denied::new("provider", "a provider signs with algorithms that count")
+                .with_help(format!("they are: {}", ALGORITHMS.join(", "))),
+        );
+    }
+    Ok(())
+}
+
+/// Texts that a token says can be shown as they are, and are not endless.
+fn check_texts(claims: &Claims) -> Result<(), Denied> {
+    let Claims {
+        acr,
+        amr,
+        auth_time: _,
+        binding: _,
+        code,
+        expires: _,
+        facts,
+        issued: _,
+        key: _,
+        missing,
+        run,
+        subject: _,
+        trigger,
+    } = claims;
+    let mut texts: Vec<&String> = acr.iter().chain(amr).chain(missing).collect();
+    for fact in facts {
+        texts.extend([&fact.claim, &fact.value]);
+    }
+    if let Some(code) = code {
+        let parts = [&code.commit, &code.reference, &code.repo, &code.workflow];
+        texts.extend(parts.into_iter().chain([&code.workflow_commit]).flatten());
+    }
+    if let Some(run) = run {
+        texts.extend([&run.id, &run.provider]);
+        texts.extend([&run.attempt, &run.job].into_iter().flatten());
+    }
+    if let Some(trigger) = trigger {
+        texts.extend([&trigger.event, &trigger.id].into_iter().flatten());
+    }
+    let fits = |text: &&String| text.is_empty() || is_line(text);
+    if amr.len() > 16 || missing.len() > 16 || !texts.iter().all(fits) {
+        return Err(Denied::new(
+            "claims",
+            "the token says more, or other characters, than can be shown",
+        ));
+    }
+    Ok(())
+}
+
+/// Times that a login states.
+fn check_times(at: Timestamp, login: &Login, people: bool) -> Result<(), Denied> {
+    let claims = &login.claims;
+    let again = |code, text: &str| Err(Denied::new(code, text).with_help("log in again"));
+    if claims.expires.since(claims.issued) > MAX_TOKEN_MS || claims.expires <= claims.issued {
+        return again("token-time", "a token counts for a day at most");
+    }
+    if claims.issued.since(at) > PROVIDER_SKEW_MS {
+        return again("token-time", "the token was issued in the future");
+    }
+    if at.since(claims.expires) >= PROVIDER_SKEW_MS {
+        return again("token-time", "the token has expired");
+    }
+    if people && at.since(claims.issued) > MAX_AUTH_MS {
+        return again(
+            "token-time",
+            "the token was issued more than ten minutes ago",
+        );
+    }
+    if login.until <= at || login.until.since(at) > MAX_LOGIN_MS {
+        return again("until", "a session key counts for twelve hours at most");
+    }
+    if claims.binding == Binding::None && login.until > claims.expires {
+        return again(
+            "until",
+            "the token does not bind the key, so the key counts no longer than the token",
+        );
+    }
+    Ok(())
+}
+
+/// Does the token's binding fit its provider?
+fn check_binding(kind: ProviderKind, binding: Binding) -> Result<(), Denied> {
+    let fits = match binding {
+        Binding::None => true,
+        Binding::Nonce => kind.is_of_people(),
+        Binding::Audience => !kind.is_of_people(),
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Denied::new(
+        "binding",
+        "tokens of this provider do not bind a key in this way",
+    ))
+}
+
+impl State {
+    pub(super) fn provider(&self, name: &str) -> Result<&ProviderState, Denied> {
+        self.providers.get(name).ok_or_else(|| {
+            let name = crate::text::clean(name, 64);
+            Denied::new("no-provider", format!("no provider is called `{name}`"))
+                .with_help("`ascribe provider list` shows all")
+        })
+    }
+
+    /// The same, if it counts.
+    pub(super) fn live_provider(&self, name: &str) -> Result<&ProviderState, Denied> {
+        let known = self.provider(name)?;
+        if known.provider.withdrawn {
+            return Err(Denied::new("withdrawn", "the provider was withdrawn"));
+        }
+        Ok(known)
+    }
+
+    pub(super) fn login(&self, id: StatementId) -> Result<&LoginState, Denied> {
+        self.logins
+            .get(&id)
+            .ok_or_else(|| Denied::new("no-login", format!("no login has the id `{id}`")))
+    }
+
+    pub(super) fn identity(&self, link: &IdentityLink) -> Result<&LinkState, Denied> {
+        let known = self.links.get(&link.provider);
+        known
+            .and_then(|known| known.get(&link.subject))
+            .filter(|known| known.person == link.person)
+            .ok_or_else(|| {
+                Denied::new("no-identity", "the person has no such identity")
+                    .with_help("`ascribe identity list` shows all")
+            })
+    }
+
+    /// Whom a subject stands for.
+    pub fn linked(&self, provider: &str, subject: &ContentDigest) -> Option<PersonId> {
+        Some(self.links.get(provider)?.get(subject)?.person)
+    }
+
+    /// Each subject that stands for somebody: provider, subject, person.
+    pub fn identities(&self) -> impl Iterator<Item = (&String, &ContentDigest, PersonId)> {
+        self.links.iter().flat_map(|(provider, links)| {
+            let links = links.iter();
+            links.map(move |(subject, link)| (provider, subject, link.person))
+        })
+    }
+
+    pub(super) fn check_provider_set(&self, provider: &Provider) -> Result<(), Denied> {
+        let known = self.providers.get(&provider.name);
+        if known.is_none() && self.providers.len() >= MAX_PROVIDERS {
+            return Err(Denied::new("too-many", "there are 64 providers already"));
+        }
+        if known.is_none() && provider.withdrawn {
+            return self.provider(&provider.name).map(drop);
+        }
+        check_provider(provider)
+    }
+
+    pub(super) fn take_provider(&mut self, provider: &Provider, place: Place) {
+        let before = self.providers.remove(&provider.name);
+        // Keys belong to the issuer and the place that they were published at.
+        let keys = before.and_then(|before| {
+            let same = (&before.provider.issuer, &before.provider.jwks_uri)
+                == (&provider.issuer, &provider.jwks_uri);
+            before.keys.filter(|_| same)
+        });
+        let state = ProviderState {
+            keys,
+            place,
+            provider: provider.clone(),
+        };
+        self.providers.insert(provider.name.clone(), state);
+    }
+
+    pub(super) fn take_provider_keys(
+        &mut self,
+        judge: &dyn Judge,
+        entry: &Entry,
+        keys: &ProviderKeys,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let refuse = |text: &str| Err(Denied::new("provider-keys", text));
+        let known = self.live_provider(&keys.provider)?;
+        if entry.writer.id != super::SERVER {
+            return refuse("providers' keys are written by `server`");
+        }
+        if known.provider.jwks_uri != keys.uri {
+            return refuse("the keys were fetched elsewhere than the provider publishes them");
+        }
+        if entry.at.since(keys.fetched).abs() > super::SIGNER_SKEW_MS {
+            return refuse("the keys were not fetched just now");
+        }
+        if keys.body.0.len() > MAX_KEYS
+            || keys.headers.len() > MAX_HEADERS
+            || !keys.headers.iter().all(|header| is_line(header))
+        {
+            return refuse("the keys or what came with them is too large");
+        }
+        let thumbprints = judge.provider_keys(&keys.body.0)?;
+        let state = KeysState {
+            body: keys.body.clone(),
+            fetched: keys.fetched,
+            place,
+            thumbprints: thumbprints.into_iter().collect(),
+            uri: keys.uri.clone(),
+        };
+        if let Some(known) = self.providers.get_mut(&keys.provider) {
+            known.keys = Some(state);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_identity(&self, link: &IdentityLink) -> Result<(), Denied> {
+        let known = self.live_provider(&link.provider)?;
+        if !known.provider.kind.is_of_people() {
+            return Err(
+                Denied::new("provider", "tokens of this provider name no people")
+                    .with_help("enrol a workload: `ascribe workload add`"),
+            );
+        }
+        if self.person(link.person)?.offboarded.is_some() {
+            return Err(Denied::new("offboarded", "the person has left"));
+        }
+        if self.linked(&link.provider, &link.subject).is_some() {
+            return Err(Denied::new(
+                "duplicate",
+                "the subject stands for somebody already",
+            ));
+        }
+        let own = self.identities().filter(|(_, _, who)| *who == link.person);
+        if own.count() >= MAX_LINKS {
+            return Err(Denied::new(
+                "too-many",
+                "the person has 32 identities already",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_identity(&mut self, link: &IdentityLink, place: Place) {
+        let state = LinkState {
+            person: link.person,
+            place,
+        };
+        let links = self.links.entry(link.provider.clone()).or_default();
+        links.insert(link.subject, state);
+    }
+
+    pub(super) fn take_unlink(
+        &mut self,
+        by: PersonId,
+        at: Timestamp,
+        link: &IdentityLink,
+    ) -> Result<(), Denied> {
+        self.identity(link)?;
+        if by != link.person {
+            self.need(by, Role::Admin)?;
+        }
+        if let Some(links) = self.links.get_mut(&link.provider) {
+            links.remove(&link.subject);
+        }
+        self.end_logins(at);
+        Ok(())
+    }
+
+    /// The entries that a login rests on: the provider's keys, and what says whose its subject is.
+    pub(super) fn login_basis(
+        &self,
+        by: PersonId,
+        login: &Login,
+    ) -> Result<(Place, Place), Denied> {
+        let known = self.live_provider(&login.provider)?;
+        if known.provider.kind == ProviderKind::Gitlab {
+            return Err(Denied::new(
+                "gitlab",
+                "GitLab's tokens bind no key, and whoever holds one could take it further",
+            )
+            .with_help(
+                "only a proof made inside the job would do, which ascribe does not read yet",
+            ));
+        }
+        let keys = known.keys.as_ref().ok_or_else(|| {
+            Denied::new("provider-keys", "the provider's keys are not on record yet")
+                .with_help("see the server's log for why it cannot fetch them")
+        })?;
+        let actor = if known.provider.kind.is_of_people() {
+            self.person(by)?;
+            let link = IdentityLink {
+                person: by,
+                provider: login.provider.clone(),
+                subject: login.claims.subject,
+            };
+            self.identity(&link)?.place
+        } else {
+            self.workload(by)?.place
+        };
+        Ok((keys.place, actor))
+    }
+
+    pub(super) fn take_login(
+        &mut self,
+        id: StatementId,
+        by: PersonId,
+        at: Timestamp,
+        (login, key): (&Login, SshKey),
+        place: Place,
+    ) -> Result<(), Denied> {
+        let (keys, _) = self.login_basis(by, login)?;
+        let known = self.live_provider(&login.provider)?;
+        let published = known.keys.iter().flat_map(|keys| &keys.thumbprints);
+        if !published.into_iter().any(|key| *key == login.claims.key) {
+            return Err(Denied::new(
+                "provider-key",
+                "the token is signed with a key that the provider does not publish",
+            )
+            .with_help("log in again"));
+        }
+        let people = known.provider.kind.is_of_people();
+        check_times(at, login, people)?;
+        check_binding(known.provider.kind, login.claims.binding)?;
+        check_texts(&login.claims)?;
+        if login.rz.0.len() != 32 {
+            return Err(Denied::new("rz", "the random bytes of a login are 32"));
+        }
+        if self.spent.contains_key(&login.digest) {
+            return Err(Denied::new("token-replay", "this token was shown before")
+                .with_help("log in again, for a fresh one"));
+        }
+        self.check_new_key(&key)?;
+        let workload = if people {
+            if !login.claims.facts.is_empty() {
+                return Err(Denied::new("claims", "a person's login states no facts"));
+            }
+            None
+        } else {
+            Some(self.check_workload_login(by, login)?)
+        };
+        let mut live = self.live_logins.iter().filter_map(|id| self.logins.get(id));
+        let own = live.by_ref().filter(|old| old.by == by && old.counts(at));
+        if own.count() >= MAX_LOGINS {
+            return Err(Denied::new("too-many", "too many logins have not ended")
+                .with_help("end some: `ascribe logout`"));
+        }
+        let state = LoginState {
+            at,
+            by,
+            ended: None,
+            key,
+            keys,
+            login: login.clone(),
+            place,
+            provider: known.provider.clone(),
+            workload,
+        };
+        self.end_logins(at);
+        let until = login.claims.expires.plus_millis(PROVIDER_SKEW_MS);
+        self.spent.retain(|_, until| at < *until);
+        self.spent.insert(login.digest, until);
+        self.session_keys.insert(state.key.fingerprint(), id);
+        self.live_logins.insert(id);
+        self.logins.insert(id, state);
+        Ok(())
+    }
+
+    pub(super) fn take_logout(
+        &mut self,
+        by: PersonId,
+        at: Timestamp,
+        logout: &Logout,
+    ) -> Result<(), Denied> {
+        let login = self.login(logout.login)?;
+        if login.by != by && self.answers_for(login.by) != Some(by) {
+            self.need(by, Role::Admin)?;
+        }
+        if !login.counts(at) {
+            return Err(Denied::new("settled", "the login has ended already"));
+        }
+        self.end_login(logout.login, at);
+        Ok(())
+    }
+
+    fn end_login(&mut self, id: StatementId, at: Timestamp) {
+        self.live_logins.remove(&id);
+        if let Some(login) = self.logins.get_mut(&id) {
+            login.ended = Some(at.min(login.login.until));
+        }
+    }
+
+    /// Ends the logins that rest on something that is so no more, and those that are over. What
+    /// comes back later does not bring them back.
+    pub(super) fn end_logins(&mut self, at: Timestamp) {
+        let live = self.live_logins.iter();
+        let over: Vec<StatementId> = live
+            .filter(|id| {
+                let login = self.logins.get(*id);
+                !login.is_some_and(|login| login.counts(at) && self.has_basis(login))
+            })
+            .copied()
+            .collect();
+        for id in over {
+            self.end_login(id, at);
+        }
+    }
+
+    fn has_basis(&self, state: &LoginState) -> bool {
+        let LoginState { by, login, .. } = state;
+        let meaning = |p: &Provider| (p.issuer.clone(), p.audience.clone(), p.kind);
+        let counts = self
+            .live_provider(&login.provider)
+            .is_ok_and(|now| meaning(&now.provider) == meaning(&state.provider));
+        let still = match &state.workload {
+            None => {
+                self.linked(&login.provider, &login.claims.subject) == Some(*by)
+                    && !self.has_left(*by)
+            }
+            Some(_) => self.check_workload_rule(*by, login).is_ok(),
+        };
+        counts && still
+    }
+
+    /// Finds the logins again, in a state that was read back.
+    pub(super) fn find_logins(&mut self) {
+        let live = self
+            .logins
+            .iter()
+            .filter(|(_, login)| login.ended.is_none());
+        self.live_logins = live.map(|(id, _)| *id).collect();
+        let keys = self.logins.iter();
+        self.session_keys = keys
+            .map(|(id, login)| (login.key.fingerprint(), *id))
+            .collect();
+    }
+
+    /// The login that introduced this key and its end, if it counts.
+    pub fn login_by_key(
+        &self,
+        at: Timestamp,
+        fingerprint: &str,
+    ) -> Option<(StatementId, Timestamp)> {
+        let id = self.session_keys.get(fingerprint)?;
+        let login = self.logins.get(id)?;
+        (login.counts(at) && !self.has_left(login.by)).then_some((*id, login.login.until))
+    }
+
+    /// Is this key one of the actor's, enrolled or introduced by a login?
+    pub(super) fn check_key_of(
+        &self,
+        by: PersonId,
+        at: Timestamp,
+        key: &SshKey,
+    ) -> Result<(), Denied> {
+        let fingerprint = key.fingerprint();
+        let enrolled = |person: &Person| person.keys.get(&fingerprint) == Some(key);
+        if self.people.get(&by).is_some_and(enrolled) {
+            return Ok(());
+        }
+        let login = self.session_keys.get(&fingerprint);
+        match login.and_then(|id| self.logins.get(id)) {
+            Some(login) if login.by == by && login.counts(at) => Ok(()),
+            Some(login) if login.by == by => Err(Denied::new(
+                "logged-out",
+                "the login that introduced this key has ended",
+            )
+            .with_help("log in again: `ascribe login`")),
+            Some(_) | None => Err(Denied::new(
+                "key",
+                "the statement is signed by a key that is not its author's",
+            )),
+        }
+    }
+
+    /// The login of a session that names one: still as when the session opened?
+    pub(super) fn check_login(
+        &self,
+        id: StatementId,
+        by: PersonId,
+        key: &str,
+        at: Timestamp,
+    ) -> Result<(), Denied> {
+        let login = self.login(id)?;
+        if login.by != by || login.key.fingerprint() != key {
+            return Err(Denied::new("key", "the login is another actor's or key's"));
+        }
+        if at >= login.login.until {
+            return Err(Denied::new("expired", "the login has expired")
+                .with_help("log in again: `ascribe login`"));
+        }
+        if login.ended.is_some() {
+            return Err(Denied::new("revoked", "the login was ended")
+                .with_help("log in again: `ascribe login`"));
+        }
+        Ok(())
+    }
+
+    /// How strongly a key shows who signs with it, 0 to 4: its login's, or that of an enrolled key.
+    pub fn assurance(&self, fingerprint: &str) -> u8 {
+        let login = self.session_keys.get(fingerprint);
+        match login.and_then(|id| self.logins.get(id)) {
+            Some(login) => login.assurance(),
+            None if self.keys.contains_key(fingerprint) => BOUND,
+            None => 0,
+        }
+    }
+
+    /// The same of whoever opened a session.
+    pub fn assurance_of(&self, open: &SessionOpen) -> u8 {
+        match (
+            &open.certificate,
+            open.login.and_then(|id| self.logins.get(&id)),
+        ) {
+            (Some(_), _) => CERTIFIED,
+            (None, Some(login)) => login.assurance(),
+            // The law let in nothing else than an enrolled key.
+            (None, None) => BOUND,
+        }
+    }
+
+    /// Does a key carry changes of the law?
+    pub(super) fn check_carries_law(&self, key: &SshKey) -> Result<(), Denied> {
+        need_assurance(
+            Some(BOUND),
+            self.assurance(&key.fingerprint()),
+            "changes of people, targets and rules need",
+        )
+    }
+
+    /// Is the token behind a login what the login says it is? Asked where the token is at hand.
+    pub(super) fn check_login_token(
+        &self,
+        judge: &dyn Judge,
+        body: &Body,
+        openings: &[Opening],
+    ) -> Result<(), Denied> {
+        let Body::Statement(signed) = body else {
+            return Ok(());
+        };
+        let Ok(statement) = signed.statement() else {
+            // Refused further on.
+            return Ok(());
+        };
+        let Say::Login(login) = &statement.say else {
+            return Ok(());
+        };
+        self.login_basis(statement.by, login)?;
+        let known = self.live_provider(&login.provider)?;
+        let (Some(keys), [token]) = (&known.keys, openings) else {
+            return Err(Denied::new("openings", "a login comes with its token"));
+        };
+        let key = signer(judge, signed, &statement.say)?;
+        check_token(
+            judge,
+            &known.provider,
+            &keys.body.0,
+            &key,
+            login,
+            &token.bytes.0,
+        )
+    }
+}
+
+/// Who signed a statement.
+pub(super) fn signer(judge: &dyn Judge, signed: &Signed, say: &Say) -> Result<SshKey, Denied> {
+    let key = judge.sshsig(&say.namespace(), signed.text.as_bytes(), &signed.sig.0);
+    key.ok_or_else(|| Denied::new("signature", "the statement's signature does not verify"))
+}
+
+/// Refuses what is less than needed, and says how to reach it.
+pub(super) fn need_assurance(needed: Option<u8>, level: u8, what: &str) -> Result<(), Denied> {
+    if needed.is_none_or(|needed| level >= needed) {
+        return Ok(());
+    }
+    let needed = needed.unwrap_or(0);
+    Err(Denied::new(
+        "assurance",
+        format!("{what} assurance {needed}; this key has {level}"),
+    )
+    .with_help(
+        "use an enrolled key, or a login whose token binds the session key: `ascribe login` without `--device`, a job's \
+         token asked for with the audience that ascribe names",
+    ))
+}
+
+/// Levels that a target asks for can be reached.
+pub(super) fn check_levels(target: &Target) -> Result<(), Denied> {
+    let reachable = |level: Option<u8>| level.is_none_or(|level| level <= BOUND);
+    if reachable(target.actor_assurance) && reachable(target.approver_assurance) {
+        return Ok(());
+    }
+    Err(Denied::new(
+        "target",
+        "no key or login that is accepted here reaches more than assurance 2 yet",
+    ))
+}
