@@ -267,7 +267,7 @@ impl Reply {
                     help,
                 })
             }
-            other @ (Self::Hello(_) | Self::Done { .. }) => Ok(other),
+            other @ (Self::Hello(_) | Self::Provider(_) | Self::Done { .. }) => Ok(other),
         }
     }
 }

@@ -241,7 +241,12 @@ pub(crate) struct Login {
     #[arg(long, value_name = "NAME")]
     pub(crate) workload: Option<String>,
     /// File with the job's token.
-    #[arg(long, value_name = "FILE", requires = "workload", conflicts_with = "token_command")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "workload",
+        conflicts_with = "token_command"
+    )]
     pub(crate) token_file: Option<PathBuf>,
     /// Program that prints the job's token for the audience in ASCRIBE_AUDIENCE.
     #[arg(long, value_name = "PROGRAM", requires = "workload", num_args = 1.., allow_hyphen_values = true)]
@@ -444,7 +449,7 @@ pub(crate) struct ProviderAdd {
     /// Whom its tokens are meant for: the client id; for workloads the beginning of the audience.
     #[arg(long)]
     pub(crate) audience: String,
-    /// Where its keys are published.
+    /// Where its keys are published, if not where its configuration says.
     #[arg(long, value_name = "URL")]
     pub(crate) jwks: Option<String>,
     /// A signature algorithm that counts.

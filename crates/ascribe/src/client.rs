@@ -17,7 +17,8 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    Call, HELLO, Hello, MAX_ANSWER, ProviderAsk, ProviderView, Query, Reply, WireReceipt, hello_text,
+    Call, HELLO, Hello, MAX_ANSWER, ProviderAsk, ProviderView, Query, Reply, WireReceipt,
+    hello_text,
 };
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::signer::Signer;

@@ -174,8 +174,7 @@ fn agent_socket() -> Done<PathBuf> {
     std::env::var_os("SSH_AUTH_SOCK")
         .map(PathBuf::from)
         .ok_or_else(|| {
-            Failure::usage("no ssh-agent runs here")
-                .help("start one: eval \"$(ssh-agent)\"")
+            Failure::usage("no ssh-agent runs here").help("start one: eval \"$(ssh-agent)\"")
         })
 }
 

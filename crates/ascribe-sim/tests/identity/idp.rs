@@ -28,7 +28,13 @@ fn installed() -> Option<&'static Path> {
         }
         if !place.join("node_modules").is_dir() {
             let mut install = Command::new(npm);
-            install.args(["ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+            install.args([
+                "ci",
+                "--silent",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+            ]);
             let done = install.current_dir(&place).stdin(Stdio::null()).status();
             done.ok().filter(std::process::ExitStatus::success)?;
         }
@@ -49,7 +55,9 @@ impl Idp {
     /// None, with a loud word, where Node or its packages are not to be had.
     pub(super) fn start() -> Option<Self> {
         let Some(place) = installed() else {
-            eprintln!("SKIPPED: no identity provider: `node`, `npm` or the package registry is not there");
+            eprintln!(
+                "SKIPPED: no identity provider: `node`, `npm` or the package registry is not there"
+            );
             return None;
         };
         let mut child = Command::new(need("node"))

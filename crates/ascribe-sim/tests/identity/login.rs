@@ -71,15 +71,27 @@ impl Agent {
 /// A demo with the provider registered, and the operator linked to its account.
 fn linked(idp: &Idp) -> World {
     let world = World::new();
-    let keys = format!("{}/jwks", idp.issuer);
     let add = [
-        "provider", "add", "idp", "--kind", "oidc", "--issuer", &idp.issuer, "--audience", CLIENT,
-        "--jwks", &keys,
+        "provider",
+        "add",
+        "idp",
+        "--kind",
+        "oidc",
+        "--issuer",
+        &idp.issuer,
+        "--audience",
+        CLIENT,
     ];
     world.run_as("approver", &add).exits(0);
     let operator = world.person("operator").0;
     let link = [
-        "identity", "link", &operator, "--provider", "idp", "--subject", SUBJECT,
+        "identity",
+        "link",
+        &operator,
+        "--provider",
+        "idp",
+        "--subject",
+        SUBJECT,
     ];
     world.run_as("approver", &link).exits(0);
     world
@@ -99,9 +111,23 @@ fn a_person_logs_in_reaches_a_host_and_the_proof_outlives_the_providers_keys() {
     assert_eq!(actor["principal"], world.person("operator").0.as_str());
     assert_eq!(actor["kind"], "person");
     assert_eq!(actor["assurance"], 2, "{action}");
-    assert!(actor["evidence"].as_str().unwrap().starts_with("login:idp"), "{action}");
+    assert!(
+        actor["evidence"].as_str().unwrap().starts_with("login:idp"),
+        "{action}"
+    );
     // The session key signs statements as well.
-    let ask = ["-o", "json", "request", &place, "--for", "30m", "--why", "a look at the stuck replica", "--ticket", "demo:OPS-42"];
+    let ask = [
+        "-o",
+        "json",
+        "request",
+        &place,
+        "--for",
+        "30m",
+        "--why",
+        "a look at the stuck replica",
+        "--ticket",
+        "demo:OPS-42",
+    ];
     agent.run(&world, &ask).exits(0);
 
     // The provider's key is gone; what it signed stays proven, and who logs in now is known again.
@@ -166,7 +192,15 @@ fn somebody_whom_nobody_linked_is_nobody() {
     let Some(idp) = Idp::start() else { return };
     let world = linked(&idp);
     let operator = world.person("operator").0;
-    let unlink = ["identity", "unlink", &operator, "--provider", "idp"];
+    let unlink = [
+        "identity",
+        "unlink",
+        &operator,
+        "--provider",
+        "idp",
+        "--subject",
+        SUBJECT,
+    ];
     world.run_as("approver", &unlink).exits(0);
     let agent = Agent::start(&world);
     let out = agent.log_in(&world, &idp).exits(2);

@@ -5,10 +5,13 @@ use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
 use serde_json::json;
 
+use super::serve::runtime;
 use super::setup::propose;
 use super::{registry, remark, say, say_json};
 use crate::cli::{Cli, IdentityArgs, IdentityCommand, ProviderAdd, ProviderCommand};
 use crate::exit::{Done, Failure};
+use crate::http::Http;
+use crate::login::discover;
 use crate::registry::{ProviderRow, Registry};
 
 impl Registry {
@@ -56,9 +59,10 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
             "GitLab's tokens bind no key, so logins with them are refused: only a proof made inside the job would do",
         );
     }
-    let jwks_uri = args.jwks.clone().ok_or_else(|| {
-        Failure::usage("where does the provider publish its keys?").help("give `--jwks URL`")
-    })?;
+    let jwks_uri = match &args.jwks {
+        Some(uri) => uri.clone(),
+        None => published_at(&args.issuer)?,
+    };
     Ok(Provider {
         algorithms: args.algorithms.clone(),
         audience: args.audience.clone(),
@@ -67,6 +71,14 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
         kind: args.kind,
         name: args.name.clone(),
         withdrawn: false,
+    })
+}
+
+/// Where the issuer itself says that its keys are.
+fn published_at(issuer: &str) -> Done<String> {
+    let found = runtime()?.block_on(async { discover(&Http::new()?, issuer).await });
+    found.map(|metadata| metadata.jwks_uri).map_err(|failure| {
+        failure.help("if it has no configuration of its own, say where its keys are: `--jwks URL`")
     })
 }
 

@@ -3,7 +3,9 @@
 use std::process::Stdio;
 
 use ascribe_core::id::{ContentDigest, PersonId, StatementId};
-use ascribe_core::identity::{Binding, Login, Logout, Provider, ProviderKind, key_commitment};
+use ascribe_core::identity::{
+    Binding, Login, Logout, Provider, ProviderKind, key_commitment, token_digest,
+};
 use ascribe_core::law::{Judge as _, TokenAsked};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
@@ -47,7 +49,11 @@ struct Known {
 
 fn known() -> Done<Vec<Known>> {
     let file = config_dir()?.join("logins.json");
-    if file.exists() { read_json(&file) } else { Ok(Vec::new()) }
+    if file.exists() {
+        read_json(&file)
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 fn remember(mut logins: Vec<Known>) -> Done {
@@ -79,7 +85,9 @@ struct Way<'a> {
 
 pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     if args.lasts > LONGEST {
-        return Err(Failure::usage("a session key counts for twelve hours at most"));
+        return Err(Failure::usage(
+            "a session key counts for twelve hours at most",
+        ));
     }
     let server = cli.server()?;
     let key = session_key()?;
@@ -107,7 +115,9 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     };
     let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
     if claims.binding == Binding::None {
-        remark("the token does not bind this key: whoever holds it could have logged in, so the login counts for less");
+        remark(
+            "the token does not bind this key: whoever holds it could have logged in, so the login counts for less",
+        );
     }
     let actor = match view.actor {
         Some(workload) => workload,
@@ -122,7 +132,7 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     let saw = claims.key;
     let statement = Say::Login(Login {
         claims,
-        digest: digest(&token),
+        digest: token_digest(token.as_bytes()),
         provider: view.provider.name.clone(),
         rz: ascribe_core::encoding::Bytes(rz.to_vec()),
         saw: Some(saw),
@@ -145,22 +155,14 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     });
     remember(logins)?;
     if cli.json() {
-        return say_json(&json!({ "login": login, "actor": actor, "provider": view.provider.name,
-            "key": public.fingerprint(), "until": until }));
+        return say_json(
+            &json!({ "login": login, "actor": actor, "provider": view.provider.name,
+            "key": public.fingerprint(), "until": until }),
+        );
     }
     say(&format!("logged in as {actor} until {until}"));
     say("the key is in ssh-agent: plain ssh and ascribe use it");
     Ok(())
-}
-
-/// SHA-256 of a token.
-fn digest(token: &Token) -> ContentDigest {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
-    let mut out = [0; 32];
-    for (to, from) in out.iter_mut().zip(digest.as_ref()) {
-        *to = *from;
-    }
-    ContentDigest(ascribe_tlog::Hash(out))
 }
 
 /// Whom the server takes a subject for.
@@ -173,7 +175,10 @@ fn whose(client: &Client, provider: &Provider, subject: ContentDigest) -> Done<P
     view.actor.ok_or_else(|| {
         Failure::new(
             Kind::Denied,
-            format!("nobody is linked to {subject} at `{}`", clean(&provider.name, 63)),
+            format!(
+                "nobody is linked to {subject} at `{}`",
+                clean(&provider.name, 63)
+            ),
         )
         .help(format!(
             "an admin links it: ascribe identity link PERSON --provider {} --subject SUB",
@@ -236,7 +241,11 @@ impl Way<'_> {
 
 /// A browser that does not open is no failure: the address is on the screen.
 fn open_browser(address: &str) {
-    let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let opener = if cfg!(target_os = "macos") {
+        "open"
+    } else {
+        "xdg-open"
+    };
     let started = std::process::Command::new(opener)
         .arg(address)
         .stdin(Stdio::null())
@@ -260,7 +269,9 @@ pub(crate) fn logout(cli: &Cli, args: &cli::Logout) -> Done {
     if ending.is_empty() {
         // Somebody else's, or of another machine: whoever may signs with a key of their own.
         let Some(login) = args.login else {
-            return Err(Failure::usage("no login of this machine counts at this server"));
+            return Err(Failure::usage(
+                "no login of this machine counts at this server",
+            ));
         };
         let client = cli.client(false)?;
         client.submit(&client.hello()?, Say::Logout(Logout { login }), Vec::new())?;

@@ -1,7 +1,7 @@
 //! The keys of identity providers: fetched, and recorded whenever they changed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::encoding::Bytes;
@@ -22,7 +22,7 @@ use crate::login::published_keys;
 /// How often the keys of every provider are fetched.
 const EVERY: Duration = Duration::from_secs(300);
 /// Least time between two fetches from one provider, whoever asks.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(2);
 /// Largest set of keys, in bytes: an entry holds it as it is.
 const MAX_KEYS: usize = 40 * 1024;
 /// Headers that say how long an answer counts.
@@ -68,25 +68,37 @@ impl Keeper {
 
     /// Before a login is judged: a key that we do not know may be newer than what we know.
     pub(crate) async fn before(&self, login: &Login) {
-        let unknown = self.ledger.with_state(|state| {
-            let known = state.providers.get(&login.provider)?;
-            let fits = known.keys.as_ref().is_some_and(|keys| keys.thumbprints.contains(&login.claims.key));
-            (!fits && !known.provider.withdrawn).then(|| known.provider.clone())
-        });
-        if let Some(provider) = unknown {
-            tell(&provider, self.refresh(&provider).await);
-        }
+        let unknown = || {
+            self.ledger.with_state(|state| {
+                let known = state.providers.get(&login.provider)?;
+                let keys = known.keys.as_ref();
+                let fits = keys.is_some_and(|keys| keys.thumbprints.contains(&login.claims.key));
+                (!fits && !known.provider.withdrawn).then(|| known.provider.clone())
+            })
+        };
+        let Some(provider) = unknown() else { return };
+        let last = self.turn(&provider);
+        let mut last = last.lock().await;
+        // Whoever had the turn before may have found it.
+        let Some(provider) = unknown() else { return };
+        let waited = last.map_or(PAUSE, |last| last.elapsed());
+        tokio::time::sleep(PAUSE.saturating_sub(waited)).await;
+        tell(&provider, self.fetch(&provider, &mut last).await);
     }
 
     async fn refresh(&self, provider: &Provider) -> Done {
-        let last = {
-            let mut asked = self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Arc::clone(asked.entry(provider.name.clone()).or_default())
-        };
+        let last = self.turn(provider);
         let mut last = last.lock().await;
-        if last.is_some_and(|last| last.elapsed() < PAUSE) {
-            return Ok(());
-        }
+        self.fetch(provider, &mut last).await
+    }
+
+    /// Whoever asks a provider holds its lock: when it was last asked.
+    fn turn(&self, provider: &Provider) -> Arc<Mutex<Option<Instant>>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(asked.entry(provider.name.clone()).or_default())
+    }
+
+    async fn fetch(&self, provider: &Provider, last: &mut Option<Instant>) -> Done {
         *last = Some(Instant::now());
         let answer = published_keys(&self.http, provider).await?;
         if answer.body.len() > MAX_KEYS {
@@ -141,9 +153,12 @@ fn tell(provider: &Provider, done: Done) {
 pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
     let found = ledger.with_state(|state| {
         let workload = ask.workload.as_ref().map(|name| {
-            state
-                .workload_called(name)
-                .ok_or_else(|| format!("no workload is called `{}`", ascribe_core::text::clean(name, 63)))
+            state.workload_called(name).ok_or_else(|| {
+                format!(
+                    "no workload is called `{}`",
+                    ascribe_core::text::clean(name, 63)
+                )
+            })
         });
         let workload = workload.transpose()?;
         let known = match (&ask.provider, &workload) {
@@ -154,21 +169,29 @@ pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
                     known.provider.kind.is_of_people() && !known.provider.withdrawn
                 });
                 match (people.next(), people.next()) {
-                    (Some(_), Some(_)) => return Err("several providers are registered: give `--provider NAME`".to_owned()),
+                    (Some(_), Some(_)) => {
+                        return Err(
+                            "several providers are registered: give `--provider NAME`".to_owned()
+                        );
+                    }
                     (one, _) => one,
                 }
             }
         };
-        let known = known
-            .filter(|known| !known.provider.withdrawn)
-            .ok_or("no such provider is registered: an admin does it with `ascribe provider add`")?;
+        let known = known.filter(|known| !known.provider.withdrawn).ok_or(
+            "no such provider is registered: an admin does it with `ascribe provider add`",
+        )?;
         let linked = ask
             .subject
             .and_then(|subject| state.linked(&known.provider.name, &subject));
         Ok(ProviderView {
             actor: workload.as_ref().map(|(id, _)| *id).or(linked),
             facts: workload.map_or_else(Vec::new, |(_, workload)| {
-                workload.conditions.iter().map(|c| c.claim.clone()).collect()
+                workload
+                    .conditions
+                    .iter()
+                    .map(|c| c.claim.clone())
+                    .collect()
             }),
             provider: known.provider.clone(),
         })
