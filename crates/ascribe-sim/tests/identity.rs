@@ -6,6 +6,8 @@ mod identity {
     #[path = "../e2e/world.rs"]
     mod world;
 
+    mod agent;
     mod idp;
     mod login;
+    mod workload;
 }

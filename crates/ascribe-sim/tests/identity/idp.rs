@@ -60,8 +60,22 @@ impl Idp {
             );
             return None;
         };
+        Some(Self::run(place, &["provider.mjs", CLIENT, SUBJECT]))
+    }
+
+    /// An issuer of tokens for jobs instead.
+    pub(super) fn of_jobs(bearer: &str) -> Option<Self> {
+        if maybe("node").is_none() {
+            eprintln!("SKIPPED: no issuer of tokens: `node` is not there");
+            return None;
+        }
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/idp");
+        Some(Self::run(&sources, &["issuer.mjs", bearer]))
+    }
+
+    fn run(place: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(need("node"))
-            .args(["provider.mjs", CLIENT, SUBJECT])
+            .args(args)
             .current_dir(place)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -79,12 +93,12 @@ impl Idp {
         });
         let first = lines.recv_timeout(PATIENCE).unwrap();
         let port = first.strip_prefix("listening ").unwrap();
-        Some(Self {
+        Self {
             child,
             input,
             lines,
             issuer: format!("http://127.0.0.1:{port}"),
-        })
+        }
     }
 
     /// Signs with a new key; the old one is not published any more.

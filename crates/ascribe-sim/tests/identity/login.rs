@@ -4,54 +4,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
 use super::world::{Out, PATIENCE, Running, World, need, wait_for};
 
-/// An agent of its own, ended with the test.
-struct Agent {
-    _process: Running,
-    socket: PathBuf,
-}
-
 impl Agent {
-    fn start(world: &World) -> Self {
-        let socket = world.path("agent");
-        let mut command = Command::new(need("ssh-agent"));
-        command.arg("-D").arg("-a").arg(&socket);
-        let process = Running::start(command, &world.path("logs"), true);
-        wait_for("agent", PATIENCE, || socket.exists().then_some(()));
-        Self {
-            _process: process,
-            socket,
-        }
-    }
-
-    /// The binary, with this agent and no key file.
-    fn command(&self, world: &World, args: &[&str]) -> Command {
-        let mut command = world.ascribe(args);
-        command.env("SSH_AUTH_SOCK", &self.socket);
-        command
-    }
-
-    fn run(&self, world: &World, args: &[&str]) -> Out {
-        world.program_as_is(&mut self.command(world, args))
-    }
-
-    /// Stock ssh with the agent's keys alone.
-    fn ssh(&self, world: &World, command: &str) -> Out {
-        world.ssh_with(&self.options(), &world.place(), command)
-    }
-
-    fn options(&self) -> Vec<&str> {
-        let socket = self.socket.to_str().unwrap();
-        let fixed = "-F none -oHostName=127.0.0.1 -oStrictHostKeyChecking=no -oBatchMode=yes \
-                     -oUserKnownHostsFile=/dev/null -oIdentityFile=none";
-        let mut options: Vec<&str> = fixed.split(' ').collect();
-        let agent = Box::leak(format!("-oIdentityAgent={socket}").into_boxed_str());
-        options.push(agent);
-        options
-    }
-
     /// Logs in, with the browser played.
     fn log_in(&self, world: &World, idp: &Idp) -> Out {
         let args = ["login", "--no-browser", "--for", "1h"];

@@ -1,0 +1,52 @@
+//! An `ssh-agent` of a test's own, and what runs with it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::world::{Out, PATIENCE, Running, World, need, wait_for};
+
+/// An agent of its own, ended with the test.
+pub(super) struct Agent {
+    _process: Running,
+    socket: PathBuf,
+}
+
+impl Agent {
+    pub(super) fn start(world: &World) -> Self {
+        let socket = world.path("agent");
+        let mut command = Command::new(need("ssh-agent"));
+        command.arg("-D").arg("-a").arg(&socket);
+        let process = Running::start(command, &world.path("logs"), true);
+        wait_for("agent", PATIENCE, || socket.exists().then_some(()));
+        Self {
+            _process: process,
+            socket,
+        }
+    }
+
+    /// The binary, with this agent and no key file.
+    pub(super) fn command(&self, world: &World, args: &[&str]) -> Command {
+        let mut command = world.ascribe(args);
+        command.env("SSH_AUTH_SOCK", &self.socket);
+        command
+    }
+
+    pub(super) fn run(&self, world: &World, args: &[&str]) -> Out {
+        world.program_as_is(&mut self.command(world, args))
+    }
+
+    /// Stock ssh with the agent's keys alone.
+    pub(super) fn ssh(&self, world: &World, command: &str) -> Out {
+        world.ssh_with(&self.options(), &world.place(), command)
+    }
+
+    pub(super) fn options(&self) -> Vec<&str> {
+        let socket = self.socket.to_str().unwrap();
+        let fixed = "-F none -oHostName=127.0.0.1 -oStrictHostKeyChecking=no -oBatchMode=yes \
+                     -oUserKnownHostsFile=/dev/null -oIdentityFile=none";
+        let mut options: Vec<&str> = fixed.split(' ').collect();
+        let agent = Box::leak(format!("-oIdentityAgent={socket}").into_boxed_str());
+        options.push(agent);
+        options
+    }
+}
