@@ -31,6 +31,9 @@ pub enum ProviderKind {
     Oidc,
     /// SPIFFE JWT-SVIDs.
     Spiffe,
+    /// SPIFFE X.509-SVIDs: the issuer is the trust domain, `spiffe://DOMAIN`, and its keys are its bundle.
+    #[serde(rename = "spiffe-x509")]
+    SpiffeX509,
     /// Any other issuer of tokens for workloads: `sub` names them.
     Workload,
 }
@@ -117,6 +120,8 @@ pub enum Binding {
     None,
     /// Its audience commits to the key.
     Audience,
+    /// The key that it certifies signed a commitment to the key.
+    Key,
     /// Its `nonce` commits to the key.
     Nonce,
 }
@@ -285,6 +290,24 @@ pub fn key_commitment(key: &SshKey, rz: &[u8]) -> String {
         hash.update(part);
     }
     encoding::base64url(&hash.finalize())
+}
+
+/// What takes the place of a token at a provider of the kind `spiffe-x509`, in canonical JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SvidProof {
+    /// How `sig` is made, by its name in JWS (RFC 7518, 3.1; RFC 8037).
+    pub alg: String,
+    /// The workload's certificate, then each one's issuer but the root, in DER.
+    pub chain: Vec<Bytes>,
+    /// The workload's signature of [`svid_message`], in the form of JWS.
+    pub sig: Bytes,
+}
+
+/// What a workload signs with the key of its certificate: `ascribe/svid-login/v1`, a zero byte and the
+/// commitment to the session key ([`key_commitment`]).
+pub fn svid_message(commitment: &str) -> Vec<u8> {
+    format!("ascribe/svid-login/v1\0{commitment}").into_bytes()
 }
 
 /// What names a provider's key: SHA-256 over its required members in canonical JSON (RFC 7638, 3).

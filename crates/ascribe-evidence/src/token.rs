@@ -3,10 +3,12 @@
 //!
 //! The signature is checked before any claim is read. See docs/spec/token.md for the rules and their sources.
 
+mod certificate;
 mod claims;
 mod json;
 mod keys;
 mod provider;
+mod svid;
 
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::id::ContentDigest;
@@ -42,9 +44,13 @@ pub(crate) fn check(
     if token.len() > MAX_TOKEN {
         return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
     }
+    if provider.kind == ProviderKind::SpiffeX509 {
+        return svid::check(provider, keys, token, asked);
+    }
     let parts = Parts::split(token)?;
     let header = json::object(&parts.header, MAX_MEMBERS, "the token's header")?;
-    let (algorithm, name) = algorithm(provider, &header)?;
+    let name = header.get("alg").and_then(Json::text).unwrap_or_default();
+    let algorithm = algorithm(provider, name)?;
     check_header(provider.kind, &header)?;
     let signed = Signed {
         algorithm,
@@ -98,13 +104,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The algorithm that the header names, if the provider's entry has it (RFC 8725, 3.1).
-fn algorithm<'a>(provider: &Provider, header: &'a Object) -> Result<(Algorithm, &'a str), Denied> {
-    let name = header.get("alg").and_then(Json::text).unwrap_or_default();
+/// The algorithm that the token names, if the provider's entry has it (RFC 8725, 3.1).
+fn algorithm(provider: &Provider, name: &str) -> Result<Algorithm, Denied> {
     if provider.algorithms.iter().any(|known| known == name)
         && let Some(algorithm) = Algorithm::named(name)
     {
-        return Ok((algorithm, name));
+        return Ok(algorithm);
     }
     let shown = ascribe_core::text::clean(name, 40);
     let message = format!(

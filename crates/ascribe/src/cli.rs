@@ -251,6 +251,18 @@ pub(crate) struct Login {
     /// Program that prints the job's token for the audience in ASCRIBE_AUDIENCE.
     #[arg(long, value_name = "PROGRAM", requires = "workload", num_args = 1.., allow_hyphen_values = true)]
     pub(crate) token_command: Vec<String>,
+    /// File with the workload's X.509-SVID, PEM: its certificate first, then each one's issuer, without the root.
+    #[arg(
+        long,
+        value_name = "CERT.pem",
+        requires = "workload",
+        requires = "svid_key",
+        conflicts_with_all = ["token_file", "token_command"]
+    )]
+    pub(crate) svid: Option<PathBuf>,
+    /// File with its private key, PEM. The key stays there; it signs for this login's key.
+    #[arg(long, value_name = "KEY.pem", requires = "svid")]
+    pub(crate) svid_key: Option<PathBuf>,
     /// How long the key counts, at most 12h.
     #[arg(long = "for", value_name = "DURATION", default_value = "8h", value_parser = seconds)]
     pub(crate) lasts: u64,
@@ -439,11 +451,11 @@ pub(crate) enum ProviderCommand {
 pub(crate) struct ProviderAdd {
     /// Name, as records show it.
     pub(crate) name: String,
-    /// `oidc` or `entra` for people; `github`, `buildkite`, `circleci`, `kubernetes`, `spiffe`, `gitlab` or
-    /// `workload` for workloads.
+    /// `oidc` or `entra` for people; `github`, `buildkite`, `circleci`, `kubernetes`, `spiffe` (JWT-SVIDs),
+    /// `spiffe-x509` (X.509-SVIDs), `gitlab` or `workload` for workloads.
     #[arg(long, value_parser = provider_kind)]
     pub(crate) kind: ProviderKind,
-    /// The exact issuer in its tokens.
+    /// The exact issuer in its tokens; of X.509-SVIDs the trust domain, `spiffe://DOMAIN`.
     #[arg(long, value_name = "URL")]
     pub(crate) issuer: String,
     /// Whom its tokens are meant for: the client id; for workloads the beginning of the audience.

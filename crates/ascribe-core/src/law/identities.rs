@@ -107,7 +107,7 @@ impl LoginState {
     /// How strongly it shows who signs with its key.
     pub fn assurance(&self) -> u8 {
         match self.login.claims.binding {
-            Binding::Nonce | Binding::Audience => BOUND,
+            Binding::Nonce | Binding::Audience | Binding::Key => BOUND,
             Binding::None if self.provider.kind.is_of_people() => 0,
             Binding::None => 1,
         }
@@ -186,6 +186,14 @@ fn is_keys_uri(uri: &str) -> bool {
     is_word(uri) && (is_local || uri.strip_prefix("https://").is_some_and(|r| !r.is_empty()))
 }
 
+/// A SPIFFE trust domain's own id (SPIFFE ID, 2.1): lower case, and no path.
+fn is_trust_domain(issuer: &str) -> bool {
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    issuer
+        .strip_prefix("spiffe://")
+        .is_some_and(|name| (1..=255).contains(&name.len()) && name.bytes().all(plain))
+}
+
 fn check_provider(provider: &Provider) -> Result<(), Denied> {
     let refuse = |text: &str| Err(Denied::new("provider", text));
     if !rules::is_name(&provider.name) {
@@ -196,6 +204,9 @@ fn check_provider(provider: &Provider) -> Result<(), Denied> {
     }
     if !is_keys_uri(&provider.jwks_uri) {
         return refuse("a provider's keys are published at an `https://` address");
+    }
+    if provider.kind == ProviderKind::SpiffeX509 && !is_trust_domain(&provider.issuer) {
+        return refuse("the issuer of X.509-SVIDs is their trust domain: `spiffe://DOMAIN`");
     }
     let mut seen = BTreeSet::new();
     let known = |name: &String| ALGORITHMS.contains(&name.as_str());
@@ -291,7 +302,8 @@ fn check_binding(kind: ProviderKind, binding: Binding) -> Result<(), Denied> {
     let fits = match binding {
         Binding::None => true,
         Binding::Nonce => kind.is_of_people(),
-        Binding::Audience => !kind.is_of_people(),
+        Binding::Audience => !kind.is_of_people() && kind != ProviderKind::SpiffeX509,
+        Binding::Key => kind == ProviderKind::SpiffeX509,
     };
     if fits {
         return Ok(());

@@ -56,7 +56,7 @@ fn identifying(kind: ProviderKind) -> &'static [&'static [&'static str]] {
                 "kubernetes.io/serviceaccount/uid",
             ],
         ],
-        ProviderKind::Spiffe | ProviderKind::Workload => &[&["sub"]],
+        ProviderKind::Spiffe | ProviderKind::SpiffeX509 | ProviderKind::Workload => &[&["sub"]],
         // Their tokens name people.
         ProviderKind::Entra | ProviderKind::Oidc => &[],
     }

@@ -17,7 +17,7 @@ const MAX_SUB: usize = 255;
 /// Longest SPIFFE ID, in bytes (SPIFFE ID, 2.3).
 const MAX_SPIFFE: usize = 2048;
 /// Times that make sense, in seconds: 2017 to 2100.
-const SANE: std::ops::RangeInclusive<i64> = 1_483_228_800..=4_102_444_800;
+pub(super) const SANE: std::ops::RangeInclusive<i64> = 1_483_228_800..=4_102_444_800;
 /// Most methods (`amr`) that are kept.
 const MAX_METHODS: usize = 16;
 
@@ -232,14 +232,14 @@ fn seconds(claims: &Object, name: &str) -> Result<Option<i64>, Denied> {
     }
 }
 
-fn bad_time(why: &str) -> Denied {
+pub(super) fn bad_time(why: &str) -> Denied {
     Denied::new(
         "token-time",
         format!("the token's times make no sense: {why}"),
     )
 }
 
-fn instant(seconds: i64) -> Timestamp {
+pub(super) fn instant(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
@@ -331,7 +331,7 @@ fn methods(claims: &Object) -> Result<Vec<String>, Denied> {
 }
 
 /// The claims that conditions name, sorted by name. One that is missing, or `null`, is no fact.
-fn facts(claims: &Object, asked: &[&str]) -> Result<Vec<Fact>, Denied> {
+pub(super) fn facts(claims: &Object, asked: &[&str]) -> Result<Vec<Fact>, Denied> {
     let names: BTreeSet<&str> = asked.iter().copied().collect();
     let mut facts = Vec::new();
     for name in names {

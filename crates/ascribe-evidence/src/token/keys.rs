@@ -1,6 +1,6 @@
 //! A provider's published keys (RFC 7517) and signatures by them (RFC 7518, RFC 8037).
 
-use ascribe_core::encoding::from_base64url;
+use ascribe_core::encoding::{base64url, from_base64_std, from_base64url};
 use ascribe_core::id::ContentDigest;
 use ascribe_core::identity::{self, Provider, ProviderKind};
 use ascribe_core::law::Denied;
@@ -17,6 +17,9 @@ const MAX_SET: usize = 64 * 1024;
 const MAX_KEYS: usize = 64;
 /// Most members in it, those of all its objects together.
 const MAX_MEMBERS: usize = 2048;
+
+/// What a trust domain's bundle marks its roots with.
+const ROOT: &str = "x509-svid";
 
 /// A signature algorithm. Nothing else is one, whatever a provider's entry says: no `none`, and no HMAC,
 /// whose key would be a secret that the verifier shares.
@@ -65,7 +68,7 @@ impl Material {
 
 /// One key of a set.
 #[derive(Debug)]
-struct Key {
+pub(super) struct Key {
     kid: Option<String>,
     /// The algorithm that it is for, where it says so.
     alg: Option<String>,
@@ -76,7 +79,9 @@ struct Key {
     /// `use`, where it says so.
     used: Option<String>,
     material: Material,
-    thumbprint: ContentDigest,
+    pub(super) thumbprint: ContentDigest,
+    /// The certificate of a root of a trust domain, in DER (X509-SVID, 6.2).
+    root: Option<Vec<u8>>,
 }
 
 /// A JWK Set's keys, and why others of it do not count.
@@ -131,6 +136,12 @@ impl Keys {
         found
     }
 
+    /// Roots of a trust domain: each one's thumbprint and certificate.
+    pub(super) fn roots(&self) -> impl Iterator<Item = (ContentDigest, &[u8])> {
+        let roots = self.good.iter().filter(|key| key.verifies);
+        roots.filter_map(|key| Some((key.thumbprint, key.root.as_deref()?)))
+    }
+
     /// The thumbprint of the key that made `signature`. With a key id only keys of that id are tried, and all
     /// of them: ids are not unique. Without one, all keys that fit.
     pub(super) fn signer(
@@ -178,7 +189,7 @@ pub(super) struct Signed<'a> {
 }
 
 impl Key {
-    fn usable(&self, signed: &Signed<'_>, provider: &Provider) -> Result<(), Denied> {
+    pub(super) fn usable(&self, signed: &Signed<'_>, provider: &Provider) -> Result<(), Denied> {
         // A trust domain's bundle marks its keys for tokens in its own word (SPIFFE trust domain and bundle, 4.2.2).
         let used = match self.used.as_deref() {
             None | Some("sig") => true,
@@ -218,7 +229,7 @@ impl Key {
         }
     }
 
-    fn verify(&self, signed: &Signed<'_>) -> bool {
+    pub(super) fn verify(&self, signed: &Signed<'_>) -> bool {
         let (message, signature) = (signed.message, signed.signature);
         match (&self.material, signed.algorithm) {
             (Material::Rsa(key), Algorithm::Rs256) => key
@@ -309,13 +320,52 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
         alg: optional(jwk, "alg")?,
         issuer: optional(jwk, "issuer")?,
         verifies: operations.unwrap_or(true)
-            && matches!(used.as_deref(), None | Some("sig" | "jwt-svid")),
+            && matches!(used.as_deref(), None | Some("sig" | "jwt-svid" | ROOT)),
+        root: match used.as_deref() {
+            Some(ROOT) => Some(root(jwk)?),
+            _ => None,
+        },
         used,
         material,
         // RFC 7638, 3: the required members in the order of their names, without spaces. All of them are base64url or
         // fixed words, so nothing is to be escaped.
         thumbprint: identity::thumbprint(&members),
     }))
+}
+
+/// The one certificate of a root (X509-SVID, 6.2), in the base64 of RFC 7517, 4.7.
+fn root(jwk: &Object) -> Result<Vec<u8>, Denied> {
+    let chain = jwk.get("x5c").and_then(json::Json::list);
+    match chain {
+        Some([json::Json::Text(one)]) => from_base64_std(one).ok_or_else(|| malformed("x5c")),
+        _ => Err(malformed("x5c")),
+    }
+}
+
+/// A key that comes with a certificate, as if it were a JWK of these members: the same rules hold for both.
+fn from_members(members: &[(&str, &str)], bytes: &[(&str, &[u8])]) -> Result<Option<Key>, Denied> {
+    let words = members
+        .iter()
+        .map(|(name, word)| ((*name).to_owned(), (*word).to_owned()));
+    let values = bytes
+        .iter()
+        .map(|(name, bytes)| ((*name).to_owned(), base64url(bytes)));
+    let all = words.chain(values);
+    key(&all.map(|(name, text)| (name, json::Json::Text(text))).collect())
+}
+
+/// Modulus and exponent as DER has them, perhaps with a zero before the first byte.
+pub(super) fn from_rsa(n: &[u8], e: &[u8]) -> Result<Option<Key>, Denied> {
+    let plain = |number| <[u8]>::strip_prefix(number, &[0]).unwrap_or(number);
+    from_members(&[("kty", "RSA")], &[("n", plain(n)), ("e", plain(e))])
+}
+
+pub(super) fn from_point(curve: &str, x: &[u8], y: &[u8]) -> Result<Option<Key>, Denied> {
+    from_members(&[("kty", "EC"), ("crv", curve)], &[("x", x), ("y", y)])
+}
+
+pub(super) fn from_ed25519(x: &[u8]) -> Result<Option<Key>, Denied> {
+    from_members(&[("kty", "OKP"), ("crv", "Ed25519")], &[("x", x)])
 }
 
 fn rsa(jwk: &Object) -> Result<(Material, String), Denied> {

@@ -36,7 +36,7 @@ pub(super) fn about(
         ProviderKind::Buildkite => buildkite(&says)?,
         ProviderKind::Circleci => circleci(&says)?,
         ProviderKind::Kubernetes => kubernetes(&says)?,
-        ProviderKind::Spiffe => spiffe(),
+        ProviderKind::Spiffe | ProviderKind::SpiffeX509 => spiffe(),
     };
     if binding == Binding::None {
         about.miss(match kind {
@@ -303,7 +303,7 @@ fn kubernetes(says: &Says<'_>) -> Result<About, Denied> {
     Ok(about)
 }
 
-fn spiffe() -> About {
+pub(super) fn spiffe() -> About {
     let mut about = About::default();
     about.miss("a SPIFFE ID names a service, not its run, its code or who started it");
     about

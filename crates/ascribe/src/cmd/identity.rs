@@ -61,6 +61,11 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
     }
     let jwks_uri = match &args.jwks {
         Some(uri) => uri.clone(),
+        None if args.kind == ProviderKind::SpiffeX509 => {
+            return Err(Failure::usage("a trust domain does not say where its bundle is").help(
+                "give `--jwks URL`: the trust domain's bundle endpoint (SPIRE: `federation.bundle_endpoint`)",
+            ));
+        }
         None => published_at(&args.issuer)?,
     };
     Ok(Provider {

@@ -25,7 +25,7 @@ use crate::cli::{self, Cli};
 use crate::client::{Client, Server, config_dir, now, random, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::http::Http;
-use crate::login::{Token, browser, device, discover, job, published_keys};
+use crate::login::{Token, browser, device, discover, job, published_keys, svid};
 use crate::signer::{Signer, lend_to_agent, ssh_key_of, take_from_agent};
 
 /// Longest life of a session key, in seconds.
@@ -224,6 +224,24 @@ impl Way<'_> {
                 "`{}` names workloads: give `--workload NAME`",
                 provider.name
             )));
+        }
+        let svid = (&self.args.svid, &self.args.svid_key);
+        match (provider.kind, svid) {
+            (ProviderKind::SpiffeX509, (Some(chain), Some(key))) => {
+                return svid::proof(provider, chain, key, commitment);
+            }
+            (ProviderKind::SpiffeX509, _) => {
+                return Err(Failure::usage("where is the workload's X.509-SVID?").help(
+                    "give `--svid CERT.pem --svid-key KEY.pem`, as spiffe-helper writes them",
+                ));
+            }
+            (_, (None, _)) => {}
+            (_, (Some(_), _)) => {
+                return Err(Failure::usage(format!(
+                    "`{}` takes tokens, no X.509-SVIDs",
+                    provider.name
+                )));
+            }
         }
         let source = match (&self.args.token_file, self.args.token_command.as_slice()) {
             (Some(file), _) => job::Source::File(file.clone()),
