@@ -7,4 +7,5 @@ mod token {
     mod providers;
     mod python;
     mod spec;
+    mod svid;
 }

@@ -7,9 +7,7 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{
-    BasicConstraints, GeneralName, KeyUsage, ParsedExtension,
-};
+use x509_parser::extensions::{BasicConstraints, GeneralName, KeyUsage, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
@@ -131,13 +129,17 @@ impl<'a> Certificate<'a> {
     /// The SPIFFE ID of a workload's certificate (X509-SVID, 2, 4 and 5.2).
     pub(super) fn workload(&self, domain: &str) -> Result<&str, Denied> {
         if self.authority.as_ref().is_some_and(|read| read.ca) {
-            return refuse("svid-ca", "the first certificate is an authority's, no workload's");
+            return refuse(
+                "svid-ca",
+                "the first certificate is an authority's, no workload's",
+            );
         }
         match &self.usage {
             Some((true, usage))
                 if usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign() => {}
             _ => {
-                let message = "the workload's certificate is not for signatures, or signs certificates";
+                let message =
+                    "the workload's certificate is not for signatures, or signs certificates";
                 return refuse("svid-usage", message);
             }
         }
@@ -166,12 +168,22 @@ impl<'a> Certificate<'a> {
             path_len_constraint,
         }) = &self.authority
         else {
-            return refuse("svid-ca", "a workload's certificate is signed by no authority");
+            return refuse(
+                "svid-ca",
+                "a workload's certificate is signed by no authority",
+            );
         };
         if path_len_constraint.is_some_and(|most| below > most as usize) {
-            return refuse("svid-path-length", "an authority allows fewer others below it");
+            return refuse(
+                "svid-path-length",
+                "an authority allows fewer others below it",
+            );
         }
-        if !self.usage.as_ref().is_some_and(|(_, usage)| usage.key_cert_sign()) {
+        if !self
+            .usage
+            .as_ref()
+            .is_some_and(|(_, usage)| usage.key_cert_sign())
+        {
             return refuse("svid-usage", "an authority's key is not for certificates");
         }
         // An authority need not have a name of its own; one that has is of the trust domain, without a path.
@@ -209,7 +221,10 @@ impl<'a> Certificate<'a> {
                 }
             };
         UnparsedPublicKey::new(algorithm, &spki.subject_public_key.data)
-            .verify(self.inner.tbs_certificate.as_ref(), &self.inner.signature_value.data)
+            .verify(
+                self.inner.tbs_certificate.as_ref(),
+                &self.inner.signature_value.data,
+            )
             .map_err(|_| {
                 let message = "a certificate is not signed with the key of the one that follows";
                 Denied::new("svid-signature", message)
@@ -231,7 +246,12 @@ fn curve_of(spki: &SubjectPublicKeyInfo<'_>) -> Option<String> {
 
 /// The key, held to the same rules as those of a JWK Set.
 fn key_of(spki: &SubjectPublicKeyInfo<'_>) -> Result<Key, Denied> {
-    let unknown = || Denied::new("svid-key", "a certificate's key is of a type that does not count here");
+    let unknown = || {
+        Denied::new(
+            "svid-key",
+            "a certificate's key is of a type that does not count here",
+        )
+    };
     let malformed = || Denied::new("svid-der", "a certificate's key is malformed");
     let bits = &spki.subject_public_key;
     if bits.unused_bits != 0 {

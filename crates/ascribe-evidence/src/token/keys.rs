@@ -351,7 +351,9 @@ fn from_members(members: &[(&str, &str)], bytes: &[(&str, &[u8])]) -> Result<Opt
         .iter()
         .map(|(name, bytes)| ((*name).to_owned(), base64url(bytes)));
     let all = words.chain(values);
-    key(&all.map(|(name, text)| (name, json::Json::Text(text))).collect())
+    key(&all
+        .map(|(name, text)| (name, json::Json::Text(text)))
+        .collect())
 }
 
 /// Modulus and exponent as DER has them, perhaps with a zero before the first byte.

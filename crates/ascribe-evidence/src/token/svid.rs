@@ -52,7 +52,9 @@ pub(super) fn check(
     });
     let sane = claims::SANE.contains(&begins) && claims::SANE.contains(&ends);
     if !sane || ends <= begins {
-        return Err(claims::bad_time("the certificates are never valid together"));
+        return Err(claims::bad_time(
+            "the certificates are never valid together",
+        ));
     }
     if ends.saturating_sub(begins) > MAX_LIFE {
         let message = "the certificate is good for longer than 24 h";
@@ -106,7 +108,9 @@ fn root(
         "svid-root",
         "no root of the trust domain's bundle issued the workload's certificate",
     )
-    .with_help("see that `jwks_uri` publishes the bundle of this trust domain, with `x5c` in its keys");
+    .with_help(
+        "see that `jwks_uri` publishes the bundle of this trust domain, with `x5c` in its keys",
+    );
     for (thumbprint, der) in bundle.roots() {
         // A bundle is checked as strictly as a chain; what fails vouches for nobody.
         let Ok(root) = Certificate::read(der) else {

@@ -297,7 +297,8 @@ fn claims(kind: ProviderKind) -> Value {
         ProviderKind::Gitlab => include_str!("claims/gitlab.json"),
         ProviderKind::Kubernetes => include_str!("claims/kubernetes.json"),
         ProviderKind::Oidc => include_str!("claims/oidc.json"),
-        ProviderKind::Spiffe => include_str!("claims/spiffe.json"),
+        // An X.509-SVID has no claims; its tests are in `svid`.
+        ProviderKind::Spiffe | ProviderKind::SpiffeX509 => include_str!("claims/spiffe.json"),
         ProviderKind::Workload => include_str!("claims/workload.json"),
     };
     serde_json::from_str(text).unwrap()

@@ -3,19 +3,24 @@
 use std::collections::BTreeSet;
 
 const SPEC: &str = include_str!("../../../../docs/spec/token.md");
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 7] = [
     include_str!("../../src/token.rs"),
+    include_str!("../../src/token/certificate.rs"),
     include_str!("../../src/token/claims.rs"),
     include_str!("../../src/token/json.rs"),
     include_str!("../../src/token/keys.rs"),
     include_str!("../../src/token/provider.rs"),
+    include_str!("../../src/token/svid.rs"),
 ];
 
 /// What stands between these marks and begins as codes do.
 fn codes(text: &str, mark: char) -> BTreeSet<&str> {
     let code = |word: &&str| {
         let plain = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-        plain && (word.starts_with("token-") || word.starts_with("keys-"))
+        plain
+            && (["token-", "keys-", "svid-"]
+                .iter()
+                .any(|family| word.starts_with(family)))
     };
     text.split(mark).filter(code).collect()
 }
@@ -28,6 +33,9 @@ fn every_code_is_specified_and_brought_about() {
         .collect();
     assert!(written.len() > 25, "{written:?}");
     assert_eq!(codes(SPEC, '`'), written);
-    let brought: BTreeSet<&str> = super::hostile::codes().into_iter().collect();
+    let brought: BTreeSet<&str> = super::hostile::codes()
+        .into_iter()
+        .chain(super::svid::codes())
+        .collect();
     assert_eq!(brought, written);
 }

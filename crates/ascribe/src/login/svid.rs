@@ -38,8 +38,8 @@ pub(crate) fn proof(
     let key_file = key;
     let key = PrivateKeyDer::from_pem_slice(&contents(key_file)?)
         .map_err(|error| unreadable(key_file, &format!("{error:?}")))?;
-    let (alg, sig) = signed(&key, &provider.algorithms, &svid_message(commitment))
-        .ok_or_else(|| {
+    let (alg, sig) =
+        signed(&key, &provider.algorithms, &svid_message(commitment)).ok_or_else(|| {
             unreadable(
                 key_file,
                 "it holds no unencrypted RSA, P-256, P-384 or Ed25519 key",
@@ -59,7 +59,9 @@ fn contents(path: &Path) -> Done<Zeroizing<Vec<u8>>> {
     let shown = format!("read `{}`", path.display());
     let file = std::fs::File::open(path).attempt(&shown)?;
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_FILE).read_to_end(&mut bytes).attempt(&shown)?;
+    file.take(MAX_FILE)
+        .read_to_end(&mut bytes)
+        .attempt(&shown)?;
     Ok(bytes)
 }
 

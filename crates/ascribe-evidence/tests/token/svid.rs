@@ -1,0 +1,440 @@
+//! X.509-SVIDs as SPIRE shapes them, made with `openssl`, and what is spoiled in them with the code of the refusal.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ascribe_core::encoding::{Bytes, base64_std, encode};
+use ascribe_core::identity::{
+    Binding, Claims, Provider, ProviderKind, SvidProof, subject, svid_message,
+};
+use ascribe_core::law::{Denied, Judge as _, TokenAsked};
+use ascribe_core::statement::SshKey;
+use ascribe_evidence::SshSignatures;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::issuer::{RZ, commitment, session_key};
+
+const ID: &str = "spiffe://example.org/ns/deploy/sa/Deployer";
+const USAGE: &str = "keyUsage=critical,digitalSignature\n";
+const AUTHORITY: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n\
+                         subjectAltName=URI:spiffe://example.org\n";
+
+/// A good login until something of it is changed: root, one authority below it, workload.
+struct Scene {
+    dir: TempDir,
+    /// Extensions of the workload's certificate, of the authority's and of the root's.
+    leaf: String,
+    middle: String,
+    root: String,
+    /// The workload's key, and how its certificate is signed.
+    key: &'static str,
+    digest: &'static str,
+    /// Who signs the workload's certificate.
+    signer: &'static str,
+    days: &'static str,
+    /// What becomes of the proof, of the bundle and of the bytes.
+    edit: fn(&mut SvidProof),
+    bundle: fn(&mut Value),
+    last: fn(Vec<u8>) -> Vec<u8>,
+    session: SshKey,
+}
+
+fn leaf(id: &str) -> String {
+    format!(
+        "{USAGE}extendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=critical,CA:FALSE\nsubjectAltName=URI:{id}\n"
+    )
+}
+
+fn openssl(dir: &Path, args: &[&str]) -> Vec<u8> {
+    let out = Command::new("openssl")
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("these tests need `openssl`");
+    assert!(
+        out.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    out.stdout
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            leaf: leaf(ID),
+            middle: AUTHORITY.into(),
+            root: AUTHORITY.into(),
+            key: "P-256",
+            digest: "-sha256",
+            signer: "middle",
+            days: "1",
+            edit: |_| {},
+            bundle: |_| {},
+            last: |bytes| bytes,
+            session: session_key(),
+        }
+    }
+
+    /// A certificate and its key, signed by an earlier one or by itself.
+    fn make(
+        &self,
+        name: &str,
+        subject: &str,
+        extensions: &str,
+        signer: &str,
+        days: &str,
+    ) -> Vec<u8> {
+        let dir = self.dir.path();
+        let (key, request) = (format!("{name}.key"), format!("{name}.csr"));
+        let (pem, list) = (format!("{name}.pem"), format!("{name}.ext"));
+        let kind = if name == "leaf" { self.key } else { "P-256" };
+        let (algorithm, option) = match kind.strip_prefix("rsa:") {
+            Some(bits) => ("RSA", format!("rsa_keygen_bits:{bits}")),
+            None => ("EC", format!("ec_paramgen_curve:{kind}")),
+        };
+        openssl(
+            dir,
+            &[
+                "genpkey",
+                "-algorithm",
+                algorithm,
+                "-pkeyopt",
+                &option,
+                "-out",
+                &key,
+            ],
+        );
+        let subject = format!("/O=SPIRE/CN={subject}");
+        openssl(
+            dir,
+            &[
+                "req", "-new", "-key", &key, "-subj", &subject, "-out", &request,
+            ],
+        );
+        std::fs::write(dir.join(&list), extensions).unwrap();
+        let digest = if name == "leaf" {
+            self.digest
+        } else {
+            "-sha256"
+        };
+        let mut args = vec![
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-set_serial",
+            "7",
+            "-days",
+            days,
+        ];
+        let (by, by_key) = (format!("{signer}.pem"), format!("{signer}.key"));
+        if signer == name {
+            args.extend(["-signkey", &key]);
+        } else {
+            args.extend(["-CA", &by, "-CAkey", &by_key]);
+        }
+        args.extend([digest, "-extfile", &list, "-out", &pem]);
+        openssl(dir, &args);
+        openssl(dir, &["x509", "-in", &pem, "-outform", "DER"])
+    }
+
+    fn check(&self) -> Result<Claims, Denied> {
+        let root = self.make("root", "root", &self.root, "root", "30");
+        self.make("stranger", "root", AUTHORITY, "stranger", "30");
+        let middle = self.make("middle", "middle", &self.middle, "root", "20");
+        let leaf = self.make("leaf", "workload", &self.leaf, self.signer, self.days);
+        let der = |name: &str| {
+            openssl(
+                self.dir.path(),
+                &[
+                    "pkcs8", "-topk8", "-nocrypt", "-outform", "DER", "-in", name,
+                ],
+            )
+        };
+        let message = svid_message(&commitment());
+        let (alg, sig) = if self.key == "P-256" {
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der("leaf.key"));
+            let sig = pair.unwrap().sign(&SystemRandom::new(), &message).unwrap();
+            ("ES256", sig.as_ref().to_vec())
+        } else if let Ok(pair) = RsaKeyPair::from_pkcs8(&der("leaf.key")) {
+            let mut sig = vec![0; pair.public_modulus_len()];
+            pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut sig)
+                .unwrap();
+            ("RS256", sig)
+        } else {
+            ("RS256", vec![1; 128])
+        };
+        let mut chain = vec![Bytes(leaf)];
+        if self.signer == "middle" {
+            chain.push(Bytes(middle));
+        }
+        let mut proof = SvidProof {
+            alg: alg.into(),
+            chain,
+            sig: Bytes(sig),
+        };
+        (self.edit)(&mut proof);
+        let point = openssl(
+            self.dir.path(),
+            &["pkey", "-in", "root.key", "-pubout", "-outform", "DER"],
+        );
+        let (x, y) = point[point.len() - 64..].split_at(32);
+        let b64 = ascribe_core::encoding::base64url;
+        let mut bundle = json!({"spiffe_sequence": 1, "keys": [
+            {"use": "x509-svid", "kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y), "x5c": [base64_std(&root)]}
+        ]});
+        (self.bundle)(&mut bundle);
+        let provider = Provider {
+            algorithms: vec!["ES256".into(), "RS256".into()],
+            audience: "ascribe".into(),
+            issuer: "spiffe://example.org".into(),
+            jwks_uri: "https://spire.example/bundle".into(),
+            kind: ProviderKind::SpiffeX509,
+            name: "mesh".into(),
+            withdrawn: false,
+        };
+        let asked = TokenAsked {
+            key: &self.session,
+            rz: &RZ,
+            facts: &["sub"],
+        };
+        let token = (self.last)(encode(&proof).unwrap());
+        SshSignatures.token(&provider, bundle.to_string().as_bytes(), &token, &asked)
+    }
+}
+
+#[test]
+fn a_workload_is_its_spiffe_id() {
+    let claims = Scene::new().check().unwrap();
+    assert_eq!(claims.subject, subject("spiffe://example.org", ID));
+    assert_eq!((claims.binding, claims.run), (Binding::Key, None));
+    assert_eq!(claims.facts[0].value, ID);
+    assert!(claims.expires > claims.issued && !claims.missing.is_empty());
+    let mut scene = Scene::new();
+    scene.key = "rsa:2048";
+    scene.signer = "root";
+    assert_eq!(scene.check().unwrap().binding, Binding::Key);
+}
+
+type Case = (&'static str, fn(&mut Scene), &'static str);
+
+const CASES: [Case; 36] = [
+    (
+        "two ids",
+        |s| s.leaf = leaf(&format!("{ID},URI:{ID}2")),
+        "svid-id",
+    ),
+    ("no id", |s| s.leaf = USAGE.into(), "svid-id"),
+    (
+        "a name only",
+        |s| s.leaf = leaf(ID).replace(&format!("URI:{ID}"), "DNS:example.org"),
+        "svid-id",
+    ),
+    (
+        "another trust domain",
+        |s| s.leaf = leaf("spiffe://example.com/a"),
+        "svid-domain",
+    ),
+    (
+        "a longer trust domain",
+        |s| s.leaf = leaf("spiffe://example.org.evil/a"),
+        "svid-domain",
+    ),
+    (
+        "upper case domain",
+        |s| s.leaf = leaf("spiffe://EXAMPLE.org/a"),
+        "svid-id",
+    ),
+    (
+        "upper case scheme",
+        |s| s.leaf = leaf("SPIFFE://example.org/a"),
+        "svid-id",
+    ),
+    (
+        "punycode is another domain",
+        |s| s.leaf = leaf("spiffe://xn--exmple-cua.org/a"),
+        "svid-domain",
+    ),
+    (
+        "percent",
+        |s| s.leaf = leaf("spiffe://example.org/a%2fb"),
+        "svid-id",
+    ),
+    (
+        "dots",
+        |s| s.leaf = leaf("spiffe://example.org/a/../b"),
+        "svid-id",
+    ),
+    (
+        "no path",
+        |s| s.leaf = leaf("spiffe://example.org"),
+        "svid-id",
+    ),
+    (
+        "a port",
+        |s| s.leaf = leaf("spiffe://example.org:443/a"),
+        "svid-id",
+    ),
+    (
+        "an authority",
+        |s| s.leaf = leaf(ID).replace("CA:FALSE", "CA:TRUE"),
+        "svid-ca",
+    ),
+    (
+        "signs certificates",
+        |s| s.leaf = leaf(ID).replace("digitalSignature", "digitalSignature,keyCertSign"),
+        "svid-usage",
+    ),
+    (
+        "signs lists",
+        |s| s.leaf = leaf(ID).replace("digitalSignature", "digitalSignature,cRLSign"),
+        "svid-usage",
+    ),
+    (
+        "signs nothing",
+        |s| s.leaf = leaf(ID).replace("digitalSignature", "keyEncipherment"),
+        "svid-usage",
+    ),
+    (
+        "no usage",
+        |s| s.leaf = leaf(ID).replace(USAGE, ""),
+        "svid-usage",
+    ),
+    (
+        "for servers alone",
+        |s| s.leaf = leaf(ID).replace(",clientAuth", ""),
+        "svid-usage",
+    ),
+    (
+        "an unknown demand",
+        |s| s.leaf.push_str("1.2.3.4=critical,ASN1:NULL\n"),
+        "svid-critical",
+    ),
+    (
+        "names limited",
+        |s| {
+            s.middle
+                .push_str("nameConstraints=permitted;URI:example.org\n")
+        },
+        "svid-critical",
+    ),
+    (
+        "an authority of another domain",
+        |s| s.middle = AUTHORITY.replace("example.org", "example.com"),
+        "svid-domain",
+    ),
+    (
+        "no authority",
+        |s| s.middle = leaf("spiffe://example.org/b"),
+        "svid-ca",
+    ),
+    (
+        "an authority for nothing",
+        |s| s.middle = AUTHORITY.replace("keyCertSign,", ""),
+        "svid-usage",
+    ),
+    (
+        "too many below",
+        |s| s.root = AUTHORITY.replace("CA:TRUE", "CA:TRUE,pathlen:0"),
+        "svid-path-length",
+    ),
+    ("signed by itself", |s| s.signer = "leaf", "svid-root"),
+    (
+        "a root of the same name",
+        |s| s.signer = "stranger",
+        "svid-signature",
+    ),
+    (
+        "the authority is missing",
+        |s| s.edit = |p| p.chain.truncate(1),
+        "svid-root",
+    ),
+    (
+        "out of order",
+        |s| s.edit = |p| p.chain.reverse(),
+        "svid-ca",
+    ),
+    (
+        "four certificates",
+        |s| s.edit = |p| p.chain = vec![p.chain[1].clone(); 4],
+        "svid-chain",
+    ),
+    ("none", |s| s.edit = |p| p.chain.clear(), "svid-chain"),
+    (
+        "bytes after it",
+        |s| s.edit = |p| p.chain[0].0.push(0),
+        "svid-der",
+    ),
+    (
+        "a huge certificate",
+        |s| s.edit = |p| p.chain[0].0.resize(17_000, 0),
+        "svid-size",
+    ),
+    (
+        "another session key",
+        |s| s.session.0 = s.session.0.replace("IOHU", "IOHV"),
+        "svid-possession",
+    ),
+    (
+        "a spoiled signature",
+        |s| s.edit = |p| p.sig.0[5] ^= 1,
+        "svid-possession",
+    ),
+    ("SHA-1", |s| s.digest = "-sha1", "svid-alg"),
+    ("a short key", |s| s.key = "rsa:1024", "token-key-weak"),
+];
+
+const MORE: [Case; 7] = [
+    ("an unknown curve", |s| s.key = "secp256k1", "svid-key"),
+    ("ten days", |s| s.days = "10", "token-life"),
+    ("ends before it begins", |s| s.days = "-1", "token-time"),
+    (
+        "another root's entry",
+        |s| s.bundle = |b| b["keys"][0]["x5c"] = json!(["AAAA"]),
+        "svid-root",
+    ),
+    (
+        "a key for tokens",
+        |s| s.bundle = |b| b["keys"][0]["use"] = json!("jwt-svid"),
+        "svid-root",
+    ),
+    (
+        "an algorithm that does not count",
+        |s| s.edit = |p| p.alg = "HS256".into(),
+        "token-alg",
+    ),
+    (
+        "spaces",
+        |s| {
+            s.last = |mut t| {
+                t.push(b' ');
+                t
+            }
+        },
+        "svid-form",
+    ),
+];
+
+pub(super) fn codes() -> Vec<&'static str> {
+    CASES.iter().chain(&MORE).map(|case| case.2).collect()
+}
+
+#[test]
+fn what_is_spoiled_is_refused() {
+    for (name, spoil, code) in CASES.iter().chain(&MORE) {
+        let mut scene = Scene::new();
+        spoil(&mut scene);
+        match scene.check() {
+            Ok(claims) => panic!("{name}: {claims:?}"),
+            Err(denied) => assert_eq!(denied.code, *code, "{name}: {denied}"),
+        }
+    }
+}
