@@ -539,6 +539,8 @@ pub fn token(data: &[u8]) {
         let keys = SshSignatures.provider_keys(data);
         assert!(keys.is_ok_and(|keys| keys.contains(&claims.key)));
     }
+    // No root vouches for any of it: certificates are read, and refused.
+    assert!(judge(ProviderKind::SpiffeX509, PUBLISHED.0, data).is_err());
     if let Some(Ok(claims)) = signed_token(data) {
         assert!(claims.issued < claims.expires);
         assert!(claims.facts.is_sorted_by(|a, b| a.claim < b.claim));

@@ -1228,3 +1228,20 @@ fn a_token_is_withheld_until_it_has_expired() {
     let first = Entry::from_bytes(&w.log[0]).unwrap();
     assert_eq!(withheld_until(&first.body), None);
 }
+
+#[test]
+fn the_issuer_of_x509_svids_is_their_trust_domain() {
+    for (issuer, refused) in [
+        ("spiffe://example.org", None),
+        ("spiffe://", Some("provider")),
+        ("spiffe://Example.org", Some("provider")),
+        ("spiffe://example.org/a", Some("provider")),
+        ("https://example.org", Some("provider")),
+    ] {
+        let mut w = World::plain();
+        let mut mesh = provider("mesh", ProviderKind::SpiffeX509);
+        mesh.issuer = issuer.into();
+        let done = w.say(ADA, Say::ProviderSet(mesh), vec![]);
+        assert_eq!(done.err().map(|d| d.code), refused, "{issuer}");
+    }
+}
