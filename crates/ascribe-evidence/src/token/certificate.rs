@@ -89,7 +89,7 @@ impl<'a> Certificate<'a> {
             match extension.parsed_extension() {
                 ParsedExtension::BasicConstraints(read) => self.authority = Some(read.clone()),
                 ParsedExtension::KeyUsage(read) => {
-                    self.usage = Some((extension.critical, read.clone()));
+                    self.usage = Some((extension.critical, *read));
                 }
                 ParsedExtension::ExtendedKeyUsage(read) => {
                     self.for_clients = Some(read.any || read.client_auth);
