@@ -189,6 +189,9 @@ pub struct SessionOpen {
     /// enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// The delegation whose agent acts, where it is not the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<StatementId>,
     /// By which door.
     pub door: Door,
     /// The client's address, sealed.
@@ -202,7 +205,7 @@ pub struct SessionOpen {
     /// The `connect` statement that opens it, where the actor signed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening: Option<StatementId>,
-    /// Who.
+    /// Who, or in whose name.
     pub person: PersonId,
     /// The session.
     pub session: SessionId,
@@ -235,9 +238,9 @@ pub struct Certificate {
 pub enum CloseReason {
     /// The actor left.
     Disconnected,
-    /// The grant's window ended, or the login's certificate did.
+    /// The grant's window ended, or the login's certificate or delegation did.
     Expired,
-    /// The grant, the login key or its certificate was revoked, or the person left.
+    /// The grant, the login key, its certificate or delegation was revoked, or the person left.
     Revoked,
     /// Nothing moved for too long.
     Idle,
@@ -390,7 +393,10 @@ pub struct Chunk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
-    /// Who asked.
+    /// The delegation whose agent asked, where it was not the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<StatementId>,
+    /// Who asked, or in whose name.
     pub person: PersonId,
     /// What was asked: `session`, `forwarding`, a statement type, an action kind.
     pub what: String,

@@ -7,6 +7,7 @@
 mod authorities;
 mod chain;
 mod decide;
+mod delegations;
 mod rules;
 mod snapshot;
 mod statements;
@@ -25,6 +26,7 @@ use crate::statement::{
 use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
+pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use rules::ticket_matches;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
@@ -338,6 +340,12 @@ pub struct State {
     pub grants: BTreeMap<GrantId, GrantState>,
     /// Sessions.
     pub sessions: BTreeMap<SessionId, SessionState>,
+    /// Delegations to agents.
+    pub delegations: BTreeMap<StatementId, DelegationState>,
+    /// Keys of agents that took a delegation. They stay an agent's.
+    agents: BTreeMap<String, StatementId>,
+    /// Each person's delegations, as far as they are not known to be over.
+    delegated: BTreeMap<PersonId, BTreeSet<StatementId>>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
     openers: BTreeMap<StatementId, Opener>,

@@ -123,6 +123,12 @@ impl State {
                 "a person's key, held or revoked, is no certificate authority's",
             ));
         }
+        if self.agents.contains_key(&fingerprint) {
+            return Err(Denied::new(
+                "duplicate",
+                "an agent's key is no certificate authority's",
+            ));
+        }
         match self.authority_of(&fingerprint) {
             Some((other, _)) if other != name => Err(Denied::new(
                 "duplicate",
@@ -236,10 +242,10 @@ impl State {
             ));
         }
         let another = self.keys.get(key).is_some_and(|owner| *owner != person);
-        if another || self.authority_of(key).is_some() {
+        if another || self.agents.contains_key(key) || self.authority_of(key).is_some() {
             return Err(Denied::new(
                 "key",
-                "the certified key is another person's or an authority's",
+                "the certified key is another person's, an agent's or an authority's",
             ));
         }
         Ok(())

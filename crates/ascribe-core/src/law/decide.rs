@@ -99,11 +99,14 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         Say::Review(review) => vec![Sealable::prose("finding", &review.finding)],
         Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
         Say::Read(read) => vec![Sealable::plain("query", read.query)],
+        Say::Delegation(delegation) => vec![Sealable::prose("task", &delegation.task)],
+        Say::DelegationRevoke(revoke) => vec![Sealable::prose("reason", &revoke.reason)],
         Say::TargetSet(_)
         | Say::KeyAdd(_)
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::Acceptance(_)
         | Say::Use(_)
         | Say::Connect(_) => Vec::new(),
     }

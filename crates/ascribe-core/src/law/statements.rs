@@ -20,6 +20,14 @@ pub(super) fn is_fresh(now: Timestamp, opened: Timestamp) -> bool {
     now.since(opened) <= SIGNER_SKEW_MS
 }
 
+/// A statement with whoever signed it.
+struct Author {
+    statement: Statement,
+    key: SshKey,
+    /// The delegation whose agent signed, where it was not the person.
+    agent: Option<StatementId>,
+}
+
 impl State {
     pub(super) fn take_statement(
         &mut self,
@@ -28,7 +36,12 @@ impl State {
         signed: &Signed,
         place: Place,
     ) -> Result<(), Denied> {
-        let (statement, key) = self.check_signed_at(judge, at, signed, place.index)?;
+        let author = self.check_signed_at(judge, at, signed, place.index)?;
+        let Author {
+            statement,
+            key,
+            agent,
+        } = author;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -57,6 +70,9 @@ impl State {
                 self.openers.insert(id, opener);
             }
             Say::Read(read) => self.take_read(by, read)?,
+            Say::Delegation(_) => self.take_delegation(&statement, at, &key, agent, place)?,
+            Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
+            Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
@@ -69,7 +85,8 @@ impl State {
         Ok(())
     }
 
-    /// Is this a statement for this log, now, signed by an active key of the person it names?
+    /// Is this a statement for this log, now, signed by an active key of the person it names, or of an
+    /// agent of theirs that may say this?
     ///
     /// # Errors
     /// When it is not.
@@ -80,7 +97,7 @@ impl State {
         signed: &Signed,
     ) -> Result<Statement, Denied> {
         self.check_signed_at(judge, at, signed, self.size)
-            .map(|(statement, _)| statement)
+            .map(|author| author.statement)
     }
 
     fn check_signed_at(
@@ -89,7 +106,7 @@ impl State {
         at: Timestamp,
         signed: &Signed,
         index: u64,
-    ) -> Result<(Statement, SshKey), Denied> {
+    ) -> Result<Author, Denied> {
         let statement = signed
             .statement()
             .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
@@ -123,16 +140,19 @@ impl State {
             )
             .ok_or_else(|| Denied::new("signature", "the statement's signature does not verify"))?;
         let person = self.person(statement.by)?;
-        if person.keys.get(&key.fingerprint()) != Some(&key) {
-            return Err(Denied::new(
-                "key",
-                "the statement is signed by a key that is not its author's",
-            ));
-        }
+        let agent = if person.keys.get(&key.fingerprint()) == Some(&key) {
+            None
+        } else {
+            Some(self.check_agent_signature(at, &statement, &key)?)
+        };
         if person.offboarded.is_some() {
             return Err(Denied::new("offboarded", "the author has left"));
         }
-        Ok((statement, key))
+        Ok(Author {
+            statement,
+            key,
+            agent,
+        })
     }
 
     fn put_ask(
@@ -686,7 +706,7 @@ impl State {
         Ok(())
     }
 
-    fn check_new_key(&self, key: &crate::statement::SshKey) -> Result<(), Denied> {
+    pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
         rules::check_key(key)?;
         if self.revoked_keys.contains(&key.fingerprint()) {
             return Err(
@@ -699,6 +719,12 @@ impl State {
                 "duplicate",
                 "the key is enrolled already; one key names one person",
             ));
+        }
+        if self.agents.contains_key(&key.fingerprint()) {
+            return Err(
+                Denied::new("duplicate", "the key is or was an agent's; make a new one")
+                    .with_help("make one: ssh-keygen -t ed25519"),
+            );
         }
         if self.authority_of(&key.fingerprint()).is_some() {
             return Err(Denied::new(

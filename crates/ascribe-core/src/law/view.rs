@@ -6,8 +6,8 @@ use super::{
     State, TargetState,
 };
 use crate::entry::{
-    Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, Refusal,
-    SessionClose, SessionOpen,
+    Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
+    SessionOpen,
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
 use crate::record::{Admission, GrantView, SignedOpening, Standing};
@@ -15,7 +15,7 @@ use crate::statement::{Role, Ticket, Uses, Window};
 use crate::time::Timestamp;
 
 /// What a session does, apart from the parts of transfers.
-const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 14] = [
     "ssh.exec",
     "ssh.shell",
     "ssh.sftp",
@@ -31,6 +31,13 @@ const KINDS: [&str; 14] = [
     "ssh.forward.agent",
     "ssh.forward.x11",
 ];
+
+/// Is this a kind of a part of a transfer?
+pub(super) fn is_part(kind: &str) -> bool {
+    let fits =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    matches!(kind.split_once('.'), Some(("sftp" | "scp", name)) if fits(name))
+}
 
 impl State {
     pub(super) fn person(&self, id: PersonId) -> Result<&Person, Denied> {
@@ -318,8 +325,9 @@ impl State {
                 "the grant was for one session, which was opened",
             ));
         }
-        match &open.certificate {
-            Some(certificate) => {
+        match (&open.certificate, open.delegation) {
+            (_, Some(delegation)) => self.check_agent_open(open, delegation, at)?,
+            (Some(certificate), None) => {
                 self.check_certificate(open.person, &open.key, certificate)?;
                 if certificate.not_after.is_some_and(|end| at >= end) {
                     return Err(Denied::new(
@@ -328,8 +336,8 @@ impl State {
                     ));
                 }
             }
-            None if self.person(open.person)?.keys.contains_key(&open.key) => {}
-            None => return Err(Denied::new("key", "the login key is not the person's")),
+            (None, None) if self.person(open.person)?.keys.contains_key(&open.key) => {}
+            (None, None) => return Err(Denied::new("key", "the login key is not the person's")),
         }
         self.check_opening(open, at)?;
         let owner = self.target(&open.target)?.target.system_owner;
@@ -420,7 +428,7 @@ impl State {
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new(
                     "revoked",
-                    "the session's grant or login was revoked",
+                    "the session's grant, login or delegation was revoked",
                 ));
             }
             Standing::Ended(CloseReason::Terminated) => {
@@ -435,6 +443,8 @@ impl State {
             return Err(Denied::new("duplicate", "an action with this id is open"));
         }
         self.check_kind(intent)?;
+        self.check_delegated(intent)?;
+        self.count_delegated(intent);
         self.open_actions.insert(
             intent.action,
             OpenAction {
@@ -467,8 +477,8 @@ impl State {
         let kind = intent.kind.as_str();
         let fits = match (kind.split_once('.'), whole) {
             (Some(("ssh", _)), None) => KINDS.contains(&kind),
-            (Some(("sftp", name)), Some("ssh.sftp")) | (Some(("scp", name)), Some("ssh.scp")) => {
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+            (Some(("sftp", _)), Some("ssh.sftp")) | (Some(("scp", _)), Some("ssh.scp")) => {
+                is_part(kind)
             }
             _ => false,
         };
@@ -502,6 +512,10 @@ impl State {
         let Some(state) = grant.filter(|s| self.grant_ended(s, at).is_none()) else {
             return Denied::new("expired", "the session's grant has expired");
         };
+        let delegation = session.and_then(|s| s.open.delegation);
+        if delegation.is_some_and(|id| self.delegation_ended(id, at).is_some()) {
+            return Denied::new("expired", "the agent's delegation has ended");
+        }
         let next = state.grant.next_opening(at).or(state.grant.window_at(at));
         let next = next.map_or(String::new(), |w| {
             format!("; the next is from {} until {}", w.from, w.until)
@@ -566,10 +580,6 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn check_refusal(&self, refusal: &Refusal) -> Result<(), Denied> {
-        self.person(refusal.person).map(|_| ())
-    }
-
     /// Whose key is this?
     pub fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         let id = *self.keys.get(fingerprint)?;
@@ -594,11 +604,14 @@ impl State {
             person,
             key,
             certificate,
+            delegation,
             ..
         } = &session.open;
-        let login_gone = match certificate {
-            Some(certificate) => self.check_certificate(*person, key, certificate).is_err(),
-            None => self
+        let delegation_ended = delegation.and_then(|id| self.delegation_ended(id, at));
+        let login_gone = match (certificate, delegation) {
+            (_, Some(_)) => delegation_ended == Some(CloseReason::Revoked),
+            (Some(certificate), None) => self.check_certificate(*person, key, certificate).is_err(),
+            (None, None) => self
                 .people
                 .get(person)
                 .is_none_or(|p| !p.keys.contains_key(key)),
@@ -607,6 +620,8 @@ impl State {
         let end = certificate
             .as_ref()
             .map_or(end, |c| c.not_after.unwrap_or(end).min(end));
+        let delegated = delegation.and_then(|id| self.delegated_until(id));
+        let end = delegated.map_or(end, |until| until.min(end));
         match self.grant_ended(grant, at) {
             Some(reason) => Standing::Ended(reason),
             None if session.terminated.is_some() => Standing::Ended(CloseReason::Terminated),

@@ -71,6 +71,9 @@ pub(super) fn fingerprint(state: &State) -> String {
         people,
         targets,
         cas,
+        delegations,
+        agents,
+        delegated,
         asks,
         grants,
         sessions,
@@ -113,6 +116,7 @@ pub(super) fn fingerprint(state: &State) -> String {
                 revoked_keys,
                 cas
             ),
+            (delegations, agents, delegated),
         )
     )
 }

@@ -209,6 +209,7 @@ impl World {
             account: granted.account,
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
@@ -295,6 +296,7 @@ impl World {
     }
     pub(super) fn refuse_forwarding(&mut self, session: SessionId) -> Result<(), Denied> {
         let refusal = Refusal {
+            delegation: None,
             person: person(REQ),
             what: "forwarding".to_owned(),
             code: "forwarding".to_owned(),
