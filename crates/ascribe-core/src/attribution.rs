@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::delegation::agent_id;
 use crate::encoding::base64url;
 use crate::entry::{
     Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, Pty, SessionOpen, Status, StreamTotal,
@@ -16,9 +17,11 @@ use crate::id::{
 use crate::law::{Place, State};
 use crate::sealed::Opening;
 use crate::statement::{Ticket, Window};
-use crate::text::clean_bytes;
+use crate::text::{clean, clean_bytes};
 use crate::time::Timestamp;
 
+/// How strongly an agent is proven by itself: its key signed the acceptance, and logged in.
+const AGENT_ASSURANCE: u8 = 2;
 /// Longest command that is shown, in characters; the exact bytes stand beside it.
 const SHOWN: usize = 4096;
 
@@ -54,6 +57,29 @@ pub struct Who {
     pub door: Door,
 }
 
+impl Who {
+    /// All of the chain, for a terminal: `Olu Operator > deploy-bot`.
+    pub fn shown(&self) -> String {
+        let names: Vec<String> = self.chain.iter().map(Link::shown).collect();
+        names.join(" > ")
+    }
+
+    /// Who signed which link of the chain, where it has several.
+    pub fn links(&self) -> Option<String> {
+        let link = |pair: &[Link]| match pair {
+            [from, to] => Some(format!(
+                "{} signed {}, {} signed its acceptance",
+                from.shown(),
+                to.evidence,
+                to.shown()
+            )),
+            _ => None,
+        };
+        let links: Vec<String> = self.chain.windows(2).filter_map(link).collect();
+        (!links.is_empty()).then(|| links.join("; "))
+    }
+}
+
 /// One principal of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
@@ -61,14 +87,47 @@ pub struct Link {
     pub principal: PersonId,
     /// Its name, where it is disclosed.
     pub display: Option<String>,
-    /// `person`.
+    /// `person` or `agent`.
     pub kind: String,
-    /// The owner of a workload; none for a person.
+    /// Who answers for an agent; none for a person.
     pub owner: Option<PersonId>,
-    /// How strongly it was proven, 0 to 4.
+    /// How strongly it was proven, 0 to 4: never more than the link before it.
     pub assurance: u8,
     /// By what.
     pub evidence: String,
+    /// What an agent said of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asserted: Option<Assertion>,
+    /// What an agent is for, where it is disclosed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+}
+
+impl Link {
+    /// Its name or id, for a terminal.
+    pub fn shown(&self) -> String {
+        let name = self.display.clone();
+        clean(&name.unwrap_or_else(|| self.principal.to_string()), 60)
+    }
+}
+
+/// What somebody said, which nobody checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// Who said it: `agent`.
+    pub by: String,
+    /// The program that drives the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness: Option<String>,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The model's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// What was done.
@@ -206,6 +265,8 @@ pub struct Integrity {
 pub struct Filter {
     /// Principal id, or part of the name.
     pub actor: Option<String>,
+    /// An agent's id or exact name, wherever in the chain it is.
+    pub agent: Option<String>,
     /// Account.
     pub account: Option<String>,
     /// Target.
@@ -238,6 +299,7 @@ struct Seen {
 pub struct Fold {
     names: BTreeMap<PersonId, Commitment>,
     reasons: HashMap<StatementId, Commitment>,
+    tasks: HashMap<StatementId, Commitment>,
     sessions: HashMap<SessionId, SessionOpen>,
     actions: Vec<Seen>,
     by_id: HashMap<ActionId, usize>,
@@ -277,6 +339,9 @@ impl Fold {
                     Say::BreakGlass(emergency) => {
                         self.reasons
                             .insert(statement.id, emergency.emergency.commit);
+                    }
+                    Say::Delegation(delegation) => {
+                        self.tasks.insert(statement.id, delegation.task.commit);
                     }
                     _ => {}
                 }
@@ -345,6 +410,12 @@ impl Fold {
         Some(String::from_utf8_lossy(&opening.bytes.0).into_owned())
     }
 
+    /// The task of a delegation, if it was disclosed.
+    pub fn task(&self, delegation: StatementId) -> Option<String> {
+        let opening = self.opened(*self.tasks.get(&delegation)?)?;
+        Some(String::from_utf8_lossy(&opening.bytes.0).into_owned())
+    }
+
     /// Actions whose intent is before `size`, in order. `absent` says what an absent opening means:
     /// `withheld` in a bundle, `missing` in a directory.
     pub fn actions(
@@ -403,14 +474,7 @@ impl Fold {
             action_id: seen.intent.action,
             session_id: seen.intent.session,
             who: Who {
-                chain: vec![Link {
-                    principal: open.person,
-                    display: names.get(&open.person).cloned(),
-                    kind: "person".to_owned(),
-                    owner: None,
-                    assurance: 1,
-                    evidence: login_evidence(open),
-                }],
+                chain: self.chain(state, open, names),
                 opened_by: match open.opened_by {
                     OpenedBy::Signed => "signed".to_owned(),
                     OpenedBy::Testimony => "testimony".to_owned(),
@@ -449,6 +513,55 @@ impl Fold {
                 stage: "sequenced".to_owned(),
             },
         })
+    }
+
+    /// The person, and then each agent with what it was delegated by.
+    fn chain(
+        &self,
+        state: &State,
+        open: &SessionOpen,
+        names: &BTreeMap<PersonId, String>,
+    ) -> Vec<Link> {
+        let delegated = open.delegation.map(|id| state.delegation_chain(id));
+        let delegated = delegated.unwrap_or_default();
+        let mut assurance = 1;
+        let mut chain = vec![Link {
+            principal: open.person,
+            display: names.get(&open.person).cloned(),
+            kind: "person".to_owned(),
+            owner: None,
+            assurance,
+            evidence: match delegated.first() {
+                // The person did not log in: their key signed the first delegation.
+                Some((_, first)) => format!("ssh-key {}", first.key),
+                None => login_evidence(open),
+            },
+            asserted: None,
+            task: None,
+        }];
+        for (id, link) in delegated {
+            assurance = AGENT_ASSURANCE.min(assurance);
+            let said = link.accepted.as_ref().map(|accepted| &accepted.asserted);
+            chain.push(Link {
+                principal: agent_id(&state.origin, id),
+                display: Some(link.delegation.agent.clone()),
+                kind: "agent".to_owned(),
+                owner: Some(open.person),
+                assurance,
+                evidence: format!("delegation:{id}"),
+                asserted: said
+                    .filter(|said| said.texts().next().is_some())
+                    .map(|said| Assertion {
+                        by: "agent".to_owned(),
+                        harness: said.harness.clone(),
+                        model: said.model.clone(),
+                        run: said.run.clone(),
+                        version: said.version.clone(),
+                    }),
+                task: self.task(id),
+            });
+        }
+        chain
     }
 
     fn what(
@@ -595,6 +708,12 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             link.principal.to_string() == wanted || name.contains(&wanted.to_lowercase())
         })
     });
+    let agent = filter.agent.as_deref().is_none_or(|wanted| {
+        let agents = record.who.chain.iter().filter(|link| link.kind == "agent");
+        let named = |link: &Link| link.display.as_deref() == Some(wanted);
+        let mut agents = agents.map(|link| named(link) || link.principal.to_string() == wanted);
+        agents.any(|fits| fits)
+    });
     let ticket = filter.ticket.as_deref().is_none_or(|wanted| {
         record
             .why
@@ -609,8 +728,10 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
         exact.is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains(part))
             || holds(&record.what.command, part)
             || holds(&record.why.justification, part)
+            || record.who.chain.iter().any(|link| holds(&link.task, part))
     });
     actor
+        && agent
         && ticket
         && text
         && same(&filter.account, &record.what.account)

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, Certificate, CloseReason, Refusal, SessionClose, SessionOpen};
-use ascribe_core::id::{EntryId, PersonId, SessionId};
-use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
+use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
+use ascribe_core::record::{
+    Admission, AgentLogin, GrantView, Proposal, Receipt, RecordError, Scope, Standing,
+};
 use ascribe_core::sealed::Opening;
+use ascribe_core::time::Timestamp;
 use ascribe_wire::request::{Policy, Request};
 use russh::server::Handle;
 use tokio::sync::{OnceCell, watch};
@@ -50,6 +53,8 @@ pub(crate) struct Login {
     pub(crate) fingerprint: String,
     /// What says whose the key is, where it is not enrolled.
     pub(crate) certificate: Option<Certificate>,
+    /// In whose name and by which delegation, where the key is an agent's.
+    pub(crate) agent: Option<AgentLogin>,
     pub(crate) wish: Wish,
 }
 
@@ -267,6 +272,11 @@ impl Connection {
             .is_some_and(|login| login.certificate.is_some())
     }
 
+    /// The delegation whose agent logged in.
+    pub(crate) fn delegation(&self) -> Option<StatementId> {
+        Some(self.login()?.agent?.delegation)
+    }
+
     /// Something moved: the session is not idle.
     pub(crate) fn moved(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -308,9 +318,11 @@ impl Connection {
                 .admit(login.person, &user.account, &user.target, user.grant);
         let view = match admission {
             Admission::Grant(mut view) => {
-                // The session ends with its certificate.
-                let end = login.certificate.as_ref().and_then(|c| c.not_after);
-                view.not_after = end.map_or(view.not_after, |end| end.min(view.not_after));
+                // The session ends with its certificate, and with its agent's delegation.
+                let certified = login.certificate.as_ref().and_then(|c| c.not_after);
+                let delegated = login.agent.as_ref().map(|agent| agent.until);
+                let ends = certified.into_iter().chain(delegated);
+                view.not_after = ends.fold(view.not_after, Timestamp::min);
                 *view
             }
             Admission::Refused(denied) => {
@@ -334,6 +346,7 @@ impl Connection {
             account: user.account.clone(),
             from: from.commitment(),
             certificate: login.certificate.clone(),
+            delegation: login.agent.as_ref().map(|agent| agent.delegation),
             door,
             opened_by,
             opening,
@@ -491,6 +504,7 @@ impl Connection {
         let opening = Opening::new("detail", self.random(), detail.as_bytes().to_vec());
         let session = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let refusal = Refusal {
+            delegation: login.agent.as_ref().map(|agent| agent.delegation),
             person: login.person,
             what: what.to_owned(),
             code: code.to_owned(),

@@ -121,16 +121,19 @@ impl Downstream {
             return None;
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let person = self
-            .connection
-            .shared
-            .recorder
-            .person_by_key(&fingerprint)?;
+        let recorder = &self.connection.shared.recorder;
+        let person = recorder.person_by_key(&fingerprint);
+        let agent = match person {
+            Some(_) => None,
+            None => recorder.agent_by_key(&fingerprint),
+        };
+        let person = person.or(agent.as_ref().map(|agent| agent.person))?;
         let welcome = self.connection.entrance.lets_in(person, &fingerprint);
         welcome.then_some(Login {
             person,
             fingerprint,
             certificate: None,
+            agent,
             wish,
         })
     }
@@ -163,6 +166,7 @@ impl Downstream {
             person,
             fingerprint,
             certificate: Some(named),
+            agent: None,
             wish,
         })
     }

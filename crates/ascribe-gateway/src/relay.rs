@@ -178,6 +178,7 @@ impl Act {
     /// What a client is told when its session does not end by itself.
     fn farewell(&self, halted: Option<Halt>) -> Option<String> {
         let certified = self.connection.is_certified();
+        let delegated = self.connection.delegation().is_some();
         let why = match (halted, self.connection.reason()) {
             (Some(Halt::Files(text)), _) => {
                 return Some(format!("\r\nascribe: the file transfer ends: {text}\r\n"));
@@ -191,6 +192,12 @@ impl Act {
             }
             (None, Some(CloseReason::Revoked)) if certified => {
                 "the grant or the certificate was revoked"
+            }
+            (None, Some(CloseReason::Expired)) if delegated => {
+                "the grant or a delegation has ended"
+            }
+            (None, Some(CloseReason::Revoked)) if delegated => {
+                "the grant or a delegation was revoked"
             }
             (None, Some(CloseReason::Expired)) => "the grant has ended",
             (None, Some(CloseReason::Revoked)) => "the grant was revoked",

@@ -1,13 +1,13 @@
 //! Answering reads: folds over a ledger, whether it runs or is stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::attribution::{ActionRecord, Filter, Fold};
 use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, entry_hash};
-use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId};
+use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId, StatementId};
 use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
@@ -166,6 +166,10 @@ fn copied_for(source: &dyn Source, session: SessionId) -> State {
         if let Some(grant) = state.grants.get(&found.open.grant) {
             copy.grants.insert(found.open.grant, grant.clone());
         }
+        let chain = found.open.delegation.map(|id| state.delegation_chain(id));
+        for (id, link) in chain.unwrap_or_default() {
+            copy.delegations.insert(id, link.clone());
+        }
         copy.sessions.insert(session, found.clone());
     });
     copy
@@ -187,6 +191,7 @@ fn copied(source: &dyn Source) -> State {
         copy.asks.clone_from(&state.asks);
         copy.grants.clone_from(&state.grants);
         copy.sessions.clone_from(&state.sessions);
+        copy.delegations.clone_from(&state.delegations);
     });
     copy
 }
@@ -340,9 +345,7 @@ impl Shown {
             .filter_map(|(action, begins_ms, pty)| {
                 let mut records = self.records.iter();
                 let record = records.find(|record| record.action_id == action)?;
-                let who = record.who.chain.last()?;
-                let name = who.display.clone();
-                let name = name.unwrap_or_else(|| who.principal.to_string());
+                let name = record.who.shown();
                 let what = &record.what;
                 Some(Terminal {
                     action,
@@ -365,7 +368,7 @@ const NEWS: u64 = 512;
 /// What is new in one session, frame after frame. Entries of other sessions cost only their reading.
 pub(crate) struct NewsOf {
     session: SessionId,
-    actions: std::collections::BTreeSet<ActionId>,
+    actions: BTreeSet<ActionId>,
     next: Option<u64>,
 }
 
@@ -373,7 +376,7 @@ impl NewsOf {
     pub(crate) fn new(session: SessionId) -> Self {
         Self {
             session,
-            actions: std::collections::BTreeSet::new(),
+            actions: BTreeSet::new(),
             next: None,
         }
     }
@@ -426,13 +429,13 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
     let note = source.note();
     let checkpoint =
         Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")?;
-    let mut request = None;
+    let mut reasons = BTreeSet::new();
     source.look(&mut |state| {
-        let grant = state
-            .sessions
-            .get(&session)
-            .and_then(|s| state.grants.get(&s.open.grant));
-        request = grant.map(|g| g.request);
+        let open = state.sessions.get(&session).map(|s| &s.open);
+        let grant = open.and_then(|open| state.grants.get(&open.grant));
+        let chain = open.and_then(|open| Some(state.delegation_chain(open.delegation?)));
+        let chain = chain.unwrap_or_default().into_iter().map(|(id, _)| id);
+        reasons = grant.map(|g| g.request).into_iter().chain(chain).collect();
     });
     let mut open = false;
     source.look(&mut |state| {
@@ -448,7 +451,7 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
         )
         .help("export it when it has ended"));
     }
-    let mut pick = Pick::new(session, request);
+    let mut pick = Pick::new(session, reasons);
     let mut entries = Vec::new();
     let mut openings = Vec::new();
     let mut step = Vec::new().into_iter();
@@ -505,20 +508,21 @@ fn bundle(source: &dyn Source, session: SessionId) -> Done<Bundle> {
 /// Chooses a session's entries: all law entries, the session's own, and its writer's heads.
 struct Pick {
     session: SessionId,
-    request: Option<ascribe_core::id::StatementId>,
+    /// Its request and its delegations: why they were made is disclosed.
+    reasons: BTreeSet<StatementId>,
     found: bool,
     closed: bool,
-    actions: std::collections::BTreeSet<ActionId>,
+    actions: BTreeSet<ActionId>,
 }
 
 impl Pick {
-    fn new(session: SessionId, request: Option<ascribe_core::id::StatementId>) -> Self {
+    fn new(session: SessionId, reasons: BTreeSet<StatementId>) -> Self {
         Self {
             session,
-            request,
+            reasons,
             found: false,
             closed: false,
-            actions: std::collections::BTreeSet::new(),
+            actions: BTreeSet::new(),
         }
     }
 
@@ -527,16 +531,19 @@ impl Pick {
         match &entry.body {
             Body::Genesis(_) => Some(true),
             Body::Grant(_) | Body::GrantExtend(_) => Some(false),
-            Body::Statement(signed) => match signed.statement().ok()?.say {
-                Say::Read(_) => None,
-                // Names make a bundle readable, and the reason of the session's own request. What
-                // other people wrote stays sealed.
-                Say::PersonAdd(_) => Some(true),
-                Say::Request(_) | Say::BreakGlass(_) => {
-                    Some(signed.statement().is_ok_and(|s| Some(s.id) == self.request))
+            Body::Statement(signed) => {
+                let statement = signed.statement().ok()?;
+                match statement.say {
+                    Say::Read(_) => None,
+                    // Names make a bundle readable, and the reasons of the session's own request and
+                    // delegations. What other people wrote stays sealed.
+                    Say::PersonAdd(_) => Some(true),
+                    Say::Request(_) | Say::BreakGlass(_) | Say::Delegation(_) => {
+                        Some(self.reasons.contains(&statement.id))
+                    }
+                    _ => Some(false),
                 }
-                _ => Some(false),
-            },
+            }
             Body::SessionOpen(open) => {
                 let mine = open.session == self.session;
                 self.found |= mine;

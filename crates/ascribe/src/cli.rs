@@ -472,6 +472,9 @@ pub(crate) struct Actions {
     /// By this person: id or part of the name.
     #[arg(long)]
     pub(crate) actor: Option<String>,
+    /// By this agent, or one below it: its name or id.
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
     /// As this account.
     #[arg(long)]
     pub(crate) account: Option<String>,

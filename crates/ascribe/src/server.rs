@@ -424,14 +424,18 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
             Scope::Request(answer.of)
         }
         Say::PersonAdd(person) => Scope::Person(person.person),
-        Say::Read(_) | Say::Revocation(_) | Say::Termination(_) | Say::Review(_) => {
-            Scope::Request(statement.id)
-        }
+        Say::Read(_)
+        | Say::Revocation(_)
+        | Say::Termination(_)
+        | Say::Review(_)
+        | Say::Delegation(_)
+        | Say::DelegationRevoke(_) => Scope::Request(statement.id),
         Say::TargetSet(_)
         | Say::KeyAdd(_)
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::Acceptance(_)
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };
@@ -490,14 +494,18 @@ impl Api {
 
     /// A refusal of an authenticated person is an entry.
     async fn record_refusal(&self, statement: &Statement, signed: &Signed, code: &str) {
-        let authentic = self
-            .judge
-            .sshsig(
-                &statement.say.namespace(),
-                signed.text.as_bytes(),
-                &signed.sig.0,
-            )
-            .is_some_and(|key| self.ledger.person_by_key(&key.fingerprint()) == Some(statement.by));
+        let key = self.judge.sshsig(
+            &statement.say.namespace(),
+            signed.text.as_bytes(),
+            &signed.sig.0,
+        );
+        let Some(key) = key.map(|key| key.fingerprint()) else {
+            return;
+        };
+        let agent = self.ledger.agent_by_key(&key);
+        let person = self.ledger.person_by_key(&key);
+        let person = person.or(agent.as_ref().map(|agent| agent.person));
+        let authentic = person == Some(statement.by);
         let Ok(entry) = crate::client::random() else {
             return;
         };
@@ -505,6 +513,7 @@ impl Api {
             return;
         }
         let refusal = ascribe_core::entry::Refusal {
+            delegation: agent.map(|agent| agent.delegation),
             person: statement.by,
             what: statement.say.tag().to_owned(),
             code: code.to_owned(),

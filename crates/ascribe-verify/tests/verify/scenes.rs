@@ -209,6 +209,7 @@ impl Forge {
             account: account.to_owned(),
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
@@ -320,6 +321,7 @@ impl Forge {
     pub(super) fn refusal(&mut self, session: &mut Running) {
         session.entries += 1;
         let refusal = Refusal {
+            delegation: None,
             person: Who::Olu.id(),
             what: "forwarding".to_owned(),
             code: "forwarding".to_owned(),

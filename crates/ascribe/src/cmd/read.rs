@@ -45,6 +45,7 @@ fn time(text: Option<&String>) -> Done<Option<Timestamp>> {
 pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     let filter = Filter {
         actor: args.actor.clone(),
+        agent: args.agent.clone(),
         account: args.account.clone(),
         target: args.target.clone(),
         session: args.session,
@@ -91,10 +92,6 @@ fn status(status: Status) -> &'static str {
 
 /// One action in one line.
 fn line(record: &ActionRecord) -> String {
-    let who = record.who.chain.last();
-    let name = who
-        .and_then(|l| l.display.clone())
-        .or_else(|| who.map(|l| l.principal.to_string()));
     let command = match (&record.what.command, record.what.content.as_str()) {
         // An operation within a transfer is no command: its kind stands before it.
         (Some(text), _) if record.what.within.is_some() => {
@@ -116,7 +113,7 @@ fn line(record: &ActionRecord) -> String {
     format!(
         "{}  {}  {}@{}  {}  {}{}{}{ticket}{mark}",
         record.when.at,
-        clean(&name.unwrap_or_default(), 60),
+        record.who.shown(),
         clean(&record.what.account, 64),
         clean(&record.what.target, 64),
         command,
@@ -159,16 +156,37 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
     for link in &record.who.chain {
+        let agent = link.kind == "agent";
+        let name = if agent {
+            link.shown()
+        } else {
+            name(link.principal)
+        };
+        let (id, evidence) = (link.principal, &link.evidence);
+        let opened = &record.who.opened_by;
         add(
-            "who",
-            format!(
-                "{} ({}), proven by {}, opening is {}",
-                name(link.principal),
-                link.principal,
-                link.evidence,
-                record.who.opened_by
-            ),
+            if agent { "agent" } else { "who" },
+            format!("{name} ({id}), proven by {evidence}, opening is {opened}"),
         );
+        if let Some(said) = &link.asserted {
+            let said = [
+                ("model", &said.model),
+                ("version", &said.version),
+                ("harness", &said.harness),
+                ("run", &said.run),
+            ];
+            let said = said
+                .iter()
+                .filter_map(|(name, text)| Some((name, text.as_ref()?)));
+            let said: Vec<String> = said.map(|(name, text)| format!("{name} {text}")).collect();
+            add("it says", clean(&said.join(", "), 600));
+        }
+        if agent {
+            add(
+                "task",
+                clean(link.task.as_deref().unwrap_or("(sealed)"), 2000),
+            );
+        }
     }
     let command = record
         .what

@@ -119,6 +119,18 @@ impl World {
         self.record("gw", Body::SessionOpen(open), vec![from])?;
         Ok(id)
     }
+    /// Two agents, one below the other: each acts, the upper one is revoked.
+    pub(super) fn agents_act(&mut self, grant: GrantId) {
+        let top = self.agent(1, |d| d.targets = strings(&["db1"]));
+        let below = self.sub_agent(1, top, 2, |_| ());
+        for delegation in [top, below] {
+            let session = self.open_by_agent(grant, delegation, |_| ()).unwrap();
+            let action = self.intent(session).unwrap();
+            self.outcome(action).unwrap();
+            self.close(session).unwrap();
+        }
+        self.undelegate(REQ, &key(REQ, 0), top).unwrap();
+    }
     fn used(&self, delegation: StatementId) -> u64 {
         self.state.delegations[&delegation].used
     }
@@ -605,7 +617,9 @@ fn a_session_ends_with_the_first_link_that_does() {
 #[test]
 fn a_grants_end_a_persons_leaving_and_their_keys_end_end_its_agents() {
     let ends: [fn(&mut World, GrantId); 3] = [
-        |w, grant| drop(w.revoke(REQ, grant).unwrap()),
+        |w, grant| {
+            w.revoke(REQ, grant).unwrap();
+        },
         |w, _| {
             let leaver = Offboard {
                 person: person(REQ),

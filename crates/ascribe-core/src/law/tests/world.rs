@@ -356,6 +356,7 @@ pub(super) fn full_path() -> World {
         session: Some(session),
     };
     w.say(AUD, Say::Read(read), vec![query]).unwrap();
+    w.agents_act(grant);
     w.head("gw").unwrap();
     w.head(SERVER).unwrap();
     w
