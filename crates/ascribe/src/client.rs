@@ -186,7 +186,7 @@ impl Client {
     /// A statement by this client's key, signed.
     fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
         let signer = self.signer()?;
-        let by = hello.person.ok_or_else(|| unknown_key(signer))?;
+        let by = hello.author().ok_or_else(|| unknown_key(signer))?;
         let id = StatementId::new(random()?);
         let statement = Statement {
             v: 1,

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::cmd::{ask, ca, connect, demo, init, ledger, list, manual, read, remark, serve, setup};
+use crate::cmd::{ask, ca, connect, delegate, demo, init, ledger, list, manual, read, remark, serve, setup};
 use crate::exit::{Done, Failure, Kind};
 
 fn dispatch(cli: &Cli) -> Done {
@@ -45,6 +45,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Terminate(args) => ask::terminate(cli, args),
         Command::Watch { session } => read::watch(cli, *session),
         Command::Review(args) => ask::review(cli, args),
+        Command::Delegate(args) => delegate::delegate(cli, args),
+        Command::Delegations(args) => delegate::list(cli, args),
         Command::Grants(args) => list::grants(cli, args),
         Command::Use { grant } => ask::choose(cli, *grant),
         Command::Can => list::can(cli),
