@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::cmd::{ask, ca, connect, delegate, demo, init, ledger, list, manual, read, remark, serve, setup};
+use crate::cmd::{
+    ask, ca, connect, delegate, demo, init, ledger, list, manual, read, remark, serve, setup,
+};
 use crate::exit::{Done, Failure, Kind};
 
 fn dispatch(cli: &Cli) -> Done {
