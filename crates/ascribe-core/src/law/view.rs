@@ -428,7 +428,7 @@ impl State {
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new(
                     "revoked",
-                    "the session's grant, login or delegation was revoked",
+                    "the session's grant or login was revoked",
                 ));
             }
             Standing::Ended(CloseReason::Terminated) => {

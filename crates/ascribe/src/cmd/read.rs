@@ -155,7 +155,8 @@ fn moved(total: &StreamRecord) -> String {
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
-    for link in &record.who.chain {
+    let mut chain = record.who.chain.iter().peekable();
+    while let Some(link) = chain.next() {
         let agent = link.kind == "agent";
         let name = if agent {
             link.shown()
@@ -163,10 +164,14 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
             name(link.principal)
         };
         let (id, evidence) = (link.principal, &link.evidence);
-        let opened = &record.who.opened_by;
+        // The last one acted, and so opened the session.
+        let opened = match chain.peek() {
+            None => format!(", opening is {}", record.who.opened_by),
+            Some(_) => String::new(),
+        };
         add(
             if agent { "agent" } else { "who" },
-            format!("{name} ({id}), proven by {evidence}, opening is {opened}"),
+            format!("{name} ({id}), proven by {evidence}{opened}"),
         );
         if let Some(said) = &link.asserted {
             let said = [
