@@ -360,7 +360,14 @@ impl Connection {
         };
         match self.record(proposal).await {
             Ok(_) => {}
-            Err(RecordError::Denied(denied)) => return Err(told(&denied)),
+            Err(RecordError::Denied(denied)) => {
+                self.refuse(
+                    "session",
+                    denied.code,
+                    &format!("{}@{}", user.account, user.target),
+                );
+                return Err(told(&denied));
+            }
             Err(error) => return Err(format!("no session without a record: {error}")),
         }
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ascribe_core::entry::{Body, Entry};
 use serde_json::Value;
 
 use super::world::{Out, PATIENCE, Running, World, need, wait_for};
@@ -102,8 +103,8 @@ impl<'a> Agent<'a> {
     }
 }
 
-/// `delegate AGENT` for half an hour, and what else is given.
-fn args<'a>(agent: &'a Agent<'_>, target: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+/// `delegate AGENT` with a task, and what else is given.
+fn args<'a>(agent: &'a Agent<'_>, target: &'a str, more: &'a str) -> Vec<&'a str> {
     let public = agent.public.to_str().unwrap();
     let args = [
         "delegate",
@@ -115,7 +116,7 @@ fn args<'a>(agent: &'a Agent<'_>, target: &'a str, more: &[&'a str]) -> Vec<&'a 
         "--target",
         target,
     ];
-    [&args[..], more].concat()
+    args.into_iter().chain(more.split(' ')).collect()
 }
 
 fn id(out: Out) -> String {
@@ -137,40 +138,55 @@ fn chain(action: &Value) -> Vec<&str> {
     names.collect()
 }
 
+/// The operator's agent, which may have one of its own, and that one.
+struct Two<'a> {
+    top: Agent<'a>,
+    below: Agent<'a>,
+    delegation: String,
+    handed_on: String,
+}
+
+impl<'a> Two<'a> {
+    fn new(world: &'a World) -> Self {
+        let target = world.field("target");
+        let top = Agent::new(world, "deploy-bot");
+        let below = Agent::new(world, "log-bot");
+        let all = "--kind ssh --for 30m --actions 5 --depth 1";
+        let delegation = id(world.run_as("operator", &args(&top, &target, all)));
+        top.accept(&delegation).exits(0);
+        let less = "--kind ssh.exec --for 10m --actions 3";
+        let handed_on = id(top.run(&args(&below, &target, less)));
+        below.accept(&handed_on).exits(0);
+        Self {
+            top,
+            below,
+            delegation,
+            handed_on,
+        }
+    }
+}
+
 #[test]
-fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked() {
+fn an_agent_acts_once_it_has_accepted_and_its_record_names_its_person_too() {
     let world = World::new();
     let target = world.field("target");
-    let (top, below) = (
+    let (agent, other) = (
         Agent::new(&world, "deploy-bot"),
         Agent::new(&world, "log-bot"),
     );
-    top.ssh("id").exits(255);
-
-    let kinds = [
-        "--kind",
-        "ssh",
-        "--for",
-        "30m",
-        "--actions",
-        "5",
-        "--depth",
-        "1",
-    ];
-    let delegation = id(world.run_as("operator", &args(&top, &target, &kinds)));
+    agent.ssh("id").exits(255);
+    let what = args(&agent, &target, "--kind ssh --for 30m");
+    let delegation = id(world.run_as("operator", &what));
     // Nobody accepts for it, and it does not act before.
-    world
-        .run_as("operator", &["delegate", "accept", &delegation])
-        .exits(2);
-    below.accept(&delegation).exits(2);
-    top.ssh("id").exits(255);
-    top.accept(&delegation).exits(0);
-    top.accept(&delegation).exits(2);
+    let accept = ["delegate", "accept", &delegation];
+    world.run_as("operator", &accept).exits(2);
+    other.accept(&delegation).exits(2);
+    agent.ssh("id").exits(255);
+    agent.accept(&delegation).exits(0);
+    agent.accept(&delegation).exits(2);
 
-    assert_eq!(
-        top.ssh("echo by the agent").exits(0).stdout,
-        "by the agent\n"
-    );
+    let said = agent.ssh("echo by the agent").exits(0).stdout;
+    assert_eq!(said, "by the agent\n");
     let action = &world.actions(&["--text", "by the agent"])[0];
     let operator = world.person("operator").0;
     let person = &action["who"]["chain"][0];
@@ -180,8 +196,10 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
         (&"person".into(), &operator.clone().into())
     );
     let link = &action["who"]["chain"][1];
-    assert_eq!(link["kind"], "agent");
-    assert_eq!(link["owner"], *operator);
+    assert_eq!(
+        (&link["kind"], &link["owner"]),
+        (&"agent".into(), &operator.into())
+    );
     assert_eq!(link["evidence"], format!("delegation:{delegation}"));
     assert_eq!(link["task"], TASK);
     assert_eq!(link["assurance"], person["assurance"]);
@@ -196,22 +214,31 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
     let own = &world.actions(&["--text", "by hand"])[0];
     assert_eq!(chain(own), ["Olu Operator"]);
     assert_eq!(own["who"]["chain"][0].as_object().unwrap().len(), 6);
+}
 
-    // Less is handed on, never more.
-    let wider = ["--kind", "ssh", "--for", "2h"];
-    top.run(&args(&below, &target, &wider)).exits(2);
-    let wider = ["--kind", "sftp", "--for", "10m", "--actions", "1"];
-    top.run(&args(&below, &target, &wider)).exits(2);
-    let less = ["--kind", "ssh.exec", "--for", "10m", "--actions", "3"];
-    let handed_on = id(top.run(&args(&below, &target, &less)));
-    below.accept(&handed_on).exits(0);
-    below.ssh("echo by the agent\\'s agent").exits(0);
+#[test]
+fn an_agent_hands_on_less_and_both_end_with_the_upper_one() {
+    let world = World::new();
+    let target = world.field("target");
+    let Two {
+        top,
+        below,
+        delegation,
+        handed_on,
+    } = Two::new(&world);
+    let third = Agent::new(&world, "third-bot");
+    for wider in ["--kind ssh --for 2h", "--kind sftp --for 10m --actions 1"] {
+        top.run(&args(&third, &target, wider)).exits(2);
+    }
+    top.ssh("echo above").exits(0);
+    below.ssh("echo below").exits(0);
     let action = &world.actions(&["--agent", "log-bot"])[0];
     assert_eq!(chain(action), ["Olu Operator", "deploy-bot", "log-bot"]);
     // Both are found under the upper one's name, and under the person's.
     assert_eq!(world.actions(&["--agent", "deploy-bot"]).len(), 2);
     assert!(world.actions(&["--agent", "deploy"]).is_empty());
-    assert_eq!(world.actions(&["--actor", &operator]).len(), 3);
+    let operator = world.person("operator").0;
+    assert_eq!(world.actions(&["--actor", &operator]).len(), 2);
     let text = world
         .run(&["actions", "--agent", "log-bot"])
         .exits(0)
@@ -220,19 +247,14 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
         text.contains("Olu Operator > deploy-bot > log-bot"),
         "{text}"
     );
-    let bundle = export(&world, action);
-
-    // A shell is no `ssh.exec`; a file transfer is of no kind that either has.
+    // A shell is no `ssh.exec`.
     let shell = below.options("-tt");
     let shell: Vec<&str> = shell.iter().map(String::as_str).collect();
-    let refused = world.ssh_with(&shell, &world.place(), "");
+    let refused = world.ssh_with(&shell, &world.place(), "").stderr;
     assert!(
-        refused
-            .stderr
-            .contains("the delegation is not for `ssh.shell`"),
-        "{refused:?}"
+        refused.contains("the delegation is not for `ssh.shell`"),
+        "{refused}"
     );
-
     let shown = world.run(&["delegations"]).exits(0).stdout;
     let used = format!("    {handed_on}  log-bot  active");
     assert!(
@@ -242,34 +264,20 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
 
     // The lower one works when the upper one is revoked.
     let marker = world.path("runs");
-    let script = format!(
-        "touch '{0}'; while [ -e '{0}' ]; do sleep 0.1; done",
-        marker.display()
-    );
+    let file = marker.display();
+    let script = format!("touch '{file}'; while [ -e '{file}' ]; do sleep 0.1; done");
     let running = below.ssh_in_background(&script);
     wait_for("running command", PATIENCE, || {
         marker.exists().then_some(())
     });
-    let revoke = [
-        "delegate",
-        "revoke",
-        &delegation,
-        "--reason",
-        "the task is done",
-    ];
+    let reason = "the task is done";
+    let revoke = ["delegate", "revoke", &delegation, "--reason", reason];
     below.run(&revoke).exits(2);
-    world
-        .run_as("approver", &["delegate", "revoke", &handed_on])
-        .exits(3);
     world.run_as("operator", &revoke).exits(0);
     let ended = running.wait(PATIENCE);
     assert_ne!(ended.code, Some(0), "{ended:?}");
-    assert!(
-        ended
-            .stderr
-            .contains("the grant or a delegation was revoked"),
-        "{ended:?}"
-    );
+    let told = "the grant or a delegation was revoked";
+    assert!(ended.stderr.contains(told), "{ended:?}");
     std::fs::remove_file(&marker).unwrap();
     let action = world.actions(&["--text", "while"]).remove(0);
     let session = action["session_id"].as_str().unwrap();
@@ -279,8 +287,19 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
     }
     assert!(world.json(&["delegations"]).lines().is_empty());
     assert_eq!(world.json(&["delegations", "--all"]).lines().len(), 2);
+}
 
-    // Offline: every link is signed, and no link can be taken out or changed.
+#[test]
+fn offline_every_link_is_there_and_as_it_was_signed() {
+    let world = World::new();
+    let Two {
+        below,
+        delegation,
+        handed_on,
+        ..
+    } = Two::new(&world);
+    below.ssh("echo below").exits(0);
+    let bundle = export(&world, &world.actions(&["--agent", "log-bot"])[0]);
     let verified = world.verify(&bundle, &world.policy()).exits(0).stdout;
     for link in [
         format!("Olu Operator signed delegation:{delegation}, deploy-bot signed its acceptance"),
@@ -291,17 +310,18 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
     let whole = std::fs::read_to_string(&bundle).unwrap();
     let mut links = 0;
     for (at, line) in whole.lines().enumerate() {
-        let of_chain =
-            line.contains(r#"\\\"delegation\\\":{"#) || line.contains(r#"\\\"acceptance\\\":{"#);
-        if !of_chain {
+        let is_a = |kind: &str| line.contains(&format!(r#"\\\"{kind}\\\":{{"#));
+        if !is_a("delegation") && !is_a("acceptance") {
             continue;
         }
         links += 1;
-        let mut cut: Vec<&str> = whole.lines().collect();
-        cut.remove(at);
-        let changed = whole.replacen(line, &line.replace("log-bot", "log-bat"), 1);
-        let changed = changed.replacen("run-7", "run-8", 1);
-        for forged in [cut.join("\n") + "\n", changed] {
+        let mut lines: Vec<&str> = whole.lines().collect();
+        let changed = line.replace("-bot", "-bat").replace("run-7", "run-8");
+        assert_ne!(changed, line);
+        lines[at] = &changed;
+        let altered = lines.join("\n") + "\n";
+        lines.remove(at);
+        for forged in [altered, lines.join("\n") + "\n"] {
             let file = world.path("forged.bundle");
             std::fs::write(&file, forged).unwrap();
             world.verify(&file, &world.policy()).exits(4);
@@ -312,11 +332,11 @@ fn an_agent_and_its_own_agent_act_under_their_persons_grant_until_it_is_revoked(
 
 #[test]
 fn agents_share_a_budget_to_the_last_action_and_ask_for_nothing() {
-    let world = World::new();
+    let mut world = World::new();
     let target = world.field("target");
     let agent = Agent::new(&world, "deploy-bot");
-    let kinds = ["--kind", "ssh.exec", "--for", "30m", "--actions", "2"];
-    let delegation = id(world.run_as("operator", &args(&agent, &target, &kinds)));
+    let kinds = "--kind ssh.exec --for 30m --actions 2";
+    let delegation = id(world.run_as("operator", &args(&agent, &target, kinds)));
     agent.accept(&delegation).exits(0);
     agent.ssh("echo one").exits(0);
     agent.ssh("echo two").exits(0);
@@ -343,8 +363,35 @@ fn agents_share_a_budget_to_the_last_action_and_ask_for_nothing() {
     }
     // A second delegation for the same key is nobody's to accept.
     world
-        .run_as("operator", &args(&agent, &target, &kinds))
+        .run_as("operator", &args(&agent, &target, kinds))
         .exits(2);
+    drop(agent);
+    world.stop();
+
+    // What was refused is on record as the agent's, and the whole ledger is lawful.
+    let reader = ascribe_ledger::Reader::open(&world.data()).unwrap();
+    let entries = reader.entries(0..reader.size()).unwrap();
+    let entries = entries
+        .iter()
+        .map(|bytes| Entry::from_bytes(bytes).unwrap());
+    let refused: Vec<(String, String)> = entries
+        .filter_map(|entry| match entry.body {
+            Body::Refusal(refusal) => Some(refusal),
+            _ => None,
+        })
+        .filter(|refusal| {
+            refusal
+                .delegation
+                .is_some_and(|id| id.to_string() == delegation)
+        })
+        .map(|refusal| (refusal.what, refusal.code))
+        .collect();
+    let has = |what: &str, code: &str| refused.contains(&(what.to_owned(), code.to_owned()));
+    assert!(
+        has("request", "agent") && has("session", "budget"),
+        "{refused:?}"
+    );
+    world.verify(&world.data(), &world.policy()).exits(0);
 }
 
 #[test]
@@ -353,8 +400,8 @@ fn an_agent_signs_its_own_opening() {
     let (target, place) = (world.field("target"), world.place());
     world.change_target(&["--signed-opening"]);
     let agent = Agent::new(&world, "deploy-bot");
-    let kinds = ["--kind", "ssh.exec", "--for", "30m"];
-    let delegation = id(world.run_as("operator", &args(&agent, &target, &kinds)));
+    let kinds = "--kind ssh.exec --for 30m";
+    let delegation = id(world.run_as("operator", &args(&agent, &target, kinds)));
     agent.accept(&delegation).exits(0);
     agent.ssh("echo unsigned").exits(254);
     let plain = world.ascribe(&["--key", agent.public.to_str().unwrap(), "connect", &place]);
