@@ -7,6 +7,7 @@
 mod authorities;
 mod chain;
 mod decide;
+mod delegations;
 mod identities;
 mod rules;
 mod snapshot;
@@ -29,6 +30,7 @@ use crate::statement::{
 use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
+pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use identities::{
     KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
 };
@@ -368,6 +370,12 @@ pub struct State {
     /// Logins by their keys, and those that have not ended: found again without looking through all.
     session_keys: BTreeMap<String, StatementId>,
     live_logins: BTreeSet<StatementId>,
+    /// Delegations to agents.
+    pub delegations: BTreeMap<StatementId, DelegationState>,
+    /// Keys of agents that took a delegation. They stay an agent's.
+    agents: BTreeMap<String, StatementId>,
+    /// Each person's delegations, as far as they are not known to be over.
+    delegated: BTreeMap<PersonId, BTreeSet<StatementId>>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
     openers: BTreeMap<StatementId, Opener>,

@@ -111,6 +111,17 @@ pub struct SignedOpening {
     pub connect: Connect,
 }
 
+/// An agent that may log in now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentLogin {
+    /// In whose name.
+    pub person: PersonId,
+    /// The delegation that it took.
+    pub delegation: StatementId,
+    /// First instant at which it, or one above it, no longer holds.
+    pub until: Timestamp,
+}
+
 /// A user certificate whose signatures and window were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownCertificate {
@@ -149,6 +160,8 @@ pub trait Recorder: Send + Sync {
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
     /// The login that introduced this key and its end, where it is a session key.
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)>;
+    /// Whose agent's key is this, as long as its delegation holds?
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin>;
     /// The target of this name.
     fn target(&self, name: &str) -> Option<Target>;
     /// Fingerprints of the keys of all outside certificate authorities.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
 use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
@@ -48,7 +49,7 @@ pub struct Statement {
     pub v: u8,
     /// Origin of the log that this statement is for.
     pub log: String,
-    /// The person who signs.
+    /// The person who signs, or in whose name an agent does.
     pub by: PersonId,
     /// The signer's clock.
     pub at: Timestamp,
@@ -651,6 +652,12 @@ say! {
     Login(Login) = "login";
     /// Ends a session key: by its actor, the workload's owner or any one admin, at once.
     Logout(Logout) = "logout";
+    /// Lets an agent act within one's grants.
+    Delegation(Delegation) = "delegation";
+    /// The agent takes it: signed with the agent's own key.
+    Acceptance(Acceptance) = "acceptance";
+    /// Ends a delegation and everything under it.
+    DelegationRevoke(DelegationRevoke) = "delegation-revoke";
     /// Which of several fitting grants is meant from now on.
     Use(UseGrant) = "use";
     /// A call that reads.

@@ -11,7 +11,7 @@ use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
     SignedOpening, Standing,
 };
 use ascribe_core::sealed::Opening;
@@ -347,6 +347,10 @@ impl Recorder for Ledger {
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
         let now = self.now();
         self.with_state(|state| state.login_by_key(now, fingerprint))
+    }
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin> {
+        let now = self.now();
+        self.with_state(|state| state.agent_by_key(now, fingerprint))
     }
     fn ca_keys(&self) -> Vec<String> {
         self.with_state(State::ca_keys)

@@ -135,6 +135,25 @@ mod spec {
         }
     }
 
+    #[test]
+    fn the_delegation_of_the_specification_is_one_and_has_every_field_of_the_table() {
+        let (_, section) = STATEMENT.split_once("## Agents").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let example = fenced(section, "json");
+        let say: Say = encoding::decode(example.as_bytes()).unwrap();
+        assert_eq!(encoding::encode(&say).unwrap(), example.as_bytes());
+        let Say::Delegation(delegation) = &say else {
+            panic!("{say:?}");
+        };
+        let value = serde_json::to_value(delegation).unwrap();
+        let fields: BTreeSet<&String> = value.as_object().unwrap().keys().collect();
+        let listed = section.lines().filter_map(|l| l.strip_prefix("| `"));
+        let listed: Vec<String> = listed
+            .map(|l| l.split('`').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>(), fields);
+    }
+
     /// Names of all functions below a directory.
     fn functions(dir: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(dir).unwrap() {

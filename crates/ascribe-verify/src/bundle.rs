@@ -148,6 +148,14 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
         ..Filter::default()
     };
     replay.finish(&mut report, &filter, &checkpoint, "withheld");
+    if report.actions.iter().any(|a| a.who.links().is_some()) {
+        report.notes.push(Note {
+            code: "budget_elsewhere",
+            action: None,
+            message: "what an agent's other sessions used of its budgets is not in a bundle"
+                .to_owned(),
+        });
+    }
     report.finish()
 }
 

@@ -1,5 +1,7 @@
 //! What a verification found. Deterministic: no volatile field, no path.
 
+use std::collections::BTreeSet;
+
 use ascribe_core::attribution::ActionRecord;
 use ascribe_core::entry::Status;
 use ascribe_core::id::{ActionId, EntryHash, Root};
@@ -37,8 +39,8 @@ pub struct Problem {
 /// Something a reader should know, which breaks no promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// `outcome_unknown`, `not_sent`, `testimony`, `withheld`, `missing`, `time_claimed_by_log`,
-    /// `rollback_not_detectable` or, with an earlier checkpoint, `rollback_detectable_before`.
+    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `testimony`, `withheld`, `missing`,
+    /// `time_claimed_by_log`, `rollback_not_detectable` or, with an earlier checkpoint, `rollback_detectable_before`.
     pub code: &'static str,
     /// The action, where it is about one.
     pub action: Option<ActionId>,
@@ -129,6 +131,14 @@ impl Report {
                 _ => {}
             }
         }
+        let chains: BTreeSet<String> = self.actions.iter().filter_map(|a| a.who.links()).collect();
+        for message in chains {
+            self.notes.push(Note {
+                code: "delegated",
+                action: None,
+                message,
+            });
+        }
         // A signed opening is its actor's word. What was done after it stays the gateway's.
         let signed = self.actions.iter().all(|a| a.who.opened_by == "signed");
         if !self.actions.is_empty() {
@@ -183,13 +193,16 @@ pub(crate) fn problem_of(
         "expired" | "revoked" | "not-yet" | "used" | "outside-grant" | "closed" | "window" => {
             ("outside_grant", "no action outside a grant that holds")
         }
+        "outside-delegation" | "budget" | "not-accepted" => {
+            ("outside_grant", "no action beyond what was delegated")
+        }
         "quorum" | "grant" | "role" | "prose" | "ticket" | "break-glass" | "review-overdue" => {
             ("unlawful", "no change without the law's approvals")
         }
         "order" | "time" => ("out_of_order", "the log orders every entry"),
         "writer-chain" | "law-chain" | "count" | "links" | "head" | "no-session" | "no-action"
         | "no-grant" | "no-request" | "no-target" | "no-person" | "no-login" | "no-provider"
-        | "no-workload" | "no-identity" | "provider-keys" => {
+        | "no-workload" | "no-identity" | "no-delegation" | "provider-keys" => {
             ("missing", "no entry is dropped or replaced")
         }
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
@@ -212,10 +225,6 @@ pub fn render(report: &Report) -> String {
         out.push('\n');
     };
     for action in &report.actions {
-        let who = action.who.chain.last();
-        let name = who
-            .and_then(|link| link.display.clone())
-            .or_else(|| who.map(|l| l.principal.to_string()));
         let status = serde_json::to_value(action.what.outcome.status).ok();
         let status = status
             .as_ref()
@@ -224,7 +233,7 @@ pub fn render(report: &Report) -> String {
         line(format!(
             "  {}  {}  {}@{}  {}  {}",
             action.when.at,
-            clean(&name.unwrap_or_default(), 60),
+            action.who.shown(),
             clean(&action.what.account, 64),
             clean(&action.what.target, 64),
             clean(

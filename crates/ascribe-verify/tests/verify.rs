@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod verify {
+    mod agents;
     mod attribution;
     mod bundles;
     mod forge;

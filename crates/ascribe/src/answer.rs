@@ -1,6 +1,6 @@
 //! Answering reads: folds over a ledger, whether it runs or is stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::attribution::{ActionRecord, Filter, Fold};
@@ -174,6 +174,10 @@ fn copied_for(source: &dyn Source, session: SessionId) -> State {
         {
             copy.logins.insert(*id, login.clone());
         }
+        let chain = found.open.delegation.map(|id| state.delegation_chain(id));
+        for (id, link) in chain.unwrap_or_default() {
+            copy.delegations.insert(id, link.clone());
+        }
         copy.sessions.insert(session, found.clone());
     });
     copy
@@ -199,6 +203,7 @@ fn copied(source: &dyn Source) -> State {
         copy.links.clone_from(&state.links);
         copy.workloads.clone_from(&state.workloads);
         copy.logins.clone_from(&state.logins);
+        copy.delegations.clone_from(&state.delegations);
     });
     copy
 }
@@ -352,9 +357,7 @@ impl Shown {
             .filter_map(|(action, begins_ms, pty)| {
                 let mut records = self.records.iter();
                 let record = records.find(|record| record.action_id == action)?;
-                let who = record.who.chain.last()?;
-                let name = who.display.clone();
-                let name = name.unwrap_or_else(|| who.principal.to_string());
+                let name = record.who.shown();
                 let what = &record.what;
                 Some(Terminal {
                     action,
@@ -377,7 +380,7 @@ const NEWS: u64 = 512;
 /// What is new in one session, frame after frame. Entries of other sessions cost only their reading.
 pub(crate) struct NewsOf {
     session: SessionId,
-    actions: std::collections::BTreeSet<ActionId>,
+    actions: BTreeSet<ActionId>,
     next: Option<u64>,
 }
 
@@ -385,7 +388,7 @@ impl NewsOf {
     pub(crate) fn new(session: SessionId) -> Self {
         Self {
             session,
-            actions: std::collections::BTreeSet::new(),
+            actions: BTreeSet::new(),
             next: None,
         }
     }
@@ -438,12 +441,15 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
     let note = source.note();
     let checkpoint =
         Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")?;
-    let (mut request, mut login) = (None, None);
+    let mut reasons = BTreeSet::new();
     source.look(&mut |state| {
-        let found = state.sessions.get(&session);
-        let grant = found.and_then(|s| state.grants.get(&s.open.grant));
-        request = grant.map(|g| g.request);
-        login = found.and_then(|s| s.open.login);
+        let open = state.sessions.get(&session).map(|s| &s.open);
+        let grant = open.and_then(|open| state.grants.get(&open.grant));
+        let chain = open.and_then(|open| Some(state.delegation_chain(open.delegation?)));
+        let chain = chain.unwrap_or_default().into_iter().map(|(id, _)| id);
+        let login = open.and_then(|open| open.login);
+        let request = grant.map(|g| g.request);
+        reasons = request.into_iter().chain(chain).chain(login).collect();
     });
     let mut open = false;
     source.look(&mut |state| {
@@ -459,7 +465,7 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         )
         .help("export it when it has ended"));
     }
-    let mut pick = Pick::new(session, request.into_iter().chain(login).collect());
+    let mut pick = Pick::new(session, reasons);
     let mut entries = Vec::new();
     let mut openings = Vec::new();
     let mut step = Vec::new().into_iter();
@@ -517,21 +523,21 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
 /// Chooses a session's entries: all law entries, the session's own, and its writer's heads.
 struct Pick {
     session: SessionId,
-    /// The statements whose content is the session's own.
-    own: Vec<StatementId>,
+    /// Its request, its login and its delegations: why and by whom they were made is disclosed.
+    reasons: BTreeSet<StatementId>,
     found: bool,
     closed: bool,
-    actions: std::collections::BTreeSet<ActionId>,
+    actions: BTreeSet<ActionId>,
 }
 
 impl Pick {
-    fn new(session: SessionId, own: Vec<StatementId>) -> Self {
+    fn new(session: SessionId, reasons: BTreeSet<StatementId>) -> Self {
         Self {
             session,
-            own,
+            reasons,
             found: false,
             closed: false,
-            actions: std::collections::BTreeSet::new(),
+            actions: BTreeSet::new(),
         }
     }
 
@@ -540,16 +546,20 @@ impl Pick {
         match &entry.body {
             Body::Genesis(_) => Some(true),
             Body::Grant(_) | Body::GrantExtend(_) => Some(false),
-            Body::Statement(signed) => match signed.statement().ok()?.say {
-                Say::Read(_) => None,
-                // Names make a bundle readable, and the reason of the session's own request; the token
-                // of its login proves it. What other people wrote or showed stays sealed.
-                Say::PersonAdd(_) => Some(true),
-                Say::Request(_) | Say::BreakGlass(_) | Say::Login(_) => {
-                    Some(signed.statement().is_ok_and(|s| self.own.contains(&s.id)))
+            Body::Statement(signed) => {
+                let statement = signed.statement().ok()?;
+                match statement.say {
+                    Say::Read(_) => None,
+                    // Names make a bundle readable, and the reasons of the session's own request and
+                    // delegations; the token of its login proves it. What other people wrote or
+                    // showed stays sealed.
+                    Say::PersonAdd(_) => Some(true),
+                    Say::Request(_) | Say::BreakGlass(_) | Say::Delegation(_) | Say::Login(_) => {
+                        Some(self.reasons.contains(&statement.id))
+                    }
+                    _ => Some(false),
                 }
-                _ => Some(false),
-            },
+            }
             Body::SessionOpen(open) => {
                 let mine = open.session == self.session;
                 self.found |= mine;

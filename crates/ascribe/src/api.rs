@@ -13,6 +13,7 @@ use ascribe_core::statement::{Signed, View};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Kind};
+use crate::registry::DelegationRow;
 
 /// Largest request, in bytes.
 pub(crate) const MAX_REQUEST: usize = 256 * 1024;
@@ -96,6 +97,9 @@ pub(crate) struct Hello {
     pub(crate) size: u64,
     pub(crate) root: Root,
     pub(crate) person: Option<PersonId>,
+    /// Delegations to the caller's key, where it is no person's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) delegations: Vec<DelegationRow>,
     /// From the size that the caller last saw.
     pub(crate) consistency: Vec<String>,
     /// Where the SSH gateway listens.
@@ -106,6 +110,19 @@ pub(crate) struct Hello {
     pub(crate) ssh_host_ca: String,
     /// The server's clock, milliseconds since the epoch.
     pub(crate) now: i64,
+}
+
+impl Hello {
+    /// In whose name the caller signs: their own, or that of the person whose agent they are.
+    pub(crate) fn author(&self) -> Option<PersonId> {
+        self.person.or(self.delegated().map(|row| row.person))
+    }
+
+    /// The delegation that the caller, an agent, has taken.
+    pub(crate) fn delegated(&self) -> Option<&DelegationRow> {
+        let mut rows = self.delegations.iter();
+        rows.find(|row| row.accepted.is_some())
+    }
 }
 
 /// A receipt on the wire.

@@ -107,6 +107,10 @@ pub(crate) enum Command {
     },
     /// Close the review of a break-glass grant.
     Review(Review),
+    /// Let an agent act within your grants; as an agent, hand on less of that.
+    Delegate(Box<Delegate>),
+    /// List delegations: who handed on what to whom, and what is left of it.
+    Delegations(Listing),
     /// List grants.
     Grants(Listing),
     /// Choose which of several fitting grants is meant.
@@ -562,6 +566,78 @@ pub(crate) struct Request {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Delegate {
+    #[command(subcommand)]
+    pub(crate) command: Option<DelegateCommand>,
+    #[command(flatten)]
+    pub(crate) new: Option<NewDelegation>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewDelegation {
+    /// The agent's name, as records show it.
+    pub(crate) agent: String,
+    /// The agent's public key file: a key that nobody has used here before.
+    #[arg(long, value_name = "FILE.pub")]
+    pub(crate) public_key: PathBuf,
+    /// What for. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) task: String,
+    /// On this target. May be given several times.
+    #[arg(long = "target", required = true)]
+    pub(crate) targets: Vec<String>,
+    /// This kind of action, for instance `ssh.exec`, or class of them: `ssh` (commands, shells), `sftp`,
+    /// `scp`, `forward`. May be given several times.
+    #[arg(long = "kind", required = true)]
+    pub(crate) kinds: Vec<String>,
+    /// How long, for instance `1h`.
+    #[arg(long = "for", value_parser = seconds)]
+    pub(crate) window: u64,
+    /// So many actions, those of its own agents included. A file transfer is one.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) actions: u64,
+    /// So many further steps: whether the agent may have agents of its own.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) depth: u8,
+    /// As an agent: the delegation that this one narrows. Without, it is your own.
+    #[arg(long, value_name = "DELEGATION")]
+    pub(crate) within: Option<StatementId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DelegateCommand {
+    /// Take a delegation: signed with the agent's own key (`--key FILE`, or ssh-agent).
+    Accept(Accept),
+    /// End a delegation, all under it and their sessions, now.
+    Revoke {
+        /// The delegation.
+        delegation: StatementId,
+        /// Why. Sealed in the ledger.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Accept {
+    /// The delegation.
+    pub(crate) delegation: StatementId,
+    /// The model, as the agent says. Nobody checks it, nor what follows.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The model's version.
+    #[arg(long)]
+    pub(crate) model_version: Option<String>,
+    /// The program that drives the model.
+    #[arg(long)]
+    pub(crate) harness: Option<String>,
+    /// The run.
+    #[arg(long)]
+    pub(crate) run: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Listing {
     /// Also what is over.
     #[arg(long)]
@@ -633,6 +709,9 @@ pub(crate) struct Actions {
     /// By this person: id or part of the name.
     #[arg(long)]
     pub(crate) actor: Option<String>,
+    /// By this agent, or one below it: its name or id.
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
     /// As this account.
     #[arg(long)]
     pub(crate) account: Option<String>,

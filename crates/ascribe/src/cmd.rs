@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod ca;
 pub(crate) mod connect;
+pub(crate) mod delegate;
 pub(crate) mod demo;
 pub(crate) mod identity;
 pub(crate) mod init;

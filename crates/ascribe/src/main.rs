@@ -21,8 +21,8 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 use crate::cmd::{
-    ask, ca, connect, demo, identity, init, ledger, list, manual, read, remark, serve, setup,
-    workload,
+    ask, ca, connect, delegate, demo, identity, init, ledger, list, manual, read, remark, serve,
+    setup, workload,
 };
 use crate::exit::{Done, Failure, Kind};
 
@@ -53,6 +53,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Terminate(args) => ask::terminate(cli, args),
         Command::Watch { session } => read::watch(cli, *session),
         Command::Review(args) => ask::review(cli, args),
+        Command::Delegate(args) => delegate::delegate(cli, args),
+        Command::Delegations(args) => delegate::list(cli, args),
         Command::Grants(args) => list::grants(cli, args),
         Command::Use { grant } => ask::choose(cli, *grant),
         Command::Can => list::can(cli),

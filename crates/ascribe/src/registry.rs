@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ascribe_core::delegation::Asserted;
+use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Provider, Workload};
-use ascribe_core::law::{AskStatus, Asked, GrantState, ProviderState, State, WorkloadState};
+use ascribe_core::law::{
+    AskStatus, Asked, DelegationState, GrantState, ProviderState, State, WorkloadState,
+};
 use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,8 @@ pub(crate) struct Registry {
     pub(crate) asks: Vec<AskRow>,
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) sessions: Vec<SessionRow>,
+    #[serde(default)]
+    pub(crate) delegations: Vec<DelegationRow>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -132,6 +138,78 @@ pub(crate) struct SessionRow {
     pub(crate) actions: u64,
     pub(crate) ended: Option<Timestamp>,
     pub(crate) reason: Option<String>,
+}
+
+/// A delegation to an agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DelegationRow {
+    pub(crate) id: StatementId,
+    pub(crate) entry: EntryHash,
+    /// At the head of its chain.
+    pub(crate) person: PersonId,
+    pub(crate) parent: Option<StatementId>,
+    pub(crate) agent: String,
+    /// The agent's key: its fingerprint.
+    pub(crate) key: String,
+    pub(crate) targets: Vec<String>,
+    pub(crate) kinds: Vec<String>,
+    pub(crate) depth: u8,
+    pub(crate) actions: u64,
+    pub(crate) used: u64,
+    /// What is left of its own budget and of all above.
+    pub(crate) left: u64,
+    pub(crate) until: Timestamp,
+    pub(crate) accepted: Option<Timestamp>,
+    pub(crate) asserted: Option<Asserted>,
+    /// `waiting` for its agent, `active`, `used`, `expired` or `revoked`, by one above too.
+    pub(crate) status: String,
+}
+
+impl DelegationRow {
+    /// Is it over for good?
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.status.as_str(), "expired" | "revoked")
+    }
+}
+
+/// One delegation, as it stands now.
+pub(crate) fn delegation_row(
+    state: &State,
+    id: StatementId,
+    link: &DelegationState,
+    now: Timestamp,
+) -> DelegationRow {
+    let chain = state.delegation_chain(id);
+    let left = chain
+        .iter()
+        .map(|(_, l)| l.delegation.actions.saturating_sub(l.used));
+    let left = left.min().unwrap_or(0);
+    let status = match state.delegation_ended(id, now) {
+        Some(CloseReason::Expired) => "expired",
+        Some(_) => "revoked",
+        None if link.accepted.is_none() => "waiting",
+        None if left == 0 => "used",
+        None => "active",
+    };
+    let delegation = &link.delegation;
+    DelegationRow {
+        id,
+        entry: link.place.hash,
+        person: link.person,
+        parent: delegation.parent,
+        agent: delegation.agent.clone(),
+        key: delegation.key.fingerprint(),
+        targets: delegation.targets.clone(),
+        kinds: delegation.kinds.clone(),
+        depth: delegation.depth,
+        actions: delegation.actions,
+        used: link.used,
+        left,
+        until: delegation.until,
+        accepted: link.accepted.as_ref().map(|accepted| accepted.at),
+        asserted: link.accepted.as_ref().map(|a| a.asserted.clone()),
+        status: status.to_owned(),
+    }
 }
 
 /// A person's name, or the id where the name is not known.
@@ -415,6 +493,13 @@ pub(crate) fn registry(
         })
         .collect();
     sessions.sort_by_key(|row| (row.at, row.id));
+    // In the order of the log: whoever hands on stands before what is handed on.
+    let mut delegations: Vec<_> = state.delegations.iter().collect();
+    delegations.sort_by_key(|(_, link)| link.place.index);
+    let delegations = delegations.into_iter();
+    let delegations = delegations
+        .map(|(id, link)| delegation_row(state, *id, link, now))
+        .collect();
     Registry {
         now,
         you,
@@ -438,5 +523,6 @@ pub(crate) fn registry(
         asks: ask_rows(state),
         grants: grant_rows(state, now),
         sessions,
+        delegations,
     }
 }

@@ -126,6 +126,12 @@ impl State {
                 "a person's key, held or revoked, is no certificate authority's",
             ));
         }
+        if self.agents.contains_key(&fingerprint) {
+            return Err(Denied::new(
+                "duplicate",
+                "an agent's key is no certificate authority's",
+            ));
+        }
         match self.authority_of(&fingerprint) {
             Some((other, _)) if other != name => Err(Denied::new(
                 "duplicate",
@@ -239,11 +245,12 @@ impl State {
             ));
         }
         let another = self.keys.get(key).is_some_and(|owner| *owner != person)
-            || self.session_keys.contains_key(key);
+            || self.session_keys.contains_key(key)
+            || self.agents.contains_key(key);
         if another || self.authority_of(key).is_some() {
             return Err(Denied::new(
                 "key",
-                "the certified key is another person's or an authority's",
+                "the certified key is another person's, an agent's or an authority's",
             ));
         }
         Ok(())

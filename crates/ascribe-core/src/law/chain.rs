@@ -171,7 +171,9 @@ impl State {
             }
             Body::SessionOpen(open) => {
                 let opener = open.opening.map(|id| self.opener(id)).transpose()?;
+                let agent = open.delegation.map(|id| self.acceptance_place(id));
                 let mut refs = vec![link("grant", self.grant_place(open.grant)?)];
+                refs.extend(agent.transpose()?.map(|place| link("acceptance", place)));
                 refs.extend(opener.map(|opener| link("opening", opener.place)));
                 let login = open.login.map(|id| self.login(id)).transpose()?;
                 refs.extend(login.map(|login| link("login", login.place)));
@@ -208,6 +210,24 @@ impl State {
             Say::Revocation(revocation) => vec![link("grant", self.grant_place(revocation.grant)?)],
             Say::Termination(termination) => {
                 vec![link("session", self.session_place(termination.session)?)]
+            }
+            Say::Delegation(delegation) => {
+                let parent = delegation.parent.map(|id| self.acceptance_place(id));
+                let parent = parent.transpose()?.map(|place| link("acceptance", place));
+                let mut refs: Vec<Ref> = parent.into_iter().collect();
+                for target in &delegation.targets {
+                    refs.push(link("target", self.target(target)?.place));
+                }
+                refs
+            }
+            Say::Acceptance(acceptance) => {
+                vec![link("delegation", self.delegation(acceptance.of)?.place)]
+            }
+            Say::DelegationRevoke(revoke) => {
+                vec![link(
+                    "delegation",
+                    self.delegation(revoke.delegation)?.place,
+                )]
             }
             Say::Connect(connect) => vec![link("target", self.target(&connect.target)?.place)],
             Say::Review(review) => vec![link("grant", self.grant_place(review.grant)?)],

@@ -106,6 +106,8 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
             .iter()
             .map(|confirmed| Sealable::prose("confirmed", confirmed))
             .collect(),
+        Say::Delegation(delegation) => vec![Sealable::prose("task", &delegation.task)],
+        Say::DelegationRevoke(revoke) => vec![Sealable::prose("reason", &revoke.reason)],
         Say::TargetSet(_)
         | Say::ProviderSet(_)
         | Say::IdentityLink(_)
@@ -115,6 +117,7 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::Acceptance(_)
         | Say::Use(_)
         | Say::Connect(_) => Vec::new(),
     }

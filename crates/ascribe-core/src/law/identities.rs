@@ -709,6 +709,9 @@ impl State {
 
     /// The same of whoever opened a session.
     pub fn assurance_of(&self, open: &SessionOpen) -> u8 {
+        if let Some(delegation) = open.delegation.and_then(|id| self.delegations.get(&id)) {
+            return delegation.assurance;
+        }
         match (
             &open.certificate,
             open.login.and_then(|id| self.logins.get(&id)),

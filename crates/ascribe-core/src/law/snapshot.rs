@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, AuthorityState, GrantState, LinkState, LoginState, OpenAction, Opener, Person,
-    Place, ProviderState, SessionState, State, TargetState, WorkloadState, WriterState,
+    Ask, AskStatus, AuthorityState, DelegationState, GrantState, LinkState, LoginState, OpenAction,
+    Opener, Person, Place, ProviderState, SessionState, State, TargetState, WorkloadState,
+    WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -30,6 +31,9 @@ struct Form<'a> {
     asks: Cow<'a, BTreeMap<StatementId, Ask>>,
     grants: Cow<'a, BTreeMap<GrantId, GrantState>>,
     sessions: Cow<'a, BTreeMap<SessionId, SessionState>>,
+    delegations: Cow<'a, BTreeMap<StatementId, DelegationState>>,
+    agents: Cow<'a, BTreeMap<String, StatementId>>,
+    delegated: Cow<'a, BTreeMap<PersonId, BTreeSet<StatementId>>>,
     keys: Cow<'a, BTreeMap<String, PersonId>>,
     chosen: Vec<((PersonId, String, String), GrantId)>,
     openers: Cow<'a, BTreeMap<StatementId, Opener>>,
@@ -71,6 +75,9 @@ impl State {
             asks,
             grants,
             sessions,
+            delegations,
+            agents,
+            delegated,
             keys,
             chosen,
             openers,
@@ -103,6 +110,9 @@ impl State {
             asks: Cow::Borrowed(asks),
             grants: Cow::Borrowed(grants),
             sessions: Cow::Borrowed(sessions),
+            delegations: Cow::Borrowed(delegations),
+            agents: Cow::Borrowed(agents),
+            delegated: Cow::Borrowed(delegated),
             keys: Cow::Borrowed(keys),
             chosen: chosen.clone().into_iter().collect(),
             openers: Cow::Borrowed(openers),
@@ -151,6 +161,9 @@ impl State {
             asks: form.asks.into_owned(),
             grants: form.grants.into_owned(),
             sessions: form.sessions.into_owned(),
+            delegations: form.delegations.into_owned(),
+            agents: form.agents.into_owned(),
+            delegated: form.delegated.into_owned(),
             keys: form.keys.into_owned(),
             chosen: form.chosen.into_iter().collect(),
             openers: form.openers.into_owned(),

@@ -21,6 +21,14 @@ pub(super) fn is_fresh(now: Timestamp, opened: Timestamp) -> bool {
     now.since(opened) <= SIGNER_SKEW_MS
 }
 
+/// A statement with whoever signed it.
+struct Author {
+    statement: Statement,
+    key: SshKey,
+    /// The delegation whose agent signed, where it was not the person.
+    agent: Option<StatementId>,
+}
+
 impl State {
     pub(super) fn take_statement(
         &mut self,
@@ -29,7 +37,12 @@ impl State {
         signed: &Signed,
         place: Place,
     ) -> Result<(), Denied> {
-        let (statement, key) = self.check_signed_at(judge, at, signed, place.index)?;
+        let author = self.check_signed_at(judge, at, signed, place.index)?;
+        let Author {
+            statement,
+            key,
+            agent,
+        } = author;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -61,6 +74,9 @@ impl State {
                 self.openers.insert(id, opener);
             }
             Say::Read(read) => self.take_read(by, read)?,
+            Say::Delegation(_) => self.take_delegation(&statement, at, &key, agent, place)?,
+            Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
+            Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
@@ -77,7 +93,8 @@ impl State {
         Ok(())
     }
 
-    /// Is this a statement for this log, now, signed by an active key of the person it names?
+    /// Is this a statement for this log, now, signed by an active key of the person it names, or of an
+    /// agent of theirs that may say this?
     ///
     /// # Errors
     /// When it is not.
@@ -88,7 +105,7 @@ impl State {
         signed: &Signed,
     ) -> Result<Statement, Denied> {
         self.check_signed_at(judge, at, signed, self.size)
-            .map(|(statement, _)| statement)
+            .map(|author| author.statement)
     }
 
     fn check_signed_at(
@@ -97,7 +114,7 @@ impl State {
         at: Timestamp,
         signed: &Signed,
         index: u64,
-    ) -> Result<(Statement, SshKey), Denied> {
+    ) -> Result<Author, Denied> {
         let statement = signed
             .statement()
             .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
@@ -125,15 +142,26 @@ impl State {
         }
         let key = signer(judge, signed, &statement.say)?;
         self.check_actor(statement.by)?;
-        // A login introduces its key; whose it is, is looked at there.
-        if !matches!(statement.say, Say::Login(_)) {
-            self.check_key_of(statement.by, at, &key)?;
-        }
+        let of_agent = self.agents.contains_key(&key.fingerprint());
+        let agent = match &statement.say {
+            // A login introduces its key; whose it is, is looked at there.
+            Say::Login(_) => None,
+            Say::Acceptance(_) => Some(self.check_agent_signature(at, &statement, &key)?),
+            _ if of_agent => Some(self.check_agent_signature(at, &statement, &key)?),
+            _ => {
+                self.check_key_of(statement.by, at, &key)?;
+                None
+            }
+        };
         if self.has_left(statement.by) {
             return Err(Denied::new("offboarded", "the author has left"));
         }
         self.check_may_say(statement.by, &statement.say)?;
-        Ok((statement, key))
+        Ok(Author {
+            statement,
+            key,
+            agent,
+        })
     }
 
     fn put_ask(
@@ -743,6 +771,12 @@ impl State {
         if self.session_keys.contains_key(&key.fingerprint()) {
             return Err(Denied::new("duplicate", "the key is or was a session key")
                 .with_help("make one: ssh-keygen -t ed25519"));
+        }
+        if self.agents.contains_key(&key.fingerprint()) {
+            return Err(
+                Denied::new("duplicate", "the key is or was an agent's; make a new one")
+                    .with_help("make one: ssh-keygen -t ed25519"),
+            );
         }
         if self.authority_of(&key.fingerprint()).is_some() {
             return Err(Denied::new(

@@ -23,6 +23,7 @@ use crate::statement::{
 };
 
 mod authorities;
+mod delegations;
 mod entries;
 mod golden;
 mod grants;

@@ -386,7 +386,7 @@ impl World {
     }
 
     /// Stock ssh through the gateway.
-    fn ssh_command(&self, options: &[&str], user: &str, command: &str) -> Command {
+    pub(super) fn ssh_command(&self, options: &[&str], user: &str, command: &str) -> Command {
         let mut ssh = Command::new(need("ssh"));
         let config = self.ready["ssh"]["config_file"].as_str().unwrap();
         let known = self.ready["ssh"]["port"].as_u64().unwrap();

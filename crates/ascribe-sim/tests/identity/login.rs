@@ -1,6 +1,5 @@
 //! A person logs in at their provider, and the record and its proof outlive the provider's keys.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 

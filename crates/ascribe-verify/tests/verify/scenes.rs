@@ -201,23 +201,35 @@ impl Forge {
 
     /// Olu logs in as `account`.
     pub(super) fn open(&mut self, granted: &Granted, account: &str) -> Running {
+        self.open_with(granted, &[], |open| open.account = account.to_owned())
+    }
+
+    /// The same as root, changed, with more parents.
+    pub(super) fn open_with(
+        &mut self,
+        granted: &Granted,
+        more: &[(&str, Place)],
+        change: impl FnOnce(&mut SessionOpen),
+    ) -> Running {
         let from = sealed("from", "192.0.2.7:4022");
         let id = self.session();
-        let open = SessionOpen {
+        let mut open = SessionOpen {
             session: id,
             grant: granted.body.grant,
             person: Who::Olu.id(),
             key: Who::Olu.key(0).fingerprint(),
             target: "db1".to_owned(),
-            account: account.to_owned(),
+            account: "root".to_owned(),
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
             login: None,
         };
-        let parents = [("grant", granted.place)];
+        change(&mut open);
+        let parents = [&[("grant", granted.place)], more].concat();
         let place = self.record("gw", &parents, Body::SessionOpen(open), vec![from]);
         Running {
             id,
@@ -324,6 +336,7 @@ impl Forge {
     pub(super) fn refusal(&mut self, session: &mut Running) {
         session.entries += 1;
         let refusal = Refusal {
+            delegation: None,
             person: Who::Olu.id(),
             what: "forwarding".to_owned(),
             code: "forwarding".to_owned(),

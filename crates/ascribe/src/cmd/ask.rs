@@ -18,7 +18,7 @@ use crate::exit::{Done, Failure};
 use crate::windows::{Bound, Zones};
 
 /// Submits, and returns the statement's id with the server's answer.
-fn submit(
+pub(super) fn submit(
     client: &Client,
     hello: &Hello,
     statement: Say,

@@ -46,6 +46,7 @@ fn time(text: Option<&String>) -> Done<Option<Timestamp>> {
 pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     let filter = Filter {
         actor: args.actor.clone(),
+        agent: args.agent.clone(),
         account: args.account.clone(),
         target: args.target.clone(),
         session: args.session,
@@ -94,10 +95,6 @@ fn status(status: Status) -> &'static str {
 
 /// One action in one line.
 fn line(record: &ActionRecord) -> String {
-    let who = record.who.chain.last();
-    let name = who
-        .and_then(|l| l.display.clone())
-        .or_else(|| who.map(|l| l.principal.to_string()));
     let command = match (&record.what.command, record.what.content.as_str()) {
         // An operation within a transfer is no command: its kind stands before it.
         (Some(text), _) if record.what.within.is_some() => {
@@ -119,7 +116,7 @@ fn line(record: &ActionRecord) -> String {
     format!(
         "{}  {}  {}@{}  {}  {}{}{}{ticket}{mark}",
         record.when.at,
-        clean(&name.unwrap_or_default(), 60),
+        record.who.shown(),
         clean(&record.what.account, 64),
         clean(&record.what.target, 64),
         command,
@@ -202,18 +199,26 @@ fn trigger_in_words(trigger: &Trigger) -> String {
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
-    for link in &record.who.chain {
+    let mut chain = record.who.chain.iter().peekable();
+    while let Some(link) = chain.next() {
+        let agent = link.kind == "agent";
         let shown = match (&link.display, link.owner) {
+            _ if agent => link.shown(),
             (Some(display), Some(owner)) => {
                 format!("workload {} of {}", clean(display, 63), name(owner))
             }
             _ => name(link.principal),
         };
+        // The last one acted, and so opened the session.
+        let opened = match chain.peek() {
+            None => format!(", opening is {}", record.who.opened_by),
+            Some(_) => String::new(),
+        };
         add(
-            "who",
+            if agent { "agent" } else { "who" },
             format!(
-                "{shown} ({}), proven by {} (assurance {}), opening is {}",
-                link.principal, link.evidence, link.assurance, record.who.opened_by
+                "{shown} ({}), proven by {} (assurance {}){opened}",
+                link.principal, link.evidence, link.assurance
             ),
         );
         if let Some(run) = &link.run {
@@ -227,6 +232,25 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         }
         for missing in &link.missing {
             add("missing", clean(missing, 300));
+        }
+        if let Some(said) = &link.asserted {
+            let said = [
+                ("model", &said.model),
+                ("version", &said.version),
+                ("harness", &said.harness),
+                ("run", &said.run),
+            ];
+            let said = said
+                .iter()
+                .filter_map(|(name, text)| Some((name, text.as_ref()?)));
+            let said: Vec<String> = said.map(|(name, text)| format!("{name} {text}")).collect();
+            add("it says", clean(&said.join(", "), 600));
+        }
+        if agent {
+            add(
+                "task",
+                clean(link.task.as_deref().unwrap_or("(sealed)"), 2000),
+            );
         }
     }
     let command = record

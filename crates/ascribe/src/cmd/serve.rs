@@ -9,7 +9,7 @@ use ascribe_core::entry::Certificate;
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
     SignedOpening, Standing,
 };
 use ascribe_core::statement::Target;
@@ -48,6 +48,9 @@ impl Recorder for Front {
     }
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
         self.ledger.login_by_key(fingerprint)
+    }
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin> {
+        self.ledger.agent_by_key(fingerprint)
     }
     fn ca_keys(&self) -> Vec<String> {
         self.ledger.ca_keys()

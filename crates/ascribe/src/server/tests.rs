@@ -64,7 +64,9 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let (ada, stranger) = (signer(1), signer(2));
         let ledger = Arc::new(ledger(dir.path(), &ada));
+        let keeper = providers::Keeper::new(Arc::clone(&ledger)).unwrap();
         let api = Arc::new(Api {
+            keeper: Arc::new(keeper),
             ledger,
             judge: Arc::new(ascribe_evidence::SshSignatures),
             first_entry: String::new(),

@@ -100,6 +100,9 @@ pub(super) fn fingerprint(state: &State) -> String {
         people,
         targets,
         cas,
+        delegations,
+        agents,
+        delegated,
         asks,
         grants,
         sessions,
@@ -158,6 +161,7 @@ pub(super) fn fingerprint(state: &State) -> String {
                 session_keys,
                 live_logins
             ),
+            (delegations, agents, delegated),
         )
     )
 }
