@@ -281,7 +281,10 @@ fn an_agent_hands_on_less_and_both_end_with_the_upper_one() {
     std::fs::remove_file(&marker).unwrap();
     let action = world.actions(&["--text", "while"]).remove(0);
     let session = action["session_id"].as_str().unwrap();
-    assert_eq!(world.ended_session(session)["reason"], "revoked");
+    let session = world.ended_session(session);
+    assert_eq!(session["reason"], "revoked");
+    let agents: Vec<Value> = ["deploy-bot", "log-bot"].map(Value::from).into();
+    assert_eq!(session["agents"], Value::from(agents));
     for agent in [&top, &below] {
         agent.ssh("id").exits(255);
     }

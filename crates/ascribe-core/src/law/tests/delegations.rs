@@ -465,6 +465,13 @@ fn an_agent_asks_nothing_answers_nothing_and_reads_nothing() {
     let other = w.agent(2, |_| ());
     assert_eq!(no(w.open_by_agent(grant, other, signed)), "opening");
     w.open_by_agent(grant, top, signed).unwrap();
+    // An agent that opens too often does not shut out its person.
+    for _ in 0..256 {
+        w.said_with(REQ, &bot(1), connect(), none()).unwrap();
+    }
+    let more = w.said_with(REQ, &bot(2), connect(), none());
+    assert_eq!(no(more), "too-many");
+    w.said_with(REQ, &key(REQ, 0), connect(), none()).unwrap();
 }
 
 #[test]
