@@ -132,6 +132,9 @@ pub(crate) struct SessionRow {
     pub(crate) id: SessionId,
     pub(crate) grant: GrantId,
     pub(crate) person: PersonId,
+    /// The chain of agents, where it was not the person who acted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) agents: Vec<String>,
     pub(crate) target: String,
     pub(crate) account: String,
     pub(crate) at: Timestamp,
@@ -210,6 +213,15 @@ pub(crate) fn delegation_row(
         asserted: link.accepted.as_ref().map(|a| a.asserted.clone()),
         status: status.to_owned(),
     }
+}
+
+/// Names of a delegation's chain of agents.
+fn agents(state: &State, delegation: Option<StatementId>) -> Vec<String> {
+    let chain = delegation.map(|id| state.delegation_chain(id));
+    let chain = chain.unwrap_or_default().into_iter();
+    chain
+        .map(|(_, link)| link.delegation.agent.clone())
+        .collect()
 }
 
 /// A person's name, or the id where the name is not known.
@@ -479,6 +491,7 @@ pub(crate) fn registry(
             id: *id,
             grant: s.open.grant,
             person: s.open.person,
+            agents: agents(state, s.open.delegation),
             target: s.open.target.clone(),
             account: s.open.account.clone(),
             at: s.at,

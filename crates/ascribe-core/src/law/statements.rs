@@ -514,10 +514,13 @@ impl State {
     ) -> Result<Opener, Denied> {
         let target = &self.target(&connect.target)?.target;
         rules::check_account(target, &connect.account)?;
+        // An agent that opens too often does not shut out its person.
+        let is_agents = |key: &str| self.agents.contains_key(key);
+        let agent = is_agents(&key.fingerprint());
         let waiting = self
             .openers
             .values()
-            .filter(|o| o.by == by && is_fresh(at, o.at));
+            .filter(|o| o.by == by && is_agents(&o.key) == agent && is_fresh(at, o.at));
         if waiting.count() >= MAX_OPENERS {
             return Err(Denied::new(
                 "too-many",

@@ -441,7 +441,7 @@ impl State {
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new(
                     "revoked",
-                    "the session's grant or login was revoked",
+                    "the session's grant, login or delegation was revoked",
                 ));
             }
             Standing::Ended(CloseReason::Terminated) => {

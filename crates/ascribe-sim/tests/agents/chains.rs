@@ -281,7 +281,10 @@ fn an_agent_hands_on_less_and_both_end_with_the_upper_one() {
     std::fs::remove_file(&marker).unwrap();
     let action = world.actions(&["--text", "while"]).remove(0);
     let session = action["session_id"].as_str().unwrap();
-    assert_eq!(world.ended_session(session)["reason"], "revoked");
+    let session = world.ended_session(session);
+    assert_eq!(session["reason"], "revoked");
+    let agents: Vec<Value> = ["deploy-bot", "log-bot"].map(Value::from).into();
+    assert_eq!(session["agents"], Value::from(agents));
     for agent in [&top, &below] {
         agent.ssh("id").exits(255);
     }
@@ -420,4 +423,27 @@ fn an_agent_signs_its_own_opening() {
     assert_eq!(chain(&action), ["Olu Operator", "deploy-bot"]);
     let bundle = export(&world, &action);
     world.verify(&bundle, &world.policy()).exits(0);
+}
+
+#[test]
+fn an_agent_comes_in_by_the_jump_door_too() {
+    let world = World::new();
+    let target = world.field("target");
+    let agent = Agent::new(&world, "deploy-bot");
+    let kinds = "--kind ssh.exec --for 30m";
+    let delegation = id(world.run_as("operator", &args(&agent, &target, kinds)));
+    agent.accept(&delegation).exits(0);
+    let outer = agent.options("").join(" ");
+    let port = world.port();
+    let jump = format!("ssh {outer} -p {port} -W {target}:22 jump@127.0.0.1");
+    let mut inner = agent.options("");
+    inner.retain(|option| !option.starts_with("-oHostName"));
+    inner.push(format!("-oHostName={target}"));
+    inner.push(format!("-oProxyCommand={jump}"));
+    let inner: Vec<&str> = inner.iter().map(String::as_str).collect();
+    let account = world.field("account");
+    world.ssh_with(&inner, &account, "echo jumped").exits(0);
+    let action = world.actions(&["--text", "echo jumped"]).remove(0);
+    assert_eq!(action["who"]["door"], "jump");
+    assert_eq!(chain(&action), ["Olu Operator", "deploy-bot"]);
 }

@@ -256,6 +256,10 @@ impl World {
     pub(super) fn field_of_ssh(&self, name: &str) -> String {
         self.ready["ssh"][name].as_str().unwrap().to_owned()
     }
+    /// Where the gateway listens.
+    pub(super) fn port(&self) -> u64 {
+        self.port
+    }
     /// Registers the target again with further options.
     pub(super) fn change_target(&self, options: &[&str]) -> Out {
         let target = self.field("target");

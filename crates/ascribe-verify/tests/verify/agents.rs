@@ -8,7 +8,7 @@ use ascribe_core::statement::{Say, Uses};
 
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
 use super::scenes::{Granted, Running};
-use super::vectors::Vector;
+use super::vectors::{Vector, golden};
 
 /// Whoever holds the nth agent's key, in the name of Olu.
 fn agent(n: u8) -> Pen {
@@ -223,6 +223,20 @@ pub(super) fn vectors() -> Vec<Vector> {
             }),
         ),
     ]
+}
+
+#[test]
+fn the_record_of_an_agents_action_names_every_link() {
+    let mut story = Story::new();
+    let [_, below] = story.links();
+    let mut session = story.open(below);
+    story.log.run(&mut session);
+    let id = story.log.close(session);
+    let bundle = story.log.bundle(id).to_bytes().unwrap();
+    let report = ascribe_verify::verify_bundle(&bundle, &story.log.policy());
+    let mut text = serde_json::to_string_pretty(&report.actions).unwrap();
+    text.push('\n');
+    golden("attribution-agents.json", text.as_bytes());
 }
 
 /// A bundle lacks what an agent's other sessions used; the whole ledger has it.

@@ -104,8 +104,10 @@ pub(crate) fn sessions(cli: &Cli, args: &Listing) -> Done {
             (Some(at), Some(reason)) => format!("{reason} at {at}"),
             _ => "open".to_owned(),
         };
+        let agents = session.agents.iter();
+        let agents: String = agents.map(|a| format!(" > {}", clean(a, 63))).collect();
         say(&format!(
-            "{}  {}@{}  {}  {}  {} action(s)  {end}",
+            "{}  {}@{}  {}{agents}  {}  {} action(s)  {end}",
             session.id,
             session.account,
             session.target,
