@@ -5,6 +5,7 @@ mod verify {
     mod attribution;
     mod bundles;
     mod forge;
+    mod logins;
     mod scenes;
     mod trees;
     mod vectors;

@@ -8,7 +8,7 @@ use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId, derived};
 use ascribe_core::law::Place;
 use ascribe_core::sealed::Prose;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, Target, Ticket, Uses,
+    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, SshKey, Target, Ticket, Uses,
 };
 
 use super::forge::{Forge, MINUTE, ORIGIN, Pen, Who, sealed};
@@ -201,13 +201,24 @@ impl Forge {
 
     /// Olu logs in as `account`.
     pub(super) fn open(&mut self, granted: &Granted, account: &str) -> Running {
+        self.open_by(granted, account, &Who::Olu.key(0), None)
+    }
+
+    /// The same with that key, which a login introduced.
+    pub(super) fn open_by(
+        &mut self,
+        granted: &Granted,
+        account: &str,
+        key: &SshKey,
+        login: Option<(StatementId, Place)>,
+    ) -> Running {
         let from = sealed("from", "192.0.2.7:4022");
         let id = self.session();
         let open = SessionOpen {
             session: id,
             grant: granted.body.grant,
             person: Who::Olu.id(),
-            key: Who::Olu.key(0).fingerprint(),
+            key: key.fingerprint(),
             target: "db1".to_owned(),
             account: account.to_owned(),
             from: from.commitment(),
@@ -215,9 +226,10 @@ impl Forge {
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
-            login: None,
+            login: login.map(|(id, _)| id),
         };
-        let parents = [("grant", granted.place)];
+        let mut parents = vec![("grant", granted.place)];
+        parents.extend(login.map(|(_, place)| ("login", place)));
         let place = self.record("gw", &parents, Body::SessionOpen(open), vec![from]);
         Running {
             id,
