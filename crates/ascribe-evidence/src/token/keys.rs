@@ -247,7 +247,7 @@ fn covers(known: &str, issuer: &str) -> bool {
     let tenant = issuer
         .strip_prefix(before)
         .and_then(|rest| rest.strip_suffix(after));
-    tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains('/'))
+    tenant.is_some_and(|tenant| !tenant.contains('/'))
 }
 
 /// A member that is a text.

@@ -429,6 +429,7 @@ const SUBJECT: &[Case] = &[
     ("Entra with another tid than the issuer's", Entra, |l| {
         l.claim("tid", json!("9188040d-6c67-4c5b-b112-36a304b66dad"));
     }, "token-sub"),
+    ("Entra with a short oid", Entra, |l| l.claim("oid", json!("99999999")), "token-sub"),
     ("Entra with a slash in tid", Entra, |l| l.claim("tid", json!("a/b")), "token-sub"),
     ("acr with an escape sequence", Oidc, |l| l.claim("acr", json!("\u{1b}[2J")), "token-claim"),
     ("amr a text", Oidc, |l| l.claim("amr", json!("pwd")), "token-claim"),
