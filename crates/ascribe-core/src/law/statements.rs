@@ -129,9 +129,7 @@ impl State {
         if !matches!(statement.say, Say::Login(_)) {
             self.check_key_of(statement.by, at, &key)?;
         }
-        if self.has_left(statement.by) {
-            return Err(Denied::new("offboarded", "the author has left"));
-        }
+        self.check_present(statement.by)?;
         self.check_may_say(statement.by, &statement.say)?;
         Ok((statement, key))
     }

@@ -154,7 +154,7 @@ async fn log_in(
     };
     edit(&mut login);
     let scope = Scope::Login(StatementId::new([0; 16]));
-    let say = Say::Login(login);
+    let say = Say::Login(Box::new(login));
     let done = w
         .people
         .say_with(ledger, (by, &key), say, vec![sealed], scope);

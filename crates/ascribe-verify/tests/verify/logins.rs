@@ -144,7 +144,7 @@ fn log_in(log: &mut Forge, story: &Story, keys: Place, link: Place) -> (Statemen
         ..Pen::from(Who::Olu)
     };
     let parents = [("keys", keys), ("actor", link)];
-    log.say(pen, &parents, Say::Login(login), vec![opening])
+    log.say(pen, &parents, Say::Login(Box::new(login)), vec![opening])
 }
 
 #[test]
