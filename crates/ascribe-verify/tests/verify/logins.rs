@@ -1,20 +1,22 @@
 //! Sessions by login, in logs whose operator writes what they like: a token is the provider's word, a
 //! login the session key's, and neither can be made without its key.
 
+use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::Bundle;
 use ascribe_core::encoding::{Bytes, base64url};
 use ascribe_core::entry::{Body, Status};
 use ascribe_core::id::StatementId;
 use ascribe_core::identity::{
-    IdentityLink, Login, Provider, ProviderKeys, ProviderKind, key_commitment, subject,
-    token_digest,
+    Binding, Condition, IdentityLink, Login, Provider, ProviderKeys, ProviderKind, Workload,
+    key_commitment, subject, token_digest,
 };
-use ascribe_core::law::{Judge as _, Place, TokenAsked};
+use ascribe_core::law::{Judge as _, Place, State, TokenAsked};
 use ascribe_core::statement::{Say, SshKey, Uses};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::SigningKey;
 use ascribe_verify::{Verdict, render, verify_bundle, verify_entries};
 
+use super::attribution::told;
 use super::bundles::refused;
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
 
@@ -50,6 +52,10 @@ fn token(log: &Forge, key: &SshKey, seed: u8) -> String {
         r#"{{"iss":"https://idp.example","aud":"ascribe","sub":"olu","nonce":"{nonce}","iat":{now},"exp":{}}}"#,
         now + 300
     );
+    signed(&claims, seed)
+}
+
+fn signed(claims: &str, seed: u8) -> String {
     let header = base64url(br#"{"alg":"EdDSA","kid":"1"}"#);
     let signed = format!("{header}.{}", base64url(claims.as_bytes()));
     let signature = issuer(seed).sign_raw(signed.as_bytes());
@@ -265,5 +271,144 @@ fn whoever_runs_the_log_makes_no_login() {
         );
         assert_eq!(report.verdict, Verdict::Failed, "{what}");
         assert!(report.logins.is_empty(), "{what}");
+    }
+}
+
+/// A job of GitHub Actions, as its token has it.
+fn job_token(log: &Forge, key: &SshKey) -> String {
+    let (now, bound) = (log.now.millis() / 1000, key_commitment(key, &RZ));
+    let claims = format!(
+        r#"{{"iss":"https://idp.example","aud":"ascribe:{bound}","iat":{now},"exp":{},
+        "sub":"repo:acme/shop:ref:refs/heads/main","repository":"acme/shop","repository_id":"42",
+        "repository_owner_id":"65","ref":"refs/heads/main","sha":"0123456789abcdef0123456789abcdef01234567",
+        "workflow_ref":"acme/shop/.github/workflows/deploy.yml@refs/heads/main",
+        "workflow_sha":"0123456789abcdef0123456789abcdef01234567","event_name":"push","actor":"olu-dev",
+        "actor_id":"12","run_id":"16501001","run_attempt":"2","run_number":"10","check_run_id":"48765432101"}}"#,
+        now + 300
+    );
+    signed(&claims, 1)
+}
+
+/// A log in which Olu's workload did something.
+fn job() -> Forge {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let target = log.target();
+    let ci = Provider {
+        kind: ProviderKind::Github,
+        ..provider()
+    };
+    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(ci.clone()), vec![]);
+    let keys = ProviderKeys {
+        body: Bytes(jwks(1)),
+        fetched: log.now,
+        headers: vec![],
+        provider: "idp".into(),
+        uri: ci.jwks_uri.clone(),
+    };
+    let parents = [("provider", registered)];
+    let keys = log.record("server", &parents, Body::ProviderKeys(keys), vec![]);
+    let condition = |claim: &str, value: &str| Condition {
+        claim: claim.into(),
+        one_of: vec![value.into()],
+    };
+    let rule = Say::WorkloadSet(Workload {
+        conditions: vec![
+            condition("repository_id", "42"),
+            condition("ref", "refs/heads/main"),
+        ],
+        confirmed: None,
+        name: "deploy".into(),
+        owner: Who::Olu.id(),
+        provider: "idp".into(),
+        withdrawn: false,
+        workload: Who::Bot.id(),
+    });
+    let (_, enrolled) = log.say(Who::Ada, &parents, rule, vec![]);
+    let (ask, mut body) = log.request_with(target, |r| r.beneficiary = Some(Who::Bot.id()));
+    body.person = Who::Bot.id();
+    let yes = log.approve(Who::Ada, ask);
+    let granted = log.grant(ask, &[yes], body);
+    let key = Who::Bot.key(0);
+    let token = job_token(&log, &key);
+    let asked = TokenAsked {
+        key: &key,
+        rz: &RZ,
+        facts: &["repository_id", "ref"],
+    };
+    let claims = SshSignatures
+        .token(&ci, &jwks(1), token.as_bytes(), &asked)
+        .unwrap();
+    assert_eq!(claims.binding, Binding::Audience);
+    let opening = sealed("token", &token);
+    let login = Login {
+        digest: token_digest(token.as_bytes()),
+        provider: "idp".into(),
+        rz: Bytes(RZ.to_vec()),
+        saw: Some(claims.key),
+        claims,
+        token: opening.commitment(),
+        until: log.now.plus_millis(60 * MINUTE),
+    };
+    let parents = [("keys", keys), ("actor", enrolled)];
+    let say = Say::Login(Box::new(login));
+    let login = log.say(Who::Bot, &parents, say, vec![opening]);
+    let mut session = log.open_by(&granted, "root", &key, Some(login));
+    let action = log.intent(&mut session, "deploy --all", None);
+    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    log.close(session);
+    log
+}
+
+#[test]
+fn an_action_of_a_pipeline_names_run_code_trigger_and_owner() {
+    let log = job();
+    let actions = told("workload", &log);
+    let link = &actions[0].who.chain[0];
+    assert_eq!(link.kind, "workload");
+    assert_eq!(link.display.as_deref(), Some("deploy"));
+    assert_eq!((link.owner, link.assurance), (Some(Who::Olu.id()), 2));
+    let (run, code) = (link.run.as_ref().unwrap(), link.code.as_ref().unwrap());
+    assert_eq!(
+        (run.provider.as_str(), run.id.as_str()),
+        ("github", "16501001")
+    );
+    assert_eq!(run.attempt.as_deref(), Some("2"));
+    assert_eq!(code.repo.as_deref(), Some("42"));
+    let trigger = link.trigger.as_ref().unwrap();
+    assert_eq!(trigger.event.as_deref(), Some("push"));
+    // The provider names who started the first attempt, and not who started this one.
+    assert!(!link.missing.is_empty());
+}
+
+#[test]
+fn actions_are_found_by_run_and_by_commit() {
+    let log = job();
+    let (mut state, mut fold) = (State::new(super::forge::ORIGIN), Fold::new());
+    for (index, bytes) in (0..).zip(&log.bytes) {
+        let done = state.apply(&SshSignatures, bytes).unwrap();
+        fold.push(index, &done.entry, done.hash);
+    }
+    let found = |run: Option<&str>, commit: Option<&str>| {
+        let filter = Filter {
+            run: run.map(str::to_owned),
+            commit: commit.map(str::to_owned),
+            ..Filter::default()
+        };
+        let root = log.tree(log.size()).root();
+        fold.actions(&state, &filter, root, log.size(), "missing")
+            .len()
+    };
+    for (run, commit, number) in [
+        (None, None, 1),
+        (Some("16501001"), None, 1),
+        (Some("1650100"), None, 0),
+        (None, Some("0123456789abcdef0123456789abcdef01234567"), 1),
+        (None, Some("0123456"), 1),
+        (None, Some("012345"), 0),
+        (None, Some("0123457"), 0),
+        (Some("16501001"), Some("0123456"), 1),
+        (Some("1"), Some("0123456"), 0),
+    ] {
+        assert_eq!(found(run, commit), number, "{run:?} {commit:?}");
     }
 }

@@ -217,7 +217,7 @@ impl Forge {
         let open = SessionOpen {
             session: id,
             grant: granted.body.grant,
-            person: Who::Olu.id(),
+            person: granted.body.person,
             key: key.fingerprint(),
             target: "db1".to_owned(),
             account: account.to_owned(),
