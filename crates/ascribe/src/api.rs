@@ -116,7 +116,7 @@ pub(crate) enum Query {
     /// Actions.
     Actions {
         /// Which.
-        filter: ascribe_core::attribution::Filter,
+        filter: Box<ascribe_core::attribution::Filter>,
     },
     /// A transcript.
     Replay {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ascribe_core::attribution::{ActionRecord, Filter, StreamRecord};
+use ascribe_core::attribution::{ActionRecord, Filter, Link, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
 use ascribe_core::identity::{Code, Run, Trigger};
@@ -78,6 +78,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
 }
 
 fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
+    let filter = Box::new(filter);
     let answer = ask(cli, &Query::Actions { filter })?;
     serde_json::from_value(answer).attempt("read the answer")
 }
@@ -198,35 +199,39 @@ fn trigger_in_words(trigger: &Trigger) -> String {
     clean(&format!("{event}{by}"), 400)
 }
 
+/// Who acted and, of a job, what its token says of it.
+fn who_in_words(
+    link: &Link,
+    opened_by: &str,
+    name: &dyn Fn(PersonId) -> String,
+) -> Vec<(&'static str, String)> {
+    let shown = match (&link.display, link.owner) {
+        (Some(display), Some(owner)) => {
+            format!("workload {} of {}", clean(display, 63), name(owner))
+        }
+        _ => name(link.principal),
+    };
+    let who = format!(
+        "{shown} ({}), proven by {} (assurance {}), opening is {opened_by}",
+        link.principal, link.evidence, link.assurance
+    );
+    let mut lines = vec![("who", who)];
+    lines.extend(link.run.as_ref().map(|run| ("run", run_in_words(run))));
+    lines.extend(link.code.as_ref().map(|code| ("code", code_in_words(code))));
+    let trigger = link.trigger.as_ref();
+    lines.extend(trigger.map(|trigger| ("trigger", trigger_in_words(trigger))));
+    let missing = link.missing.iter();
+    lines.extend(missing.map(|text| ("missing", clean(text, 300))));
+    lines
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
     for link in &record.who.chain {
-        let shown = match (&link.display, link.owner) {
-            (Some(display), Some(owner)) => {
-                format!("workload {} of {}", clean(display, 63), name(owner))
-            }
-            _ => name(link.principal),
-        };
-        add(
-            "who",
-            format!(
-                "{shown} ({}), proven by {} (assurance {}), opening is {}",
-                link.principal, link.evidence, link.assurance, record.who.opened_by
-            ),
-        );
-        if let Some(run) = &link.run {
-            add("run", run_in_words(run));
-        }
-        if let Some(code) = &link.code {
-            add("code", code_in_words(code));
-        }
-        if let Some(trigger) = &link.trigger {
-            add("trigger", trigger_in_words(trigger));
-        }
-        for missing in &link.missing {
-            add("missing", clean(missing, 300));
+        for (label, text) in who_in_words(link, &record.who.opened_by, name) {
+            add(label, text);
         }
     }
     let command = record
