@@ -466,7 +466,7 @@ pub fn sshsig(data: &[u8]) {
 const COMMITMENT: &str = "COMMITMENT";
 
 /// Issuer and audience of the corpus's tokens, a session key, and the claims that are asked for.
-const ISSUER: &str = "https://id.example";
+const ISSUER: &str = "https://id.example/11111111-2222-4333-8444-555555555555";
 const AUDIENCE: &str = "ascribe";
 const SESSION_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOHU8jiIKT4KL4NzRwX9lPp7HrRgmnONpiNqoZ9HM0oI";

@@ -48,6 +48,7 @@ enum Material {
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
     P256(ParsedPublicKey),
     P384(ParsedPublicKey),
+    /// Not with AWS-LC, which takes keys of low order.
     Ed25519(ed25519_dalek::VerifyingKey),
 }
 
@@ -155,7 +156,8 @@ impl Keys {
             return Err(Denied::new(
                 "token-signature",
                 "the token's signature is not by the provider's key",
-            ));
+            )
+            .with_help("give the ID token exactly as the provider issued it"));
         }
         let bad = self.bad.iter().find(|(kid, _)| named(kid));
         Err(reason

@@ -9,6 +9,7 @@ use ascribe_core::statement::SshKey;
 use ascribe_evidence::key_thumbprints;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use super::issuer::{ISSUER, Login, NOW, ORDER, RZ, STRANGER, commitment};
@@ -582,4 +583,15 @@ fn keys_that_sign_nothing_have_no_thumbprint_listed() {
     assert_eq!(listed.len(), 2);
     assert_eq!(key_thumbprints(b"{\"keys\":[]}").unwrap(), []);
     assert_eq!(key_thumbprints(b"[]").unwrap_err().code, "keys-json");
+}
+
+/// Why Ed25519 is not checked with the library that checks the rest: one signature for every message.
+#[test]
+fn aws_lc_takes_an_ed25519_key_of_low_order() {
+    let mut point = [0; 32];
+    point[0] = 1;
+    let key = UnparsedPublicKey::new(&ED25519, point);
+    let signature = [point, [0; 32]].concat();
+    assert!(key.verify(b"one", &signature).is_ok());
+    assert!(key.verify(b"another", &signature).is_ok());
 }
