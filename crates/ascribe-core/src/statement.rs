@@ -649,7 +649,7 @@ say! {
     /// Enrols, changes or withdraws a workload. A proposal.
     WorkloadSet(Workload) = "workload-set";
     /// Introduces the session key that signs it.
-    Login(Login) = "login";
+    Login(Box<Login>) = "login";
     /// Ends a session key: by its actor, the workload's owner or any one admin, at once.
     Logout(Logout) = "logout";
     /// Lets an agent act within one's grants.

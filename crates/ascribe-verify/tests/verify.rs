@@ -6,6 +6,7 @@ mod verify {
     mod attribution;
     mod bundles;
     mod forge;
+    mod logins;
     mod scenes;
     mod trees;
     mod vectors;

@@ -160,7 +160,7 @@ pub(crate) enum Query {
     /// Actions.
     Actions {
         /// Which.
-        filter: ascribe_core::attribution::Filter,
+        filter: Box<ascribe_core::attribution::Filter>,
     },
     /// A transcript.
     Replay {

@@ -153,9 +153,7 @@ impl State {
                 None
             }
         };
-        if self.has_left(statement.by) {
-            return Err(Denied::new("offboarded", "the author has left"));
-        }
+        self.check_present(statement.by)?;
         self.check_may_say(statement.by, &statement.say)?;
         Ok(Author {
             statement,

@@ -66,7 +66,7 @@ fn identifying(kind: ProviderKind) -> &'static [&'static [&'static str]] {
 fn too_wide(kind: ProviderKind, conditions: &[Condition]) -> Option<String> {
     let named = |claim: &&str| conditions.iter().any(|c| c.claim == **claim);
     let lists = identifying(kind);
-    if !lists.iter().any(|claims| claims.iter().all(|c| named(&c))) {
+    if !lists.iter().any(|claims| claims.iter().all(named)) {
         let lists: Vec<String> = lists.iter().map(|claims| claims.join(" and ")).collect();
         return Some(format!(
             "the rule does not say exactly whose tokens it means: name {}",
@@ -77,8 +77,10 @@ fn too_wide(kind: ProviderKind, conditions: &[Condition]) -> Option<String> {
     if values().any(|value| value.contains('*')) {
         return Some("values are compared as they are: a `*` is no wildcard".to_owned());
     }
-    let anybody = |c: &&Condition| {
-        c.claim == "event_name" && c.one_of.iter().any(|v| v.starts_with("pull_request"))
+    let anybody = |c: &&Condition| match c.claim.as_str() {
+        "event_name" => c.one_of.iter().any(|v| v.starts_with("pull_request")),
+        "ref" => c.one_of.iter().any(|v| v.starts_with("refs/pull/")),
+        _ => false,
     };
     if kind == ProviderKind::Github && conditions.iter().any(|c| anybody(&c)) {
         return Some("anybody who can open a pull request would meet the rule".to_owned());
@@ -153,6 +155,24 @@ impl State {
         let person = self.answers_for(actor);
         let person = person.and_then(|person| self.people.get(&person));
         withdrawn || person.is_none_or(|person| person.offboarded.is_some())
+    }
+
+    /// Refuses an actor who may do nothing any more.
+    pub(super) fn check_present(&self, actor: PersonId) -> Result<(), Denied> {
+        if !self.has_left(actor) {
+            return Ok(());
+        }
+        match self.workloads.get(&actor) {
+            None => Err(Denied::new("offboarded", "the author has left")),
+            Some(state) if state.workload.withdrawn => {
+                Err(Denied::new("withdrawn", "the workload was withdrawn"))
+            }
+            Some(_) => Err(
+                Denied::new("orphaned", "whoever answers for the workload has left").with_help(
+                    "an administrator names another: `ascribe workload owner NAME PERSON`",
+                ),
+            ),
+        }
     }
 
     /// The actor of that id, of whichever kind.
@@ -237,16 +257,7 @@ impl State {
     /// Does the login's token meet the workload's present rule?
     pub(super) fn check_workload_rule(&self, by: PersonId, login: &Login) -> Result<(), Denied> {
         let workload = &self.workload(by)?.workload;
-        if workload.withdrawn {
-            return Err(Denied::new("withdrawn", "the workload was withdrawn"));
-        }
-        if self.has_left(by) {
-            return Err(
-                Denied::new("owner", "whoever answers for the workload has left").with_help(
-                    "an administrator names another: `ascribe workload owner NAME PERSON`",
-                ),
-            );
-        }
+        self.check_present(by)?;
         if workload.provider != login.provider {
             return Err(Denied::new(
                 "workload",

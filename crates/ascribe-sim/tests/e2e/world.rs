@@ -327,11 +327,6 @@ impl World {
         Running::start(command, &self.path("logs"), false).wait(PATIENCE)
     }
 
-    /// Where the gateway listens.
-    pub(super) fn port(&self) -> u64 {
-        self.port
-    }
-
     /// Runs the binary on this demo's directory.
     pub(super) fn run(&self, args: &[&str]) -> Out {
         self.program(self.ascribe(args))

@@ -8,7 +8,7 @@ use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId, derived};
 use ascribe_core::law::Place;
 use ascribe_core::sealed::Prose;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, Target, Ticket, Uses,
+    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, SshKey, Target, Ticket, Uses,
 };
 
 use super::forge::{Forge, MINUTE, ORIGIN, Pen, Who, sealed};
@@ -204,6 +204,25 @@ impl Forge {
         self.open_with(granted, &[], |open| open.account = account.to_owned())
     }
 
+    /// The same with that key, which a login introduced.
+    pub(super) fn open_by(
+        &mut self,
+        granted: &Granted,
+        account: &str,
+        key: &SshKey,
+        login: Option<(StatementId, Place)>,
+    ) -> Running {
+        let parent: Vec<_> = login
+            .map(|(_, place)| ("login", place))
+            .into_iter()
+            .collect();
+        self.open_with(granted, &parent, |open| {
+            open.account = account.to_owned();
+            open.key = key.fingerprint();
+            open.login = login.map(|(id, _)| id);
+        })
+    }
+
     /// The same as root, changed, with more parents.
     pub(super) fn open_with(
         &mut self,
@@ -216,7 +235,7 @@ impl Forge {
         let mut open = SessionOpen {
             session: id,
             grant: granted.body.grant,
-            person: Who::Olu.id(),
+            person: granted.body.person,
             key: Who::Olu.key(0).fingerprint(),
             target: "db1".to_owned(),
             account: "root".to_owned(),

@@ -260,12 +260,19 @@ fn report_bypass(known: &Registry, target: &Target) -> Done {
     Ok(())
 }
 
+/// The least assurance of somebody, where the target asks for one.
+fn level(whose: &str, needed: Option<u8>) -> String {
+    needed.map_or(String::new(), |needed| {
+        format!("  {whose}' assurance {needed}")
+    })
+}
+
 fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
     if cli.json() {
         return say_json(target);
     }
     say(&format!(
-        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}",
+        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}",
         target.name,
         target.host,
         target.port,
@@ -277,6 +284,8 @@ fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
             "  ticket {}:{}",
             t.system, t.pattern
         )),
+        level("actors", target.actor_assurance),
+        level("approvers", target.approver_assurance),
     ));
     Ok(())
 }

@@ -334,7 +334,7 @@ async fn reads_under_way_hold_up_neither_greetings_nor_statements() {
     let all = u32::try_from(MAX_READS).unwrap();
     let busy = w.api.reads.acquire_many(all).await.unwrap();
     let actions = Query::Actions {
-        filter: ascribe_core::attribution::Filter::default(),
+        filter: Box::default(),
     };
     let read = w.read(&actions);
     let size = w.api.ledger.size();
@@ -373,7 +373,7 @@ async fn a_reader_keeps_what_it_reads_while_the_view_moves_on() {
 async fn a_read_is_answered_once() {
     let w = World::new().await;
     let actions = Query::Actions {
-        filter: ascribe_core::attribution::Filter::default(),
+        filter: Box::default(),
     };
     let read = w.read(&actions);
     let told = w.call(&read).await;
