@@ -242,6 +242,8 @@ pub struct Fold {
     actions: Vec<Seen>,
     by_id: HashMap<ActionId, usize>,
     openings: HashMap<Commitment, Opening>,
+    /// What witnesses had seen by when, in order.
+    witnessed: Vec<(u64, Timestamp)>,
 }
 
 impl Fold {
@@ -309,7 +311,14 @@ impl Fold {
             | Body::SessionClose(_)
             | Body::Refusal(_)
             | Body::Head(_) => {}
+            Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
         }
+    }
+
+    /// The time by which witnesses had seen this entry.
+    fn witnessed_before(&self, index: u64) -> Option<Timestamp> {
+        let covering = self.witnessed.partition_point(|(size, _)| *size <= index);
+        self.witnessed.get(covering).map(|(_, before)| *before)
     }
 
     fn seen_mut(&mut self, action: ActionId) -> Option<&mut Seen> {
@@ -420,7 +429,7 @@ impl Fold {
             what: self.what(state, seen, open, method, absent),
             when: When {
                 at: seen.at,
-                witnessed_before: None,
+                witnessed_before: self.witnessed_before(seen.place.index),
             },
             why: Why {
                 request_id: grant.request,

@@ -10,6 +10,7 @@ use crate::id::{
 };
 use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
+use crate::witness::Cosigned;
 
 /// Largest entry, in bytes (C2SP tlog-tiles).
 pub const MAX_ENTRY: usize = 65_535;
@@ -462,6 +463,8 @@ body! {
     Refusal(Refusal) = "refusal";
     /// A writer's signed chain head.
     Head(Head) = "head";
+    /// Witnesses have seen the log.
+    Cosigned(Cosigned) = "cosigned";
 }
 
 impl Entry {

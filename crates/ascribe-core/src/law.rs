@@ -11,6 +11,7 @@ mod rules;
 mod snapshot;
 mod statements;
 mod view;
+mod witnesses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -26,6 +27,7 @@ use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
 pub use rules::ticket_matches;
+pub use witnesses::Witnesses;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
 pub const LAW_VERSION: u32 = 5;
@@ -353,6 +355,8 @@ pub struct State {
     /// Sessions that are open.
     live: BTreeSet<SessionId>,
     revoked_keys: BTreeSet<String>,
+    /// The witnesses and what they have seen.
+    pub witnesses: Witnesses,
 }
 
 impl State {
@@ -413,6 +417,7 @@ impl State {
             Body::Evidence(evidence) => self.check_evidence(evidence)?,
             Body::Refusal(refusal) => self.check_refusal(refusal)?,
             Body::Head(head) => self.check_head(&entry.writer, head)?,
+            Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

@@ -8,6 +8,7 @@ use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
 use crate::sealed::Prose;
 use crate::time::Timestamp;
+use crate::witness::WitnessSet;
 
 /// An SSH public key as OpenSSH writes it, `type base64`, without comment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -399,6 +400,9 @@ pub struct Target {
     /// SSH within a forwarded connection is cut off; otherwise it is noted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub refuse_inner_ssh: bool,
+    /// Sessions open only while no entry is older than this that witnesses have not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unwitnessed_seconds: Option<u64>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -629,6 +633,8 @@ say! {
     Offboard(Offboard) = "offboard";
     /// Registers or withdraws an outside certificate authority. A proposal.
     CaSet(Authority) = "ca-set";
+    /// Names the witnesses and what waits for them. A proposal.
+    WitnessSet(WitnessSet) = "witness-set";
     /// Which of several fitting grants is meant from now on.
     Use(UseGrant) = "use";
     /// A call that reads.
@@ -650,6 +656,7 @@ impl Say {
                 | Self::KeyAdd(_)
                 | Self::Offboard(_)
                 | Self::CaSet(_)
+                | Self::WitnessSet(_)
         )
     }
 }

@@ -84,6 +84,8 @@ impl Core {
             | Body::Evidence(_)
             | Body::Refusal(_)
             | Body::Head(_) => 0,
+            // The proposals that it settles, and the links to them.
+            Body::Cosigned(_) => 64 * 256,
         };
         entry + follows + sealed_size(draft)
     }

@@ -209,6 +209,7 @@ impl World {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            max_unwitnessed_seconds: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(

@@ -12,6 +12,7 @@ pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;
+pub(crate) mod witness;
 
 use std::path::Path;
 

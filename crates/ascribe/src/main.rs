@@ -14,6 +14,7 @@ mod server;
 mod signer;
 mod tls;
 mod windows;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Person(command) => setup::person(cli, command),
         Command::Key(command) => setup::key(cli, command),
         Command::Ca(command) => ca::ca(cli, command),
+        Command::Witness(command) => cmd::witness::witness(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),

@@ -56,6 +56,8 @@ pub(crate) struct Api {
     pub(crate) view: View,
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
+    /// What the log's witnesses said.
+    pub(crate) witnesses: Arc<crate::witness::client::Seen>,
 }
 
 /// The places of those who watch.
@@ -272,7 +274,7 @@ async fn follow(
 
 /// `proof` is the caller's signature and the text that it must be over.
 fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Reply {
-    let note = api.ledger.checkpoint_note();
+    let note = api.checkpoint_note();
     let parsed = ascribe_tlog::Checkpoint::open(note.as_bytes(), &[api.ledger.log_key()]);
     let Ok(checkpoint) = parsed else {
         return Reply::failure("failure", "internal", "the log has no valid checkpoint");
@@ -298,7 +300,29 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         ssh_host_key: api.ssh_host_key.clone(),
         ssh_host_ca: api.ssh_host_ca.clone(),
         now: api.ledger.now().millis(),
+        witnessed: witnessed(api),
     }))
+}
+
+fn witnessed(api: &Api) -> Option<crate::api::Witnessed> {
+    let shown = api.witnesses.shown();
+    api.ledger.with_state(|state| {
+        let witnesses = &state.witnesses;
+        let set = witnesses.set.as_ref()?;
+        let quorum = match witnesses.policy()?.quorum {
+            ascribe_tlog::Quorum::Name(name) => name,
+            ascribe_tlog::Quorum::None => return None,
+        };
+        Some(crate::api::Witnessed {
+            size: witnesses.size,
+            before: witnesses.before,
+            unseen_since: witnesses.unseen_since(),
+            quorum,
+            demand: set.demand.clone(),
+            checkpoint: shown.note,
+            witnesses: shown.witnesses,
+        })
+    })
 }
 
 async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> (Reply, Option<Watch>) {
@@ -432,6 +456,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::WitnessSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };
@@ -479,6 +504,15 @@ async fn done(
 }
 
 impl Api {
+    /// The newest checkpoint, with the witnesses' lines where they have cosigned this very one.
+    fn checkpoint_note(&self) -> String {
+        let plain = self.ledger.checkpoint_note();
+        let cosigned = self.witnesses.shown().note;
+        cosigned
+            .filter(|note| note.starts_with(&plain))
+            .unwrap_or(plain)
+    }
+
     /// Puts names in the place of ids, for a person to read.
     fn named(&self, mut denied: ascribe_core::law::Denied) -> ascribe_core::law::Denied {
         // It reads what was added since the last time; other tasks go on meanwhile.

@@ -29,6 +29,7 @@ pub(super) fn is_law(body: &Body) -> bool {
         | Body::Evidence(_)
         | Body::Refusal(_)
         | Body::Head(_) => false,
+        Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
     }
 }
 
@@ -87,6 +88,7 @@ impl State {
     pub(super) fn take_frame(&mut self, entry: &Entry, place: Place) {
         self.size = place.index + 1;
         self.last_at = Some(entry.at);
+        self.witnesses.mark(place.index, entry.at, &entry.body);
         self.ids.insert(entry.id, place.index);
         if is_law(&entry.body) {
             self.law_head = Some(place);
@@ -183,6 +185,13 @@ impl State {
                 None => Vec::new(),
             },
             Body::Head(_) => Vec::new(),
+            Body::Cosigned(cosigned) => {
+                let settled = self.settled_by(cosigned.size);
+                settled
+                    .iter()
+                    .map(|(_, place)| link("settles", *place))
+                    .collect()
+            }
         })
     }
 
@@ -215,7 +224,8 @@ impl State {
             | Say::KeyAdd(_)
             | Say::KeyRevoke(_)
             | Say::Offboard(_)
-            | Say::CaSet(_) => Vec::new(),
+            | Say::CaSet(_)
+            | Say::WitnessSet(_) => Vec::new(),
         })
     }
 

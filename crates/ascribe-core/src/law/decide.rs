@@ -75,7 +75,8 @@ pub fn commitments(body: &Body) -> Vec<Sealable> {
         | Body::GrantExtend(_)
         | Body::SessionClose(_)
         | Body::Outcome(_)
-        | Body::Head(_) => Vec::new(),
+        | Body::Head(_)
+        | Body::Cosigned(_) => Vec::new(),
     }
 }
 
@@ -104,6 +105,7 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::WitnessSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Vec::new(),
     }
@@ -143,6 +145,10 @@ impl State {
         if let Body::SessionClose(close) = &mut body {
             let session = self.session(close.session)?;
             (close.actions, close.entries) = (session.actions, session.entries);
+        }
+        if let Body::Cosigned(cosigned) = &mut body {
+            let settled = self.settled_by(cosigned.size).into_iter();
+            cosigned.settles = settled.map(|(id, _)| id).collect();
         }
         check_openings(&body, &proposal.openings)?;
         let first = self.place_entry(judge, at, proposal.id, &proposal.writer, body)?;

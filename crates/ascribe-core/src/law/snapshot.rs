@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ask, AskStatus, AuthorityState, GrantState, OpenAction, Opener, Person, Place, SessionState,
-    State, TargetState, WriterState,
+    State, TargetState, Witnesses, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -37,6 +37,7 @@ struct Form<'a> {
     statements: Cow<'a, BTreeSet<StatementId>>,
     writers: Cow<'a, BTreeMap<String, WriterState>>,
     revoked_keys: Cow<'a, BTreeSet<String>>,
+    witnesses: Cow<'a, Witnesses>,
 }
 
 impl State {
@@ -78,6 +79,7 @@ impl State {
             awaited: _,
             live: _,
             revoked_keys,
+            witnesses,
         } = self;
         let form = Form {
             origin: origin.clone(),
@@ -98,6 +100,7 @@ impl State {
             statements: Cow::Borrowed(statements),
             writers: Cow::Borrowed(writers),
             revoked_keys: Cow::Borrowed(revoked_keys),
+            witnesses: Cow::Borrowed(witnesses),
         };
         let text = encoding::encode(&form)?;
         let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -146,6 +149,7 @@ impl State {
             awaited: BTreeMap::new(),
             live: BTreeSet::new(),
             revoked_keys: form.revoked_keys.into_owned(),
+            witnesses: form.witnesses.into_owned(),
         };
         let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());
         state.live = live.map(|(id, _)| *id).collect();

@@ -61,7 +61,8 @@ impl State {
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
             | Say::Offboard(_)
-            | Say::CaSet(_) => {
+            | Say::CaSet(_)
+            | Say::WitnessSet(_) => {
                 self.take_proposal(&statement, at, place)?;
             }
         }
@@ -364,8 +365,10 @@ impl State {
         {
             let say = say.clone();
             self.check_change(&say)?;
-            self.take_change(&say, at, place);
-            carried.status = AskStatus::Granted;
+            if !self.waits_for_witnesses(answer.of, &say, place) {
+                self.take_change(&say, at, place);
+                carried.status = AskStatus::Granted;
+            }
         }
         if carried.status != AskStatus::Open {
             self.forget(answer.of);
@@ -629,6 +632,7 @@ impl State {
             .asks
             .get(&statement.id)
             .is_some_and(|ask| self.is_carried(ask))
+            && !self.waits_for_witnesses(statement.id, &statement.say, place)
         {
             self.take_change(&statement.say, at, place);
             self.settle(statement.id, AskStatus::Granted);
@@ -636,7 +640,8 @@ impl State {
         Ok(())
     }
 
-    fn check_change(&self, say: &Say) -> Result<(), Denied> {
+    pub(super) fn check_change(&self, say: &Say) -> Result<(), Denied> {
+        self.check_may_wait(say)?;
         match say {
             Say::TargetSet(target) => self.check_target(target),
             Say::PersonAdd(person) => self.check_person(person),
@@ -646,11 +651,12 @@ impl State {
             }
             Say::Offboard(leaver) => self.check_offboard(leaver),
             Say::CaSet(authority) => self.check_authority(authority),
+            Say::WitnessSet(set) => self.check_witness_set(set),
             _ => Err(Denied::new("internal", "not a proposal")),
         }
     }
 
-    fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
+    pub(super) fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
         match say {
             Say::TargetSet(target) => {
                 let state = TargetState {
@@ -673,6 +679,7 @@ impl State {
                 }
             }
             Say::CaSet(authority) => self.take_authority(authority, place),
+            Say::WitnessSet(set) => self.take_witness_set(set),
             _ => {}
         }
     }

@@ -318,6 +318,7 @@ impl State {
                 "the grant was for one session, which was opened",
             ));
         }
+        self.check_witnessed(state, &self.target(&open.target)?.target, at)?;
         match &open.certificate {
             Some(certificate) => {
                 self.check_certificate(open.person, &open.key, certificate)?;
@@ -694,6 +695,7 @@ impl State {
                 None => return Err(ambiguous(at, several, account, target)),
             },
         };
+        self.check_witnessed(state, rules, at)?;
         let window = state.grant.window_at(at);
         Ok(GrantView {
             grant: state.grant.grant,

@@ -82,6 +82,7 @@ impl People {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            max_unwitnessed_seconds: None,
         }
     }
 

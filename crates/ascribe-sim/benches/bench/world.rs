@@ -281,6 +281,7 @@ impl World {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            max_unwitnessed_seconds: None,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)

@@ -242,6 +242,7 @@ impl World {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            max_unwitnessed_seconds: None,
         }
     }
     /// Asked for by Olu, approved by Ada.

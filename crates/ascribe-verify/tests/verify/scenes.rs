@@ -63,6 +63,7 @@ impl Forge {
             signed_opening: false,
             watch_notice: false,
             refuse_inner_ssh: false,
+            max_unwitnessed_seconds: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }

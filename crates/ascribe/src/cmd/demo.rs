@@ -279,6 +279,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         signed_opening: false,
         watch_notice: false,
         refuse_inner_ssh: false,
+        max_unwitnessed_seconds: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;

@@ -177,6 +177,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         .map(|e| ascribe_core::entry::entry_hash(e).to_string())
         .unwrap_or_default();
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
+    let witnesses = Arc::new(crate::witness::client::Seen::default());
     let api = Arc::new(Api {
         ledger: Arc::clone(&ledger),
         judge,
@@ -188,9 +189,15 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         view: View::default(),
         reads: crate::server::reads(),
         watches: crate::server::watches(),
+        witnesses: Arc::clone(&witnesses),
     });
     let stop = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(crate::witness::client::run(
+        Arc::clone(&ledger),
+        witnesses,
+        stop.clone(),
+    ));
     tasks.spawn(crate::server::serve(
         Arc::clone(&api),
         api_listener,
@@ -266,6 +273,16 @@ impl Signals {
             term: signal(SignalKind::terminate()).attempt("wait for signals")?,
             int: signal(SignalKind::interrupt()).attempt("wait for signals")?,
         })
+    }
+}
+
+impl Signals {
+    /// Waits until somebody ends the process.
+    pub(crate) async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) fn propose(
     }
     match waits {
         None => say(done),
+        Some(ask) if ask.missing == 0 => {
+            say("approved; it takes effect once enough witnesses have seen that")
+        }
         Some(ask) => say(&format!(
             "proposed; {} more administrator(s) must run `ascribe approve {id}`",
             ask.missing
@@ -375,6 +378,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         signed_opening: args.signed_opening,
         watch_notice: args.watch_notice,
         refuse_inner_ssh: args.refuse_inner_ssh,
+        max_unwitnessed_seconds: args.max_unwitnessed,
     })
 }
 

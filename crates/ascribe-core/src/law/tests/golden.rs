@@ -45,6 +45,7 @@ fn statement_types_are_listed_with_who_and_under_which_quorum() {
         Say::KeyAdd(pair),
         Say::Offboard(leaver),
         Say::CaSet(authority("corp")),
+        Say::WitnessSet(witnesses::set("quorum two", &[])),
     ];
     let by_quorum: Vec<&str> = list
         .iter()

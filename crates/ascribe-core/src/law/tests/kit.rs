@@ -86,6 +86,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         awaited,
         live,
         revoked_keys,
+        witnesses,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -111,7 +112,8 @@ pub(super) fn fingerprint(state: &State) -> String {
                 awaited,
                 live,
                 revoked_keys,
-                cas
+                cas,
+                witnesses
             ),
         )
     )
@@ -181,6 +183,7 @@ pub(super) fn target(name: &str) -> Target {
         signed_opening: false,
         watch_notice: false,
         refuse_inner_ssh: false,
+        max_unwitnessed_seconds: None,
     }
 }
 /// An authority whose principal `req` stands for the requester.

@@ -354,6 +354,7 @@ pub(super) fn full_path() -> World {
         session: Some(session),
     };
     w.say(AUD, Say::Read(read), vec![query]).unwrap();
+    w.witnessed_change();
     w.head("gw").unwrap();
     w.head(SERVER).unwrap();
     w
