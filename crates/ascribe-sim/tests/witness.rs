@@ -11,4 +11,5 @@ mod witness {
     mod kit;
     mod log;
     mod own;
+    mod peers;
 }
