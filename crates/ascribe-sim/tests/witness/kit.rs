@@ -39,10 +39,21 @@ impl Answer {
 
 /// One request, one connection.
 pub(super) fn http(at: SocketAddr, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+    http_to(at, &at.to_string(), method, path, body)
+}
+
+/// The same to a host of that name.
+pub(super) fn http_to(
+    at: SocketAddr,
+    host: &str,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> Option<Answer> {
     let mut tcp = TcpStream::connect_timeout(&at, PATIENCE).ok()?;
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {at}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     tcp.write_all(head.as_bytes()).ok()?;

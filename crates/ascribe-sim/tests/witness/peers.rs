@@ -10,8 +10,8 @@ use ascribe_tlog::{Note, SigningKey, WitnessKey, cosignature_lines, recorded_siz
 use ssh_key::PrivateKey;
 use tempfile::TempDir;
 
-use super::kit::{Answer, Log, free_address, http};
-use super::world::{PATIENCE, Running, maybe, wait_for};
+use super::kit::{Answer, Log, all_seen, demanding, free_address, http, http_to, set_witnesses};
+use super::world::{PATIENCE, Running, World, maybe, wait_for};
 
 /// Past the capture of tests that pass.
 fn skipped(what: &str, why: &str) {
@@ -113,4 +113,146 @@ fn started(command: Command, logs: &Path, at: SocketAddr) -> Running {
         std::net::TcpStream::connect(at).ok()
     });
     running
+}
+
+/// Sunlight as a witness of one log. It wants to be a log of certificates besides.
+struct Sunlight {
+    at: SocketAddr,
+    verifier: WitnessKey,
+    _running: Running,
+}
+
+impl Sunlight {
+    fn start(dir: &Path, log: &str) -> Option<Self> {
+        let (Some(sunlight), Some(keygen)) = (maybe("sunlight"), maybe("sunlight-keygen")) else {
+            skipped(
+                "Sunlight's witness",
+                "sunlight is not installed (Debian: sid)",
+            );
+            return None;
+        };
+        let path = |name: &str| dir.join(name);
+        // Made by us: what its own program makes cannot be removed again.
+        for (name, byte) in [("witness.seed", 1), ("log.seed", 2)] {
+            std::fs::write(path(name), [byte; 32]).unwrap();
+        }
+        std::fs::write(path("roots.pem"), "").unwrap();
+        let said = output(
+            Command::new(keygen)
+                .arg("-f")
+                .arg(path("witness.seed"))
+                .args(["-witness", "w.example/sunlight"]),
+        );
+        // One of its keys may be of a kind that we do not check.
+        let mut keys = said.split_whitespace().filter_map(|word| word.parse().ok());
+        let verifier = keys.find(WitnessKey::is_supported).unwrap();
+        let checkpoints = rusqlite::Connection::open(path("checkpoints.db")).unwrap();
+        let table = "CREATE TABLE checkpoints (logID BLOB PRIMARY KEY, body BLOB NOT NULL) STRICT";
+        checkpoints.execute(table, ()).unwrap();
+        let list = format!("logs/v0\nvkey {log}\nqpd 86400\ncontact tests\n");
+        let (at, list) = (free_address(), serve_text(list));
+        let today = output(Command::new("date").args(["-u", "+%F"]));
+        let config = format!(
+            "listen: ['{at}']\n\
+             checkpoints: {0}/checkpoints.db\n\
+             witness:\n  name: w.example/sunlight\n  submissionprefix: https://localhost\n  \
+             monitoringprefix: https://localhost/seen\n  secret: {0}/witness.seed\n  \
+             loglists: ['http://{list}/']\n  localdirectory: {0}/witness\n\
+             logs:\n  - shortname: other\n    inception: '{1}'\n    \
+             submissionprefix: https://ct.example/other\n    \
+             monitoringprefix: http://{list}/other\n    roots: {0}/roots.pem\n    \
+             secret: {0}/log.seed\n    cache: {0}/cache.db\n    localdirectory: {0}/other\n    \
+             notafterstart: '2026-01-01T00:00:00Z'\n    notafterlimit: '2027-01-01T00:00:00Z'\n",
+            dir.display(),
+            today.trim_end()
+        );
+        std::fs::write(path("sunlight.yaml"), config).unwrap();
+        let mut run = Command::new(sunlight);
+        run.arg("-c")
+            .arg(path("sunlight.yaml"))
+            .env("GODEBUG", "httpmuxgo121=0");
+        let running = started(run, dir, at);
+        wait_for("log in the witness's list", PATIENCE, || {
+            let said = running.stderr();
+            said.contains("adding new log").then_some(())
+        });
+        Some(Self {
+            at,
+            verifier,
+            _running: running,
+        })
+    }
+}
+
+/// The same text to whoever asks for anything.
+fn serve_text(text: String) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    std::thread::spawn(move || {
+        for mut tcp in listener.incoming().filter_map(Result::ok) {
+            // Whatever is asked fits in one read.
+            let _: usize = std::io::Read::read(&mut tcp, &mut [0; 4096]).unwrap_or(0);
+            tcp.write_all(answer.as_bytes()).unwrap_or_default();
+        }
+    });
+    at
+}
+
+#[test]
+fn sunlights_witness_takes_what_we_send_and_we_what_it_says() {
+    let dir = TempDir::new().unwrap();
+    let key = || SigningKey::from_seed("example.org/log", &[5; 32]).unwrap();
+    let Some(witness) = Sunlight::start(dir.path(), &key().verifier().to_string()) else {
+        return;
+    };
+    let (mut log, mut fork) = (Log::new(key(), "a"), Log::new(key(), "b"));
+    judge(&mut log, &mut fork, &witness.verifier, |log, old| {
+        let body = log.request(old).to_text();
+        // It is chosen by name.
+        let host = format!("localhost:{}", witness.at.port());
+        http_to(
+            witness.at,
+            &host,
+            "POST",
+            "/add-checkpoint",
+            body.as_bytes(),
+        )
+        .unwrap()
+    });
+}
+
+#[test]
+fn sunlights_witness_is_one_of_a_real_server() {
+    let world = World::new();
+    let policy = std::fs::read_to_string(world.policy()).unwrap();
+    let log = policy.lines().find_map(|line| line.strip_prefix("log "));
+    let dir = world.path("sunlight");
+    std::fs::create_dir(&dir).unwrap();
+    let Some(witness) = Sunlight::start(&dir, log.unwrap()) else {
+        return;
+    };
+    let (key, port) = (&witness.verifier, witness.at.port());
+    let lines = format!("witness sunlight {key} http://localhost:{port}\nquorum sunlight\n");
+    set_witnesses(&world, &lines, &["break-glass", "keys", "people", "policy"]);
+    all_seen(&world);
+    let bundle = world.bundle("echo seen");
+    let session = world.actions(&["--text", "echo seen"])[0]["session_id"].clone();
+    all_seen(&world);
+    std::fs::remove_file(&bundle).unwrap();
+    let args = [
+        "export",
+        session.as_str().unwrap(),
+        "-f",
+        bundle.to_str().unwrap(),
+    ];
+    world.run(&args).exits(0);
+    let report = world
+        .verify(&bundle, &demanding(&world, &lines))
+        .exits(0)
+        .line();
+    assert_eq!(report["witnessed"]["by"], serde_json::json!(["sunlight"]));
 }
