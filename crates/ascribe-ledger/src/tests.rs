@@ -5,6 +5,7 @@ mod basic;
 mod crash;
 mod disk;
 mod hostile;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

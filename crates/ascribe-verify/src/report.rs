@@ -216,6 +216,8 @@ pub(crate) fn problem_of(
         | "no-grant" | "no-request" | "no-target" | "no-person" => {
             ("missing", "no entry is dropped or replaced")
         }
+        "cosigned" | "witnesses" => ("untrusted", "witnesses sign their own word"),
+        "unwitnessed" => ("unlawful", "what waits for witnesses waits"),
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
         _ => ("unlawful", "the law allows every entry"),
     };

@@ -8,4 +8,5 @@ mod verify {
     mod scenes;
     mod trees;
     mod vectors;
+    mod witnesses;
 }

@@ -2,7 +2,7 @@
 //! enough of them have, that is an entry. Each is asked one thing at a time; one that is slow, silent
 //! or wrong holds up only itself, and the round only where the quorum needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,6 @@ pub(crate) struct Seen(Mutex<Shown>);
 /// The newest checkpoint that enough witnesses cosigned, and what each of them said last.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Shown {
-    pub(crate) size: u64,
     pub(crate) note: Option<String>,
     pub(crate) witnesses: Vec<WitnessRow>,
 }
@@ -96,7 +95,7 @@ struct Round {
     began: Instant,
     cosigned: BTreeMap<usize, Cosignature>,
     /// Witnesses that are being asked.
-    open: usize,
+    open: BTreeSet<usize>,
     recorded: bool,
 }
 
@@ -197,7 +196,10 @@ impl Client {
             said: "not asked yet".to_owned(),
             at: None,
         });
-        self.seen.lock().witnesses = rows.collect();
+        *self.seen.lock() = Shown {
+            note: None,
+            witnesses: rows.collect(),
+        };
     }
 
     fn take(&mut self, answered: Answered) {
@@ -232,7 +234,7 @@ impl Client {
             (row.said, row.at) = (said, at);
         }
         if let Some(round) = self.round.as_mut().filter(|round| round.size == size) {
-            round.open -= 1;
+            round.open.remove(&nth);
             if let Ok(cosignature) = result {
                 round.cosigned.insert(nth, cosignature);
             }
@@ -250,11 +252,7 @@ impl Client {
         }
         let lines = round.cosigned.values().map(|c| c.line.as_str());
         let note: String = std::iter::once(round.note.as_str()).chain(lines).collect();
-        {
-            let mut shown = self.seen.lock();
-            shown.size = round.size;
-            shown.note = Some(note.clone());
-        }
+        self.seen.lock().note = Some(note.clone());
         if std::mem::replace(&mut round.recorded, true) {
             return;
         }
@@ -285,7 +283,7 @@ impl Client {
         let now = Instant::now();
         if let Some(round) = &self.round {
             let begun = now.duration_since(round.began);
-            let over = round.recorded || round.open == 0 || begun >= ROUND;
+            let over = round.recorded || round.open.is_empty() || begun >= ROUND;
             if !over || begun < PACE {
                 return;
             }
@@ -302,11 +300,11 @@ impl Client {
             return;
         };
         let size = checkpoint.size;
-        let mut open = 0;
+        let mut open = BTreeSet::new();
         let peers = self.peers.iter_mut().enumerate();
         for (nth, peer) in peers.filter(|(_, peer)| ready(peer)) {
             peer.busy = true;
-            open += 1;
+            open.insert(nth);
             let question = Question {
                 ledger: Arc::clone(&self.ledger),
                 log_key: self.log_key.clone(),
@@ -377,7 +375,7 @@ impl Question {
                 .map_err(|error| format!("{error:#}"))?;
             match answer.status {
                 200 => return self.check(&answer.body),
-                409 => {}
+                409 if answer.header("content-type") == Some("text/x.tlog.size") => {}
                 status => {
                     let said = String::from_utf8_lossy(&answer.body);
                     return Err(format!("it answers {status}: {}", clean(&said, 200)));
