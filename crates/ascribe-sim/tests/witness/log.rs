@@ -1,5 +1,8 @@
 //! A log that has witnesses.
 
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::kit::{Fake, Manner, Own, all_seen, demanding, set_witnesses, witnessed};
-use super::world::{PATIENCE, World, copy, end, wait_for};
+use super::world::{PATIENCE, World, copy, end, maybe, wait_for};
 
 /// Two of ours, and a third that is away.
 fn three(world: &World) -> (Own, Own, String) {
@@ -84,7 +87,9 @@ fn a_session_is_witnessed_and_its_bundle_and_its_log_say_so_offline() {
     let report = world.verify(&tree, &demanding).exits(0).line();
     assert_eq!(report["witnessed"]["size"], report["size"]);
     assert_eq!(report["size"], whole["witnessed"]["size"]);
-    let others = super::kit::demanding(&world, &lines.replace("quorum most", "quorum away"));
+    let (plain, others) = (world.policy(), lines.replace("quorum most", "quorum away"));
+    another_program_agrees(&plain, &[&tree, &bundle]);
+    let others = super::kit::demanding(&world, &others);
     for path in [world.data(), tree] {
         let refused = world.verify(&path, &others).exits(4);
         assert_eq!(
@@ -93,6 +98,26 @@ fn a_session_is_witnessed_and_its_bundle_and_its_log_say_so_offline() {
             "{path:?}"
         );
     }
+}
+
+/// `peers/check.py`, written from the specifications, on the same files.
+fn another_program_agrees(policy: &Path, paths: &[&Path]) {
+    let Some(python) = maybe("python3") else {
+        let why = "python3 is not installed";
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED: the check in Python, because {why}"
+        )
+        .unwrap();
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/check.py");
+    let mut check = Command::new(python);
+    check.arg(script).arg(policy).args(paths);
+    let out = check.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    let accepted = said.lines().filter(|line| line.starts_with("ok "));
+    assert_eq!(accepted.count(), paths.len(), "{out:#?}");
 }
 
 /// The grants that may be used.

@@ -27,6 +27,7 @@ use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::{Api, Naming};
+use crate::witness::client;
 
 /// The writer of the gateway in this process.
 const GATEWAY: &str = "gateway";
@@ -177,7 +178,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         .map(|e| ascribe_core::entry::entry_hash(e).to_string())
         .unwrap_or_default();
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
-    let witnesses = Arc::new(crate::witness::client::Seen::default());
+    let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         ledger: Arc::clone(&ledger),
         judge,
@@ -193,11 +194,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
     });
     let stop = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
-    tasks.spawn(crate::witness::client::run(
-        Arc::clone(&ledger),
-        witnesses,
-        stop.clone(),
-    ));
+    tasks.spawn(client::run(Arc::clone(&ledger), witnesses, stop.clone()));
     tasks.spawn(crate::server::serve(
         Arc::clone(&api),
         api_listener,
