@@ -103,7 +103,7 @@ pub(crate) struct Witnessed {
     pub(crate) demand: Vec<Demand>,
     /// The newest checkpoint that enough of them cosigned since the server started.
     pub(crate) checkpoint: Option<String>,
-    /// Each with its last answer.
+    /// Each with its last answer; none where the caller is nobody known.
     pub(crate) witnesses: Vec<WitnessRow>,
 }
 

@@ -284,6 +284,7 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         .and_then(|old| api.ledger.consistency_between(old, checkpoint.size))
         .unwrap_or_default();
     let key = proof.and_then(|(sig, text)| api.judge.sshsig(HELLO, &text, &sig.0));
+    let person = key.and_then(|key| api.ledger.person_by_key(&key.fingerprint()));
     Reply::Hello(Box::new(Hello {
         origin: checkpoint.origin,
         log_key: api.ledger.log_key().to_string(),
@@ -291,7 +292,7 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         checkpoint: note,
         size: checkpoint.size,
         root: Root(checkpoint.root),
-        person: key.and_then(|key| api.ledger.person_by_key(&key.fingerprint())),
+        person,
         consistency: consistency
             .iter()
             .map(ascribe_tlog::Hash::to_base64url)
@@ -300,12 +301,18 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         ssh_host_key: api.ssh_host_key.clone(),
         ssh_host_ca: api.ssh_host_ca.clone(),
         now: api.ledger.now().millis(),
-        witnessed: witnessed(api),
+        witnessed: witnessed(api, person.is_some()),
     }))
 }
 
-fn witnessed(api: &Api) -> Option<crate::api::Witnessed> {
+/// What witnesses have seen. Where they are and what they answer is told to people who are enrolled.
+fn witnessed(api: &Api, enrolled: bool) -> Option<crate::api::Witnessed> {
     let shown = api.witnesses.shown();
+    let rows = if enrolled {
+        shown.witnesses
+    } else {
+        Vec::new()
+    };
     api.ledger.with_state(|state| {
         let witnesses = &state.witnesses;
         let set = witnesses.set.as_ref()?;
@@ -320,7 +327,7 @@ fn witnessed(api: &Api) -> Option<crate::api::Witnessed> {
             quorum,
             demand: set.demand.clone(),
             checkpoint: shown.note,
-            witnesses: shown.witnesses,
+            witnesses: rows,
         })
     })
 }

@@ -31,14 +31,16 @@ fn status(cli: &Cli) -> Done {
             source.reader().config().origin.clone(),
             source.log_key().to_string(),
         );
+        let size = source.size();
+        let mut seen = 0;
+        source.look(&mut |state| seen = state.witnesses.size);
         if cli.json() {
             return say_json(
-                &json!({ "origin": origin, "size": source.size(), "log_key": key, "running": false }),
+                &json!({ "origin": origin, "size": size, "log_key": key, "running": false, "witnessed_size": seen }),
             );
         }
         say(&format!(
-            "log      {origin}\nentries  {}\nlog key  {key}\nstopped",
-            source.size()
+            "log      {origin}\nentries  {size}, of which witnesses have seen {seen}\nlog key  {key}\nstopped"
         ));
         return Ok(());
     }

@@ -202,10 +202,11 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
     if let Some(within) = record.what.within {
         add("within", within.to_string());
     }
-    add(
-        "when",
-        format!("{} (time claimed by the log)", record.when.at),
-    );
+    let bound = match record.when.witnessed_before {
+        Some(before) => format!("witnesses had seen it by {before}"),
+        None => "time claimed by the log".to_owned(),
+    };
+    add("when", format!("{} ({bound})", record.when.at));
     add(
         "why",
         clean(

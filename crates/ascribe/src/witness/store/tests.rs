@@ -160,3 +160,27 @@ fn nothing_is_cosigned_that_could_not_be_written() {
     // It has not seen that either.
     assert_eq!(add(&store, &request(&tree("b", 3), 0)), 200);
 }
+
+#[test]
+fn of_many_who_ask_at_once_one_is_cosigned() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    assert_eq!(add(&store, &request(&tree("a", 5), 0)), 200);
+    // Each of them continues the five entries in another way.
+    let forks: Vec<Tree> = (0u64..8)
+        .map(|n| {
+            let mut fork = tree("a", 5);
+            fork.push(leaf_hash(&n.to_be_bytes()));
+            fork
+        })
+        .collect();
+    let answers: Vec<u16> = std::thread::scope(|scope| {
+        let asked: Vec<_> = forks
+            .iter()
+            .map(|fork| scope.spawn(|| add(&store, &request(fork, 5))))
+            .collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let count = |status| answers.iter().filter(|answer| **answer == status).count();
+    assert_eq!((count(200), count(409)), (1, 7), "{answers:?}");
+}
