@@ -48,7 +48,7 @@ fn init(cli: &Cli, name: &str) -> Done {
         return say_json(&json!({ "name": name, "verifier_key": key.to_string() }));
     }
     say(&format!(
-        "witness NAME {key} https://HOST\nnext: others put that line in their policies; \
+        "witness {name} {key} https://HOST\nnext: others put that line in their policies; \
          `ascribe witness run --key {} --listen HOST:PORT --state DIR --log POLICY`",
         file.display()
     ));
