@@ -16,8 +16,8 @@ use ascribe_core::statement::{Signed, SshKey, Statement};
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
 use ascribe_tlog::{
-    Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey, decode_entry_bundle,
-    encode_entry_bundle, parse_tile_path,
+    AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
+    cosignature_lines, decode_entry_bundle, encode_entry_bundle, parse_tile_path, recorded_size,
 };
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
@@ -54,6 +54,8 @@ pub const TARGETS: &[Target] = &[
     ("user", user),
     ("verify_bundle", verify_bundle),
     ("vkey", vkey),
+    ("witness_answer", witness_answer),
+    ("witness_request", witness_request),
 ];
 
 /// The keys of the golden notes.
@@ -130,6 +132,23 @@ pub fn tlog_proof(data: &[u8]) {
         && let Ok(proof) = TlogProof::parse(text)
     {
         assert_eq!(proof.to_text(), text);
+    }
+}
+
+/// What a log asks of a witness.
+pub fn witness_request(data: &[u8]) {
+    if let Ok(request) = AddCheckpoint::parse(data) {
+        assert_eq!(request.to_text().as_bytes(), data);
+    }
+}
+
+/// What a witness answers: cosignatures, or the size that it has seen.
+pub fn witness_answer(data: &[u8]) {
+    if let Ok(lines) = cosignature_lines(data) {
+        assert_eq!(lines.concat().as_bytes(), data);
+    }
+    if let Ok(size) = recorded_size(data) {
+        assert_eq!(format!("{size}\n").as_bytes(), data);
     }
 }
 

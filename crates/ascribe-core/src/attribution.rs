@@ -320,6 +320,8 @@ pub struct Fold {
     actions: Vec<Seen>,
     by_id: HashMap<ActionId, usize>,
     openings: HashMap<Commitment, Opening>,
+    /// What witnesses had seen by when, in order.
+    witnessed: Vec<(u64, Timestamp)>,
 }
 
 impl Fold {
@@ -395,7 +397,14 @@ impl Fold {
             | Body::Refusal(_)
             | Body::Head(_)
             | Body::ProviderKeys(_) => {}
+            Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
         }
+    }
+
+    /// The time by which witnesses had seen this entry.
+    fn witnessed_before(&self, index: u64) -> Option<Timestamp> {
+        let covering = self.witnessed.partition_point(|(size, _)| *size <= index);
+        self.witnessed.get(covering).map(|(_, before)| *before)
     }
 
     fn seen_mut(&mut self, action: ActionId) -> Option<&mut Seen> {
@@ -506,7 +515,7 @@ impl Fold {
             what: self.what(state, seen, open, method, absent),
             when: When {
                 at: seen.at,
-                witnessed_before: None,
+                witnessed_before: self.witnessed_before(seen.place.index),
             },
             why: Why {
                 request_id: grant.request,

@@ -11,6 +11,7 @@ use crate::id::{
 use crate::identity::ProviderKeys;
 use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
+use crate::witness::Cosigned;
 
 /// Largest entry, in bytes (C2SP tlog-tiles).
 pub const MAX_ENTRY: usize = 65_535;
@@ -474,6 +475,8 @@ body! {
     Head(Head) = "head";
     /// A provider's published keys.
     ProviderKeys(ProviderKeys) = "provider.keys";
+    /// Witnesses have seen the log.
+    Cosigned(Cosigned) = "cosigned";
 }
 
 impl Entry {

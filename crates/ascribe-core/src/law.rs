@@ -13,6 +13,7 @@ mod rules;
 mod snapshot;
 mod statements;
 mod view;
+mod witnesses;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -35,6 +36,7 @@ pub use identities::{
     KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
 };
 pub use rules::ticket_matches;
+pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
@@ -391,6 +393,8 @@ pub struct State {
     /// Sessions that are open.
     live: BTreeSet<SessionId>,
     revoked_keys: BTreeSet<String>,
+    /// The witnesses and what they have seen.
+    pub witnesses: Witnesses,
 }
 
 impl State {
@@ -454,6 +458,7 @@ impl State {
             Body::ProviderKeys(keys) => {
                 self.take_provider_keys(judge, entry, keys, place)?;
             }
+            Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

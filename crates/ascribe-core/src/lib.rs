@@ -26,3 +26,4 @@ pub mod segment;
 pub mod statement;
 pub mod text;
 pub mod time;
+pub mod witness;

@@ -10,6 +10,7 @@ use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, State
 use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
 use crate::sealed::Prose;
 use crate::time::Timestamp;
+use crate::witness::WitnessSet;
 
 /// An SSH public key as OpenSSH writes it, `type base64`, without comment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -410,6 +411,9 @@ pub struct Target {
     /// Least assurance of whoever approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approver_assurance: Option<u8>,
+    /// Sessions open only while no entry is older than this that witnesses have not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unwitnessed_seconds: Option<u64>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -658,6 +662,8 @@ say! {
     Acceptance(Acceptance) = "acceptance";
     /// Ends a delegation and everything under it.
     DelegationRevoke(DelegationRevoke) = "delegation-revoke";
+    /// Names the witnesses and what waits for them. A proposal.
+    WitnessSet(WitnessSet) = "witness-set";
     /// Which of several fitting grants is meant from now on.
     Use(UseGrant) = "use";
     /// A call that reads.
@@ -682,6 +688,7 @@ impl Say {
                 | Self::ProviderSet(_)
                 | Self::IdentityLink(_)
                 | Self::WorkloadSet(_)
+                | Self::WitnessSet(_)
         )
     }
 }

@@ -85,6 +85,8 @@ impl Core {
             | Body::Refusal(_)
             | Body::Head(_)
             | Body::ProviderKeys(_) => 0,
+            // The proposals that it settles, and the links to them.
+            Body::Cosigned(_) => 64 * 256,
         };
         entry + follows + sealed_size(draft)
     }

@@ -5,6 +5,7 @@ mod basic;
 mod crash;
 mod disk;
 mod hostile;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,6 +212,7 @@ impl World {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(

@@ -17,6 +17,7 @@ mod spec {
     const SEGMENT: &str = include_str!("../../../docs/spec/segment.md");
     const FAILURES: &str = include_str!("../../../docs/prior-failures.md");
     const STATEMENT: &str = include_str!("../../../docs/spec/statement.md");
+    const WITNESS: &str = include_str!("../../../docs/spec/witness.md");
     const TARGET: &str = include_str!("../../../docs/spec/target.md");
 
     /// The first fenced block of this kind.
@@ -109,6 +110,19 @@ mod spec {
         let listed = TARGET.lines().filter_map(|l| l.strip_prefix("| `"));
         let listed = listed.map(|l| l.split('`').next().unwrap().to_owned());
         assert_eq!(listed.collect::<BTreeSet<_>>(), fields);
+    }
+
+    #[test]
+    fn the_witnesses_of_the_specification_are_read_and_written() {
+        let example = fenced(WITNESS, "json");
+        let say: Say = serde_json::from_str(example).unwrap();
+        let Say::WitnessSet(set) = &say else {
+            panic!("{say:?}");
+        };
+        let written = encoding::encode(&say).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), example);
+        let policy = ascribe_tlog::TrustPolicy::parse(&set.policy).unwrap();
+        assert!(policy.quorum_met(&["w1"]) && policy.witnesses[0].key.is_supported());
     }
 
     #[test]

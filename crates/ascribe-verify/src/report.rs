@@ -9,6 +9,7 @@ use ascribe_core::text::clean;
 use serde::Serialize;
 
 use crate::logins::LoginProof;
+use crate::witnesses::Witnessed;
 
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,7 +41,8 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
     /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `testimony`, `withheld`, `missing`,
-    /// `time_claimed_by_log`, `rollback_not_detectable` or, with an earlier checkpoint, `rollback_detectable_before`.
+    /// `time_claimed_by_log`, `witnessed`, `rollback_not_detectable` or, with an earlier checkpoint,
+    /// `rollback_detectable_before`.
     pub code: &'static str,
     /// The action, where it is about one.
     pub action: Option<ActionId>,
@@ -63,6 +65,9 @@ pub struct Report {
     pub law_head: Option<EntryHash>,
     /// Size of the earlier checkpoint that this log was shown to continue, if one was given.
     pub continues: Option<u64>,
+    /// What witnesses have seen of this log, if it is shown that any have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<Witnessed>,
     /// Entries that were checked.
     pub entries: u64,
     /// What does not hold.
@@ -85,6 +90,7 @@ impl Report {
             root: None,
             law_head: None,
             continues: None,
+            witnessed: None,
             entries: 0,
             problems: Vec::new(),
             notes: Vec::new(),
@@ -153,10 +159,17 @@ impl Report {
                 message: message.to_owned(),
             });
         }
+        let (code, message) = match &self.witnessed {
+            None => (
+                "time_claimed_by_log",
+                "times are claimed by the log; no witness bounds them".to_owned(),
+            ),
+            Some(seen) => ("witnessed", witnessed(seen, self.size)),
+        };
         self.notes.push(Note {
-            code: "time_claimed_by_log",
+            code,
             action: None,
-            message: "times are claimed by the log; no witness bounds them".to_owned(),
+            message,
         });
         let (code, message) = match self.continues {
             None => (
@@ -177,6 +190,27 @@ impl Report {
             message,
         });
     }
+}
+
+fn witnessed(seen: &Witnessed, size: Option<u64>) -> String {
+    let by: Vec<String> = seen.by.iter().map(|name| clean(name, 80)).collect();
+    let whose = match seen.policy {
+        "reader" => "of your policy",
+        _ => "of the log's own policy",
+    };
+    let rest = match size.unwrap_or(0).saturating_sub(seen.size) {
+        0 => String::new(),
+        rest => format!(
+            "; of the {rest} entries after that the log alone says when and that they are all"
+        ),
+    };
+    format!(
+        "{} had seen {} entries by {}, quorum `{}` {whose}{rest}",
+        by.join(", "),
+        seen.size,
+        seen.before,
+        clean(&seen.quorum, 80),
+    )
 }
 
 /// A code of the law, as the verifier names it.
@@ -205,6 +239,8 @@ pub(crate) fn problem_of(
         | "no-workload" | "no-identity" | "no-delegation" | "provider-keys" => {
             ("missing", "no entry is dropped or replaced")
         }
+        "cosigned" | "witnesses" => ("untrusted", "witnesses sign their own word"),
+        "unwitnessed" => ("unlawful", "what waits for witnesses waits"),
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
         _ => ("unlawful", "the law allows every entry"),
     };

@@ -10,4 +10,5 @@ mod verify {
     mod scenes;
     mod trees;
     mod vectors;
+    mod witnesses;
 }

@@ -83,6 +83,24 @@ impl Offline {
             log_key,
         })
     }
+    /// The newest checkpoint that enough witnesses cosigned, with its size.
+    pub(crate) fn witnessed(&self) -> Done<Option<(u64, String)>> {
+        if self.state.witnesses.size == 0 {
+            return Ok(None);
+        }
+        let mut end = self.reader.size();
+        while end > 0 {
+            let start = end.saturating_sub(STEP);
+            for bytes in self.entries(start, end)?.iter().rev() {
+                let entry = Entry::from_bytes(bytes).attempt("read an entry")?;
+                if let Body::Cosigned(cosigned) = entry.body {
+                    return Ok(Some((cosigned.size, cosigned.note)));
+                }
+            }
+            end = start;
+        }
+        Ok(None)
+    }
     pub(crate) fn reader(&self) -> &Reader {
         &self.reader
     }
@@ -204,6 +222,7 @@ fn copied(source: &dyn Source) -> State {
         copy.workloads.clone_from(&state.workloads);
         copy.logins.clone_from(&state.logins);
         copy.delegations.clone_from(&state.delegations);
+        copy.witnesses.clone_from(&state.witnesses);
     });
     copy
 }
@@ -438,9 +457,11 @@ impl NewsOf {
 
 /// Everything that proves one session.
 fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundle> {
-    let note = source.note();
-    let checkpoint =
-        Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")?;
+    let open_note = |note: &str| {
+        Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")
+    };
+    let mut note = source.note();
+    let mut checkpoint = open_note(&note)?;
     let mut reasons = BTreeSet::new();
     source.look(&mut |state| {
         let open = state.sessions.get(&session).map(|s| &s.open);
@@ -466,8 +487,7 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         .help("export it when it has ended"));
     }
     let mut pick = Pick::new(session, reasons);
-    let mut entries = Vec::new();
-    let mut openings = Vec::new();
+    let mut picked = Vec::new();
     let mut step = Vec::new().into_iter();
     for index in 0..checkpoint.size {
         if index % STEP == 0 {
@@ -478,10 +498,31 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         let Some(bytes) = step.next() else {
             return Err(Failure::new(Kind::Failure, "the ledger lacks an entry"));
         };
-        let opened = Entry::from_bytes(&bytes).attempt("read an entry")?;
-        let Some(disclose) = pick.wants(&opened) else {
-            continue;
-        };
+        let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
+        if let Some(disclose) = pick.wants(index, &entry) {
+            // A token that could still be shown elsewhere goes to nobody.
+            let withheld = withheld_until(&entry.body).is_some_and(|until| now < until);
+            picked.push((index, bytes, disclose && !withheld));
+        }
+    }
+    if !pick.found {
+        return Err(Failure::new(
+            Kind::Failure,
+            format!("no session has the id `{session}`"),
+        ));
+    }
+    // Witnesses say more than the log alone: their newest checkpoint is taken where the session had
+    // ended by then, and nothing that came later.
+    let witnessed = pick.witnessed.take();
+    let witnessed = witnessed.filter(|(size, _)| pick.closed_by(*size));
+    if let Some((size, cosigned)) = witnessed {
+        checkpoint = open_note(&cosigned)?;
+        note = cosigned;
+        picked.retain(|(index, _, _)| *index < size);
+    }
+    let mut entries = Vec::new();
+    let mut openings = Vec::new();
+    for (index, bytes, disclose) in picked {
         let proof = source
             .inclusion(index, checkpoint.size)
             .ok_or_else(|| Failure::new(Kind::Failure, "the log moved on; try again"))?;
@@ -491,8 +532,7 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
             index,
             proof: proof.into_iter().map(Root).collect(),
         });
-        // A token that could still be shown elsewhere goes to nobody.
-        if disclose && withheld_until(&opened.body).is_none_or(|until| now >= until) {
+        if disclose {
             openings.extend(
                 source
                     .openings(index)?
@@ -500,12 +540,6 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
                     .map(|opening| DisclosedOpening { index, opening }),
             );
         }
-    }
-    if !pick.found {
-        return Err(Failure::new(
-            Kind::Failure,
-            format!("no session has the id `{session}`"),
-        ));
     }
     let header = Header {
         bundle: 1,
@@ -526,8 +560,12 @@ struct Pick {
     /// Its request, its login and its delegations: why and by whom they were made is disclosed.
     reasons: BTreeSet<StatementId>,
     found: bool,
-    closed: bool,
+    closed: Option<u64>,
     actions: BTreeSet<ActionId>,
+    /// Entries of which it matters when witnesses saw them, and that no witnesses' word covers yet.
+    unseen: Vec<u64>,
+    /// The newest checkpoint that enough witnesses cosigned.
+    witnessed: Option<(u64, String)>,
 }
 
 impl Pick {
@@ -536,16 +574,29 @@ impl Pick {
             session,
             reasons,
             found: false,
-            closed: false,
+            closed: None,
             actions: BTreeSet::new(),
+            unseen: Vec::new(),
+            witnessed: None,
         }
     }
 
+    /// Had the session ended in the tree of that size?
+    fn closed_by(&self, size: u64) -> bool {
+        self.closed.is_some_and(|index| index < size)
+    }
+
     /// Is the entry in the bundle, and are its openings?
-    fn wants(&mut self, entry: &Entry) -> Option<bool> {
+    fn wants(&mut self, index: u64, entry: &Entry) -> Option<bool> {
         match &entry.body {
             Body::Genesis(_) => Some(true),
-            Body::Grant(_) | Body::GrantExtend(_) => Some(false),
+            Body::Grant(grant) => {
+                if grant.break_glass {
+                    self.unseen.push(index);
+                }
+                Some(false)
+            }
+            Body::GrantExtend(_) => Some(false),
             Body::Statement(signed) => {
                 let statement = signed.statement().ok()?;
                 match statement.say {
@@ -566,21 +617,32 @@ impl Pick {
                 Some(mine)
             }
             Body::SessionClose(close) => {
-                self.closed |= close.session == self.session;
+                if close.session == self.session {
+                    self.closed = Some(index);
+                }
                 Some(false)
             }
             Body::Intent(intent) => {
                 let mine = intent.session == self.session;
                 if mine {
                     self.actions.insert(intent.action);
+                    self.unseen.push(index);
                 }
                 mine.then_some(true)
             }
             Body::Outcome(outcome) => self.actions.contains(&outcome.action).then_some(true),
             Body::Evidence(evidence) => self.actions.contains(&evidence.action).then_some(true),
             Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
-            Body::Head(_) => (self.found && !self.closed).then_some(false),
             Body::ProviderKeys(_) => Some(false),
+            Body::Head(_) => (self.found && self.closed.is_none()).then_some(false),
+            Body::Cosigned(cosigned) => {
+                self.witnessed = Some((cosigned.size, cosigned.note.clone()));
+                let waiting = self.unseen.len();
+                self.unseen.retain(|index| *index >= cosigned.size);
+                // What settles something is law; of the others those that cover what matters here.
+                let needed = !cosigned.settles.is_empty() || self.unseen.len() < waiting;
+                needed.then_some(false)
+            }
         }
     }
 }

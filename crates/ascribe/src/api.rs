@@ -10,10 +10,13 @@ use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Signed, View};
+use ascribe_core::time::Timestamp;
+use ascribe_core::witness::Demand;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Kind};
 use crate::registry::DelegationRow;
+use crate::witness::client::WitnessRow;
 
 /// Largest request, in bytes.
 pub(crate) const MAX_REQUEST: usize = 256 * 1024;
@@ -110,6 +113,29 @@ pub(crate) struct Hello {
     pub(crate) ssh_host_ca: String,
     /// The server's clock, milliseconds since the epoch.
     pub(crate) now: i64,
+    /// What witnesses have seen, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) witnessed: Option<Witnessed>,
+}
+
+/// What witnesses have seen of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Witnessed {
+    /// So many entries, by their recorded word.
+    pub(crate) size: u64,
+    /// By when.
+    pub(crate) before: Option<Timestamp>,
+    /// When the oldest entry was ordered that they have not seen.
+    pub(crate) unseen_since: Option<Timestamp>,
+    /// Who must have cosigned.
+    pub(crate) quorum: String,
+    /// What waits for them.
+    pub(crate) demand: Vec<Demand>,
+    /// The newest checkpoint that enough of them cosigned since the server started.
+    pub(crate) checkpoint: Option<String>,
+    /// Each with its last answer; none where the caller is nobody known.
+    pub(crate) witnesses: Vec<WitnessRow>,
 }
 
 impl Hello {

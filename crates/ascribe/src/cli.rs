@@ -7,6 +7,7 @@ use ascribe_core::identity::ProviderKind;
 use ascribe_core::statement::{
     Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
 };
+use ascribe_core::witness::Demand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Privileged session attribution: who did what, when and why, provable offline.
@@ -84,6 +85,9 @@ pub(crate) enum Command {
     /// Pipelines and services that act by themselves, and who answers for them.
     #[command(subcommand)]
     Workload(WorkloadCommand),
+    /// Witnesses of the log, who remember how far it had grown.
+    #[command(subcommand)]
+    Witness(WitnessCommand),
     /// Ask for a grant.
     Request(Request),
     /// List what waits for approval.
@@ -350,6 +354,9 @@ pub(crate) struct TargetAdd {
     /// Least assurance of whoever approves.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) approver_assurance: Option<u8>,
+    /// Let no new sessions in while something older than this is recorded that witnesses have not seen.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) max_unwitnessed: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -405,6 +412,38 @@ pub(crate) enum CaCommand {
     Withdraw {
         /// Its name.
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WitnessCommand {
+    /// Make a witness's key in a new file, `--key FILE`, and print what others put in their policies.
+    Init {
+        /// The witness's name: a schema-less URL, for instance `witness.example.org`.
+        #[arg(long)]
+        name: String,
+    },
+    /// Be a witness of other logs, with the key in `--key FILE`.
+    Run {
+        /// Where to listen, for HTTP. TLS is for a proxy in front of it.
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: String,
+        /// A directory of this witness alone: what it has seen of each log.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// A C2SP tlog-policy that names a log, as `ascribe ledger policy` prints it.
+        #[arg(long = "log", value_name = "POLICY", required = true)]
+        logs: Vec<PathBuf>,
+    },
+    /// Name this log's witnesses and what waits for them.
+    Set {
+        /// A C2SP tlog-policy with an address for each witness. The line of the log itself may be left
+        /// out. With `quorum none` the witnesses are withdrawn.
+        policy: PathBuf,
+        /// What takes effect only when they have seen it: `break-glass`, `keys`, `people` or `policy`. May
+        /// be given several times.
+        #[arg(long = "demand", value_parser = demand)]
+        demand: Vec<Demand>,
     },
 }
 
@@ -795,6 +834,9 @@ pub(crate) enum LedgerCommand {
         /// Where to; must not exist.
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+        /// Only as far as enough witnesses have seen it: its checkpoint has their cosignatures.
+        #[arg(long)]
+        witnessed: bool,
     },
     /// Recompute every hash and the root of a stopped server's directory.
     Fsck,
@@ -835,6 +877,18 @@ fn seconds(text: &str) -> Result<u64, String> {
 fn role(text: &str) -> Result<Role, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("`{text}` is no role; roles are requester, approver, auditor, admin"))
+}
+
+fn demand(text: &str) -> Result<Demand, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        format!("`{text}` is no demand; demands are break-glass, keys, people, policy")
+    })
+}
+
+/// The word that stands for a demand.
+pub(crate) fn word_of(demand: &Demand) -> String {
+    let word = serde_json::to_value(demand).unwrap_or_default();
+    word.as_str().unwrap_or_default().to_owned()
 }
 
 fn verdict(text: &str) -> Result<Verdict, String> {

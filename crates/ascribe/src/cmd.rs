@@ -15,6 +15,7 @@ pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;
+pub(crate) mod witness;
 pub(crate) mod workload;
 
 use std::path::Path;

@@ -14,6 +14,7 @@ mod server;
 mod signer;
 mod tls;
 mod windows;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Provider(command) => identity::provider(cli, command),
         Command::Identity(command) => identity::identity(cli, command),
         Command::Workload(command) => workload::workload(cli, command),
+        Command::Witness(command) => cmd::witness::witness(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),

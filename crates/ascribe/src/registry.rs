@@ -11,6 +11,8 @@ use ascribe_core::law::{
 };
 use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
+use ascribe_core::witness::WitnessSet;
+use ascribe_tlog::{Quorum, TrustPolicy};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is not sealed, and people's names.
@@ -314,8 +316,30 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
             false => format!("{} of {}", workload.name, workload.provider),
             true => format!("{}, withdrawn", workload.name),
         },
+        Say::WitnessSet(set) => witness_subject(set),
         _ => String::new(),
     }
+}
+
+/// What an administrator approves: witnesses, quorum, and what waits for them.
+fn witness_subject(set: &WitnessSet) -> String {
+    let policy = TrustPolicy::parse(&set.policy).unwrap_or_default();
+    let names = policy.witnesses.iter().map(|w| w.name.as_str());
+    let names: Vec<&str> = names.collect();
+    let quorum = match &policy.quorum {
+        Quorum::None => return "no witnesses".to_owned(),
+        Quorum::Name(name) => name,
+    };
+    let demands: Vec<String> = set.demand.iter().map(crate::cli::word_of).collect();
+    format!(
+        "{}; quorum {quorum}; {} wait for them",
+        names.join(" "),
+        if demands.is_empty() {
+            "none".to_owned()
+        } else {
+            demands.join(" ")
+        }
+    )
 }
 
 /// Every member of a proposal, as it is signed.

@@ -60,6 +60,8 @@ pub(crate) struct Api {
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
     pub(crate) keeper: Arc<providers::Keeper>,
+    /// What the log's witnesses said.
+    pub(crate) witnesses: Arc<crate::witness::client::Seen>,
 }
 
 /// The places of those who watch.
@@ -278,7 +280,7 @@ async fn follow(
 
 /// `proof` is the caller's signature and the text that it must be over.
 fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Reply {
-    let note = api.ledger.checkpoint_note();
+    let note = api.checkpoint_note();
     let parsed = ascribe_tlog::Checkpoint::open(note.as_bytes(), &[api.ledger.log_key()]);
     let Ok(checkpoint) = parsed else {
         return Reply::failure("failure", "internal", "the log has no valid checkpoint");
@@ -318,7 +320,35 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         ssh_host_key: api.ssh_host_key.clone(),
         ssh_host_ca: api.ssh_host_ca.clone(),
         now: api.ledger.now().millis(),
+        witnessed: witnessed(api, person.is_some()),
     }))
+}
+
+/// What witnesses have seen. Where they are and what they answer is told to people who are enrolled.
+fn witnessed(api: &Api, enrolled: bool) -> Option<crate::api::Witnessed> {
+    let shown = api.witnesses.shown();
+    let rows = if enrolled {
+        shown.witnesses
+    } else {
+        Vec::new()
+    };
+    api.ledger.with_state(|state| {
+        let witnesses = &state.witnesses;
+        let set = witnesses.set.as_ref()?;
+        let quorum = match witnesses.policy()?.quorum {
+            ascribe_tlog::Quorum::Name(name) => name,
+            ascribe_tlog::Quorum::None => return None,
+        };
+        Some(crate::api::Witnessed {
+            size: witnesses.size,
+            before: witnesses.before,
+            unseen_since: witnesses.unseen_since(),
+            quorum,
+            demand: set.demand.clone(),
+            checkpoint: shown.note,
+            witnesses: rows,
+        })
+    })
 }
 
 async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> (Reply, Option<Watch>) {
@@ -466,6 +496,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::IdentityUnlink(_)
         | Say::Logout(_)
         | Say::Acceptance(_)
+        | Say::WitnessSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };
@@ -513,6 +544,15 @@ async fn done(
 }
 
 impl Api {
+    /// The newest checkpoint, with the witnesses' lines where they have cosigned this very one.
+    fn checkpoint_note(&self) -> String {
+        let plain = self.ledger.checkpoint_note();
+        let cosigned = self.witnesses.shown().note;
+        cosigned
+            .filter(|note| note.starts_with(&plain))
+            .unwrap_or(plain)
+    }
+
     /// Puts names in the place of ids, for a person to read.
     fn named(&self, mut denied: ascribe_core::law::Denied) -> ascribe_core::law::Denied {
         // It reads what was added since the last time; other tasks go on meanwhile.

@@ -30,6 +30,7 @@ pub(super) fn is_law(body: &Body) -> bool {
         | Body::Evidence(_)
         | Body::Refusal(_)
         | Body::Head(_) => false,
+        Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
     }
 }
 
@@ -88,6 +89,7 @@ impl State {
     pub(super) fn take_frame(&mut self, entry: &Entry, place: Place) {
         self.size = place.index + 1;
         self.last_at = Some(entry.at);
+        self.witnesses.mark(place.index, entry.at, &entry.body);
         self.ids.insert(entry.id, place.index);
         if is_law(&entry.body) {
             self.law_head = Some(place);
@@ -191,6 +193,13 @@ impl State {
             Body::ProviderKeys(keys) => {
                 vec![link("provider", self.provider(&keys.provider)?.place)]
             }
+            Body::Cosigned(cosigned) => {
+                let settled = self.settled_by(cosigned.size);
+                settled
+                    .iter()
+                    .map(|(_, place)| link("settles", *place))
+                    .collect()
+            }
         })
     }
 
@@ -254,7 +263,8 @@ impl State {
             | Say::KeyAdd(_)
             | Say::KeyRevoke(_)
             | Say::Offboard(_)
-            | Say::CaSet(_) => Vec::new(),
+            | Say::CaSet(_)
+            | Say::WitnessSet(_) => Vec::new(),
         })
     }
 

@@ -76,7 +76,8 @@ pub fn commitments(body: &Body) -> Vec<Sealable> {
         | Body::SessionClose(_)
         | Body::Outcome(_)
         | Body::Head(_)
-        | Body::ProviderKeys(_) => Vec::new(),
+        | Body::ProviderKeys(_)
+        | Body::Cosigned(_) => Vec::new(),
     }
 }
 
@@ -118,6 +119,7 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         | Say::Offboard(_)
         | Say::CaSet(_)
         | Say::Acceptance(_)
+        | Say::WitnessSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Vec::new(),
     }
@@ -157,6 +159,10 @@ impl State {
         if let Body::SessionClose(close) = &mut body {
             let session = self.session(close.session)?;
             (close.actions, close.entries) = (session.actions, session.entries);
+        }
+        if let Body::Cosigned(cosigned) = &mut body {
+            let settled = self.settled_by(cosigned.size).into_iter();
+            cosigned.settles = settled.map(|(id, _)| id).collect();
         }
         check_openings(&body, &proposal.openings)?;
         self.check_login_token(judge, &body, &proposal.openings)?;

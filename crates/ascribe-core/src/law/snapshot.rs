@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ask, AskStatus, AuthorityState, DelegationState, GrantState, LinkState, LoginState, OpenAction,
-    Opener, Person, Place, ProviderState, SessionState, State, TargetState, WorkloadState,
-    WriterState,
+    Opener, Person, Place, ProviderState, SessionState, State, TargetState, Witnesses,
+    WorkloadState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -46,6 +46,7 @@ struct Form<'a> {
     workloads: Cow<'a, BTreeMap<PersonId, WorkloadState>>,
     logins: Cow<'a, BTreeMap<StatementId, LoginState>>,
     spent: Cow<'a, BTreeMap<ContentDigest, Timestamp>>,
+    witnesses: Cow<'a, Witnesses>,
 }
 
 impl State {
@@ -97,6 +98,7 @@ impl State {
             spent,
             session_keys: _,
             live_logins: _,
+            witnesses,
         } = self;
         let form = Form {
             origin: origin.clone(),
@@ -125,6 +127,7 @@ impl State {
             workloads: Cow::Borrowed(workloads),
             logins: Cow::Borrowed(logins),
             spent: Cow::Borrowed(spent),
+            witnesses: Cow::Borrowed(witnesses),
         };
         let text = encoding::encode(&form)?;
         let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -183,6 +186,7 @@ impl State {
             spent: form.spent.into_owned(),
             session_keys: BTreeMap::new(),
             live_logins: BTreeSet::new(),
+            witnesses: form.witnesses.into_owned(),
         };
         state.find_logins();
         let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());

@@ -84,7 +84,8 @@ impl State {
             | Say::CaSet(_)
             | Say::ProviderSet(_)
             | Say::IdentityLink(_)
-            | Say::WorkloadSet(_) => {
+            | Say::WorkloadSet(_)
+            | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
                 self.take_proposal(&statement, at, place)?;
             }
@@ -395,8 +396,10 @@ impl State {
         {
             let say = say.clone();
             self.check_change(&say)?;
-            self.take_change(&say, at, place);
-            carried.status = AskStatus::Granted;
+            if !self.waits_for_witnesses(answer.of, &say, place) {
+                self.take_change(&say, at, place);
+                carried.status = AskStatus::Granted;
+            }
         }
         if carried.status != AskStatus::Open {
             self.forget(answer.of);
@@ -690,6 +693,7 @@ impl State {
             .asks
             .get(&statement.id)
             .is_some_and(|ask| self.is_carried(ask))
+            && !self.waits_for_witnesses(statement.id, &statement.say, place)
         {
             self.take_change(&statement.say, at, place);
             self.settle(statement.id, AskStatus::Granted);
@@ -697,7 +701,8 @@ impl State {
         Ok(())
     }
 
-    fn check_change(&self, say: &Say) -> Result<(), Denied> {
+    pub(super) fn check_change(&self, say: &Say) -> Result<(), Denied> {
+        self.check_may_wait(say)?;
         match say {
             Say::TargetSet(target) => self.check_target(target),
             Say::PersonAdd(person) => self.check_person(person),
@@ -710,11 +715,12 @@ impl State {
             Say::ProviderSet(provider) => self.check_provider_set(provider),
             Say::IdentityLink(link) => self.check_identity(link),
             Say::WorkloadSet(workload) => self.check_workload(workload),
+            Say::WitnessSet(set) => self.check_witness_set(set),
             _ => Err(Denied::new("internal", "not a proposal")),
         }
     }
 
-    fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
+    pub(super) fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
         match say {
             Say::TargetSet(target) => {
                 let state = TargetState {
@@ -740,6 +746,7 @@ impl State {
             Say::ProviderSet(provider) => self.take_provider(provider, place),
             Say::IdentityLink(link) => self.take_identity(link, place),
             Say::WorkloadSet(workload) => self.take_workload(workload, at, place),
+            Say::WitnessSet(set) => self.take_witness_set(set),
             _ => {}
         }
         self.end_logins(at);

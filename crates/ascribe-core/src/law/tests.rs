@@ -34,6 +34,7 @@ mod people;
 mod sessions;
 mod tamper;
 mod windows;
+mod witnesses;
 mod world;
 
 use self::kit::*;

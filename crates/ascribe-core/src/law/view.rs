@@ -322,6 +322,7 @@ impl State {
                 "the grant was for one session, which was opened",
             ));
         }
+        self.check_witnessed(state, &self.target(&open.target)?.target, at)?;
         match open.delegation {
             Some(delegation) => self.check_agent_open(open, delegation, at)?,
             None => self.check_login_key(open, at)?,
@@ -727,6 +728,7 @@ impl State {
                 None => return Err(ambiguous(at, several, account, target)),
             },
         };
+        self.check_witnessed(state, rules, at)?;
         let window = state.grant.window_at(at);
         Ok(GrantView {
             grant: state.grant.grant,

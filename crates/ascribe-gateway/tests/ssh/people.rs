@@ -84,6 +84,7 @@ impl People {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         }
     }
 

@@ -283,6 +283,7 @@ impl World {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)

@@ -244,6 +244,7 @@ impl World {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         }
     }
     /// Asked for by Olu, approved by Ada.

@@ -190,6 +190,7 @@ impl Forge {
             | Body::Evidence(_)
             | Body::Refusal(_)
             | Body::Head(_) => false,
+            Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
             Body::Statement(signed) => !matches!(signed.statement().unwrap().say, Say::Read(_)),
             _ => true,
         };

@@ -65,6 +65,7 @@ impl Forge {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }

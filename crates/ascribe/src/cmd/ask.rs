@@ -340,6 +340,9 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
                 grant.target
             ));
         }
+        (Kind::Approve, None, 0) if ask.is_some_and(|ask| ask.status == "open") => {
+            say("approved; it takes effect once enough witnesses have seen that")
+        }
         (Kind::Approve, None, 0) => say("approved; it took effect"),
         (Kind::Approve, None, missing) => {
             say(&format!("approved; {missing} more approval(s) needed"))

@@ -281,6 +281,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         refuse_inner_ssh: false,
         actor_assurance: None,
         approver_assurance: None,
+        max_unwitnessed_seconds: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;

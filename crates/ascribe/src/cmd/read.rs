@@ -289,10 +289,11 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
     if let Some(within) = record.what.within {
         add("within", within.to_string());
     }
-    add(
-        "when",
-        format!("{} (time claimed by the log)", record.when.at),
-    );
+    let bound = match record.when.witnessed_before {
+        Some(before) => format!("witnesses had seen it by {before}"),
+        None => "time claimed by the log".to_owned(),
+    };
+    add("when", format!("{} ({bound})", record.when.at));
     add(
         "why",
         clean(
@@ -673,8 +674,13 @@ fn newest_checkpoint(file: &Path, trust: &TrustPolicy) -> Done<String> {
     let notes = LocalHead::new(file)
         .read()
         .attempt(format!("read the checkpoint `{name}`"))?;
+    // It must continue what the log signed, whoever has seen that.
+    let log_alone = TrustPolicy {
+        quorum: ascribe_tlog::Quorum::None,
+        ..trust.clone()
+    };
     let size = |note: &String| {
-        let opened = trust.open_checkpoint(note.as_bytes());
+        let opened = log_alone.open_checkpoint(note.as_bytes());
         opened.ok().map(|checkpoint| checkpoint.size)
     };
     notes

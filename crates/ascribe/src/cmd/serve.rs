@@ -27,6 +27,7 @@ use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::{Api, Naming};
+use crate::witness::client;
 
 /// The writer of the gateway in this process.
 const GATEWAY: &str = "gateway";
@@ -184,6 +185,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         .unwrap_or_default();
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
+    let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         keeper: Arc::clone(&keeper),
         ledger: Arc::clone(&ledger),
@@ -196,9 +198,11 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         view: View::default(),
         reads: crate::server::reads(),
         watches: crate::server::watches(),
+        witnesses: Arc::clone(&witnesses),
     });
     let stop = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(client::run(Arc::clone(&ledger), witnesses, stop.clone()));
     tasks.spawn(crate::server::serve(
         Arc::clone(&api),
         api_listener,
@@ -275,6 +279,16 @@ impl Signals {
             term: signal(SignalKind::terminate()).attempt("wait for signals")?,
             int: signal(SignalKind::interrupt()).attempt("wait for signals")?,
         })
+    }
+}
+
+impl Signals {
+    /// Waits until somebody ends the process.
+    pub(crate) async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 

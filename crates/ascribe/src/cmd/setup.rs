@@ -62,6 +62,9 @@ pub(crate) fn propose(
     }
     match waits {
         None => say(done),
+        Some(ask) if ask.missing == 0 => {
+            say("approved; it takes effect once enough witnesses have seen that")
+        }
         Some(ask) => say(&format!(
             "proposed; {} more administrator(s) must run `ascribe approve {id}`",
             ask.missing
@@ -386,6 +389,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         refuse_inner_ssh: args.refuse_inner_ssh,
         actor_assurance: args.actor_assurance,
         approver_assurance: args.approver_assurance,
+        max_unwitnessed_seconds: args.max_unwitnessed,
     })
 }
 

@@ -77,6 +77,7 @@ impl World {
             view: View::default(),
             reads: reads(),
             watches: watches(),
+            witnesses: Arc::default(),
         });
         let pkcs8 = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(
             &aws_lc_rs::rand::SystemRandom::new(),

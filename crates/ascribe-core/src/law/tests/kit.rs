@@ -125,6 +125,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         spent,
         session_keys,
         live_logins,
+        witnesses,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -150,7 +151,8 @@ pub(super) fn fingerprint(state: &State) -> String {
                 awaited,
                 live,
                 revoked_keys,
-                cas
+                cas,
+                witnesses
             ),
             (
                 providers,
@@ -232,6 +234,7 @@ pub(super) fn target(name: &str) -> Target {
         refuse_inner_ssh: false,
         actor_assurance: None,
         approver_assurance: None,
+        max_unwitnessed_seconds: None,
     }
 }
 /// An authority whose principal `req` stands for the requester.

@@ -362,6 +362,7 @@ pub(super) fn full_path() -> World {
     w.say(ADA, Say::ProviderSet(idp), Vec::new()).unwrap();
     w.publish("idp", &[1]).unwrap();
     w.agents_act(grant);
+    w.witnessed_change();
     w.head("gw").unwrap();
     w.head(SERVER).unwrap();
     w
