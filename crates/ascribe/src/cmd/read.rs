@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ascribe_core::attribution::{ActionRecord, Filter, StreamRecord};
+use ascribe_core::attribution::{ActionRecord, Filter, StreamRecord, Who};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
 use ascribe_core::text::clean;
@@ -151,11 +151,9 @@ fn moved(total: &StreamRecord) -> String {
     format!("{stream}: {} bytes, SHA-256 {digest}", total.bytes)
 }
 
-/// The whole sentence about one action.
-fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
-    let mut out = String::new();
-    let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
-    let mut chain = record.who.chain.iter().peekable();
+/// Everybody of the chain, in lines of their own.
+fn say_who(who: &Who, name: &dyn Fn(PersonId) -> String, add: &mut dyn FnMut(&str, String)) {
+    let mut chain = who.chain.iter().peekable();
     while let Some(link) = chain.next() {
         let agent = link.kind == "agent";
         let name = if agent {
@@ -166,7 +164,7 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         let (id, evidence) = (link.principal, &link.evidence);
         // The last one acted, and so opened the session.
         let opened = match chain.peek() {
-            None => format!(", opening is {}", record.who.opened_by),
+            None => format!(", opening is {}", who.opened_by),
             Some(_) => String::new(),
         };
         add(
@@ -193,6 +191,13 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
             );
         }
     }
+}
+
+/// The whole sentence about one action.
+fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
+    let mut out = String::new();
+    let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
+    say_who(&record.who, name, &mut add);
     let command = record
         .what
         .command
