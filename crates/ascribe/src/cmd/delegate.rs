@@ -144,7 +144,7 @@ pub(crate) fn list(cli: &Cli, args: &Listing) -> Done {
         .filter(|row| args.all || !row.is_over())
         .collect();
     if cli.json() {
-        return rows.iter().try_for_each(|row| say_json(row));
+        return rows.iter().try_for_each(say_json);
     }
     if rows.is_empty() {
         say("no current delegations (`--all` shows what is over)");
