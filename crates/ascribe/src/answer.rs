@@ -574,3 +574,6 @@ impl Pick {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
