@@ -646,3 +646,6 @@ impl Pick {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

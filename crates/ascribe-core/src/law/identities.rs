@@ -87,7 +87,7 @@ pub struct LoginState {
     pub at: Timestamp,
     /// Who.
     pub by: PersonId,
-    /// When it ended before anything else could be said of it, its own end included.
+    /// When it ended: by somebody, with what it rests on, or at its own end once that was noticed.
     pub ended: Option<Timestamp>,
     /// The session key.
     pub key: SshKey,
