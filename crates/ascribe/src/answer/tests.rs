@@ -129,6 +129,7 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         refuse_inner_ssh: false,
         actor_assurance: None,
         approver_assurance: None,
+        max_unwitnessed_seconds: None,
     };
     let link = IdentityLink {
         person: id(OLU),
@@ -232,6 +233,7 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
     let open = SessionOpen {
         account: "root".into(),
         certificate: None,
+        delegation: None,
         door: Door::Direct,
         from: from.commitment(),
         grant,
