@@ -331,7 +331,8 @@ impl Fold {
             | Body::SessionClose(_)
             | Body::Refusal(_)
             | Body::Head(_)
-            | Body::ProviderKeys(_) => {}
+            | Body::ProviderKeys(_)
+            | Body::DirectoryChange(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use ascribe_tlog::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
 
+use crate::directory::DirectoryChange;
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
@@ -468,6 +469,8 @@ body! {
     Head(Head) = "head";
     /// A provider's published keys.
     ProviderKeys(ProviderKeys) = "provider.keys";
+    /// A directory changed a user or a group.
+    DirectoryChange(DirectoryChange) = "directory.change";
 }
 
 impl Entry {

@@ -12,6 +12,7 @@
 pub mod attribution;
 mod binary;
 pub mod bundle;
+pub mod directory;
 pub mod encoding;
 pub mod entry;
 pub mod gate;

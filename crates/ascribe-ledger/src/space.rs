@@ -84,7 +84,8 @@ impl Core {
             | Body::Evidence(_)
             | Body::Refusal(_)
             | Body::Head(_)
-            | Body::ProviderKeys(_) => 0,
+            | Body::ProviderKeys(_)
+            | Body::DirectoryChange(_) => 0,
         };
         entry + follows + sealed_size(draft)
     }

@@ -366,7 +366,7 @@ fn workload_rows(state: &State, now: Timestamp) -> Vec<WorkloadRow> {
                 .filter(|g| !g.sessions.is_empty())
                 .map(|g| g.grant.grant)
                 .collect(),
-            orphaned: owner.is_none_or(|owner| owner.offboarded.is_some()),
+            orphaned: owner.is_none_or(Person::is_away),
         }
     };
     state.workloads.iter().map(row).collect()

@@ -443,6 +443,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::Offboard(_)
         | Say::CaSet(_)
         | Say::ProviderSet(_)
+        | Say::DirectorySet(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, AuthorityState, GrantState, LinkState, LoginState, OpenAction, Opener, Person,
+    Ask, AskStatus, AuthorityState, DirectoryState, GrantState, LinkState, LoginState, OpenAction, Opener, Person,
     Place, ProviderState, SessionState, State, TargetState, WorkloadState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
@@ -42,6 +42,7 @@ struct Form<'a> {
     workloads: Cow<'a, BTreeMap<PersonId, WorkloadState>>,
     logins: Cow<'a, BTreeMap<StatementId, LoginState>>,
     spent: Cow<'a, BTreeMap<ContentDigest, Timestamp>>,
+    directories: Cow<'a, BTreeMap<String, DirectoryState>>,
 }
 
 impl State {
@@ -88,6 +89,7 @@ impl State {
             workloads,
             logins,
             spent,
+            directories,
             session_keys: _,
             live_logins: _,
         } = self;
@@ -115,6 +117,7 @@ impl State {
             workloads: Cow::Borrowed(workloads),
             logins: Cow::Borrowed(logins),
             spent: Cow::Borrowed(spent),
+            directories: Cow::Borrowed(directories),
         };
         let text = encoding::encode(&form)?;
         let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -168,6 +171,7 @@ impl State {
             workloads: form.workloads.into_owned(),
             logins: form.logins.into_owned(),
             spent: form.spent.into_owned(),
+            directories: form.directories.into_owned(),
             session_keys: BTreeMap::new(),
             live_logins: BTreeSet::new(),
         };
