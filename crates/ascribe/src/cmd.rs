@@ -4,6 +4,7 @@ pub(crate) mod ask;
 pub(crate) mod ca;
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod directory;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod ledger;

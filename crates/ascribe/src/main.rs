@@ -21,7 +21,7 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 use crate::cmd::{
-    ask, ca, connect, demo, identity, init, ledger, list, manual, read, remark, serve, setup,
+    ask, ca, connect, demo, directory, identity, init, ledger, list, manual, read, remark, serve, setup,
     workload,
 };
 use crate::exit::{Done, Failure, Kind};
@@ -43,6 +43,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Provider(command) => identity::provider(cli, command),
         Command::Identity(command) => identity::identity(cli, command),
         Command::Workload(command) => workload::workload(cli, command),
+        Command::Directory(command) => directory::directory(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),

@@ -568,5 +568,6 @@ impl Naming {
 }
 
 pub(crate) mod providers;
+pub(crate) mod scim;
 #[cfg(test)]
 mod tests;

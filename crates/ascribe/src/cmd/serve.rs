@@ -92,6 +92,8 @@ impl Recorder for Front {
 pub(crate) struct Running {
     pub(crate) ssh: String,
     pub(crate) api: String,
+    /// Where directories are served, if they are.
+    scim: Option<String>,
     pub(crate) ssh_host_key: String,
     pub(crate) ssh_host_ca: String,
     ledger: Arc<Ledger>,
@@ -150,7 +152,13 @@ async fn listen(address: &str, what: &str) -> Done<(TcpListener, String)> {
 }
 
 /// Starts everything on an existing ledger.
-pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> Done<Running> {
+pub(crate) async fn start(
+    dir: &Path,
+    ssh: &str,
+    api: &str,
+    scim: Option<&str>,
+    bounds: &Bounds,
+) -> Done<Running> {
     let drivers = drivers();
     let judge = Arc::clone(&drivers.judge);
     let owned = dir.to_owned();
@@ -174,6 +182,10 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
     let (api_listener, api_address) = listen(api, "the API").await?;
+    let scim = match scim {
+        Some(address) => Some((listen(address, "directories").await?, crate::server::scim::open(&ledger).await?)),
+        None => None,
+    };
     let first = ledger.entries(0..1).attempt("read the first entry")?;
     let first_entry = first
         .first()
@@ -203,14 +215,19 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         stop.clone(),
     ));
     tasks.spawn(keeper.run(stop.clone()));
+    let scim = scim.map(|((listener, address), scim)| {
+        tasks.spawn(scim.serve(listener, stop.clone()));
+        address
+    });
     let config = GatewayConfig {
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),
         host_key,
         host_ca: Some(host_ca),
         upstream: UpstreamAuth::UserCa(user_ca),
-        own: [&ssh, &api_address]
-            .iter()
+        own: [Some(&ssh), Some(&api_address), scim.as_ref()]
+            .into_iter()
+            .flatten()
             .filter_map(|own| own.parse().ok())
             .collect(),
         idle_timeout: Duration::from_secs(bounds.idle),
@@ -243,6 +260,7 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
     Ok(Running {
         ssh,
         api: api_address,
+        scim,
         ssh_host_key,
         ssh_host_ca,
         ledger,
@@ -310,7 +328,11 @@ pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
     let dir = cli.data_dir()?.to_owned();
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
-        let running = start(&dir, &args.ssh, &args.api, &args.bounds).await?;
+        let scim = args.scim.as_deref();
+        let running = start(&dir, &args.ssh, &args.api, scim, &args.bounds).await?;
+        if let Some(scim) = &running.scim {
+            remark(&format!("scim http://{scim}/scim/v2"));
+        }
         remark(&format!("ssh  {}\napi  {}", running.ssh, running.api));
         remark(&format!(
             "next: ascribe --data {} ledger status   (prints how clients join)",
