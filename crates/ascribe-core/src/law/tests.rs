@@ -23,6 +23,7 @@ use crate::statement::{
 };
 
 mod authorities;
+mod directories;
 mod entries;
 mod golden;
 mod grants;

@@ -122,6 +122,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         spent,
         session_keys,
         live_logins,
+        directories,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -156,7 +157,8 @@ pub(super) fn fingerprint(state: &State) -> String {
                 links,
                 spent,
                 session_keys,
-                live_logins
+                live_logins,
+                directories
             ),
         )
     )
