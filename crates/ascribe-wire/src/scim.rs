@@ -40,7 +40,9 @@ const CORE: [&str; 2] = [
 
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'$')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'$')
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
@@ -51,7 +53,9 @@ fn is_schema(text: &str) -> bool {
 
 /// The schema in front of an attribute, where there is one: it ends in a resource's name.
 fn without_schema(text: &str) -> Result<(Option<&str>, &str), ScimError> {
-    let is_urn = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("urn:"));
+    let is_urn = text
+        .get(..4)
+        .is_some_and(|start| start.eq_ignore_ascii_case("urn:"));
     if !is_urn {
         return Ok((None, text));
     }
@@ -78,7 +82,10 @@ fn quoted(text: &str) -> Result<(String, &str), ScimError> {
 /// A comparison at the beginning, and what follows it.
 fn comparison(text: &str) -> Result<(Filter, &str), ScimError> {
     let (attribute, rest) = text.split_once(' ').ok_or(ScimError)?;
-    let (operator, rest) = rest.trim_start_matches(' ').split_once(' ').ok_or(ScimError)?;
+    let (operator, rest) = rest
+        .trim_start_matches(' ')
+        .split_once(' ')
+        .ok_or(ScimError)?;
     let (schema, attribute) = without_schema(attribute)?;
     let plain = attribute.split('.').all(is_name) && schema.is_none();
     if !plain || !operator.eq_ignore_ascii_case("eq") {
@@ -95,7 +102,9 @@ impl Filter {
     /// # Errors
     /// When it is anything else than one comparison.
     pub fn parse(text: &str) -> Result<Self, ScimError> {
-        let text = Some(text).filter(|text| text.len() <= MAX_TEXT).ok_or(ScimError)?;
+        let text = Some(text)
+            .filter(|text| text.len() <= MAX_TEXT)
+            .ok_or(ScimError)?;
         match comparison(text.trim_matches(' '))? {
             (filter, "") => Ok(filter),
             _ => Err(ScimError),
@@ -109,7 +118,9 @@ impl Path {
     /// # Errors
     /// When it is none of the four forms.
     pub fn parse(text: &str) -> Result<Self, ScimError> {
-        let text = Some(text).filter(|text| text.len() <= MAX_TEXT).ok_or(ScimError)?;
+        let text = Some(text)
+            .filter(|text| text.len() <= MAX_TEXT)
+            .ok_or(ScimError)?;
         let (schema, text) = without_schema(text)?;
         let end = text.find(['[', '.']).unwrap_or(text.len());
         let (attribute, rest) = text.split_at_checked(end).ok_or(ScimError)?;
@@ -145,11 +156,23 @@ mod tests {
     #[test]
     fn filters_are_one_comparison() {
         for (text, attribute, value) in [
-            ("userName eq \"ada@example.org\"", "userName", "ada@example.org"),
+            (
+                "userName eq \"ada@example.org\"",
+                "userName",
+                "ada@example.org",
+            ),
             ("USERNAME EQ \"a\"", "USERNAME", "a"),
             (" externalId  eq  \"a b\" ", "externalId", "a b"),
-            ("userName eq \"a\\\" or 1 eq \\\"1\"", "userName", "a\" or 1 eq \"1"),
-            ("urn:ietf:params:scim:schemas:core:2.0:User:userName eq \"\u{e9}\"", "userName", "\u{e9}"),
+            (
+                "userName eq \"a\\\" or 1 eq \\\"1\"",
+                "userName",
+                "a\" or 1 eq \"1",
+            ),
+            (
+                "urn:ietf:params:scim:schemas:core:2.0:User:userName eq \"\u{e9}\"",
+                "userName",
+                "\u{e9}",
+            ),
         ] {
             let found = Filter::parse(text).unwrap();
             assert_eq!((&*found.attribute, &*found.value), (attribute, value));
@@ -182,14 +205,30 @@ mod tests {
         let member = path("members[value eq \"r-1\"]");
         assert_eq!(member.filter.unwrap().value, "r-1");
         let mail = path("emails[type eq \"work\"].value");
-        assert_eq!((mail.filter.unwrap().value, mail.sub.unwrap()), ("work".into(), "value".into()));
+        assert_eq!(
+            (mail.filter.unwrap().value, mail.sub.unwrap()),
+            ("work".into(), "value".into())
+        );
         let extension = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
         let department = path(&format!("{extension}:department"));
         assert_eq!(department.schema.as_deref(), Some(extension));
         assert_eq!(path(&format!("{}:active", CORE[0])).schema, None);
         for bad in [
-            "", ".", "a.", "a..b", "a.b.c", "a[", "a[]", "a[b eq \"c\"", "a[b eq \"c\"]x", "a[b eq \"c\"].", "a]b",
-            "a[b eq \"]\"]]", "urn:x", "a b", "members[value eq \"1\" or value eq \"2\"]",
+            "",
+            ".",
+            "a.",
+            "a..b",
+            "a.b.c",
+            "a[",
+            "a[]",
+            "a[b eq \"c\"",
+            "a[b eq \"c\"]x",
+            "a[b eq \"c\"].",
+            "a]b",
+            "a[b eq \"]\"]]",
+            "urn:x",
+            "a b",
+            "members[value eq \"1\" or value eq \"2\"]",
         ] {
             assert!(Path::parse(bad).is_err(), "{bad}");
         }

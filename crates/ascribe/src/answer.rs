@@ -188,7 +188,8 @@ fn directories_of(state: &State) -> BTreeMap<String, DirectoryState> {
         subjects: BTreeMap::new(),
     };
     let all = state.directories.iter();
-    all.map(|(name, known)| (name.clone(), bare(known))).collect()
+    all.map(|(name, known)| (name.clone(), bare(known)))
+        .collect()
 }
 
 /// What answers need of the law's state. It is a copy, and not of all: while an answer is made

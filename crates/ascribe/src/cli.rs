@@ -794,9 +794,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 fn group_role(text: &str) -> Result<GroupRole, String> {
-    let (group, name) = text
-        .rsplit_once('=')
-        .ok_or("write `GROUP=ROLE`")?;
+    let (group, name) = text.rsplit_once('=').ok_or("write `GROUP=ROLE`")?;
     Ok(GroupRole {
         group: group.to_owned(),
         role: role(name)?,

@@ -21,8 +21,8 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 use crate::cmd::{
-    ask, ca, connect, demo, directory, identity, init, ledger, list, manual, read, remark, serve, setup,
-    workload,
+    ask, ca, connect, demo, directory, identity, init, ledger, list, manual, read, remark, serve,
+    setup, workload,
 };
 use crate::exit::{Done, Failure, Kind};
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use ascribe_core::directory::Directory;
 use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Provider, Workload};
-use ascribe_core::law::{AskStatus, Asked, GrantState, Person, ProviderState, State, WorkloadState};
+use ascribe_core::law::{
+    AskStatus, Asked, GrantState, Person, ProviderState, State, WorkloadState,
+};
 use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -401,7 +403,11 @@ pub(crate) fn registry(
         .map(|(id, person)| PersonRow {
             id: *id,
             name: name_of(names, *id),
-            roles: person.roles.union(&person.directory_roles).copied().collect(),
+            roles: person
+                .roles
+                .union(&person.directory_roles)
+                .copied()
+                .collect(),
             keys: person.keys.keys().cloned().collect(),
             public_keys: person.keys.values().filter(|_| admin).cloned().collect(),
             offboarded: person.offboarded,
@@ -450,7 +456,11 @@ pub(crate) fn registry(
             })
             .collect(),
         workloads: workload_rows(state, now),
-        directories: state.directories.values().map(|d| d.directory.clone()).collect(),
+        directories: state
+            .directories
+            .values()
+            .map(|d| d.directory.clone())
+            .collect(),
         asks: ask_rows(state),
         grants: grant_rows(state, now),
         sessions,

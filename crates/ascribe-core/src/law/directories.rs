@@ -191,7 +191,10 @@ impl State {
         }
         let gone = change.resource.is_none();
         if gone && (change.active || !change.groups.is_empty()) {
-            return refuse("resource", "what was deleted is neither active nor in a group");
+            return refuse(
+                "resource",
+                "what was deleted is neither active nor in a group",
+            );
         }
         match known.resources.get(&change.id) {
             None if gone => refuse("resource", "only what exists is deleted"),
@@ -305,7 +308,9 @@ impl State {
 
 impl DirectoryState {
     fn check_subject(&self, change: &DirectoryChange) -> Result<(), Denied> {
-        let holder = change.subject.and_then(|subject| self.subjects.get(&subject));
+        let holder = change
+            .subject
+            .and_then(|subject| self.subjects.get(&subject));
         let holder = holder.and_then(|id| self.resources.get(id));
         if holder.is_some_and(|holder| !holder.is_gone()) {
             return Err(Denied::new(

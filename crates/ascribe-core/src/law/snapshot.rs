@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, AuthorityState, DirectoryState, GrantState, LinkState, LoginState, OpenAction, Opener, Person,
-    Place, ProviderState, SessionState, State, TargetState, WorkloadState, WriterState,
+    Ask, AskStatus, AuthorityState, DirectoryState, GrantState, LinkState, LoginState, OpenAction,
+    Opener, Person, Place, ProviderState, SessionState, State, TargetState, WorkloadState,
+    WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;

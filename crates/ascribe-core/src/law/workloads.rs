@@ -161,8 +161,11 @@ impl State {
         match person.filter(|person| person.offboarded.is_none()) {
             Some(person) if !person.suspended.is_empty() => {
                 let names: Vec<&str> = person.suspended.keys().map(String::as_str).collect();
-                Denied::new("suspended", format!("suspended by directory `{}`", names.join("`, `")))
-                    .with_help("it ends when that directory calls the person active again")
+                Denied::new(
+                    "suspended",
+                    format!("suspended by directory `{}`", names.join("`, `")),
+                )
+                .with_help("it ends when that directory calls the person active again")
             }
             Some(_) | None => Denied::new("offboarded", "the author has left"),
         }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::world::{Running, World, end, need, wait_for, PATIENCE};
+use super::world::{PATIENCE, Running, World, end, need, wait_for};
 
 const ISSUER: &str = "https://idp.example";
 
@@ -25,17 +25,42 @@ impl Office {
         world.start_target();
         let (server, base) = serve(&mut world);
         let provider = [
-            "provider", "add", "idp", "--kind", "oidc", "--issuer", ISSUER, "--audience", "ascribe", "--jwks",
+            "provider",
+            "add",
+            "idp",
+            "--kind",
+            "oidc",
+            "--issuer",
+            ISSUER,
+            "--audience",
+            "ascribe",
+            "--jwks",
             "https://idp.example/keys",
         ];
         world.run_as("approver", &provider).exits(0);
         let operator = world.person("operator").0;
-        let link = ["identity", "link", &operator, "--provider", "idp", "--subject", "ada-1"];
+        let link = [
+            "identity",
+            "link",
+            &operator,
+            "--provider",
+            "idp",
+            "--subject",
+            "ada-1",
+        ];
         world.run_as("approver", &link).exits(0);
         let add = ["directory", "add", "corp", "--provider", "idp"];
-        let made = world.run_as("approver", &[&add[..], options].concat()).exits(0).line();
+        let made = world
+            .run_as("approver", &[&add[..], options].concat())
+            .exits(0)
+            .line();
         let token = made["result"]["token"].as_str().unwrap().to_owned();
-        Self { world, server: Some(server), base, token }
+        Self {
+            world,
+            server: Some(server),
+            base,
+            token,
+        }
     }
 
     pub(super) fn restart(&mut self) {
@@ -48,7 +73,11 @@ impl Office {
     pub(super) fn curl(&self, args: &[&str]) -> (u16, Value) {
         let out = curl(args);
         let (body, status) = out.rsplit_once('\n').unwrap();
-        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+        let body = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(body).unwrap()
+        };
         (status.parse().unwrap(), body)
     }
 
@@ -58,7 +87,12 @@ impl Office {
         let body = body.map(Value::to_string);
         let mut args = vec!["-X", method, "-H", &bearer, &url];
         if let Some(body) = &body {
-            args.extend(["-H", "Content-Type: application/scim+json", "--data-binary", body]);
+            args.extend([
+                "-H",
+                "Content-Type: application/scim+json",
+                "--data-binary",
+                body,
+            ]);
         }
         self.curl(&args)
     }
@@ -74,7 +108,11 @@ impl Office {
     }
     pub(super) fn patch(&self, path: &str, operations: Value) -> (u16, Value) {
         let schemas = ["urn:ietf:params:scim:api:messages:2.0:PatchOp"];
-        self.call("PATCH", path, Some(&json!({ "schemas": schemas, "Operations": operations })))
+        self.call(
+            "PATCH",
+            path,
+            Some(&json!({ "schemas": schemas, "Operations": operations })),
+        )
     }
     pub(super) fn delete(&self, path: &str) -> (u16, Value) {
         self.call("DELETE", path, None)
@@ -98,8 +136,15 @@ impl Office {
     /// The row of a person in the list.
     pub(super) fn person(&self, role: &str) -> Value {
         let id = self.world.person(role).0;
-        let people = self.world.run_as("approver", &["person", "list"]).exits(0).lines();
-        people.into_iter().find(|row| row["id"] == id.as_str()).unwrap()
+        let people = self
+            .world
+            .run_as("approver", &["person", "list"])
+            .exits(0)
+            .lines();
+        people
+            .into_iter()
+            .find(|row| row["id"] == id.as_str())
+            .unwrap()
     }
 
     pub(super) fn is_suspended(&self) -> bool {
@@ -116,7 +161,10 @@ impl Drop for Office {
 /// `curl`'s output, and the status in a last line.
 pub(super) fn curl(args: &[&str]) -> String {
     let mut command = Command::new(need("curl"));
-    command.args(["-sS", "--noproxy", "*", "-w", "\n%{http_code}"]).args(args).stdin(Stdio::null());
+    command
+        .args(["-sS", "--noproxy", "*", "-w", "\n%{http_code}"])
+        .args(args)
+        .stdin(Stdio::null());
     let out = command.output().unwrap();
     assert!(out.status.success(), "{out:?}");
     String::from_utf8(out.stdout).unwrap()
@@ -136,7 +184,9 @@ fn serve(world: &mut World) -> (Running, String) {
 pub(super) fn holds(dir: &Path, text: &str) -> bool {
     let mut found = false;
     for (_, (_, bytes)) in super::world::snapshot(dir) {
-        found |= bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        found |= bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes());
     }
     found
 }

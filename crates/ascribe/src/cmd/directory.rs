@@ -84,15 +84,26 @@ fn list(cli: &Cli, known: &Registry) -> Done {
             say_json(directory)?;
             continue;
         }
-        let suspends = if directory.suspend { "suspends" } else { "suspends nobody" };
-        let mark = if directory.withdrawn { "  WITHDRAWN" } else { "" };
+        let suspends = if directory.suspend {
+            "suspends"
+        } else {
+            "suspends nobody"
+        };
+        let mark = if directory.withdrawn {
+            "  WITHDRAWN"
+        } else {
+            ""
+        };
         say(&format!(
             "{:<20} {:<20} {suspends}{mark}",
             directory.name, directory.provider
         ));
         for rule in &directory.roles {
             let role = format!("{:?}", rule.role).to_lowercase();
-            say(&format!("  group    {} gives {role}", clean(&rule.group, 256)));
+            say(&format!(
+                "  group    {} gives {role}",
+                clean(&rule.group, 256)
+            ));
         }
     }
     if known.directories.is_empty() && !cli.json() {

@@ -183,7 +183,10 @@ pub(crate) async fn start(
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
     let (api_listener, api_address) = listen(api, "the API").await?;
     let scim = match scim {
-        Some(address) => Some((listen(address, "directories").await?, crate::server::scim::open(&ledger).await?)),
+        Some(address) => Some((
+            listen(address, "directories").await?,
+            crate::server::scim::open(&ledger).await?,
+        )),
         None => None,
     };
     let first = ledger.entries(0..1).attempt("read the first entry")?;

@@ -59,7 +59,11 @@ pub(super) struct Fault {
 impl Fault {
     fn new(status: u16, kind: &'static str, detail: &str) -> Self {
         let detail = detail.to_owned();
-        Self { status, kind, detail }
+        Self {
+            status,
+            kind,
+            detail,
+        }
     }
     fn syntax(detail: &str) -> Self {
         Self::new(400, "invalidSyntax", detail)
@@ -93,7 +97,11 @@ struct Answer {
 
 impl Answer {
     fn ok(body: Value) -> Self {
-        Self { status: 200, location: None, body: Some(body) }
+        Self {
+            status: 200,
+            location: None,
+            body: Some(body),
+        }
     }
 }
 
@@ -150,7 +158,10 @@ impl Scim {
             async move { Ok::<_, Infallible>(scim.request(request).await) }
         });
         let mut server = hyper::server::conn::http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(HEAR_TIMEOUT).max_buf_size(64 * 1024);
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAR_TIMEOUT)
+            .max_buf_size(64 * 1024);
         let connection = server.serve_connection(TokioIo::new(tcp), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -176,7 +187,8 @@ impl Scim {
         loop {
             let now: Vec<_> = self.ledger.with_state(|state| {
                 let all = state.directories.values();
-                all.map(|known| (known.directory.clone(), known.place)).collect()
+                all.map(|known| (known.directory.clone(), known.place))
+                    .collect()
             });
             if heard.as_ref() != Some(&now) {
                 let mut store = self.store.lock().await;
@@ -210,13 +222,23 @@ impl Scim {
             if let (Some(body), false) = (body.as_object_mut(), fault.kind.is_empty()) {
                 body.insert("scimType".to_owned(), json!(fault.kind));
             }
-            Answer { status: fault.status, location: None, body: Some(body) }
+            Answer {
+                status: fault.status,
+                location: None,
+                body: Some(body),
+            }
         });
-        let body = answer.body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let body = answer
+            .body
+            .map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let mut response = Response::new(Full::new(body));
-        *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert("content-type", HeaderValue::from_static("application/scim+json"));
+        headers.insert(
+            "content-type",
+            HeaderValue::from_static("application/scim+json"),
+        );
         headers.insert("cache-control", HeaderValue::from_static("no-store"));
         if answer.status == 401 {
             headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
@@ -225,7 +247,9 @@ impl Scim {
             // The rest of the request is not read.
             headers.insert("connection", HeaderValue::from_static("close"));
         }
-        let location = answer.location.and_then(|location| HeaderValue::from_str(&location).ok());
+        let location = answer
+            .location
+            .and_then(|location| HeaderValue::from_str(&location).ok());
         if let Some(location) = location {
             headers.insert(HeaderName::from_static("location"), location);
         }
@@ -234,7 +258,13 @@ impl Scim {
 
     /// Whose token is it? Nothing of an answer depends on anything else before that is known.
     fn directory(&self, request: &Request<Incoming>) -> Result<Directory, Fault> {
-        let refuse = || Fault::new(401, "", "a directory's token is needed: `Authorization: Bearer TOKEN`");
+        let refuse = || {
+            Fault::new(
+                401,
+                "",
+                "a directory's token is needed: `Authorization: Bearer TOKEN`",
+            )
+        };
         let mut headers = request.headers().get_all(AUTHORIZATION).iter();
         let (Some(header), None) = (headers.next(), headers.next()) else {
             return Err(refuse());
@@ -252,7 +282,9 @@ impl Scim {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let query = decoded(request.uri().query().unwrap_or_default());
-        let rest = path.strip_prefix(BASE).and_then(|rest| rest.strip_prefix('/'));
+        let rest = path
+            .strip_prefix(BASE)
+            .and_then(|rest| rest.strip_prefix('/'));
         let rest = rest.ok_or_else(Fault::absent)?;
         let (place, id) = match rest.split_once('/') {
             None | Some((_, "")) => (rest.trim_end_matches('/'), None),
@@ -302,7 +334,11 @@ impl Scim {
                 let (id, _) = shelf.find(kind, id)?;
                 store.delete(&directory, id).await?;
                 store.say_groups(&directory).await?;
-                Ok(Answer { status: 204, location: None, body: None })
+                Ok(Answer {
+                    status: 204,
+                    location: None,
+                    body: None,
+                })
             }
             _ => Err(Fault::method()),
         }
@@ -310,7 +346,11 @@ impl Scim {
 }
 
 fn read(method: &Method, answer: Value) -> Result<Answer, Fault> {
-    if method == Method::GET { Ok(Answer::ok(answer)) } else { Err(Fault::method()) }
+    if method == Method::GET {
+        Ok(Answer::ok(answer))
+    } else {
+        Err(Fault::method())
+    }
 }
 
 /// Reads a request's body, an object.
@@ -318,11 +358,15 @@ async fn hear(request: Request<Incoming>) -> Result<Body, Fault> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect();
     let body = tokio::time::timeout(HEAR_TIMEOUT, body).await;
     let body = body.map_err(|_| Fault::new(408, "", "the request took too long"))?;
-    let body = body.map_err(|error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
-        Some(_) => Fault::new(413, "", "a request is at most 256 KiB"),
-        None => Fault::syntax("the request broke off"),
-    })?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|_| Fault::syntax("the request is no JSON object"))
+    let body =
+        body.map_err(
+            |error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
+                Some(_) => Fault::new(413, "", "a request is at most 256 KiB"),
+                None => Fault::syntax("the request broke off"),
+            },
+        )?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|_| Fault::syntax("the request is no JSON object"))
 }
 
 async fn changed(
@@ -343,17 +387,26 @@ async fn changed(
 }
 
 fn one<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let found = query.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let found = query
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
     found.map(|(_, value)| value.as_str())
 }
 
 fn without(query: &[(String, String)]) -> Vec<String> {
-    let names = one(query, "excludedAttributes").unwrap_or_default().split(',');
+    let names = one(query, "excludedAttributes")
+        .unwrap_or_default()
+        .split(',');
     names.map(|name| name.trim().to_owned()).collect()
 }
 
 /// A list: all of a kind, or those that a filter finds.
-fn found(shelf: &Shelf, kind: ResourceKind, query: &[(String, String)], without: &[String]) -> Result<Answer, Fault> {
+fn found(
+    shelf: &Shelf,
+    kind: ResourceKind,
+    query: &[(String, String)],
+    without: &[String],
+) -> Result<Answer, Fault> {
     let number = |name: &str, default: usize| match one(query, name) {
         None => Ok(default),
         // Less than the least counts as the least (RFC 7644, 3.4.2.4).
@@ -370,12 +423,17 @@ fn found(shelf: &Shelf, kind: ResourceKind, query: &[(String, String)], without:
     let filter = filter.transpose()?;
     let mut fits: Vec<(&ResourceId, &Kept)> = Vec::new();
     for (id, kept) in shelf.0.iter().filter(|(_, kept)| kept.kind == kind) {
-        if filter.as_ref().map_or(Ok(true), |filter| matches(filter, *id, kept))? {
+        if filter
+            .as_ref()
+            .map_or(Ok(true), |filter| matches(filter, *id, kept))?
+        {
             fits.push((id, kept));
         }
     }
     let page = fits.iter().skip(start - 1).take(count);
-    let page = page.map(|(id, kept)| show::resource(shelf, **id, kept, without)).collect();
+    let page = page
+        .map(|(id, kept)| show::resource(shelf, **id, kept, without))
+        .collect();
     Ok(Answer::ok(show::list(fits.len(), start, page)))
 }
 
@@ -399,6 +457,7 @@ fn matches(filter: &Filter, id: ResourceId, kept: &Kept) -> Result<bool, Fault> 
 pub(crate) async fn open(ledger: &Arc<Ledger>) -> Done<Arc<Scim>> {
     let ledger = Arc::clone(ledger);
     let scim = tokio::task::spawn_blocking(move || Scim::new(ledger)).await;
-    let scim = scim.map_err(|error| Failure::new(crate::exit::Kind::Failure, error.to_string()))??;
+    let scim =
+        scim.map_err(|error| Failure::new(crate::exit::Kind::Failure, error.to_string()))??;
     Ok(Arc::new(scim))
 }

@@ -13,8 +13,8 @@ pub(super) fn directory() -> Directory {
         name: "corp".to_owned(),
         provider: "idp".to_owned(),
         roles: vec![GroupRole {
-            group: "Approvers".to_owned(),
-            role: Role::Approver,
+            group: "Auditors".to_owned(),
+            role: Role::Auditor,
         }],
         suspend: true,
         token: bearer_digest(b"a long random token"),
@@ -46,7 +46,11 @@ impl World {
         w
     }
     /// The directory describes the user who stands for this person.
-    fn hear(&mut self, n: u8, edit: impl FnOnce(&mut DirectoryChange)) -> Result<(), Denied> {
+    pub(super) fn hear(
+        &mut self,
+        n: u8,
+        edit: impl FnOnce(&mut DirectoryChange),
+    ) -> Result<(), Denied> {
         self.hear_as(SERVER, n, edit)
     }
     fn hear_as(
@@ -92,14 +96,18 @@ fn inactive_is_suspended_and_active_is_back() {
     assert_eq!(no(w.intent(session)), "revoked");
     assert_eq!(no(w.open(grant)), "revoked");
     assert_eq!(no(w.request(REQ, |_| ())), "suspended");
-    assert_eq!(w.state.person_by_key(w.now, &key(REQ, 1).fingerprint()), None);
+    assert_eq!(
+        w.state.person_by_key(w.now, &key(REQ, 1).fingerprint()),
+        None
+    );
     assert!(w.state.has_left(deploy().workload), "its owner is away");
     w.hear(REQ, |_| ()).unwrap();
     assert!(!w.who(REQ).is_away() && !w.state.has_left(deploy().workload));
     w.open(grant).unwrap();
     w.request(REQ, |_| ()).unwrap();
     // Deleted is inactive; made again it is another resource of the same subject.
-    w.hear(REQ, |c| (c.active, c.resource) = (false, None)).unwrap();
+    w.hear(REQ, |c| (c.active, c.resource) = (false, None))
+        .unwrap();
     assert!(w.who(REQ).is_away());
     assert_eq!(no(w.hear(REQ, |_| ())), "resource");
     w.hear(REQ, |c| c.id = user(99)).unwrap();
@@ -142,7 +150,10 @@ fn a_directory_changes_nobody_beyond_its_rules_and_links() {
 fn unlinking_is_no_way_out_of_a_suspension() {
     let mut w = World::with_directory();
     w.hear(REQ, |_| ()).unwrap();
-    assert_eq!(no(w.say(REQ, Say::IdentityUnlink(link(REQ)), vec![])), "role");
+    assert_eq!(
+        no(w.say(REQ, Say::IdentityUnlink(link(REQ)), vec![])),
+        "role"
+    );
     w.hear(REQ, inactive).unwrap();
     w.say(ADA, Say::IdentityUnlink(link(REQ)), vec![]).unwrap();
     assert!(w.who(REQ).is_away());
@@ -156,25 +167,25 @@ fn unlinking_is_no_way_out_of_a_suspension() {
 #[test]
 fn groups_give_roles_beside_those_of_the_enrolment() {
     let mut w = World::with_directory();
-    let group = |c: &mut DirectoryChange| c.groups = vec!["Approvers".to_owned()];
-    assert!(!w.who(REQ).may(Role::Approver));
+    let group = |c: &mut DirectoryChange| c.groups = vec!["Auditors".to_owned()];
+    assert!(!w.who(REQ).may(Role::Auditor));
     w.hear(REQ, group).unwrap();
-    assert!(w.who(REQ).may(Role::Approver) && w.who(REQ).may(Role::Requester));
+    assert!(w.who(REQ).may(Role::Auditor) && w.who(REQ).may(Role::Requester));
     w.hear(REQ, |c| {
         group(c);
         c.active = false;
     })
     .unwrap();
-    assert!(!w.who(REQ).may(Role::Approver));
+    assert!(!w.who(REQ).may(Role::Auditor));
     w.hear(REQ, |_| ()).unwrap();
-    assert!(!w.who(REQ).may(Role::Approver) && w.who(REQ).may(Role::Requester));
+    assert!(!w.who(REQ).may(Role::Auditor) && w.who(REQ).may(Role::Requester));
     w.hear(REQ, group).unwrap();
     let without = Directory {
         roles: Vec::new(),
         ..directory()
     };
     w.say(ADA, Say::DirectorySet(without), vec![]).unwrap();
-    assert!(!w.who(REQ).may(Role::Approver));
+    assert!(!w.who(REQ).may(Role::Auditor));
     assert_eq!(no(w.hear(REQ, group)), "groups");
 }
 
@@ -203,25 +214,38 @@ fn what_no_directory_may_be_or_say() {
         ("directory", |d| d.roles[0].group = "a\u{202e}b".to_owned()),
         ("directory", |d| d.roles.push(d.roles[0].clone())),
         ("directory", |d| d.provider = "ci".to_owned()),
-        ("directory", |d| (d.name, d.provider) = ("other".to_owned(), "ci".to_owned())),
+        ("directory", |d| {
+            (d.name, d.provider) = ("other".to_owned(), "ci".to_owned())
+        }),
         ("duplicate", |d| d.name = "other".to_owned()),
-        ("directory", |d| (d.name, d.withdrawn) = ("other".to_owned(), true)),
+        ("directory", |d| {
+            (d.name, d.withdrawn) = ("other".to_owned(), true)
+        }),
     ];
     for (code, edit) in edits {
         let mut bad = directory();
         edit(&mut bad);
-        assert_eq!(no(w.say(ADA, Say::DirectorySet(bad.clone()), vec![])), code, "{bad:?}");
+        assert_eq!(
+            no(w.say(ADA, Say::DirectorySet(bad.clone()), vec![])),
+            code,
+            "{bad:?}"
+        );
     }
-    assert_eq!(no(w.say(PAT, Say::DirectorySet(directory()), vec![])), "role");
+    assert_eq!(
+        no(w.say(PAT, Say::DirectorySet(directory()), vec![])),
+        "role"
+    );
     w.hear(REQ, |_| ()).unwrap();
     let edits: [(&str, fn(&mut DirectoryChange)); 9] = [
         ("no-directory", |c| c.directory = "other".to_owned()),
         ("groups", |c| c.groups = vec!["Others".to_owned()]),
-        ("groups", |c| c.groups = vec!["Approvers".to_owned(); 2]),
+        ("groups", |c| c.groups = vec!["Auditors".to_owned(); 2]),
         ("subject", |c| c.subject = Some(link(PAT).subject)),
         ("subject", |c| c.subject = None),
         ("duplicate", |c| c.id = user(77)),
-        ("resource", |c| (c.kind, c.active, c.subject) = (ResourceKind::Group, false, None)),
+        ("resource", |c| {
+            (c.kind, c.active, c.subject) = (ResourceKind::Group, false, None)
+        }),
         ("resource", |c| c.kind = ResourceKind::Group),
         ("resource", |c| c.resource = None),
     ];

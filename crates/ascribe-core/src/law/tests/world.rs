@@ -359,6 +359,9 @@ pub(super) fn full_path() -> World {
     let idp = identities::provider("idp", crate::identity::ProviderKind::Oidc);
     w.say(ADA, Say::ProviderSet(idp), Vec::new()).unwrap();
     w.publish("idp", &[1]).unwrap();
+    let corp = directories::directory();
+    w.say(ADA, Say::DirectorySet(corp), Vec::new()).unwrap();
+    w.hear(REQ, |_| ()).unwrap();
     w.head("gw").unwrap();
     w.head(SERVER).unwrap();
     w

@@ -28,13 +28,19 @@ enum Op {
 fn name_in(body: &Body, name: &str) -> String {
     let same = |known: &str| known.eq_ignore_ascii_case(name);
     let there = body.keys().find(|known| same(known)).cloned();
-    let known = || KNOWN.iter().find(|known| same(known)).map(|k| (*k).to_owned());
+    let known = || {
+        KNOWN
+            .iter()
+            .find(|known| same(known))
+            .map(|k| (*k).to_owned())
+    };
     there.or_else(known).unwrap_or_else(|| name.to_owned())
 }
 
 pub(super) fn attribute<'a>(body: &'a Body, name: &str) -> Option<&'a Value> {
     let mut all = body.iter();
-    all.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    all.find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 /// What a POST or PUT sends, as it is kept. `id` is the resource's, where it has one.
@@ -43,7 +49,10 @@ pub(super) fn received(sent: &Body, id: Option<&str>) -> Result<Body, Fault> {
     for (name, value) in sent {
         check_id(name, value, id)?;
         // On PUT, what is only read is ignored (RFC 7644, 3.5.1).
-        let ignored = NOT_KEPT.iter().chain(&READ_ONLY).any(|n| n.eq_ignore_ascii_case(name));
+        let ignored = NOT_KEPT
+            .iter()
+            .chain(&READ_ONLY)
+            .any(|n| n.eq_ignore_ascii_case(name));
         if ignored || value.is_null() {
             continue;
         }
@@ -71,7 +80,9 @@ pub(super) fn patched(body: &Body, patch: &Body, id: &str) -> Result<Body, Fault
     }
     let mut body = body.clone();
     for operation in operations {
-        let operation = operation.as_object().ok_or_else(|| Fault::syntax("an operation is an object"))?;
+        let operation = operation
+            .as_object()
+            .ok_or_else(|| Fault::syntax("an operation is an object"))?;
         apply(&mut body, operation, id)?;
     }
     body.retain(|_, value| !value.is_null());
@@ -79,7 +90,9 @@ pub(super) fn patched(body: &Body, patch: &Body, id: &str) -> Result<Body, Fault
 }
 
 fn apply(body: &mut Body, operation: &Body, id: &str) -> Result<(), Fault> {
-    let op = attribute(operation, "op").and_then(Value::as_str).unwrap_or_default();
+    let op = attribute(operation, "op")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let op = match op.to_ascii_lowercase().as_str() {
         "add" => Op::Add,
         "remove" => Op::Remove,
@@ -94,13 +107,16 @@ fn apply(body: &mut Body, operation: &Body, id: &str) -> Result<(), Fault> {
         None => {
             let all = value.and_then(Value::as_object);
             let all = all.ok_or_else(|| Fault::syntax("without `path`, the value is an object"))?;
-            all.iter().try_for_each(|(path, value)| set(body, op, path, Some(value), id))
+            all.iter()
+                .try_for_each(|(path, value)| set(body, op, path, Some(value), id))
         }
     }
 }
 
 fn set(body: &mut Body, op: Op, path: &str, value: Option<&Value>, id: &str) -> Result<(), Fault> {
-    let path = Path::parse(path).or_else(|_| whole(path)).map_err(|_| Fault::path())?;
+    let path = Path::parse(path)
+        .or_else(|_| whole(path))
+        .map_err(|_| Fault::path())?;
     let is = |name: &&str| path.schema.is_none() && name.eq_ignore_ascii_case(&path.attribute);
     if is(&"id") {
         let value = value.filter(|_| op != Op::Remove).unwrap_or(&Value::Null);
@@ -136,7 +152,9 @@ fn set(body: &mut Body, op: Op, path: &str, value: Option<&Value>, id: &str) -> 
 
 /// An extension's own name as a path: all of it.
 fn whole(path: &str) -> Result<Path, ascribe_wire::scim::ScimError> {
-    let is_urn = path.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("urn:"));
+    let is_urn = path
+        .get(..4)
+        .is_some_and(|start| start.eq_ignore_ascii_case("urn:"));
     let plain = path.len() <= 256 && !path.contains(['[', ']', '"', ' ']);
     if !(is_urn && plain) {
         return Err(ascribe_wire::scim::ScimError);
@@ -151,8 +169,12 @@ fn whole(path: &str) -> Result<Path, ascribe_wire::scim::ScimError> {
 
 fn object_in<'a>(body: &'a mut Body, name: &str) -> Result<&'a mut Body, Fault> {
     let name = name_in(body, name);
-    let value = body.entry(name).or_insert_with(|| Value::Object(Body::new()));
-    value.as_object_mut().ok_or_else(|| Fault::value("the attribute has no parts"))
+    let value = body
+        .entry(name)
+        .or_insert_with(|| Value::Object(Body::new()));
+    value
+        .as_object_mut()
+        .ok_or_else(|| Fault::value("the attribute has no parts"))
 }
 
 fn change(body: &mut Body, op: Op, name: &str, value: Option<&Value>) -> Result<(), Fault> {
@@ -194,7 +216,12 @@ fn listed(value: Value) -> Vec<Value> {
 
 /// Values of an attribute are the same when their `value` is.
 fn is_same(one: &Value, other: &Value) -> bool {
-    let named = |value: &Value| value.as_object().and_then(|v| attribute(v, "value")).cloned();
+    let named = |value: &Value| {
+        value
+            .as_object()
+            .and_then(|v| attribute(v, "value"))
+            .cloned()
+    };
     match (named(one), named(other)) {
         (Some(one), Some(other)) => one == other,
         _ => one == other,
@@ -210,7 +237,9 @@ fn change_some(
     value: Option<&Value>,
 ) -> Result<(), Fault> {
     let fits = |known: &Value| {
-        let part = known.as_object().and_then(|known| attribute(known, &filter.attribute));
+        let part = known
+            .as_object()
+            .and_then(|known| attribute(known, &filter.attribute));
         match part {
             Some(Value::String(text)) => *text == filter.value,
             Some(Value::Bool(flag)) => flag.to_string().eq_ignore_ascii_case(&filter.value),
@@ -221,18 +250,25 @@ fn change_some(
         return Ok(());
     }
     let all = body.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-    let all = all.as_array_mut().ok_or_else(|| Fault::value("the attribute has one value only"))?;
+    let all = all
+        .as_array_mut()
+        .ok_or_else(|| Fault::value("the attribute has one value only"))?;
     if op == Op::Remove && sub.is_none() {
         all.retain(|known| !fits(known));
         return Ok(());
     }
     if op != Op::Remove && !all.iter().any(fits) {
         let mut new = Body::new();
-        new.insert(filter.attribute.clone(), Value::String(filter.value.clone()));
+        new.insert(
+            filter.attribute.clone(),
+            Value::String(filter.value.clone()),
+        );
         all.push(Value::Object(new));
     }
     for known in all.iter_mut().filter(|known| fits(known)) {
-        let Some(parts) = known.as_object_mut() else { continue };
+        let Some(parts) = known.as_object_mut() else {
+            continue;
+        };
         match sub {
             Some(sub) => {
                 let sub = name_in(parts, sub);

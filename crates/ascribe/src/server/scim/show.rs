@@ -29,14 +29,19 @@ pub(super) fn resource(shelf: &Shelf, id: ResourceId, kept: &Kept, without: &[St
     schemas.extend(shown.keys().filter(|key| key.starts_with("urn:")).cloned());
     match kept.kind {
         ResourceKind::Group => {
-            let members = kept.members.iter().filter_map(|id| Some((id, shelf.0.get(id)?)));
-            let members = members.map(|(id, user)| json!({ "value": id, "display": user.text("userName") }));
+            let members = kept
+                .members
+                .iter()
+                .filter_map(|id| Some((id, shelf.0.get(id)?)));
+            let members =
+                members.map(|(id, user)| json!({ "value": id, "display": user.text("userName") }));
             shown.insert("members".to_owned(), members.collect());
         }
         ResourceKind::User => {
             shown.entry("active").or_insert(Value::Bool(true));
             let groups = shelf.groups_of(id);
-            let groups = groups.map(|(id, group)| json!({ "value": id, "display": group.text("displayName") }));
+            let groups = groups
+                .map(|(id, group)| json!({ "value": id, "display": group.text("displayName") }));
             shown.insert("groups".to_owned(), groups.collect());
         }
     }
@@ -121,5 +126,9 @@ pub(super) fn schemas() -> Value {
     };
     let user = vec![text("userName", true, "server"), external, active];
     let group = vec![text("displayName", true, "server"), members];
-    list(2, 1, vec![one(USER, "User", user), one(GROUP, "Group", group)])
+    list(
+        2,
+        1,
+        vec![one(USER, "User", user), one(GROUP, "Group", group)],
+    )
 }

@@ -64,11 +64,15 @@ impl Shelf {
     pub(super) fn find(&self, kind: ResourceKind, id: &str) -> Result<(ResourceId, &Kept), Fault> {
         let id = id.parse().ok();
         let found = id.and_then(|id| Some((id, self.0.get(&id)?)));
-        found.filter(|(_, kept)| kept.kind == kind).ok_or_else(Fault::absent)
+        found
+            .filter(|(_, kept)| kept.kind == kind)
+            .ok_or_else(Fault::absent)
     }
 
     pub(super) fn groups_of(&self, user: ResourceId) -> impl Iterator<Item = (&ResourceId, &Kept)> {
-        self.0.iter().filter(move |(_, group)| group.members.contains(&user))
+        self.0
+            .iter()
+            .filter(move |(_, group)| group.members.contains(&user))
     }
 
     /// Those of a user's groups that rules name.
@@ -80,7 +84,12 @@ impl Shelf {
     }
 
     /// What was sent, checked against all the rest.
-    pub(super) fn checked(&self, kind: ResourceKind, id: Option<ResourceId>, mut body: Body) -> Result<Kept, Fault> {
+    pub(super) fn checked(
+        &self,
+        kind: ResourceKind,
+        id: Option<ResourceId>,
+        mut body: Body,
+    ) -> Result<Kept, Fault> {
         let named = |kept: &Kept, name: &str| kept.text(name).map(str::to_lowercase);
         let key = match kind {
             ResourceKind::Group => "displayName",
@@ -90,42 +99,64 @@ impl Shelf {
             match attribute(&body, name) {
                 Some(Value::String(text)) if is_name(text) => {}
                 None if !needed => {}
-                _ => return Err(Fault::value("a user has a `userName`, a group a `displayName`, of 1 to 256 bytes in a line")),
+                _ => {
+                    return Err(Fault::value(
+                        "a user has a `userName`, a group a `displayName`, of 1 to 256 bytes in a line",
+                    ));
+                }
             }
         }
         let members = match kind {
             ResourceKind::Group => self.members(&mut body)?,
             ResourceKind::User => {
                 if let Some(active) = attribute(&body, "active") {
-                    let active = flag(active).ok_or_else(|| Fault::value("`active` is true or false"))?;
+                    let active =
+                        flag(active).ok_or_else(|| Fault::value("`active` is true or false"))?;
                     body.insert("active".to_owned(), Value::Bool(active));
                 }
                 BTreeSet::new()
             }
         };
-        let bytes = serde_json::to_vec(&body).map_err(|_| Fault::value("the resource cannot be written"))?;
+        let bytes = serde_json::to_vec(&body)
+            .map_err(|_| Fault::value("the resource cannot be written"))?;
         // What is sealed must be readable again, at whatever depth operations left it.
         if bytes.len() > MAX_RESOURCE || serde_json::from_slice::<Body>(&bytes).is_err() {
             return Err(Fault::new(413, "", "the resource is too large or too deep"));
         }
         let now = Timestamp::from_millis(0);
-        let kept = Kept { kind, body, members, created: now, changed: now, bytes: bytes.len() };
+        let kept = Kept {
+            kind,
+            body,
+            members,
+            created: now,
+            changed: now,
+            bytes: bytes.len(),
+        };
         let held: usize = self.0.values().map(|kept| kept.bytes).sum();
         if held + kept.bytes > MAX_BYTES {
             return Err(Fault::new(507, "", "the directory keeps too much already"));
         }
-        let mut others = self.0.iter().filter(|(other, known)| Some(**other) != id && known.kind == kind);
+        let mut others = self
+            .0
+            .iter()
+            .filter(|(other, known)| Some(**other) != id && known.kind == kind);
         let external = |kept: &Kept| kept.text("externalId").map(str::to_owned);
         let clash = others.any(|(_, known)| {
             named(known, key) == named(&kept, key)
                 || (external(&kept).is_some() && external(known) == external(&kept))
         });
         if clash {
-            return Err(Fault::new(409, "uniqueness", "another resource has this name or `externalId`"));
+            return Err(Fault::new(
+                409,
+                "uniqueness",
+                "another resource has this name or `externalId`",
+            ));
         }
         let before = id.and_then(|id| self.0.get(&id)).and_then(external);
         if kind == ResourceKind::User && before.is_some() && before != external(&kept) {
-            return Err(Fault::mutability("`externalId` says who the user is and stays; delete and make another one"));
+            return Err(Fault::mutability(
+                "`externalId` says who the user is and stays; delete and make another one",
+            ));
         }
         Ok(kept)
     }
@@ -138,12 +169,16 @@ impl Shelf {
             Some(_) => return Err(Fault::value("`members` is a list")),
         };
         let id_of = |member: &Value| {
-            let id: ResourceId = attribute(member.as_object()?, "value")?.as_str()?.parse().ok()?;
+            let id: ResourceId = attribute(member.as_object()?, "value")?
+                .as_str()?
+                .parse()
+                .ok()?;
             let user = self.0.get(&id)?;
             (user.kind == ResourceKind::User).then_some(id)
         };
         let members: Option<BTreeSet<ResourceId>> = listed.iter().map(id_of).collect();
-        let members = members.ok_or_else(|| Fault::value("a member is the `id` of a user of this directory"))?;
+        let members = members
+            .ok_or_else(|| Fault::value("a member is the `id` of a user of this directory"))?;
         let bare = members.iter().map(|id| json!({ "value": id })).collect();
         body.insert("members".to_owned(), Value::Array(bare));
         Ok(members)
@@ -163,20 +198,44 @@ pub(super) struct Store {
 impl Store {
     /// Reads back what the ledger has.
     pub(super) fn open(ledger: Arc<Ledger>) -> Done<Self> {
-        let known: Vec<DirectoryState> = ledger.with_state(|state| state.directories.values().cloned().collect());
+        let known: Vec<DirectoryState> =
+            ledger.with_state(|state| state.directories.values().cloned().collect());
         let mut shelves = BTreeMap::new();
         for directory in known {
             let mut shelf = Shelf::default();
-            for (id, resource) in directory.resources.iter().filter(|(_, resource)| !resource.is_gone()) {
-                let openings = ledger.openings(resource.place.index).attempt("read what a directory keeps")?;
-                let body = openings.first().and_then(|opening| serde_json::from_slice::<Body>(&opening.bytes.0).ok());
+            for (id, resource) in directory
+                .resources
+                .iter()
+                .filter(|(_, resource)| !resource.is_gone())
+            {
+                let openings = ledger
+                    .openings(resource.place.index)
+                    .attempt("read what a directory keeps")?;
+                let body = openings
+                    .first()
+                    .and_then(|opening| serde_json::from_slice::<Body>(&opening.bytes.0).ok());
                 // Its key was destroyed: nobody can say what it was any more.
                 let Some(body) = body else { continue };
-                let members = attribute(&body, "members").and_then(Value::as_array).into_iter().flatten();
-                let members = members.filter_map(|m| m.get("value")?.as_str()?.parse().ok()).collect();
+                let members = attribute(&body, "members")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten();
+                let members = members
+                    .filter_map(|m| m.get("value")?.as_str()?.parse().ok())
+                    .collect();
                 let bytes = openings.first().map_or(0, |opening| opening.bytes.0.len());
                 let (created, changed) = (resource.created, resource.changed);
-                shelf.0.insert(*id, Kept { kind: resource.said.kind, body, members, created, changed, bytes });
+                shelf.0.insert(
+                    *id,
+                    Kept {
+                        kind: resource.said.kind,
+                        body,
+                        members,
+                        created,
+                        changed,
+                        bytes,
+                    },
+                );
             }
             shelves.insert(directory.directory.name.clone(), shelf);
         }
@@ -188,7 +247,12 @@ impl Store {
     }
 
     /// Records what a resource is from now on, and keeps it.
-    pub(super) async fn put(&mut self, directory: &Directory, id: ResourceId, mut kept: Kept) -> Result<(), Fault> {
+    pub(super) async fn put(
+        &mut self,
+        directory: &Directory,
+        id: ResourceId,
+        mut kept: Kept,
+    ) -> Result<(), Fault> {
         let groups = match kept.kind {
             ResourceKind::User => self.shelf(directory).named_groups(directory, id),
             ResourceKind::Group => Vec::new(),
@@ -212,7 +276,11 @@ impl Store {
         Ok(())
     }
 
-    pub(super) async fn delete(&mut self, directory: &Directory, id: ResourceId) -> Result<(), Fault> {
+    pub(super) async fn delete(
+        &mut self,
+        directory: &Directory,
+        id: ResourceId,
+    ) -> Result<(), Fault> {
         let Some(kept) = self.shelf(directory).0.get(&id).cloned() else {
             return Err(Fault::absent());
         };
@@ -236,10 +304,15 @@ impl Store {
         let said = self.ledger.with_state(|state| {
             let known = state.directories.get(&directory.name);
             let resources = known.into_iter().flat_map(|known| &known.resources);
-            resources.map(|(id, resource)| (*id, resource.said.groups.clone())).collect::<BTreeMap<_, _>>()
+            resources
+                .map(|(id, resource)| (*id, resource.said.groups.clone()))
+                .collect::<BTreeMap<_, _>>()
         });
         let shelf = self.shelf(directory);
-        let users = shelf.0.iter().filter(|(_, kept)| kept.kind == ResourceKind::User);
+        let users = shelf
+            .0
+            .iter()
+            .filter(|(_, kept)| kept.kind == ResourceKind::User);
         let stale: Vec<(ResourceId, Kept)> = users
             .filter(|(id, _)| said.get(id) != Some(&shelf.named_groups(directory, **id)))
             .map(|(id, kept)| (*id, kept.clone()))
@@ -252,7 +325,9 @@ impl Store {
 
     /// Who the user is. One whose subject was set once keeps it, whatever the provider is called later.
     fn subject(&self, directory: &Directory, id: ResourceId, kept: &Kept) -> Option<ContentDigest> {
-        let external = kept.text("externalId").filter(|_| kept.kind == ResourceKind::User)?;
+        let external = kept
+            .text("externalId")
+            .filter(|_| kept.kind == ResourceKind::User)?;
         self.ledger.with_state(|state| {
             let shelf = state.directories.get(&directory.name);
             let said = shelf.and_then(|shelf| shelf.resources.get(&id)?.said.subject);
@@ -277,16 +352,30 @@ impl Store {
         let proposal = Proposal {
             id: EntryId::new(random().map_err(|_| Fault::internal())?),
             writer: SERVER.to_owned(),
-            scope: if openings.is_empty() { Scope::None } else { Scope::Resource(change.id) },
+            scope: if openings.is_empty() {
+                Scope::None
+            } else {
+                Scope::Resource(change.id)
+            },
             body: EntryBody::DirectoryChange(change),
             openings,
         };
         match self.ledger.record(proposal).await {
             Ok(_) => Ok(()),
-            Err(RecordError::Denied(denied)) if denied.code == "too-many" => Err(Fault::new(507, "", &denied.message)),
-            Err(RecordError::Denied(denied)) if denied.code == "duplicate" => Err(Fault::new(409, "uniqueness", &denied.message)),
-            Err(RecordError::Denied(denied)) => Err(Fault::new(400, "invalidValue", &denied.message)),
-            Err(RecordError::Unavailable(_)) => Err(Fault::new(503, "", "the ledger cannot record now; try again")),
+            Err(RecordError::Denied(denied)) if denied.code == "too-many" => {
+                Err(Fault::new(507, "", &denied.message))
+            }
+            Err(RecordError::Denied(denied)) if denied.code == "duplicate" => {
+                Err(Fault::new(409, "uniqueness", &denied.message))
+            }
+            Err(RecordError::Denied(denied)) => {
+                Err(Fault::new(400, "invalidValue", &denied.message))
+            }
+            Err(RecordError::Unavailable(_)) => Err(Fault::new(
+                503,
+                "",
+                "the ledger cannot record now; try again",
+            )),
         }
     }
 }
