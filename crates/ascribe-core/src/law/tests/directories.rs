@@ -79,6 +79,9 @@ impl World {
     }
 }
 
+/// What is refused, and with which code.
+type Bad<T> = (&'static str, fn(&mut T));
+
 fn inactive(change: &mut DirectoryChange) {
     change.active = false;
 }
@@ -207,7 +210,7 @@ fn the_last_administrators_are_spared_until_there_are_enough() {
 #[test]
 fn what_no_directory_may_be_or_say() {
     let mut w = World::with_directory();
-    let edits: [(&str, fn(&mut Directory)); 9] = [
+    let edits: [Bad<Directory>; 9] = [
         ("directory", |d| d.name = "Corp".to_owned()),
         ("directory", |d| d.roles[0].role = Role::Admin),
         ("directory", |d| d.roles[0].group = String::new()),
@@ -236,7 +239,7 @@ fn what_no_directory_may_be_or_say() {
         "role"
     );
     w.hear(REQ, |_| ()).unwrap();
-    let edits: [(&str, fn(&mut DirectoryChange)); 9] = [
+    let edits: [Bad<DirectoryChange>; 9] = [
         ("no-directory", |c| c.directory = "other".to_owned()),
         ("groups", |c| c.groups = vec!["Others".to_owned()]),
         ("groups", |c| c.groups = vec!["Auditors".to_owned(); 2]),
