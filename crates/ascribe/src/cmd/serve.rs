@@ -26,6 +26,7 @@ use crate::answer::View;
 use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
+use crate::server::scim::Scim;
 use crate::server::{Api, Naming};
 
 /// The writer of the gateway in this process.
@@ -151,6 +152,26 @@ async fn listen(address: &str, what: &str) -> Done<(TcpListener, String)> {
     Ok((listener, bound))
 }
 
+/// What directories are served with, and where, if they are.
+async fn directories(
+    address: Option<&str>,
+    ledger: &Arc<Ledger>,
+) -> Done<Option<(TcpListener, String, Arc<Scim>)>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let (listener, bound) = listen(address, "directories").await?;
+    let scim = crate::server::scim::open(ledger).await?;
+    Ok(Some((listener, bound, scim)))
+}
+
+/// The hash of the first entry, by which verifiers pin a ledger.
+fn first_entry(ledger: &Ledger) -> Done<String> {
+    let first = ledger.entries(0..1).attempt("read the first entry")?;
+    let hash = first.first().map(|e| ascribe_core::entry::entry_hash(e));
+    Ok(hash.map(|hash| hash.to_string()).unwrap_or_default())
+}
+
 /// Starts everything on an existing ledger.
 pub(crate) async fn start(
     dir: &Path,
@@ -182,18 +203,8 @@ pub(crate) async fn start(
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
     let (api_listener, api_address) = listen(api, "the API").await?;
-    let scim = match scim {
-        Some(address) => Some((
-            listen(address, "directories").await?,
-            crate::server::scim::open(&ledger).await?,
-        )),
-        None => None,
-    };
-    let first = ledger.entries(0..1).attempt("read the first entry")?;
-    let first_entry = first
-        .first()
-        .map(|e| ascribe_core::entry::entry_hash(e).to_string())
-        .unwrap_or_default();
+    let scim = directories(scim, &ledger).await?;
+    let first_entry = first_entry(&ledger)?;
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
     let api = Arc::new(Api {
@@ -218,7 +229,7 @@ pub(crate) async fn start(
         stop.clone(),
     ));
     tasks.spawn(keeper.run(stop.clone()));
-    let scim = scim.map(|((listener, address), scim)| {
+    let scim = scim.map(|(listener, address, scim)| {
         tasks.spawn(scim.serve(listener, stop.clone()));
         address
     });

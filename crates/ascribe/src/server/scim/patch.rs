@@ -122,10 +122,10 @@ fn set(body: &mut Body, op: Op, path: &str, value: Option<&Value>, id: &str) -> 
         let value = value.filter(|_| op != Op::Remove).unwrap_or(&Value::Null);
         return check_id("id", value, Some(id));
     }
-    if READ_ONLY.iter().any(|name| is(name)) {
+    if READ_ONLY.iter().any(&is) {
         return Err(Fault::mutability("this attribute is only read"));
     }
-    if NOT_KEPT.iter().any(|name| is(name)) {
+    if NOT_KEPT.iter().any(is) {
         return Ok(());
     }
     if op != Op::Remove && value.is_none() {
