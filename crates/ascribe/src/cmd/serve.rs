@@ -165,6 +165,16 @@ async fn directories(
     Ok(Some((listener, bound, scim)))
 }
 
+/// Leaves what local commands need to find the server.
+fn announce(dir: &Path, server: &Server) -> Done<PathBuf> {
+    let file = dir.join(SERVER_FILE);
+    // As a crash left it: then a start on a full disk needs no space.
+    if !read_json(&file).is_ok_and(|old: Server| old == *server) {
+        write_json(&file, server)?;
+    }
+    Ok(file)
+}
+
 /// The hash of the first entry, by which verifiers pin a ledger.
 fn first_entry(ledger: &Ledger) -> Done<String> {
     let first = ledger.entries(0..1).attempt("read the first entry")?;
@@ -266,11 +276,7 @@ pub(crate) async fn start(
         pin: base64_std(&spki),
         log_key: ledger.log_key().to_string(),
     };
-    let server_file = dir.join(SERVER_FILE);
-    // As a crash left it: then a start on a full disk needs no space.
-    if !read_json(&server_file).is_ok_and(|old: Server| old == server) {
-        write_json(&server_file, &server)?;
-    }
+    let server_file = announce(dir, &server)?;
     Ok(Running {
         ssh,
         api: api_address,
