@@ -19,6 +19,7 @@ use ascribe_tlog::{
     AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
     cosignature_lines, decode_entry_bundle, encode_entry_bundle, parse_tile_path, recorded_size,
 };
+use ascribe_wire::scim::{Filter, Path};
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
 use ascribe_wire::{command, quote, source, user};
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("note", note),
     ("pack", pack),
     ("public_key", public_key),
+    ("scim", scim),
     ("scp", scp),
     ("segment", segment),
     ("segment_sealed", segment_sealed),
@@ -333,6 +335,41 @@ pub fn source_address(data: &[u8]) {
         let other = "192.0.2.1";
         let is_other = from.to_canonical().to_string() == other;
         assert!(allowed || is_other || !source::allows(&format!("{list},{other}"), from));
+    }
+}
+
+/// Filters and paths of SCIM: what is understood is written back in one form, and read again as the same.
+pub fn scim(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let written = |filter: &Filter| {
+        // Control characters and quotes are escaped as JSON has it.
+        let value: String = filter
+            .value
+            .chars()
+            .map(|c| match c {
+                '"' | '\\' => format!("\\{c}"),
+                c if c < ' ' => format!("\\u{:04x}", u32::from(c)),
+                c => c.to_string(),
+            })
+            .collect();
+        format!("{} eq \"{value}\"", filter.attribute)
+    };
+    if let Ok(filter) = Filter::parse(text) {
+        let again = written(&filter);
+        assert!(again.len() > 1024 || Filter::parse(&again) == Ok(filter));
+    }
+    if let Ok(path) = Path::parse(text) {
+        let schema = path
+            .schema
+            .as_ref()
+            .map_or(String::new(), |s| format!("{s}:"));
+        let filter = path
+            .filter
+            .as_ref()
+            .map_or(String::new(), |f| format!("[{}]", written(f)));
+        let sub = path.sub.as_ref().map_or(String::new(), |s| format!(".{s}"));
+        let again = format!("{schema}{}{filter}{sub}", path.attribute);
+        assert!(again.len() > 1024 || Path::parse(&again) == Ok(path));
     }
 }
 

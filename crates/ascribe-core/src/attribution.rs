@@ -396,7 +396,8 @@ impl Fold {
             | Body::SessionClose(_)
             | Body::Refusal(_)
             | Body::Head(_)
-            | Body::ProviderKeys(_) => {}
+            | Body::ProviderKeys(_)
+            | Body::DirectoryChange(_) => {}
             Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
         }
     }

@@ -3,6 +3,7 @@
 use ascribe_tlog::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
 
+use crate::directory::DirectoryChange;
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
@@ -477,6 +478,8 @@ body! {
     ProviderKeys(ProviderKeys) = "provider.keys";
     /// Witnesses have seen the log.
     Cosigned(Cosigned) = "cosigned";
+    /// A directory changed a user or a group.
+    DirectoryChange(DirectoryChange) = "directory.change";
 }
 
 impl Entry {

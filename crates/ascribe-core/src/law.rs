@@ -8,6 +8,7 @@ mod authorities;
 mod chain;
 mod decide;
 mod delegations;
+mod directories;
 mod identities;
 mod rules;
 mod snapshot;
@@ -32,6 +33,7 @@ use crate::time::Timestamp;
 
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
+pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
 pub use identities::{
     KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
 };
@@ -161,14 +163,25 @@ pub struct Person {
     pub roles: BTreeSet<Role>,
     /// When they left.
     pub offboarded: Option<Timestamp>,
+    /// Since when which directory calls them inactive.
+    pub suspended: BTreeMap<String, Timestamp>,
+    /// Directories call them inactive, but too few administrators would be left.
+    pub spared: bool,
+    /// Roles by groups of directories.
+    pub directory_roles: BTreeSet<Role>,
     /// Where they were enrolled.
     pub place: Place,
 }
 
 impl Person {
-    /// Has this role and has not left.
+    /// Has left, or is suspended.
+    pub fn is_away(&self) -> bool {
+        self.offboarded.is_some() || !self.suspended.is_empty()
+    }
+
+    /// Has this role and is there.
     pub fn may(&self, role: Role) -> bool {
-        self.offboarded.is_none() && self.roles.contains(&role)
+        !self.is_away() && (self.roles.contains(&role) || self.directory_roles.contains(&role))
     }
 }
 
@@ -367,6 +380,8 @@ pub struct State {
     pub logins: BTreeMap<StatementId, LoginState>,
     /// Whom subjects stand for, by provider.
     pub links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
+    /// Directories by name.
+    pub directories: BTreeMap<String, DirectoryState>,
     /// Tokens that were shown, until nobody could show them again.
     spent: BTreeMap<ContentDigest, Timestamp>,
     /// Logins by their keys, and those that have not ended: found again without looking through all.
@@ -459,6 +474,7 @@ impl State {
                 self.take_provider_keys(judge, entry, keys, place)?;
             }
             Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
+            Body::DirectoryChange(change) => self.take_directory_change(entry, change, place)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

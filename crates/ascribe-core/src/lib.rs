@@ -13,6 +13,7 @@ pub mod attribution;
 mod binary;
 pub mod bundle;
 pub mod delegation;
+pub mod directory;
 pub mod encoding;
 pub mod entry;
 pub mod gate;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use crate::entry::Body;
 use crate::entry::Certificate;
 use crate::entry::CloseReason;
-use crate::id::{EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::id::{EntryId, GrantId, PersonId, ResourceId, SessionId, StatementId};
 use crate::sealed::Opening;
 use crate::statement::{Connect, Forward, Serial, Target};
 use crate::time::Timestamp;
@@ -24,6 +24,8 @@ pub enum Scope {
     Session(SessionId),
     /// A login's token.
     Login(StatementId),
+    /// What a directory says of a user or a group.
+    Resource(ResourceId),
 }
 
 /// An entry somebody wants recorded. The sequencer fills in time, chain and links.

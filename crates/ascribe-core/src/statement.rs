@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
+use crate::directory::Directory;
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
 use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
@@ -652,6 +653,8 @@ say! {
     IdentityUnlink(IdentityLink) = "identity-unlink";
     /// Enrols, changes or withdraws a workload. A proposal.
     WorkloadSet(Workload) = "workload-set";
+    /// Registers, changes or withdraws a directory. A proposal.
+    DirectorySet(Directory) = "directory-set";
     /// Introduces the session key that signs it.
     Login(Box<Login>) = "login";
     /// Ends a session key: by its actor, the workload's owner or any one admin, at once.
@@ -689,6 +692,7 @@ impl Say {
                 | Self::IdentityLink(_)
                 | Self::WorkloadSet(_)
                 | Self::WitnessSet(_)
+                | Self::DirectorySet(_)
         )
     }
 }

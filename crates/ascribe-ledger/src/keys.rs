@@ -129,7 +129,8 @@ fn scope_name(scope: &Scope) -> String {
         Scope::Person(id) => id.to_string(),
         Scope::Request(id) => id.to_string(),
         Scope::Session(id) => id.to_string(),
-        Scope::Login(id) => id.to_string(),
+        Scope::Login(id) => format!("login {id}"),
+        Scope::Resource(id) => id.to_string(),
     }
 }
 

@@ -8,7 +8,7 @@ use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, entry_hash};
 use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId, StatementId};
-use ascribe_core::law::{State, withheld_until};
+use ascribe_core::law::{DirectoryState, State, withheld_until};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
 use ascribe_core::time::Timestamp;
@@ -159,7 +159,7 @@ fn load(source: &dyn Source, index: u64, bytes: &[u8]) -> Done<Loaded> {
     let entry = Entry::from_bytes(bytes).attempt("read an entry")?;
     // Streams are opened when somebody reads them; they may be large. Tokens are credentials.
     let sealed = !ascribe_core::law::commitments(&entry.body).is_empty()
-        && !matches!(entry.body, Body::Evidence(_))
+        && !matches!(entry.body, Body::Evidence(_) | Body::DirectoryChange(_))
         && withheld_until(&entry.body).is_none();
     let openings = if sealed {
         source.openings(index)?
@@ -201,6 +201,19 @@ fn copied_for(source: &dyn Source, session: SessionId) -> State {
     copy
 }
 
+/// Directories without what they keep.
+fn directories_of(state: &State) -> BTreeMap<String, DirectoryState> {
+    let bare = |known: &DirectoryState| DirectoryState {
+        directory: known.directory.clone(),
+        place: known.place,
+        resources: BTreeMap::new(),
+        subjects: BTreeMap::new(),
+    };
+    let all = state.directories.iter();
+    all.map(|(name, known)| (name.clone(), bare(known)))
+        .collect()
+}
+
 /// What answers need of the law's state. It is a copy, and not of all: while an answer is made
 /// from it, whoever records does not wait.
 fn copied(source: &dyn Source) -> State {
@@ -223,6 +236,7 @@ fn copied(source: &dyn Source) -> State {
         copy.logins.clone_from(&state.logins);
         copy.delegations.clone_from(&state.delegations);
         copy.witnesses.clone_from(&state.witnesses);
+        copy.directories = directories_of(state);
     });
     copy
 }
@@ -633,7 +647,7 @@ impl Pick {
             Body::Outcome(outcome) => self.actions.contains(&outcome.action).then_some(true),
             Body::Evidence(evidence) => self.actions.contains(&evidence.action).then_some(true),
             Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
-            Body::ProviderKeys(_) => Some(false),
+            Body::ProviderKeys(_) | Body::DirectoryChange(_) => Some(false),
             Body::Head(_) => (self.found && self.closed.is_none()).then_some(false),
             Body::Cosigned(cosigned) => {
                 self.witnessed = Some((cosigned.size, cosigned.note.clone()));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ascribe_core::directory::GroupRole;
 use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId};
 use ascribe_core::identity::ProviderKind;
 use ascribe_core::statement::{
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// Witnesses of the log, who remember how far it had grown.
     #[command(subcommand)]
     Witness(WitnessCommand),
+    /// Directories of people, which say over SCIM who is still there and in which groups.
+    #[command(subcommand)]
+    Directory(DirectoryCommand),
     /// Ask for a grant.
     Request(Request),
     /// List what waits for approval.
@@ -195,6 +199,9 @@ pub(crate) struct Serve {
     /// Where the API listens.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) api: String,
+    /// Where directories speak SCIM, in the clear: on loopback, or behind a proxy of yours that does TLS.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) scim: Option<String>,
     #[command(flatten)]
     pub(crate) bounds: Bounds,
 }
@@ -520,6 +527,39 @@ pub(crate) struct IdentityArgs {
     /// The token's `sub`; at Entra `TID/OID`. The ledger holds a digest of it and the issuer.
     #[arg(long, value_name = "SUB")]
     pub(crate) subject: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DirectoryCommand {
+    /// Register a directory, or replace its rules. Its token is printed once.
+    Add(DirectoryAdd),
+    /// List directories.
+    List,
+    /// Draw another token and print it once; the one before counts no longer.
+    Token {
+        /// Its name.
+        name: String,
+    },
+    /// Withdraw a directory: suspensions by it end, roles by its groups too.
+    Withdraw {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DirectoryAdd {
+    /// Name, as records show it.
+    pub(crate) name: String,
+    /// The provider whose subjects its users are: SCIM's `externalId` is the subject.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: String,
+    /// Suspend linked people whom it calls inactive.
+    #[arg(long)]
+    pub(crate) suspend: bool,
+    /// Members of this group have this role: `requester`, `approver` or `auditor`.
+    #[arg(long = "role", value_name = "GROUP=ROLE", value_parser = group_role)]
+    pub(crate) roles: Vec<GroupRole>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -872,6 +912,14 @@ fn seconds(text: &str) -> Result<u64, String> {
         .checked_mul(factor)
         .filter(|s| *s > 0 && *s < 1 << 40)
         .ok_or_else(bad)
+}
+
+fn group_role(text: &str) -> Result<GroupRole, String> {
+    let (group, name) = text.rsplit_once('=').ok_or("write `GROUP=ROLE`")?;
+    Ok(GroupRole {
+        group: group.to_owned(),
+        role: role(name)?,
+    })
 }
 
 fn role(text: &str) -> Result<Role, String> {

@@ -5,6 +5,7 @@ pub(crate) mod ca;
 pub(crate) mod connect;
 pub(crate) mod delegate;
 pub(crate) mod demo;
+pub(crate) mod directory;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod ledger;

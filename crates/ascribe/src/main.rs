@@ -22,8 +22,8 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 use crate::cmd::{
-    ask, ca, connect, delegate, demo, identity, init, ledger, list, manual, read, remark, serve,
-    setup, workload,
+    ask, ca, connect, delegate, demo, directory, identity, init, ledger, list, manual, read,
+    remark, serve, setup, workload,
 };
 use crate::exit::{Done, Failure, Kind};
 
@@ -45,6 +45,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Identity(command) => identity::identity(cli, command),
         Command::Workload(command) => workload::workload(cli, command),
         Command::Witness(command) => cmd::witness::witness(cli, command),
+        Command::Directory(command) => directory::directory(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use ascribe_core::delegation::Asserted;
+use ascribe_core::directory::Directory;
 use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Provider, Workload};
 use ascribe_core::law::{
-    AskStatus, Asked, DelegationState, GrantState, ProviderState, State, WorkloadState,
+    AskStatus, Asked, DelegationState, GrantState, Person, ProviderState, State, WorkloadState,
 };
 use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
@@ -29,6 +30,8 @@ pub(crate) struct Registry {
     pub(crate) identities: Vec<IdentityRow>,
     #[serde(default)]
     pub(crate) workloads: Vec<WorkloadRow>,
+    #[serde(default)]
+    pub(crate) directories: Vec<Directory>,
     pub(crate) asks: Vec<AskRow>,
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) sessions: Vec<SessionRow>,
@@ -46,6 +49,12 @@ pub(crate) struct PersonRow {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) public_keys: Vec<SshKey>,
     pub(crate) offboarded: Option<Timestamp>,
+    /// The directories that call them inactive, and since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) suspended: BTreeMap<String, Timestamp>,
+    /// They would be suspended, but too few administrators would be left.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) spared: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -317,6 +326,10 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
             true => format!("{}, withdrawn", workload.name),
         },
         Say::WitnessSet(set) => witness_subject(set),
+        Say::DirectorySet(directory) => match directory.withdrawn {
+            false => format!("{} of {}", directory.name, directory.provider),
+            true => format!("{}, withdrawn", directory.name),
+        },
         _ => String::new(),
     }
 }
@@ -480,7 +493,7 @@ fn workload_rows(state: &State, now: Timestamp) -> Vec<WorkloadRow> {
                 .filter(|g| !g.sessions.is_empty())
                 .map(|g| g.grant.grant)
                 .collect(),
-            orphaned: owner.is_none_or(|owner| owner.offboarded.is_some()),
+            orphaned: owner.is_none_or(Person::is_away),
         }
     };
     state.workloads.iter().map(row).collect()
@@ -502,10 +515,16 @@ pub(crate) fn registry(
         .map(|(id, person)| PersonRow {
             id: *id,
             name: name_of(names, *id),
-            roles: person.roles.iter().copied().collect(),
+            roles: person
+                .roles
+                .union(&person.directory_roles)
+                .copied()
+                .collect(),
             keys: person.keys.keys().cloned().collect(),
             public_keys: person.keys.values().filter(|_| admin).cloned().collect(),
             offboarded: person.offboarded,
+            suspended: person.suspended.clone(),
+            spared: person.spared,
         })
         .collect();
     let mut sessions: Vec<SessionRow> = state
@@ -557,6 +576,11 @@ pub(crate) fn registry(
             })
             .collect(),
         workloads: workload_rows(state, now),
+        directories: state
+            .directories
+            .values()
+            .map(|d| d.directory.clone())
+            .collect(),
         asks: ask_rows(state),
         grants: grant_rows(state, now),
         sessions,

@@ -492,6 +492,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::Offboard(_)
         | Say::CaSet(_)
         | Say::ProviderSet(_)
+        | Say::DirectorySet(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)
@@ -632,5 +633,6 @@ impl Naming {
 }
 
 pub(crate) mod providers;
+pub(crate) mod scim;
 #[cfg(test)]
 mod tests;

@@ -207,11 +207,8 @@ impl State {
             serial: shown.serial,
         };
         self.check_certificate(*person, &shown.key, &certificate)?;
-        if self.person(*person)?.offboarded.is_some() {
-            return Err(Denied::new(
-                "offboarded",
-                "the certificate's person has left",
-            ));
+        if self.person(*person)?.is_away() {
+            return Err(self.away(*person));
         }
         Ok((*person, certificate))
     }

@@ -23,7 +23,8 @@ pub(super) fn is_law(body: &Body) -> bool {
         | Body::GrantExtend(_)
         | Body::SessionOpen(_)
         | Body::SessionClose(_)
-        | Body::ProviderKeys(_) => true,
+        | Body::ProviderKeys(_)
+        | Body::DirectoryChange(_) => true,
         Body::Statement(signed) => !matches!(signed.statement().map(|s| s.say), Ok(Say::Read(_))),
         Body::Intent(_)
         | Body::Outcome(_)
@@ -200,6 +201,9 @@ impl State {
                     .map(|(_, place)| link("settles", *place))
                     .collect()
             }
+            Body::DirectoryChange(change) => {
+                vec![link("directory", self.directory(&change.directory)?.place)]
+            }
         })
     }
 
@@ -251,6 +255,9 @@ impl State {
             Say::IdentityUnlink(identity) => vec![link("identity", self.identity(identity)?.place)],
             Say::WorkloadSet(workload) => {
                 vec![link("provider", self.provider(&workload.provider)?.place)]
+            }
+            Say::DirectorySet(directory) => {
+                vec![link("provider", self.provider(&directory.provider)?.place)]
             }
             Say::Login(login) => {
                 let (keys, actor) = self.login_basis(statement.by, login)?;

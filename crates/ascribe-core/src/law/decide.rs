@@ -71,6 +71,11 @@ pub fn commitments(body: &Body) -> Vec<Sealable> {
             .map(|c| Sealable::plain("detail", c))
             .into_iter()
             .collect(),
+        Body::DirectoryChange(change) => change
+            .resource
+            .map(|c| Sealable::plain("resource", c))
+            .into_iter()
+            .collect(),
         Body::Grant(_)
         | Body::GrantExtend(_)
         | Body::SessionClose(_)
@@ -111,6 +116,7 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         Say::DelegationRevoke(revoke) => vec![Sealable::prose("reason", &revoke.reason)],
         Say::TargetSet(_)
         | Say::ProviderSet(_)
+        | Say::DirectorySet(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)

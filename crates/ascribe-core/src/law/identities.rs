@@ -458,12 +458,14 @@ impl State {
         link: &IdentityLink,
     ) -> Result<(), Denied> {
         self.identity(link)?;
-        if by != link.person {
+        // Nobody escapes the directory that may suspend them by dropping the identity it knows.
+        if by != link.person || self.is_overseen(&link.provider) {
             self.need(by, Role::Admin)?;
         }
         if let Some(links) = self.links.get_mut(&link.provider) {
             links.remove(&link.subject);
         }
+        self.hear_directories(at);
         self.end_logins(at);
         Ok(())
     }

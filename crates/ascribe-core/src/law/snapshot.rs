@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, AuthorityState, DelegationState, GrantState, LinkState, LoginState, OpenAction,
-    Opener, Person, Place, ProviderState, SessionState, State, TargetState, Witnesses,
-    WorkloadState, WriterState,
+    Ask, AskStatus, AuthorityState, DelegationState, DirectoryState, GrantState, LinkState,
+    LoginState, OpenAction, Opener, Person, Place, ProviderState, SessionState, State, TargetState,
+    Witnesses, WorkloadState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -47,6 +47,7 @@ struct Form<'a> {
     logins: Cow<'a, BTreeMap<StatementId, LoginState>>,
     spent: Cow<'a, BTreeMap<ContentDigest, Timestamp>>,
     witnesses: Cow<'a, Witnesses>,
+    directories: Cow<'a, BTreeMap<String, DirectoryState>>,
 }
 
 impl State {
@@ -96,6 +97,7 @@ impl State {
             workloads,
             logins,
             spent,
+            directories,
             session_keys: _,
             live_logins: _,
             witnesses,
@@ -128,6 +130,7 @@ impl State {
             logins: Cow::Borrowed(logins),
             spent: Cow::Borrowed(spent),
             witnesses: Cow::Borrowed(witnesses),
+            directories: Cow::Borrowed(directories),
         };
         let text = encoding::encode(&form)?;
         let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -184,6 +187,7 @@ impl State {
             workloads: form.workloads.into_owned(),
             logins: form.logins.into_owned(),
             spent: form.spent.into_owned(),
+            directories: form.directories.into_owned(),
             session_keys: BTreeMap::new(),
             live_logins: BTreeSet::new(),
             witnesses: form.witnesses.into_owned(),

@@ -1,5 +1,7 @@
 //! Signed statements: who may say what, and what it changes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::identities::{check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
@@ -85,6 +87,7 @@ impl State {
             | Say::ProviderSet(_)
             | Say::IdentityLink(_)
             | Say::WorkloadSet(_)
+            | Say::DirectorySet(_)
             | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
                 self.take_proposal(&statement, at, place)?;
@@ -369,7 +372,7 @@ impl State {
         if ask.approvals.iter().any(|approval| approval.by == by) {
             return Err(Denied::new("duplicate", "you approved this before"));
         }
-        if self.person(ask.by)?.offboarded.is_some() {
+        if self.person(ask.by)?.is_away() {
             return Err(Denied::new("left", "whoever asked for this has left"));
         }
         self.check_still_owned(ask)?;
@@ -614,7 +617,7 @@ impl State {
     pub fn may_watch(&self, by: PersonId, session: SessionId) -> bool {
         let grant = |open: &SessionOpen| self.grants.get(&open.grant);
         match (self.people.get(&by), self.sessions.get(&session)) {
-            (Some(person), Some(state)) if person.offboarded.is_none() => {
+            (Some(person), Some(state)) if !person.is_away() => {
                 let approved = grant(&state.open)
                     .is_some_and(|grant| grant.approvals.iter().any(|a| a.by == by));
                 person.may(Role::Auditor)
@@ -716,6 +719,7 @@ impl State {
             Say::IdentityLink(link) => self.check_identity(link),
             Say::WorkloadSet(workload) => self.check_workload(workload),
             Say::WitnessSet(set) => self.check_witness_set(set),
+            Say::DirectorySet(directory) => self.check_directory(directory),
             _ => Err(Denied::new("internal", "not a proposal")),
         }
     }
@@ -747,8 +751,10 @@ impl State {
             Say::IdentityLink(link) => self.take_identity(link, place),
             Say::WorkloadSet(workload) => self.take_workload(workload, at, place),
             Say::WitnessSet(set) => self.take_witness_set(set),
+            Say::DirectorySet(directory) => self.take_directory(directory, place),
             _ => {}
         }
+        self.hear_directories(at);
         self.end_logins(at);
     }
 
@@ -802,7 +808,7 @@ impl State {
         if person.keys.is_empty() || person.keys.len() > 16 {
             return Err(Denied::new("key", "a person has one to sixteen keys"));
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for key in &person.keys {
             self.check_new_key(key)?;
             if !seen.insert(key.fingerprint()) {
@@ -824,6 +830,9 @@ impl State {
             keys: keys.collect(),
             roles: person.roles.iter().copied().collect(),
             offboarded: None,
+            suspended: BTreeMap::new(),
+            spared: false,
+            directory_roles: BTreeSet::new(),
             place,
         };
         self.people.insert(person.person, state);
@@ -837,7 +846,7 @@ impl State {
     }
 
     /// Without this person, enough administrators must be left who can sign.
-    fn check_admins_without(&self, leaver: PersonId) -> Result<(), Denied> {
+    pub(super) fn check_admins_without(&self, leaver: PersonId) -> Result<(), Denied> {
         let quorum = self.genesis_rules()?.admin_quorum as usize;
         let signs = |person: &Person| person.may(Role::Admin) && !person.keys.is_empty();
         let left = self

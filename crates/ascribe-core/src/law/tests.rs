@@ -24,6 +24,7 @@ use crate::statement::{
 
 mod authorities;
 mod delegations;
+mod directories;
 mod entries;
 mod golden;
 mod grants;

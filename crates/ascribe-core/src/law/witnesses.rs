@@ -108,7 +108,9 @@ impl Witnesses {
 fn demand_of(say: &Say) -> Demand {
     match say {
         Say::KeyAdd(_) | Say::IdentityLink(_) => Demand::Keys,
-        Say::PersonAdd(_) | Say::Offboard(_) | Say::WorkloadSet(_) => Demand::People,
+        Say::PersonAdd(_) | Say::Offboard(_) | Say::WorkloadSet(_) | Say::DirectorySet(_) => {
+            Demand::People
+        }
         _ => Demand::Policy,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Place, State, rules};
+use super::{Denied, Person, Place, State, rules};
 use crate::id::PersonId;
 use crate::identity::{Condition, Fact, Login, ProviderKind, Workload};
 use crate::statement::{Say, View};
@@ -154,7 +154,23 @@ impl State {
             .is_some_and(|state| state.workload.withdrawn);
         let person = self.answers_for(actor);
         let person = person.and_then(|person| self.people.get(&person));
-        withdrawn || person.is_none_or(|person| person.offboarded.is_some())
+        withdrawn || person.is_none_or(Person::is_away)
+    }
+
+    /// Why this actor does nothing any more.
+    pub(super) fn away(&self, actor: PersonId) -> Denied {
+        let person = self.answers_for(actor).and_then(|id| self.people.get(&id));
+        match person.filter(|person| person.offboarded.is_none()) {
+            Some(person) if !person.suspended.is_empty() => {
+                let names: Vec<&str> = person.suspended.keys().map(String::as_str).collect();
+                Denied::new(
+                    "suspended",
+                    format!("suspended by directory `{}`", names.join("`, `")),
+                )
+                .with_help("it ends when that directory calls the person active again")
+            }
+            Some(_) | None => Denied::new("offboarded", "the author has left"),
+        }
     }
 
     /// Refuses an actor who may do nothing any more.
@@ -163,7 +179,7 @@ impl State {
             return Ok(());
         }
         match self.workloads.get(&actor) {
-            None => Err(Denied::new("offboarded", "the author has left")),
+            None => Err(self.away(actor)),
             Some(state) if state.workload.withdrawn => {
                 Err(Denied::new("withdrawn", "the workload was withdrawn"))
             }
@@ -228,10 +244,10 @@ impl State {
         if provider.kind.is_of_people() {
             return refuse("tokens of this provider name people");
         }
-        if self.person(workload.owner)?.offboarded.is_some() {
+        if self.person(workload.owner)?.is_away() {
             return Err(Denied::new(
                 "owner",
-                "the owner has left; name a living person",
+                "the owner has left or is suspended; name somebody who is there",
             ));
         }
         match (

@@ -513,8 +513,17 @@ impl World {
 
     /// `ascribe serve` on the demo's directory, perhaps under another program.
     pub(super) fn serve(&mut self, under: Option<Command>) -> Running {
+        self.serving(under, &[])
+    }
+
+    /// The same with more options.
+    pub(super) fn serve_with(&mut self, options: &[&str]) -> Running {
+        self.serving(None, options)
+    }
+
+    fn serving(&mut self, under: Option<Command>, options: &[&str]) -> Running {
         let args = ["serve", "--ssh", "127.0.0.1:0", "--api", "127.0.0.1:0"];
-        let serve = self.ascribe(&args);
+        let serve = self.ascribe(&[&args, options].concat());
         let command = match under {
             None => serve,
             Some(mut outer) => {

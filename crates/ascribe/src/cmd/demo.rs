@@ -378,7 +378,7 @@ pub(crate) fn run(cli: &Cli, args: &Demo) -> Done {
     runtime()?.block_on(async {
         let ssh = format!("127.0.0.1:{}", args.ssh_port);
         let signals = Signals::listen()?;
-        let running = start(&place.data, &ssh, "127.0.0.1:0", &args.bounds).await?;
+        let running = start(&place.data, &ssh, "127.0.0.1:0", None, &args.bounds).await?;
         let ready = tokio::task::block_in_place(|| {
             populate(&place.data, &people, &sshd, &account)?;
             announce(&place, args, &running, &people, &account, sshd.port)

@@ -129,10 +129,16 @@ fn list_people(cli: &Cli, known: &Registry) -> Done {
             .iter()
             .map(|r| format!("{r:?}").to_lowercase())
             .collect();
+        let suspended: Vec<&str> = person.suspended.keys().map(String::as_str).collect();
         let left = if person.offboarded.is_some() {
-            "  (left)"
+            "  (left)".to_owned()
+        } else if !suspended.is_empty() {
+            format!("  SUSPENDED by {}", suspended.join(", "))
+        } else if person.spared {
+            "  (a directory calls them inactive; kept, for too few administrators would be left)"
+                .to_owned()
         } else {
-            ""
+            String::new()
         };
         say(&format!(
             "{}  {:<20} {}{left}",

@@ -126,6 +126,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         session_keys,
         live_logins,
         witnesses,
+        directories,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -161,7 +162,8 @@ pub(super) fn fingerprint(state: &State) -> String {
                 links,
                 spent,
                 session_keys,
-                live_logins
+                live_logins,
+                directories
             ),
             (delegations, agents, delegated),
         )

@@ -361,6 +361,9 @@ pub(super) fn full_path() -> World {
     let idp = identities::provider("idp", crate::identity::ProviderKind::Oidc);
     w.say(ADA, Say::ProviderSet(idp), Vec::new()).unwrap();
     w.publish("idp", &[1]).unwrap();
+    let corp = directories::directory();
+    w.say(ADA, Say::DirectorySet(corp), Vec::new()).unwrap();
+    w.hear(REQ, |_| ()).unwrap();
     w.agents_act(grant);
     w.witnessed_change();
     w.head("gw").unwrap();
