@@ -9,6 +9,7 @@ mod chain;
 mod decide;
 mod identities;
 mod rules;
+mod said;
 mod snapshot;
 mod statements;
 mod view;
@@ -27,6 +28,8 @@ use crate::statement::{
     BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
 };
 use crate::time::Timestamp;
+
+use said::Said;
 
 pub use decide::{Sealable, commitments};
 pub use identities::{
@@ -365,9 +368,13 @@ pub struct State {
     pub links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
     /// Tokens that were shown, until nobody could show them again.
     spent: BTreeMap<ContentDigest, Timestamp>,
-    /// Logins by their keys, and those that have not ended: found again without looking through all.
+    /// The same by when that is.
+    spent_until: BTreeSet<(Timestamp, ContentDigest)>,
+    /// Logins by their keys, and those that have not ended, by their ends and by their actors: found
+    /// again without looking through all.
     session_keys: BTreeMap<String, StatementId>,
-    live_logins: BTreeSet<StatementId>,
+    live_logins: BTreeSet<(Timestamp, StatementId)>,
+    logins_of: BTreeMap<PersonId, BTreeSet<StatementId>>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
     openers: BTreeMap<StatementId, Opener>,
@@ -420,11 +427,12 @@ impl State {
         judge: &dyn Judge,
         index: u64,
         entry: &Entry,
+        said: &Said<'_>,
         hash: EntryHash,
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
-        if entry.refs != self.refs_for(&entry.body)? {
+        if entry.refs != self.refs_for(&entry.body, said)? {
             return Err(Denied::new(
                 "links",
                 "the entry's links are not what its kind demands",
@@ -433,7 +441,7 @@ impl State {
         let session = self.session_of_body(&entry.body)?;
         match &entry.body {
             Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
-            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
+            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, said, place)?,
             Body::Grant(grant) => self.take_grant(grant, place)?,
             Body::GrantExtend(extend) => self.take_extend(extend, entry.at, index)?,
             Body::SessionOpen(open) => self.take_open(open, entry.at, place)?,
@@ -450,7 +458,7 @@ impl State {
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;
         }
-        self.take_frame(entry, place);
+        self.take_frame(entry, said, place);
         Ok(())
     }
 
@@ -473,7 +481,7 @@ impl State {
         entry: &Entry,
         hash: EntryHash,
     ) -> Result<(), Denied> {
-        self.step(judge, self.size, entry, hash)
+        self.step(judge, self.size, entry, &Said::by(&entry.body)?, hash)
     }
 
     /// Replays one entry of an excerpt: entries that are not law may be missing in between.
@@ -495,7 +503,7 @@ impl State {
     fn replay(&mut self, judge: &dyn Judge, index: u64, bytes: &[u8]) -> Result<Sequenced, Denied> {
         let entry = read(bytes)?;
         let hash = crate::entry::entry_hash(bytes);
-        self.step(judge, index, &entry, hash)?;
+        self.step(judge, index, &entry, &Said::by(&entry.body)?, hash)?;
         Ok(Sequenced {
             entry,
             bytes: bytes.to_vec(),

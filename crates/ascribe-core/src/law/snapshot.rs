@@ -88,8 +88,10 @@ impl State {
             workloads,
             logins,
             spent,
+            spent_until: _,
             session_keys: _,
             live_logins: _,
+            logins_of: _,
         } = self;
         let form = Form {
             origin: origin.clone(),
@@ -168,8 +170,10 @@ impl State {
             workloads: form.workloads.into_owned(),
             logins: form.logins.into_owned(),
             spent: form.spent.into_owned(),
+            spent_until: BTreeSet::new(),
             session_keys: BTreeMap::new(),
             live_logins: BTreeSet::new(),
+            logins_of: BTreeMap::new(),
         };
         state.find_logins();
         let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());

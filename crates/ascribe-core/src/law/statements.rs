@@ -3,7 +3,7 @@
 use super::identities::{check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
-    SIGNER_SKEW_MS, State, TargetState, rules,
+    SIGNER_SKEW_MS, Said, State, TargetState, rules,
 };
 use crate::entry::SessionOpen;
 use crate::id::{PersonId, SessionId, StatementId};
@@ -27,9 +27,13 @@ impl State {
         judge: &dyn Judge,
         at: Timestamp,
         signed: &Signed,
+        said: &Said<'_>,
         place: Place,
     ) -> Result<(), Denied> {
-        let (statement, key) = self.check_signed_at(judge, at, signed, place.index)?;
+        let Some(statement) = &said.statement else {
+            return Err(Denied::new("internal", "the statement was not read"));
+        };
+        let key = self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -52,7 +56,10 @@ impl State {
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
-            Say::Login(login) => self.take_login(id, by, at, (login, key), place)?,
+            Say::Login(login) => {
+                self.check_login_token(judge, by, &key, login, said.token)?;
+                self.take_login(id, by, at, (login, key), place)?;
+            }
             Say::Logout(logout) => self.take_logout(by, at, logout)?,
             Say::Termination(termination) => self.take_termination(by, at, termination)?,
             Say::Connect(connect) => {
@@ -70,7 +77,7 @@ impl State {
             | Say::IdentityLink(_)
             | Say::WorkloadSet(_) => {
                 self.check_carries_law(&key)?;
-                self.take_proposal(&statement, at, place)?;
+                self.take_proposal(statement, at, place)?;
             }
         }
         self.statements.insert(id);
@@ -87,20 +94,22 @@ impl State {
         at: Timestamp,
         signed: &Signed,
     ) -> Result<Statement, Denied> {
-        self.check_signed_at(judge, at, signed, self.size)
-            .map(|(statement, _)| statement)
+        let statement = signed
+            .statement()
+            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+        self.check_signed_at(judge, at, (signed, &statement), self.size)?;
+        Ok(statement)
     }
+
+    /// The same, read already. Returns the key that signed it.
 
     fn check_signed_at(
         &self,
         judge: &dyn Judge,
         at: Timestamp,
-        signed: &Signed,
+        (signed, statement): (&Signed, &Statement),
         index: u64,
-    ) -> Result<(Statement, SshKey), Denied> {
-        let statement = signed
-            .statement()
-            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+    ) -> Result<SshKey, Denied> {
         if statement.v != 1 {
             return Err(Denied::new("version", "unknown statement version"));
         }
@@ -133,7 +142,7 @@ impl State {
             return Err(Denied::new("offboarded", "the author has left"));
         }
         self.check_may_say(statement.by, &statement.say)?;
-        Ok((statement, key))
+        Ok(key)
     }
 
     fn put_ask(

@@ -120,8 +120,10 @@ pub(super) fn fingerprint(state: &State) -> String {
         logins,
         links,
         spent,
+        spent_until,
         session_keys,
         live_logins,
+        logins_of,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -155,8 +157,10 @@ pub(super) fn fingerprint(state: &State) -> String {
                 logins,
                 links,
                 spent,
+                spent_until,
                 session_keys,
-                live_logins
+                live_logins,
+                logins_of
             ),
         )
     )
