@@ -102,7 +102,6 @@ impl State {
     }
 
     /// The same, read already. Returns the key that signed it.
-
     fn check_signed_at(
         &self,
         judge: &dyn Judge,
