@@ -59,7 +59,7 @@ fn timed(act: impl FnOnce() -> Result<()>) -> Result<f64> {
 }
 
 /// The law and the bare checks take turns at each operation, so that whatever else the machine does
-/// falls on both alike.
+/// falls on both alike. A round's time is that of its middle operation.
 fn against(
     what: &'static str,
     peer: &'static str,
@@ -68,30 +68,27 @@ fn against(
     rounds: usize,
 ) -> Result<Row> {
     let mut samples: [Vec<f64>; 4] = Default::default();
-    let n = operations.len() as f64;
     for _ in 0..rounds {
         let mut taken: State = realm.state.clone();
         let mut replayed: State = realm.state.clone();
-        let (mut take, mut replay, mut least) = (0.0, 0.0, 0.0);
+        let (mut take, mut replay, mut least) = (vec![], vec![], vec![]);
         for operation in operations {
-            least += timed(|| bare(operation))?;
+            least.push(timed(|| bare(operation))?);
             let mut done = Vec::new();
-            take += timed(|| {
+            take.push(timed(|| {
                 done = taken.sequence(&SshSignatures, realm.now, &operation.proposal)?;
                 Ok(())
-            })?;
-            for entry in &done {
-                replay += timed(|| {
+            })?);
+            replay.push(timed(|| {
+                for entry in &done {
                     black_box(replayed.apply(&SshSignatures, &entry.bytes)?);
-                    Ok(())
-                })?;
-            }
+                }
+                Ok(())
+            })?);
         }
-        for (samples, value) in
-            samples
-                .iter_mut()
-                .zip([n / take, n / least, least / take, replay / n * 1e6])
-        {
+        let [take, replay, least] = [take, replay, least].map(|times| median(&times));
+        let round = [1.0 / take, 1.0 / least, least / take, replay * 1e6];
+        for (samples, value) in samples.iter_mut().zip(round) {
             samples.push(value);
         }
     }
