@@ -11,6 +11,7 @@ mod delegations;
 mod directories;
 mod identities;
 mod rules;
+mod said;
 mod snapshot;
 mod statements;
 mod view;
@@ -30,6 +31,8 @@ use crate::statement::{
     BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
 };
 use crate::time::Timestamp;
+
+use said::Said;
 
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
@@ -384,9 +387,13 @@ pub struct State {
     pub directories: BTreeMap<String, DirectoryState>,
     /// Tokens that were shown, until nobody could show them again.
     spent: BTreeMap<ContentDigest, Timestamp>,
-    /// Logins by their keys, and those that have not ended: found again without looking through all.
+    /// The same by when that is.
+    spent_until: BTreeSet<(Timestamp, ContentDigest)>,
+    /// Logins by their keys, and those that have not ended, by their ends and by their actors: found
+    /// again without looking through all.
     session_keys: BTreeMap<String, StatementId>,
-    live_logins: BTreeSet<StatementId>,
+    live_logins: BTreeSet<(Timestamp, StatementId)>,
+    logins_of: BTreeMap<PersonId, BTreeSet<StatementId>>,
     /// Delegations to agents.
     pub delegations: BTreeMap<StatementId, DelegationState>,
     /// Keys of agents that took a delegation. They stay an agent's.
@@ -447,11 +454,12 @@ impl State {
         judge: &dyn Judge,
         index: u64,
         entry: &Entry,
+        said: &Said<'_>,
         hash: EntryHash,
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
-        if entry.refs != self.refs_for(&entry.body)? {
+        if entry.refs != self.refs_for(&entry.body, said)? {
             return Err(Denied::new(
                 "links",
                 "the entry's links are not what its kind demands",
@@ -460,7 +468,7 @@ impl State {
         let session = self.session_of_body(&entry.body)?;
         match &entry.body {
             Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
-            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
+            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, said, place)?,
             Body::Grant(grant) => self.take_grant(grant, place)?,
             Body::GrantExtend(extend) => self.take_extend(extend, entry.at, index)?,
             Body::SessionOpen(open) => self.take_open(open, entry.at, place)?,
@@ -479,7 +487,7 @@ impl State {
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;
         }
-        self.take_frame(entry, place);
+        self.take_frame(entry, said, place);
         Ok(())
     }
 
@@ -502,7 +510,7 @@ impl State {
         entry: &Entry,
         hash: EntryHash,
     ) -> Result<(), Denied> {
-        self.step(judge, self.size, entry, hash)
+        self.step(judge, self.size, entry, &Said::by(&entry.body)?, hash)
     }
 
     /// Replays one entry of an excerpt: entries that are not law may be missing in between.
@@ -524,7 +532,7 @@ impl State {
     fn replay(&mut self, judge: &dyn Judge, index: u64, bytes: &[u8]) -> Result<Sequenced, Denied> {
         let entry = read(bytes)?;
         let hash = crate::entry::entry_hash(bytes);
-        self.step(judge, index, &entry, hash)?;
+        self.step(judge, index, &entry, &Said::by(&entry.body)?, hash)?;
         Ok(Sequenced {
             entry,
             bytes: bytes.to_vec(),

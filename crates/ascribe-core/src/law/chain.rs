@@ -2,10 +2,10 @@
 
 use ascribe_tlog::VerifierKey;
 
-use super::{Denied, HEAD_WINDOW, Place, State, WriterState};
+use super::{Denied, HEAD_WINDOW, Place, Said, State, WriterState};
 use crate::entry::{Body, Entry, Genesis, Head, Ref, head_message};
 use crate::id::{ActionId, EntryHash, GrantId, SessionId, StatementId};
-use crate::statement::{Role, Say, Signed};
+use crate::statement::{Role, Say, Statement};
 
 fn link(rel: &str, place: Place) -> Ref {
     Ref {
@@ -16,7 +16,7 @@ fn link(rel: &str, place: Place) -> Ref {
 }
 
 /// Is this one of the entries that decide who may do what? They form a chain of their own.
-pub(super) fn is_law(body: &Body) -> bool {
+pub(super) fn is_law(body: &Body, said: &Said<'_>) -> bool {
     match body {
         Body::Genesis(_)
         | Body::Grant(_)
@@ -25,7 +25,9 @@ pub(super) fn is_law(body: &Body) -> bool {
         | Body::SessionClose(_)
         | Body::ProviderKeys(_)
         | Body::DirectoryChange(_) => true,
-        Body::Statement(signed) => !matches!(signed.statement().map(|s| s.say), Ok(Say::Read(_))),
+        Body::Statement(_) => {
+            !matches!(said.statement.as_ref().map(|s| &s.say), Some(Say::Read(_)))
+        }
         Body::Intent(_)
         | Body::Outcome(_)
         | Body::Evidence(_)
@@ -87,12 +89,12 @@ impl State {
         }
     }
 
-    pub(super) fn take_frame(&mut self, entry: &Entry, place: Place) {
+    pub(super) fn take_frame(&mut self, entry: &Entry, said: &Said<'_>, place: Place) {
         self.size = place.index + 1;
         self.last_at = Some(entry.at);
         self.witnesses.mark(place.index, entry.at, &entry.body);
         self.ids.insert(entry.id, place.index);
-        if is_law(&entry.body) {
+        if is_law(&entry.body, said) {
             self.law_head = Some(place);
         }
         if let Some(writer) = self.writers.get_mut(&entry.writer.id) {
@@ -152,10 +154,13 @@ impl State {
     }
 
     /// The links that an entry of this kind must have, in order.
-    pub(super) fn refs_for(&self, body: &Body) -> Result<Vec<Ref>, Denied> {
+    pub(super) fn refs_for(&self, body: &Body, said: &Said<'_>) -> Result<Vec<Ref>, Denied> {
         Ok(match body {
             Body::Genesis(_) => Vec::new(),
-            Body::Statement(signed) => self.statement_refs(signed)?,
+            Body::Statement(_) => match &said.statement {
+                Some(statement) => self.statement_refs(statement)?,
+                None => Vec::new(),
+            },
             Body::Grant(grant) => {
                 let (request, place, approvals) = self.basis(grant)?;
                 let _: StatementId = request;
@@ -207,10 +212,7 @@ impl State {
         })
     }
 
-    fn statement_refs(&self, signed: &Signed) -> Result<Vec<Ref>, Denied> {
-        let statement = signed
-            .statement()
-            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+    fn statement_refs(&self, statement: &Statement) -> Result<Vec<Ref>, Denied> {
         Ok(match &statement.say {
             Say::Request(request) => vec![link("target", self.target(&request.target)?.place)],
             Say::BreakGlass(emergency) => {

@@ -98,9 +98,11 @@ impl State {
             logins,
             spent,
             directories,
+            witnesses,
+            spent_until: _,
             session_keys: _,
             live_logins: _,
-            witnesses,
+            logins_of: _,
         } = self;
         let form = Form {
             origin: origin.clone(),
@@ -188,9 +190,11 @@ impl State {
             logins: form.logins.into_owned(),
             spent: form.spent.into_owned(),
             directories: form.directories.into_owned(),
+            witnesses: form.witnesses.into_owned(),
+            spent_until: BTreeSet::new(),
             session_keys: BTreeMap::new(),
             live_logins: BTreeSet::new(),
-            witnesses: form.witnesses.into_owned(),
+            logins_of: BTreeMap::new(),
         };
         state.find_logins();
         let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());

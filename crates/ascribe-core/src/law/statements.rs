@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::identities::{check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
-    SIGNER_SKEW_MS, State, TargetState, rules,
+    SIGNER_SKEW_MS, Said, State, TargetState, rules,
 };
 use crate::entry::SessionOpen;
 use crate::id::{PersonId, SessionId, StatementId};
@@ -25,7 +25,6 @@ pub(super) fn is_fresh(now: Timestamp, opened: Timestamp) -> bool {
 
 /// A statement with whoever signed it.
 struct Author {
-    statement: Statement,
     key: SshKey,
     /// The delegation whose agent signed, where it was not the person.
     agent: Option<StatementId>,
@@ -37,14 +36,14 @@ impl State {
         judge: &dyn Judge,
         at: Timestamp,
         signed: &Signed,
+        said: &Said<'_>,
         place: Place,
     ) -> Result<(), Denied> {
-        let author = self.check_signed_at(judge, at, signed, place.index)?;
-        let Author {
-            statement,
-            key,
-            agent,
-        } = author;
+        let Some(statement) = &said.statement else {
+            return Err(Denied::new("internal", "the statement was not read"));
+        };
+        let Author { key, agent } =
+            self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -67,7 +66,10 @@ impl State {
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
-            Say::Login(login) => self.take_login(id, by, at, (login, key), place)?,
+            Say::Login(login) => {
+                self.check_login_token(judge, by, &key, login, said.token)?;
+                self.take_login(id, by, at, (login, key), place)?;
+            }
             Say::Logout(logout) => self.take_logout(by, at, logout)?,
             Say::Termination(termination) => self.take_termination(by, at, termination)?,
             Say::Connect(connect) => {
@@ -76,7 +78,7 @@ impl State {
                 self.openers.insert(id, opener);
             }
             Say::Read(read) => self.take_read(by, read)?,
-            Say::Delegation(_) => self.take_delegation(&statement, at, &key, agent, place)?,
+            Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
             Say::TargetSet(_)
@@ -90,7 +92,7 @@ impl State {
             | Say::DirectorySet(_)
             | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
-                self.take_proposal(&statement, at, place)?;
+                self.take_proposal(statement, at, place)?;
             }
         }
         self.statements.insert(id);
@@ -108,20 +110,21 @@ impl State {
         at: Timestamp,
         signed: &Signed,
     ) -> Result<Statement, Denied> {
-        self.check_signed_at(judge, at, signed, self.size)
-            .map(|author| author.statement)
+        let statement = signed
+            .statement()
+            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+        self.check_signed_at(judge, at, (signed, &statement), self.size)?;
+        Ok(statement)
     }
 
+    /// The same, read already. Says who signed it.
     fn check_signed_at(
         &self,
         judge: &dyn Judge,
         at: Timestamp,
-        signed: &Signed,
+        (signed, statement): (&Signed, &Statement),
         index: u64,
     ) -> Result<Author, Denied> {
-        let statement = signed
-            .statement()
-            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
         if statement.v != 1 {
             return Err(Denied::new("version", "unknown statement version"));
         }
@@ -150,8 +153,8 @@ impl State {
         let agent = match &statement.say {
             // A login introduces its key; whose it is, is looked at there.
             Say::Login(_) => None,
-            Say::Acceptance(_) => Some(self.check_agent_signature(at, &statement, &key)?),
-            _ if of_agent => Some(self.check_agent_signature(at, &statement, &key)?),
+            Say::Acceptance(_) => Some(self.check_agent_signature(at, statement, &key)?),
+            _ if of_agent => Some(self.check_agent_signature(at, statement, &key)?),
             _ => {
                 self.check_key_of(statement.by, at, &key)?;
                 None
@@ -159,11 +162,7 @@ impl State {
         };
         self.check_present(statement.by)?;
         self.check_may_say(statement.by, &statement.say)?;
-        Ok(Author {
-            statement,
-            key,
-            agent,
-        })
+        Ok(Author { key, agent })
     }
 
     fn put_ask(

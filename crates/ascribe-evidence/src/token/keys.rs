@@ -67,7 +67,6 @@ impl Material {
 /// One key of a set.
 #[derive(Debug)]
 struct Key {
-    kid: Option<String>,
     /// The algorithm that it is for, where it says so.
     alg: Option<String>,
     /// The issuer that it is of, where the set says so.
@@ -84,14 +83,14 @@ struct Key {
 #[derive(Debug)]
 pub(super) struct Keys {
     good: Vec<Key>,
-    /// Key id and reason.
-    bad: Vec<(Option<String>, Denied)>,
+    bad: Vec<Denied>,
 }
 
 impl Keys {
     /// Reads a set. Keys of types that are not known are passed over; of the others each is checked, and
-    /// one that fails is never tried.
-    pub(super) fn read(body: &[u8]) -> Result<Self, Denied> {
+    /// one that fails is never tried. With a key id only keys of that id are read, and all of them: ids are not
+    /// unique.
+    pub(super) fn read(body: &[u8], kid: Option<&str>) -> Result<Self, Denied> {
         if body.len() > MAX_SET {
             return Err(Denied::new("keys-size", "a JWK Set is larger than 64 KiB"));
         }
@@ -112,10 +111,13 @@ impl Keys {
             let jwk = item
                 .object()
                 .ok_or_else(|| Denied::new("keys-form", "a key of a JWK Set is no object"))?;
+            if kid.is_some() && jwk.get("kid").and_then(json::Json::text) != kid {
+                continue;
+            }
             match key(jwk) {
                 Ok(Some(key)) => keys.good.push(key),
                 Ok(None) => {}
-                Err(reason) => keys.bad.push((word(jwk, "kid"), reason)),
+                Err(reason) => keys.bad.push(reason),
             }
         }
         Ok(keys)
@@ -132,17 +134,15 @@ impl Keys {
         found
     }
 
-    /// The thumbprint of the key that made `signature`. With a key id only keys of that id are tried, and all
-    /// of them: ids are not unique. Without one, all keys that fit.
+    /// The thumbprint of the one among these keys that made `signature`. All that fit are tried.
     pub(super) fn signer(
         &self,
         signed: &Signed<'_>,
         provider: &Provider,
     ) -> Result<ContentDigest, Denied> {
-        let named = |kid: &Option<String>| signed.kid.is_none() || kid.as_deref() == signed.kid;
         let mut reason = None;
         let mut tried = false;
-        for key in self.good.iter().filter(|key| named(&key.kid)) {
+        for key in &self.good {
             if let Err(e) = key.usable(signed, provider) {
                 reason = Some(e);
                 continue;
@@ -159,9 +159,8 @@ impl Keys {
             )
             .with_help("give the ID token exactly as the provider issued it"));
         }
-        let bad = self.bad.iter().find(|(kid, _)| named(kid));
         Err(reason
-            .or_else(|| bad.map(|(_, reason)| reason.clone()))
+            .or_else(|| self.bad.first().cloned())
             .unwrap_or_else(|| {
                 Denied::new("token-key", "the provider publishes no key that the token names")
                     .with_help("get a new token; if that has the same key, have the provider's keys fetched again")
@@ -174,7 +173,6 @@ impl Keys {
 pub(super) struct Signed<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) name: &'a str,
-    pub(super) kid: Option<&'a str>,
     pub(super) message: &'a [u8],
     pub(super) signature: &'a [u8],
 }
@@ -252,11 +250,6 @@ fn covers(known: &str, issuer: &str) -> bool {
     tenant.is_some_and(|tenant| !tenant.contains('/'))
 }
 
-/// A member that is a text.
-fn word(jwk: &Object, name: &str) -> Option<String> {
-    jwk.get(name)?.text().map(str::to_owned)
-}
-
 /// A member that is a text, or absent.
 fn optional(jwk: &Object, name: &str) -> Result<Option<String>, Denied> {
     match jwk.get(name) {
@@ -306,8 +299,8 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
         ops.list().is_some_and(|ops| ops.contains(&verify))
     });
     let used = optional(jwk, "use")?;
+    optional(jwk, "kid")?;
     Ok(Some(Key {
-        kid: optional(jwk, "kid")?,
         alg: optional(jwk, "alg")?,
         issuer: optional(jwk, "issuer")?,
         verifies: operations.unwrap_or(true)

@@ -186,6 +186,11 @@ fn first_entry(ledger: &Ledger) -> Done<String> {
     Ok(hash.map(|hash| hash.to_string()).unwrap_or_default())
 }
 
+/// The public half, as clients trust it.
+fn public(key: &russh::keys::PrivateKey) -> Done<String> {
+    key.public_key().to_openssh().attempt("encode a host key")
+}
+
 /// Starts everything on an existing ledger.
 pub(crate) async fn start(
     dir: &Path,
@@ -203,16 +208,10 @@ pub(crate) async fn start(
         .map_err(|e| Failure::usage(format!("cannot start on `{}`: {e}", dir.display())))?;
     let ledger = Arc::new(ledger);
     let host_key = load_key(&dir.join(SSH_HOST_KEY))?;
-    let ssh_host_key = host_key
-        .public_key()
-        .to_openssh()
-        .attempt("encode the host key")?;
+    let ssh_host_key = public(&host_key)?;
     let user_ca = load_key(&dir.join(USER_CA_KEY))?;
     let host_ca = load_key(&dir.join(HOST_CA_KEY))?;
-    let ssh_host_ca = host_ca
-        .public_key()
-        .to_openssh()
-        .attempt("encode the host CA")?;
+    let ssh_host_ca = public(&host_ca)?;
     let pkcs8 = std::fs::read(dir.join(API_KEY)).attempt("read the API key")?;
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;

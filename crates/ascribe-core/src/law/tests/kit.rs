@@ -123,10 +123,12 @@ pub(super) fn fingerprint(state: &State) -> String {
         logins,
         links,
         spent,
+        spent_until,
         session_keys,
         live_logins,
         witnesses,
         directories,
+        logins_of,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -161,9 +163,11 @@ pub(super) fn fingerprint(state: &State) -> String {
                 logins,
                 links,
                 spent,
+                spent_until,
                 session_keys,
                 live_logins,
-                directories
+                directories,
+                logins_of
             ),
             (delegations, agents, delegated),
         )
