@@ -51,8 +51,8 @@ fn statement_types_are_listed_with_who_and_under_which_quorum() {
         Say::ProviderSet(provider("idp", ProviderKind::Oidc)),
         Say::IdentityLink(link(REQ)),
         Say::WorkloadSet(deploy()),
-        Say::WitnessSet(witnesses::set("quorum two", &[])),
         Say::DirectorySet(directory()),
+        Say::WitnessSet(witnesses::set("quorum two", &[])),
     ];
     let by_quorum: Vec<&str> = list
         .iter()
