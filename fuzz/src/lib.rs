@@ -16,9 +16,10 @@ use ascribe_core::statement::{Signed, SshKey, Statement};
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
 use ascribe_tlog::{
-    Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey, decode_entry_bundle,
-    encode_entry_bundle, parse_tile_path,
+    AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
+    cosignature_lines, decode_entry_bundle, encode_entry_bundle, parse_tile_path, recorded_size,
 };
+use ascribe_wire::scim::{Filter, Path};
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
 use ascribe_wire::{command, quote, source, user};
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("note", note),
     ("pack", pack),
     ("public_key", public_key),
+    ("scim", scim),
     ("scp", scp),
     ("segment", segment),
     ("segment_sealed", segment_sealed),
@@ -54,6 +56,8 @@ pub const TARGETS: &[Target] = &[
     ("user", user),
     ("verify_bundle", verify_bundle),
     ("vkey", vkey),
+    ("witness_answer", witness_answer),
+    ("witness_request", witness_request),
 ];
 
 /// The keys of the golden notes.
@@ -130,6 +134,23 @@ pub fn tlog_proof(data: &[u8]) {
         && let Ok(proof) = TlogProof::parse(text)
     {
         assert_eq!(proof.to_text(), text);
+    }
+}
+
+/// What a log asks of a witness.
+pub fn witness_request(data: &[u8]) {
+    if let Ok(request) = AddCheckpoint::parse(data) {
+        assert_eq!(request.to_text().as_bytes(), data);
+    }
+}
+
+/// What a witness answers: cosignatures, or the size that it has seen.
+pub fn witness_answer(data: &[u8]) {
+    if let Ok(lines) = cosignature_lines(data) {
+        assert_eq!(lines.concat().as_bytes(), data);
+    }
+    if let Ok(size) = recorded_size(data) {
+        assert_eq!(format!("{size}\n").as_bytes(), data);
     }
 }
 
@@ -317,6 +338,41 @@ pub fn source_address(data: &[u8]) {
     }
 }
 
+/// Filters and paths of SCIM: what is understood is written back in one form, and read again as the same.
+pub fn scim(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    let written = |filter: &Filter| {
+        // Control characters and quotes are escaped as JSON has it.
+        let value: String = filter
+            .value
+            .chars()
+            .map(|c| match c {
+                '"' | '\\' => format!("\\{c}"),
+                c if c < ' ' => format!("\\u{:04x}", u32::from(c)),
+                c => c.to_string(),
+            })
+            .collect();
+        format!("{} eq \"{value}\"", filter.attribute)
+    };
+    if let Ok(filter) = Filter::parse(text) {
+        let again = written(&filter);
+        assert!(again.len() > 1024 || Filter::parse(&again) == Ok(filter));
+    }
+    if let Ok(path) = Path::parse(text) {
+        let schema = path
+            .schema
+            .as_ref()
+            .map_or(String::new(), |s| format!("{s}:"));
+        let filter = path
+            .filter
+            .as_ref()
+            .map_or(String::new(), |f| format!("[{}]", written(f)));
+        let sub = path.sub.as_ref().map_or(String::new(), |s| format!(".{s}"));
+        let again = format!("{schema}{}{filter}{sub}", path.attribute);
+        assert!(again.len() > 1024 || Path::parse(&again) == Ok(path));
+    }
+}
+
 /// SSH user names.
 pub fn user(data: &[u8]) {
     if let Some(text) = text(data)
@@ -466,7 +522,7 @@ pub fn sshsig(data: &[u8]) {
 const COMMITMENT: &str = "COMMITMENT";
 
 /// Issuer and audience of the corpus's tokens, a session key, and the claims that are asked for.
-const ISSUER: &str = "https://id.example";
+const ISSUER: &str = "https://id.example/11111111-2222-4333-8444-555555555555";
 const AUDIENCE: &str = "ascribe";
 const SESSION_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOHU8jiIKT4KL4NzRwX9lPp7HrRgmnONpiNqoZ9HM0oI";

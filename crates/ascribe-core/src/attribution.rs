@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::delegation::agent_id;
 use crate::encoding::base64url;
 use crate::entry::{
     Body, Door, Entry, Evidence, Intent, OpenedBy, Outcome, Pty, SessionOpen, Status, StreamTotal,
@@ -17,7 +18,7 @@ use crate::identity::{Code, Run, Trigger};
 use crate::law::{Place, State};
 use crate::sealed::Opening;
 use crate::statement::{Ticket, Window};
-use crate::text::clean_bytes;
+use crate::text::{clean, clean_bytes};
 use crate::time::Timestamp;
 
 /// Longest command that is shown, in characters; the exact bytes stand beside it.
@@ -55,6 +56,29 @@ pub struct Who {
     pub door: Door,
 }
 
+impl Who {
+    /// All of the chain, for a terminal: `Olu Operator > deploy-bot`.
+    pub fn shown(&self) -> String {
+        let names: Vec<String> = self.chain.iter().map(Link::shown).collect();
+        names.join(" > ")
+    }
+
+    /// Who signed which link of the chain, where it has several.
+    pub fn links(&self) -> Option<String> {
+        let link = |pair: &[Link]| match pair {
+            [from, to] => Some(format!(
+                "{} signed {}, {} signed its acceptance",
+                from.shown(),
+                to.evidence,
+                to.shown()
+            )),
+            _ => None,
+        };
+        let links: Vec<String> = self.chain.windows(2).filter_map(link).collect();
+        (!links.is_empty()).then(|| links.join("; "))
+    }
+}
+
 /// One principal of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
@@ -62,11 +86,11 @@ pub struct Link {
     pub principal: PersonId,
     /// Its name, where it is disclosed.
     pub display: Option<String>,
-    /// `person` or `workload`.
+    /// `person`, `workload` or `agent`.
     pub kind: String,
-    /// The owner of a workload; none for a person.
+    /// Who answers for a workload or an agent; none for a person.
     pub owner: Option<PersonId>,
-    /// How strongly it was proven, 0 to 4.
+    /// How strongly it was proven, 0 to 4: never more than the link before it.
     pub assurance: u8,
     /// By what.
     pub evidence: String,
@@ -82,6 +106,39 @@ pub struct Link {
     /// What the provider does not say, and why it matters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// What an agent said of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asserted: Option<Assertion>,
+    /// What an agent is for, where it is disclosed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+}
+
+impl Link {
+    /// Its name or id, for a terminal.
+    pub fn shown(&self) -> String {
+        let name = self.display.clone();
+        clean(&name.unwrap_or_else(|| self.principal.to_string()), 60)
+    }
+}
+
+/// What somebody said, which nobody checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// Who said it: `agent`.
+    pub by: String,
+    /// The program that drives the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness: Option<String>,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The model's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// What was done.
@@ -219,6 +276,8 @@ pub struct Integrity {
 pub struct Filter {
     /// Principal id, or part of the name.
     pub actor: Option<String>,
+    /// An agent's id or exact name, wherever in the chain it is.
+    pub agent: Option<String>,
     /// Account.
     pub account: Option<String>,
     /// Target.
@@ -256,10 +315,13 @@ pub struct Fold {
     names: BTreeMap<PersonId, Commitment>,
     workloads: BTreeMap<PersonId, String>,
     reasons: HashMap<StatementId, Commitment>,
+    tasks: HashMap<StatementId, Commitment>,
     sessions: HashMap<SessionId, SessionOpen>,
     actions: Vec<Seen>,
     by_id: HashMap<ActionId, usize>,
     openings: HashMap<Commitment, Opening>,
+    /// What witnesses had seen by when, in order.
+    witnessed: Vec<(u64, Timestamp)>,
 }
 
 impl Fold {
@@ -300,6 +362,9 @@ impl Fold {
                         self.reasons
                             .insert(statement.id, emergency.emergency.commit);
                     }
+                    Say::Delegation(delegation) => {
+                        self.tasks.insert(statement.id, delegation.task.commit);
+                    }
                     _ => {}
                 }
             }
@@ -331,8 +396,16 @@ impl Fold {
             | Body::SessionClose(_)
             | Body::Refusal(_)
             | Body::Head(_)
-            | Body::ProviderKeys(_) => {}
+            | Body::ProviderKeys(_)
+            | Body::DirectoryChange(_) => {}
+            Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
         }
+    }
+
+    /// The time by which witnesses had seen this entry.
+    fn witnessed_before(&self, index: u64) -> Option<Timestamp> {
+        let covering = self.witnessed.partition_point(|(size, _)| *size <= index);
+        self.witnessed.get(covering).map(|(_, before)| *before)
     }
 
     fn seen_mut(&mut self, action: ActionId) -> Option<&mut Seen> {
@@ -366,6 +439,12 @@ impl Fold {
     /// The justification of a request or emergency, if it was disclosed.
     pub fn justification(&self, request: StatementId) -> Option<String> {
         let opening = self.opened(*self.reasons.get(&request)?)?;
+        Some(String::from_utf8_lossy(&opening.bytes.0).into_owned())
+    }
+
+    /// The task of a delegation, if it was disclosed.
+    pub fn task(&self, delegation: StatementId) -> Option<String> {
+        let opening = self.opened(*self.tasks.get(&delegation)?)?;
         Some(String::from_utf8_lossy(&opening.bytes.0).into_owned())
     }
 
@@ -427,7 +506,7 @@ impl Fold {
             action_id: seen.intent.action,
             session_id: seen.intent.session,
             who: Who {
-                chain: vec![link(state, open, names)],
+                chain: self.chain(state, open, names),
                 opened_by: match open.opened_by {
                     OpenedBy::Signed => "signed".to_owned(),
                     OpenedBy::Testimony => "testimony".to_owned(),
@@ -437,7 +516,7 @@ impl Fold {
             what: self.what(state, seen, open, method, absent),
             when: When {
                 at: seen.at,
-                witnessed_before: None,
+                witnessed_before: self.witnessed_before(seen.place.index),
             },
             why: Why {
                 request_id: grant.request,
@@ -466,6 +545,50 @@ impl Fold {
                 stage: "sequenced".to_owned(),
             },
         })
+    }
+
+    /// The person, and then each agent with what it was delegated by.
+    fn chain(
+        &self,
+        state: &State,
+        open: &SessionOpen,
+        names: &BTreeMap<PersonId, String>,
+    ) -> Vec<Link> {
+        let delegated = open.delegation.map(|id| state.delegation_chain(id));
+        let delegated = delegated.unwrap_or_default();
+        let mut actor = link(state, open, names);
+        if let Some((_, first)) = delegated.first() {
+            // The person did not log in: their key signed the first delegation.
+            actor.evidence = format!("ssh-key {}", first.key);
+            actor.assurance = first.assurance;
+        }
+        let mut chain = vec![actor];
+        for (id, link) in delegated {
+            let said = link.accepted.as_ref().map(|accepted| &accepted.asserted);
+            chain.push(Link {
+                principal: agent_id(&state.origin, id),
+                display: Some(link.delegation.agent.clone()),
+                kind: "agent".to_owned(),
+                owner: Some(open.person),
+                assurance: link.assurance,
+                evidence: format!("delegation:{id}"),
+                run: None,
+                code: None,
+                trigger: None,
+                missing: Vec::new(),
+                asserted: said
+                    .filter(|said| said.texts().next().is_some())
+                    .map(|said| Assertion {
+                        by: "agent".to_owned(),
+                        harness: said.harness.clone(),
+                        model: said.model.clone(),
+                        run: said.run.clone(),
+                        version: said.version.clone(),
+                    }),
+                task: self.task(id),
+            });
+        }
+        chain
     }
 
     fn what(
@@ -615,6 +738,8 @@ fn link(state: &State, open: &SessionOpen, names: &BTreeMap<PersonId, String>) -
         code: claims.and_then(|claims| claims.code.clone()),
         trigger: claims.and_then(|claims| claims.trigger.clone()),
         missing: claims.map_or_else(Vec::new, |claims| claims.missing.clone()),
+        asserted: None,
+        task: None,
     }
 }
 
@@ -641,6 +766,12 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             link.principal.to_string() == wanted || name.contains(&wanted.to_lowercase())
         })
     });
+    let agent = filter.agent.as_deref().is_none_or(|wanted| {
+        let agents = record.who.chain.iter().filter(|link| link.kind == "agent");
+        let named = |link: &Link| link.display.as_deref() == Some(wanted);
+        let mut agents = agents.map(|link| named(link) || link.principal.to_string() == wanted);
+        agents.any(|fits| fits)
+    });
     let ticket = filter.ticket.as_deref().is_none_or(|wanted| {
         record
             .why
@@ -655,6 +786,7 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
         exact.is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains(part))
             || holds(&record.what.command, part)
             || holds(&record.why.justification, part)
+            || record.who.chain.iter().any(|link| holds(&link.task, part))
     });
     let who = || record.who.chain.iter();
     let run = filter.run.as_deref().is_none_or(|wanted| {
@@ -667,6 +799,7 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             .any(|commit| commit == wanted || (wanted.len() >= 7 && commit.starts_with(wanted)))
     });
     actor
+        && agent
         && ticket
         && run
         && commit

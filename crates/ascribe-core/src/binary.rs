@@ -1,6 +1,6 @@
 //! Reading and writing the little-endian layouts of what lies on disk.
 
-use crate::id::{PersonId, SessionId, StatementId};
+use crate::id::{PersonId, ResourceId, SessionId, StatementId};
 use crate::record::Scope;
 
 /// Bytes that are still to be read.
@@ -35,6 +35,7 @@ impl<'a> Input<'a> {
             2 => Some(Scope::Request(StatementId::new(id))),
             3 => Some(Scope::Session(SessionId::new(id))),
             4 => Some(Scope::Login(StatementId::new(id))),
+            5 => Some(Scope::Resource(ResourceId::new(id))),
             _ => None,
         }
     }
@@ -48,6 +49,7 @@ pub(crate) fn push_scope(out: &mut Vec<u8>, scope: &Scope) -> Option<()> {
         Scope::Request(id) => (2, id.bytes()),
         Scope::Session(id) => (3, id.bytes()),
         Scope::Login(id) => (4, id.bytes()),
+        Scope::Resource(id) => (5, id.bytes()),
     };
     out.push(kind);
     out.extend_from_slice(id);

@@ -3,6 +3,7 @@
 use ascribe_tlog::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
 
+use crate::directory::DirectoryChange;
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
@@ -11,6 +12,7 @@ use crate::id::{
 use crate::identity::ProviderKeys;
 use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
+use crate::witness::Cosigned;
 
 /// Largest entry, in bytes (C2SP tlog-tiles).
 pub const MAX_ENTRY: usize = 65_535;
@@ -190,6 +192,9 @@ pub struct SessionOpen {
     /// enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// The delegation whose agent acts, where it is not the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<StatementId>,
     /// By which door.
     pub door: Door,
     /// The client's address, sealed.
@@ -206,7 +211,7 @@ pub struct SessionOpen {
     /// The `connect` statement that opens it, where the actor signed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening: Option<StatementId>,
-    /// Who.
+    /// Who, or in whose name.
     pub person: PersonId,
     /// The session.
     pub session: SessionId,
@@ -239,9 +244,9 @@ pub struct Certificate {
 pub enum CloseReason {
     /// The actor left.
     Disconnected,
-    /// The grant's window ended, or the login or its certificate did.
+    /// The grant's window ended, or the login, its certificate or its delegation did.
     Expired,
-    /// The grant, the login, its key or its certificate was revoked, or the person left.
+    /// The grant, the login, its key, certificate or delegation was revoked, or the person left.
     Revoked,
     /// Nothing moved for too long.
     Idle,
@@ -394,7 +399,10 @@ pub struct Chunk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
-    /// Who asked.
+    /// The delegation whose agent asked, where it was not the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<StatementId>,
+    /// Who asked, or in whose name.
     pub person: PersonId,
     /// What was asked: `session`, `forwarding`, a statement type, an action kind.
     pub what: String,
@@ -468,6 +476,10 @@ body! {
     Head(Head) = "head";
     /// A provider's published keys.
     ProviderKeys(ProviderKeys) = "provider.keys";
+    /// Witnesses have seen the log.
+    Cosigned(Cosigned) = "cosigned";
+    /// A directory changed a user or a group.
+    DirectoryChange(DirectoryChange) = "directory.change";
 }
 
 impl Entry {

@@ -107,6 +107,8 @@ ids! {
     SessionId "s";
     /// An action.
     ActionId "a";
+    /// A user or group of a directory.
+    ResourceId "r";
 }
 
 macro_rules! digests {

@@ -7,11 +7,15 @@
 mod authorities;
 mod chain;
 mod decide;
+mod delegations;
+mod directories;
 mod identities;
 mod rules;
+mod said;
 mod snapshot;
 mod statements;
 mod view;
+mod witnesses;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -28,15 +32,20 @@ use crate::statement::{
 };
 use crate::time::Timestamp;
 
+use said::Said;
+
 pub use decide::{Sealable, commitments};
+pub use delegations::{Accepted, DelegationLink, DelegationState};
+pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
 pub use identities::{
     KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
 };
 pub use rules::ticket_matches;
+pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 5;
+pub const LAW_VERSION: u32 = 6;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -157,14 +166,25 @@ pub struct Person {
     pub roles: BTreeSet<Role>,
     /// When they left.
     pub offboarded: Option<Timestamp>,
+    /// Since when which directory calls them inactive.
+    pub suspended: BTreeMap<String, Timestamp>,
+    /// Directories call them inactive, but too few administrators would be left.
+    pub spared: bool,
+    /// Roles by groups of directories.
+    pub directory_roles: BTreeSet<Role>,
     /// Where they were enrolled.
     pub place: Place,
 }
 
 impl Person {
-    /// Has this role and has not left.
+    /// Has left, or is suspended.
+    pub fn is_away(&self) -> bool {
+        self.offboarded.is_some() || !self.suspended.is_empty()
+    }
+
+    /// Has this role and is there.
     pub fn may(&self, role: Role) -> bool {
-        self.offboarded.is_none() && self.roles.contains(&role)
+        !self.is_away() && (self.roles.contains(&role) || self.directory_roles.contains(&role))
     }
 }
 
@@ -363,11 +383,23 @@ pub struct State {
     pub logins: BTreeMap<StatementId, LoginState>,
     /// Whom subjects stand for, by provider.
     pub links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
+    /// Directories by name.
+    pub directories: BTreeMap<String, DirectoryState>,
     /// Tokens that were shown, until nobody could show them again.
     spent: BTreeMap<ContentDigest, Timestamp>,
-    /// Logins by their keys, and those that have not ended: found again without looking through all.
+    /// The same by when that is.
+    spent_until: BTreeSet<(Timestamp, ContentDigest)>,
+    /// Logins by their keys, and those that have not ended, by their ends and by their actors: found
+    /// again without looking through all.
     session_keys: BTreeMap<String, StatementId>,
-    live_logins: BTreeSet<StatementId>,
+    live_logins: BTreeSet<(Timestamp, StatementId)>,
+    logins_of: BTreeMap<PersonId, BTreeSet<StatementId>>,
+    /// Delegations to agents.
+    pub delegations: BTreeMap<StatementId, DelegationState>,
+    /// Keys of agents that took a delegation. They stay an agent's.
+    agents: BTreeMap<String, StatementId>,
+    /// Each person's delegations, as far as they are not known to be over.
+    delegated: BTreeMap<PersonId, BTreeSet<StatementId>>,
     keys: BTreeMap<String, PersonId>,
     chosen: BTreeMap<(PersonId, String, String), GrantId>,
     openers: BTreeMap<StatementId, Opener>,
@@ -383,6 +415,8 @@ pub struct State {
     /// Sessions that are open.
     live: BTreeSet<SessionId>,
     revoked_keys: BTreeSet<String>,
+    /// The witnesses and what they have seen.
+    pub witnesses: Witnesses,
 }
 
 impl State {
@@ -420,11 +454,12 @@ impl State {
         judge: &dyn Judge,
         index: u64,
         entry: &Entry,
+        said: &Said<'_>,
         hash: EntryHash,
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
-        if entry.refs != self.refs_for(&entry.body)? {
+        if entry.refs != self.refs_for(&entry.body, said)? {
             return Err(Denied::new(
                 "links",
                 "the entry's links are not what its kind demands",
@@ -433,7 +468,7 @@ impl State {
         let session = self.session_of_body(&entry.body)?;
         match &entry.body {
             Body::Genesis(genesis) => self.take_genesis(genesis, index, place)?,
-            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, place)?,
+            Body::Statement(signed) => self.take_statement(judge, entry.at, signed, said, place)?,
             Body::Grant(grant) => self.take_grant(grant, place)?,
             Body::GrantExtend(extend) => self.take_extend(extend, entry.at, index)?,
             Body::SessionOpen(open) => self.take_open(open, entry.at, place)?,
@@ -446,11 +481,13 @@ impl State {
             Body::ProviderKeys(keys) => {
                 self.take_provider_keys(judge, entry, keys, place)?;
             }
+            Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
+            Body::DirectoryChange(change) => self.take_directory_change(entry, change, place)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;
         }
-        self.take_frame(entry, place);
+        self.take_frame(entry, said, place);
         Ok(())
     }
 
@@ -473,7 +510,7 @@ impl State {
         entry: &Entry,
         hash: EntryHash,
     ) -> Result<(), Denied> {
-        self.step(judge, self.size, entry, hash)
+        self.step(judge, self.size, entry, &Said::by(&entry.body)?, hash)
     }
 
     /// Replays one entry of an excerpt: entries that are not law may be missing in between.
@@ -495,7 +532,7 @@ impl State {
     fn replay(&mut self, judge: &dyn Judge, index: u64, bytes: &[u8]) -> Result<Sequenced, Denied> {
         let entry = read(bytes)?;
         let hash = crate::entry::entry_hash(bytes);
-        self.step(judge, index, &entry, hash)?;
+        self.step(judge, index, &entry, &Said::by(&entry.body)?, hash)?;
         Ok(Sequenced {
             entry,
             bytes: bytes.to_vec(),

@@ -12,6 +12,8 @@
 pub mod attribution;
 mod binary;
 pub mod bundle;
+pub mod delegation;
+pub mod directory;
 pub mod encoding;
 pub mod entry;
 pub mod gate;
@@ -25,3 +27,4 @@ pub mod segment;
 pub mod statement;
 pub mod text;
 pub mod time;
+pub mod witness;

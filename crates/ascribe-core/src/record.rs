@@ -6,7 +6,7 @@ use std::pin::Pin;
 use crate::entry::Body;
 use crate::entry::Certificate;
 use crate::entry::CloseReason;
-use crate::id::{EntryId, GrantId, PersonId, SessionId, StatementId};
+use crate::id::{EntryId, GrantId, PersonId, ResourceId, SessionId, StatementId};
 use crate::sealed::Opening;
 use crate::statement::{Connect, Forward, Serial, Target};
 use crate::time::Timestamp;
@@ -24,6 +24,8 @@ pub enum Scope {
     Session(SessionId),
     /// A login's token.
     Login(StatementId),
+    /// What a directory says of a user or a group.
+    Resource(ResourceId),
 }
 
 /// An entry somebody wants recorded. The sequencer fills in time, chain and links.
@@ -111,6 +113,17 @@ pub struct SignedOpening {
     pub connect: Connect,
 }
 
+/// An agent that may log in now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentLogin {
+    /// In whose name.
+    pub person: PersonId,
+    /// The delegation that it took.
+    pub delegation: StatementId,
+    /// First instant at which it, or one above it, no longer holds.
+    pub until: Timestamp,
+}
+
 /// A user certificate whose signatures and window were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownCertificate {
@@ -149,6 +162,8 @@ pub trait Recorder: Send + Sync {
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
     /// The login that introduced this key and its end, where it is a session key.
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)>;
+    /// Whose agent's key is this, as long as its delegation holds?
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin>;
     /// The target of this name.
     fn target(&self, name: &str) -> Option<Target>;
     /// Fingerprints of the keys of all outside certificate authorities.

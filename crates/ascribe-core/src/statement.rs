@@ -4,11 +4,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
+use crate::directory::Directory;
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
 use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
 use crate::sealed::Prose;
 use crate::time::Timestamp;
+use crate::witness::WitnessSet;
 
 /// An SSH public key as OpenSSH writes it, `type base64`, without comment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,7 +51,7 @@ pub struct Statement {
     pub v: u8,
     /// Origin of the log that this statement is for.
     pub log: String,
-    /// The person who signs.
+    /// The person who signs, or in whose name an agent does.
     pub by: PersonId,
     /// The signer's clock.
     pub at: Timestamp,
@@ -409,6 +412,9 @@ pub struct Target {
     /// Least assurance of whoever approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approver_assurance: Option<u8>,
+    /// Sessions open only while no entry is older than this that witnesses have not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unwitnessed_seconds: Option<u64>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -647,10 +653,20 @@ say! {
     IdentityUnlink(IdentityLink) = "identity-unlink";
     /// Enrols, changes or withdraws a workload. A proposal.
     WorkloadSet(Workload) = "workload-set";
+    /// Registers, changes or withdraws a directory. A proposal.
+    DirectorySet(Directory) = "directory-set";
     /// Introduces the session key that signs it.
-    Login(Login) = "login";
+    Login(Box<Login>) = "login";
     /// Ends a session key: by its actor, the workload's owner or any one admin, at once.
     Logout(Logout) = "logout";
+    /// Lets an agent act within one's grants.
+    Delegation(Delegation) = "delegation";
+    /// The agent takes it: signed with the agent's own key.
+    Acceptance(Acceptance) = "acceptance";
+    /// Ends a delegation and everything under it.
+    DelegationRevoke(DelegationRevoke) = "delegation-revoke";
+    /// Names the witnesses and what waits for them. A proposal.
+    WitnessSet(WitnessSet) = "witness-set";
     /// Which of several fitting grants is meant from now on.
     Use(UseGrant) = "use";
     /// A call that reads.
@@ -675,6 +691,8 @@ impl Say {
                 | Self::ProviderSet(_)
                 | Self::IdentityLink(_)
                 | Self::WorkloadSet(_)
+                | Self::WitnessSet(_)
+                | Self::DirectorySet(_)
         )
     }
 }

@@ -31,7 +31,7 @@ const MAX_KID: usize = 256;
 /// # Errors
 /// When the bytes are no JWK Set, or a larger one than any provider publishes.
 pub fn key_thumbprints(body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
-    Ok(Keys::read(body)?.thumbprints())
+    Ok(Keys::read(body, None)?.thumbprints())
 }
 
 /// See [`ascribe_core::law::Judge::token`].
@@ -52,14 +52,14 @@ pub(crate) fn check(
     let name = header.get("alg").and_then(Json::text).unwrap_or_default();
     let algorithm = algorithm(provider, name)?;
     check_header(provider.kind, &header)?;
+    let kid = kid(&header)?;
     let signed = Signed {
         algorithm,
         name,
-        kid: kid(&header)?,
         message: parts.signed,
         signature: &parts.signature,
     };
-    let key = Keys::read(keys)?.signer(&signed, provider)?;
+    let key = Keys::read(keys, kid)?.signer(&signed, provider)?;
     let payload = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
     claims::read(provider, &payload, key, asked)
 }

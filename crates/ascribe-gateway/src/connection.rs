@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, Certificate, CloseReason, Refusal, SessionClose, SessionOpen};
 use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
-use ascribe_core::record::{Admission, GrantView, Proposal, Receipt, RecordError, Scope, Standing};
+use ascribe_core::record::{
+    Admission, AgentLogin, GrantView, Proposal, Receipt, RecordError, Scope, Standing,
+};
 use ascribe_core::sealed::Opening;
 use ascribe_core::time::Timestamp;
 use ascribe_wire::request::{Policy, Request};
@@ -53,6 +55,8 @@ pub(crate) struct Login {
     pub(crate) certificate: Option<Certificate>,
     /// The login that introduced the key, and its end, where it is a session key.
     pub(crate) session_key: Option<(StatementId, Timestamp)>,
+    /// In whose name and by which delegation, where the key is an agent's.
+    pub(crate) agent: Option<AgentLogin>,
     pub(crate) wish: Wish,
 }
 
@@ -269,8 +273,14 @@ impl Connection {
         match self.login() {
             Some(login) if login.certificate.is_some() => "the grant or the certificate",
             Some(login) if login.session_key.is_some() => "the grant or the login",
+            Some(login) if login.agent.is_some() => "the grant or a delegation",
             Some(_) | None => "the grant",
         }
+    }
+
+    /// The delegation whose agent logged in.
+    pub(crate) fn delegation(&self) -> Option<StatementId> {
+        Some(self.login()?.agent?.delegation)
     }
 
     /// Something moved: the session is not idle.
@@ -314,10 +324,11 @@ impl Connection {
                 .admit(login.person, &user.account, &user.target, user.grant);
         let view = match admission {
             Admission::Grant(mut view) => {
-                // The session ends with its certificate or its login.
+                // The session ends with its certificate, its login, and its agent's delegation.
                 let certified = login.certificate.as_ref().and_then(|c| c.not_after);
                 let until = login.session_key.map(|(_, until)| until);
-                let ends = certified.into_iter().chain(until);
+                let delegated = login.agent.as_ref().map(|agent| agent.until);
+                let ends = certified.into_iter().chain(until).chain(delegated);
                 view.not_after = ends.fold(view.not_after, Timestamp::min);
                 *view
             }
@@ -342,6 +353,7 @@ impl Connection {
             account: user.account.clone(),
             from: from.commitment(),
             certificate: login.certificate.clone(),
+            delegation: login.agent.as_ref().map(|agent| agent.delegation),
             door,
             login: login.session_key.map(|(login, _)| login),
             opened_by,
@@ -356,7 +368,14 @@ impl Connection {
         };
         match self.record(proposal).await {
             Ok(_) => {}
-            Err(RecordError::Denied(denied)) => return Err(told(&denied)),
+            Err(RecordError::Denied(denied)) => {
+                self.refuse(
+                    "session",
+                    denied.code,
+                    &format!("{}@{}", user.account, user.target),
+                );
+                return Err(told(&denied));
+            }
             Err(error) => return Err(format!("no session without a record: {error}")),
         }
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
@@ -500,6 +519,7 @@ impl Connection {
         let opening = Opening::new("detail", self.random(), detail.as_bytes().to_vec());
         let session = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let refusal = Refusal {
+            delegation: login.agent.as_ref().map(|agent| agent.delegation),
             person: login.person,
             what: what.to_owned(),
             code: code.to_owned(),

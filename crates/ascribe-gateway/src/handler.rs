@@ -122,7 +122,12 @@ impl Downstream {
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let recorder = &self.connection.shared.recorder;
-        let person = recorder.person_by_key(&fingerprint)?;
+        let person = recorder.person_by_key(&fingerprint);
+        let agent = match person {
+            Some(_) => None,
+            None => recorder.agent_by_key(&fingerprint),
+        };
+        let person = person.or(agent.as_ref().map(|agent| agent.person))?;
         let session_key = recorder.login_by_key(&fingerprint);
         let welcome = self.connection.entrance.lets_in(person, &fingerprint);
         welcome.then_some(Login {
@@ -130,6 +135,7 @@ impl Downstream {
             fingerprint,
             certificate: None,
             session_key,
+            agent,
             wish,
         })
     }
@@ -163,6 +169,7 @@ impl Downstream {
             fingerprint,
             certificate: Some(named),
             session_key: None,
+            agent: None,
             wish,
         })
     }

@@ -13,10 +13,11 @@ use russh::keys::Certificate;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::between::between;
 use crate::connection::Connection;
 use crate::entrance::{Entrance, Inner, Signed};
 use crate::incoming::Held;
@@ -24,11 +25,6 @@ use crate::listen::{Shared, one, server_config};
 
 /// The port that clients use where none is said.
 const SSH_PORT: u32 = 22;
-/// Room between an outer and an inner connection in each direction, in bytes.
-const BETWEEN: usize = 1024 * 1024;
-/// What is carried at once, in bytes: little by a connection that waits, much by one that is busy.
-const WAITING: usize = 4 * 1024;
-const BUSY: usize = 64 * 1024;
 /// A client gets this long to take the last words.
 const LAST: Duration = Duration::from_secs(1);
 /// A host certificate is good for so long around now, in seconds: a client looks at it once, and its
@@ -78,48 +74,22 @@ impl Connection {
             held: self.held_within.clone(),
         };
         reply.accept().await;
-        // The outer connection takes no output while its input waits for room, and the inner one the
-        // other way round: with room of their own between them they do not wait for each other.
-        let (near, far) = tokio::io::duplex(BETWEEN);
-        let (from_outer, to_outer) = tokio::io::split(channel.into_stream());
-        let (from_inner, to_inner) = tokio::io::split(far);
-        let carried = async {
-            tokio::try_join!(carry(from_outer, to_inner), carry(from_inner, to_outer)).map(drop)
-        };
+        let (near, far) = between();
+        let (from, to) = channel.split();
+        let carried = far.carry(from, to);
         let (shared, peer) = (Arc::clone(&self.shared), self.peer.clone());
         let served = serve(shared, near, peer, inner, self.over.clone());
         tokio::pin!(carried, served);
         tokio::select! {
             // The last words are on their way.
             () = &mut served => match tokio::time::timeout(LAST, carried).await {
-                Ok(ended) => tracing::trace!("an inner connection ended: {ended:?}"),
+                Ok(()) => tracing::trace!("an inner connection ended"),
                 Err(_) => tracing::trace!("an inner connection ended, its client has not"),
             },
-            ended = &mut carried => {
-                tracing::trace!("an outer channel ended: {ended:?}");
+            () = &mut carried => {
+                tracing::trace!("an outer channel ended");
                 served.await;
             }
-        }
-    }
-}
-
-/// Carries one direction to its end, with as much room as it makes use of.
-async fn carry(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-) -> std::io::Result<()> {
-    let mut piece = vec![0; WAITING];
-    loop {
-        let taken = from.read(&mut piece).await?;
-        if taken == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(piece.get(..taken).unwrap_or_default()).await?;
-        if taken == piece.len() {
-            piece.resize(BUSY, 0);
-        } else if taken < WAITING {
-            piece.truncate(WAITING);
-            piece.shrink_to_fit();
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Start from [`serve`].
 
 mod act;
+mod between;
 mod certificate;
 mod channel;
 mod connection;

@@ -422,12 +422,11 @@ fn certificate(
     let mut builder = Builder::new(nonce, public, now.saturating_sub(60), end).map_err(wrong)?;
     builder.serial(0).map_err(wrong)?;
     builder.cert_type(CertType::User).map_err(wrong)?;
-    builder
-        .key_id(format!(
-            "ascribe session={} person={}",
-            session.id, view.person
-        ))
-        .map_err(wrong)?;
+    let mut key_id = format!("ascribe session={} person={}", session.id, view.person);
+    if let Some(delegation) = connection.delegation() {
+        key_id.push_str(&format!(" delegation={delegation}"));
+    }
+    builder.key_id(key_id).map_err(wrong)?;
     builder
         .valid_principal(view.account.clone())
         .map_err(wrong)?;

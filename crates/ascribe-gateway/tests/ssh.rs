@@ -11,6 +11,7 @@ mod ssh {
     mod files;
     mod forward;
     mod jump;
+    mod logins;
     mod people;
     mod raw;
     mod refused;

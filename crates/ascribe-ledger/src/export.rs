@@ -60,6 +60,19 @@ fn tiles(nodes: u64) -> impl Iterator<Item = (u64, u16)> {
 /// When something cannot be read or written.
 pub fn export_tlog(source: Source<'_>, to: &Path) -> Result<(), LedgerError> {
     let (note, size) = source.note_and_size();
+    export_tlog_at(source, &note, size, to)
+}
+
+/// The same for the tree of `size` entries, which `note` is the signed checkpoint of.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn export_tlog_at(
+    source: Source<'_>,
+    note: &str,
+    size: u64,
+    to: &Path,
+) -> Result<(), LedgerError> {
     let put = |path: String, width: u16, make: &dyn Fn() -> Result<Vec<u8>, LedgerError>| {
         let path = to.join(path);
         if u64::from(width) == WIDTH && path.exists() {

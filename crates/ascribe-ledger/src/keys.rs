@@ -130,6 +130,7 @@ fn scope_name(scope: &Scope) -> String {
         Scope::Request(id) => id.to_string(),
         Scope::Session(id) => id.to_string(),
         Scope::Login(id) => format!("login {id}"),
+        Scope::Resource(id) => id.to_string(),
     }
 }
 

@@ -11,13 +11,13 @@ use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
     SignedOpening, Standing,
 };
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
-use ascribe_tlog::{Hash, VerifierKey};
+use ascribe_tlog::{Checkpoint, Hash, VerifierKey};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::archive::Archiver;
@@ -194,8 +194,29 @@ impl Ledger {
         ))
     }
 
+    /// Witnesses may have seen only this tree: the law checks their signatures, and has no tree.
+    fn check_cosigned(&self, proposal: &Proposal) -> Result<(), Denied> {
+        let Body::Cosigned(cosigned) = &proposal.body else {
+            return Ok(());
+        };
+        let checkpoint = Checkpoint::open(
+            cosigned.note.as_bytes(),
+            std::slice::from_ref(&self.log_key),
+        )
+        .map_err(|e| Denied::new("cosigned", e.to_string()))?;
+        let root = self.shared.read().loaded.tree.root_at(checkpoint.size);
+        if root == Some(checkpoint.root) {
+            return Ok(());
+        }
+        Err(Denied::new(
+            "cosigned",
+            "the witnesses cosigned a checkpoint that this log does not have",
+        ))
+    }
+
     async fn propose(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
         self.check_seen(&proposal)?;
+        self.check_cosigned(&proposal)?;
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(gone)?;
         let (reply, answer) = oneshot::channel();
         let draft = Box::new(Draft {
@@ -347,6 +368,10 @@ impl Recorder for Ledger {
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
         let now = self.now();
         self.with_state(|state| state.login_by_key(now, fingerprint))
+    }
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin> {
+        let now = self.now();
+        self.with_state(|state| state.agent_by_key(now, fingerprint))
     }
     fn ca_keys(&self) -> Vec<String> {
         self.with_state(State::ca_keys)

@@ -38,7 +38,7 @@ pub use backup::backup;
 pub use clock::{CLOCK_LIMIT_MS, Clock, Rng, SystemClock, SystemRng};
 pub use config::{Config, DEFAULT_SEGMENT, MAX_SEGMENT, MIN_SEGMENT};
 pub use error::LedgerError;
-pub use export::{Source, export_tlog};
+pub use export::{Source, export_tlog, export_tlog_at};
 pub use init::{InitOptions, Made};
 pub use keys::{Opener, Secret};
 pub use ledger::Ledger;

@@ -79,6 +79,7 @@ pub(crate) fn is_same(bytes: &[u8], proposal: &Proposal) -> bool {
             (Body::SessionClose(old), Body::SessionClose(new)) => {
                 old.session == new.session && old.reason == new.reason
             }
+            (Body::Cosigned(old), Body::Cosigned(new)) => old.note == new.note,
             (old, new) => old == new,
         };
         entry.writer.id == proposal.writer && body

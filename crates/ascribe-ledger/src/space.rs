@@ -84,7 +84,10 @@ impl Core {
             | Body::Evidence(_)
             | Body::Refusal(_)
             | Body::Head(_)
-            | Body::ProviderKeys(_) => 0,
+            | Body::ProviderKeys(_)
+            | Body::DirectoryChange(_) => 0,
+            // The proposals that it settles, and the links to them.
+            Body::Cosigned(_) => 64 * 256,
         };
         entry + follows + sealed_size(draft)
     }

@@ -5,6 +5,7 @@ mod basic;
 mod crash;
 mod disk;
 mod hostile;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,6 +212,7 @@ impl World {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(
@@ -244,6 +246,7 @@ impl World {
             account: "root".to_owned(),
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod e2e {
     mod authorities;
+    mod identities;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     mod world;
 

@@ -9,5 +9,6 @@ mod identity {
     mod agent;
     mod idp;
     mod login;
+    mod svid;
     mod workload;
 }

@@ -17,6 +17,7 @@ mod spec {
     const SEGMENT: &str = include_str!("../../../docs/spec/segment.md");
     const FAILURES: &str = include_str!("../../../docs/prior-failures.md");
     const STATEMENT: &str = include_str!("../../../docs/spec/statement.md");
+    const WITNESS: &str = include_str!("../../../docs/spec/witness.md");
     const TARGET: &str = include_str!("../../../docs/spec/target.md");
 
     /// The first fenced block of this kind.
@@ -112,6 +113,19 @@ mod spec {
     }
 
     #[test]
+    fn the_witnesses_of_the_specification_are_read_and_written() {
+        let example = fenced(WITNESS, "json");
+        let say: Say = serde_json::from_str(example).unwrap();
+        let Say::WitnessSet(set) = &say else {
+            panic!("{say:?}");
+        };
+        let written = encoding::encode(&say).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), example);
+        let policy = ascribe_tlog::TrustPolicy::parse(&set.policy).unwrap();
+        assert!(policy.quorum_met(&["w1"]) && policy.witnesses[0].key.is_supported());
+    }
+
+    #[test]
     fn the_windows_of_the_specification_are_read_and_written() {
         let (_, section) = STATEMENT.split_once("## Windows").unwrap();
         let example = fenced(section, "json");
@@ -133,6 +147,25 @@ mod spec {
             };
             assert_eq!(windows, recurrence.windows, "{name}");
         }
+    }
+
+    #[test]
+    fn the_delegation_of_the_specification_is_one_and_has_every_field_of_the_table() {
+        let (_, section) = STATEMENT.split_once("## Agents").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let example = fenced(section, "json");
+        let say: Say = encoding::decode(example.as_bytes()).unwrap();
+        assert_eq!(encoding::encode(&say).unwrap(), example.as_bytes());
+        let Say::Delegation(delegation) = &say else {
+            panic!("{say:?}");
+        };
+        let value = serde_json::to_value(delegation).unwrap();
+        let fields: BTreeSet<&String> = value.as_object().unwrap().keys().collect();
+        let listed = section.lines().filter_map(|l| l.strip_prefix("| `"));
+        let listed: Vec<String> = listed
+            .map(|l| l.split('`').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>(), fields);
     }
 
     /// Names of all functions below a directory.

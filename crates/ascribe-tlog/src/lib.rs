@@ -1,5 +1,5 @@
 //! Transparency-log formats of C2SP, pure: RFC 6962 SHA-256 tree, tlog-tiles, signed-note,
-//! tlog-checkpoint, tlog-cosignature (Ed25519), tlog-proof, tlog-policy.
+//! tlog-checkpoint, tlog-cosignature (Ed25519), tlog-witness (messages), tlog-proof, tlog-policy.
 //!
 //! In scope: hashing, proofs, notes, checkpoints, cosignatures, tile paths, entry bundles, proof
 //! files, trust policies.
@@ -15,6 +15,7 @@ mod policy;
 mod proof;
 mod tile;
 mod tree;
+mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use cosign::WitnessKey;
@@ -27,3 +28,7 @@ pub use tile::{
     entries_path, parse_tile_path, tile_path, tiles_of,
 };
 pub use tree::{Frontier, ProofError, Tree, verify_consistency, verify_inclusion};
+pub use witness::{
+    AddCheckpoint, MAX_ADD_CHECKPOINT, MAX_COSIGNATURES, WitnessError, cosignature_lines,
+    recorded_size,
+};

@@ -13,6 +13,7 @@ use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 use crate::logins::Logins;
 use crate::parallel::Parsed;
 use crate::report::{Note, Problem, Report, problem_of};
+use crate::witnesses;
 
 pub(crate) fn problem(
     code: &'static str,
@@ -147,7 +148,23 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
         session: Some(session),
         ..Filter::default()
     };
+    // Inclusion proofs lead to this checkpoint's root: what witnesses have seen of it, they have seen of
+    // these entries. Of a checkpoint within an entry a bundle cannot show that.
+    let note = bundle.checkpoint.as_bytes();
+    report.witnessed = witnesses::shown_by(note, trust, &replay.state);
     replay.finish(&mut report, &filter, &checkpoint, "withheld");
+    if report.actions.iter().any(|a| a.who.links().is_some()) {
+        report.notes.push(Note {
+            code: "budget_elsewhere",
+            action: None,
+            message: "what an agent's other sessions used of its budgets is not in a bundle"
+                .to_owned(),
+        });
+    }
+    let before = report.witnessed.as_ref().map(|witnessed| witnessed.before);
+    for action in &mut report.actions {
+        action.when.witnessed_before = before;
+    }
     report.finish()
 }
 

@@ -7,13 +7,16 @@ use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{EntryHash, Root};
 use ascribe_core::law::State;
 use ascribe_core::sealed::Opening;
+use ascribe_core::witness::Cosigned;
 use ascribe_tlog::{
-    TileKind, Tree, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash, tile_path, tiles_of,
+    Checkpoint, TileKind, Tree, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash,
+    tile_path, tiles_of,
 };
 
 use crate::bundle::{Replay, check_pin, problem, trusted_checkpoint};
 use crate::parallel;
 use crate::report::{Problem, Report};
+use crate::witnesses;
 
 /// A plain C2SP tree on disk: the checkpoint and every entry. Its tiles of hashes must be those of
 /// its entries.
@@ -25,7 +28,8 @@ pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8
         std::fs::read(dir.join(name)).map_err(|e| format!("cannot read `{name}`: {}", e.kind()))
     };
     let note = read("checkpoint")?;
-    let size = trusted_checkpoint(&note, trust)
+    // Whether enough witnesses have seen it is found in the entries.
+    let size = trusted_checkpoint(&note, &witnesses::log_alone(trust))
         .map_err(|p| p.message)?
         .size;
     let mut entries = Vec::new();
@@ -81,6 +85,22 @@ fn check_seen(tree: &Tree, index: u64, entry: &Entry) -> Result<(), Problem> {
     }
 }
 
+/// What the witnesses cosigned must be this tree. Their signatures were checked by the law.
+fn check_cosigned(tree: &Tree, index: u64, cosigned: &Cosigned) -> Result<(), Problem> {
+    let text = cosigned.note.split("\n\n").next().unwrap_or_default();
+    let checkpoint = Checkpoint::parse(&format!("{text}\n"));
+    if checkpoint.is_ok_and(|seen| tree.root_at(seen.size) == Some(seen.root)) {
+        return Ok(());
+    }
+    let mut found = problem(
+        "altered",
+        "everybody sees the same log",
+        "the witnesses cosigned another history of this log",
+    );
+    found.index = Some(index);
+    Err(found)
+}
+
 /// An earlier checkpoint, from a witness, a copy of the head, or what somebody remembers, must be
 /// one of this tree. Returns its size.
 fn check_earlier(
@@ -89,7 +109,8 @@ fn check_earlier(
     origin: &str,
     trust: &TrustPolicy,
 ) -> Result<u64, Problem> {
-    let earlier = trusted_checkpoint(earlier, trust)?;
+    // That the log signed it is enough: it must continue what it signed, whoever has seen that.
+    let earlier = trusted_checkpoint(earlier, &witnesses::log_alone(trust))?;
     let promise = "the log only grows";
     match tree.root_at(earlier.size) {
         _ if earlier.origin != origin => {
@@ -136,7 +157,7 @@ pub fn verify_entries_since(
     progress: &mut dyn FnMut(u64),
 ) -> Report {
     let mut report = Report::empty();
-    let checkpoint = match trusted_checkpoint(note, trust) {
+    let checkpoint = match trusted_checkpoint(note, &witnesses::log_alone(trust)) {
         Ok(checkpoint) => checkpoint,
         Err(problem) => return report.fail(problem),
     };
@@ -175,6 +196,11 @@ pub fn verify_entries_since(
         })?;
         let entry = replay.next(index, read, EntryHash(leaf))?;
         check_seen(&tree, index, entry)?;
+        if let Body::Cosigned(cosigned) = &entry.body {
+            check_cosigned(&tree, index, cosigned)?;
+            let shown = witnesses::shown_by(cosigned.note.as_bytes(), trust, &replay.state);
+            report.witnessed = shown.or(report.witnessed.take());
+        }
         if index.is_multiple_of(1024) {
             progress(index);
         }
@@ -182,6 +208,16 @@ pub fn verify_entries_since(
     });
     if let Err(problem) = checked {
         return report.fail(problem);
+    }
+    let shown = witnesses::shown_by(note, trust, &replay.state);
+    report.witnessed = shown.or(report.witnessed.take());
+    if witnesses::demanded(trust) && report.witnessed.is_none() {
+        let message = "neither the checkpoint nor an entry shows that the policy's witnesses have seen this log";
+        return report.fail(problem(
+            "untrusted",
+            "only a trusted log proves anything",
+            message,
+        ));
     }
     for (index, opening) in openings {
         if let Err(problem) = replay.opening(*index, opening.clone()) {

@@ -1,5 +1,7 @@
 //! What a verification found. Deterministic: no volatile field, no path.
 
+use std::collections::BTreeSet;
+
 use ascribe_core::attribution::ActionRecord;
 use ascribe_core::entry::Status;
 use ascribe_core::id::{ActionId, EntryHash, Root};
@@ -7,6 +9,7 @@ use ascribe_core::text::clean;
 use serde::Serialize;
 
 use crate::logins::LoginProof;
+use crate::witnesses::Witnessed;
 
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -37,8 +40,9 @@ pub struct Problem {
 /// Something a reader should know, which breaks no promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// `outcome_unknown`, `not_sent`, `testimony`, `withheld`, `missing`, `time_claimed_by_log`,
-    /// `rollback_not_detectable` or, with an earlier checkpoint, `rollback_detectable_before`.
+    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `testimony`, `withheld`, `missing`,
+    /// `time_claimed_by_log`, `witnessed`, `rollback_not_detectable` or, with an earlier checkpoint,
+    /// `rollback_detectable_before`.
     pub code: &'static str,
     /// The action, where it is about one.
     pub action: Option<ActionId>,
@@ -61,6 +65,9 @@ pub struct Report {
     pub law_head: Option<EntryHash>,
     /// Size of the earlier checkpoint that this log was shown to continue, if one was given.
     pub continues: Option<u64>,
+    /// What witnesses have seen of this log, if it is shown that any have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<Witnessed>,
     /// Entries that were checked.
     pub entries: u64,
     /// What does not hold.
@@ -83,6 +90,7 @@ impl Report {
             root: None,
             law_head: None,
             continues: None,
+            witnessed: None,
             entries: 0,
             problems: Vec::new(),
             notes: Vec::new(),
@@ -129,6 +137,14 @@ impl Report {
                 _ => {}
             }
         }
+        let chains: BTreeSet<String> = self.actions.iter().filter_map(|a| a.who.links()).collect();
+        for message in chains {
+            self.notes.push(Note {
+                code: "delegated",
+                action: None,
+                message,
+            });
+        }
         // A signed opening is its actor's word. What was done after it stays the gateway's.
         let signed = self.actions.iter().all(|a| a.who.opened_by == "signed");
         if !self.actions.is_empty() {
@@ -143,10 +159,17 @@ impl Report {
                 message: message.to_owned(),
             });
         }
+        let (code, message) = match &self.witnessed {
+            None => (
+                "time_claimed_by_log",
+                "times are claimed by the log; no witness bounds them".to_owned(),
+            ),
+            Some(seen) => ("witnessed", witnessed(seen, self.size)),
+        };
         self.notes.push(Note {
-            code: "time_claimed_by_log",
+            code,
             action: None,
-            message: "times are claimed by the log; no witness bounds them".to_owned(),
+            message,
         });
         let (code, message) = match self.continues {
             None => (
@@ -169,6 +192,27 @@ impl Report {
     }
 }
 
+fn witnessed(seen: &Witnessed, size: Option<u64>) -> String {
+    let by: Vec<String> = seen.by.iter().map(|name| clean(name, 80)).collect();
+    let whose = match seen.policy {
+        "reader" => "of your policy",
+        _ => "of the log's own policy",
+    };
+    let rest = match size.unwrap_or(0).saturating_sub(seen.size) {
+        0 => String::new(),
+        rest => format!(
+            "; of the {rest} entries after that the log alone says when and that they are all"
+        ),
+    };
+    format!(
+        "{} had seen {} entries by {}, quorum `{}` {whose}{rest}",
+        by.join(", "),
+        seen.size,
+        seen.before,
+        clean(&seen.quorum, 80),
+    )
+}
+
 /// A code of the law, as the verifier names it.
 pub(crate) fn problem_of(
     denied: &ascribe_core::law::Denied,
@@ -183,15 +227,20 @@ pub(crate) fn problem_of(
         "expired" | "revoked" | "not-yet" | "used" | "outside-grant" | "closed" | "window" => {
             ("outside_grant", "no action outside a grant that holds")
         }
+        "outside-delegation" | "budget" | "not-accepted" => {
+            ("outside_grant", "no action beyond what was delegated")
+        }
         "quorum" | "grant" | "role" | "prose" | "ticket" | "break-glass" | "review-overdue" => {
             ("unlawful", "no change without the law's approvals")
         }
         "order" | "time" => ("out_of_order", "the log orders every entry"),
         "writer-chain" | "law-chain" | "count" | "links" | "head" | "no-session" | "no-action"
         | "no-grant" | "no-request" | "no-target" | "no-person" | "no-login" | "no-provider"
-        | "no-workload" | "no-identity" | "provider-keys" => {
+        | "no-workload" | "no-identity" | "no-delegation" | "provider-keys" => {
             ("missing", "no entry is dropped or replaced")
         }
+        "cosigned" | "witnesses" => ("untrusted", "witnesses sign their own word"),
+        "unwitnessed" => ("unlawful", "what waits for witnesses waits"),
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
         _ => ("unlawful", "the law allows every entry"),
     };
@@ -212,10 +261,6 @@ pub fn render(report: &Report) -> String {
         out.push('\n');
     };
     for action in &report.actions {
-        let who = action.who.chain.last();
-        let name = who
-            .and_then(|link| link.display.clone())
-            .or_else(|| who.map(|l| l.principal.to_string()));
         let status = serde_json::to_value(action.what.outcome.status).ok();
         let status = status
             .as_ref()
@@ -224,7 +269,7 @@ pub fn render(report: &Report) -> String {
         line(format!(
             "  {}  {}  {}@{}  {}  {}",
             action.when.at,
-            clean(&name.unwrap_or_default(), 60),
+            action.who.shown(),
             clean(&action.what.account, 64),
             clean(&action.what.target, 64),
             clean(

@@ -2,10 +2,13 @@
 
 #[cfg(test)]
 mod verify {
+    mod agents;
     mod attribution;
     mod bundles;
     mod forge;
+    mod logins;
     mod scenes;
     mod trees;
     mod vectors;
+    mod witnesses;
 }

@@ -6,6 +6,7 @@ pub mod cut;
 pub mod inner;
 pub mod quote;
 pub mod request;
+pub mod scim;
 pub mod scp;
 pub mod sftp;
 pub mod source;

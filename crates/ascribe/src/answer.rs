@@ -1,6 +1,6 @@
 //! Answering reads: folds over a ledger, whether it runs or is stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::attribution::{ActionRecord, Filter, Fold};
@@ -8,7 +8,7 @@ use ascribe_core::bundle::{Bundle, DisclosedOpening, Header, ProvenEntry};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, entry_hash};
 use ascribe_core::id::{ActionId, EntryHash, PersonId, Root, SessionId, StatementId};
-use ascribe_core::law::{State, withheld_until};
+use ascribe_core::law::{DirectoryState, State, withheld_until};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
 use ascribe_core::time::Timestamp;
@@ -83,6 +83,24 @@ impl Offline {
             log_key,
         })
     }
+    /// The newest checkpoint that enough witnesses cosigned, with its size.
+    pub(crate) fn witnessed(&self) -> Done<Option<(u64, String)>> {
+        if self.state.witnesses.size == 0 {
+            return Ok(None);
+        }
+        let mut end = self.reader.size();
+        while end > 0 {
+            let start = end.saturating_sub(STEP);
+            for bytes in self.entries(start, end)?.iter().rev() {
+                let entry = Entry::from_bytes(bytes).attempt("read an entry")?;
+                if let Body::Cosigned(cosigned) = entry.body {
+                    return Ok(Some((cosigned.size, cosigned.note)));
+                }
+            }
+            end = start;
+        }
+        Ok(None)
+    }
     pub(crate) fn reader(&self) -> &Reader {
         &self.reader
     }
@@ -141,7 +159,7 @@ fn load(source: &dyn Source, index: u64, bytes: &[u8]) -> Done<Loaded> {
     let entry = Entry::from_bytes(bytes).attempt("read an entry")?;
     // Streams are opened when somebody reads them; they may be large. Tokens are credentials.
     let sealed = !ascribe_core::law::commitments(&entry.body).is_empty()
-        && !matches!(entry.body, Body::Evidence(_))
+        && !matches!(entry.body, Body::Evidence(_) | Body::DirectoryChange(_))
         && withheld_until(&entry.body).is_none();
     let openings = if sealed {
         source.openings(index)?
@@ -174,9 +192,26 @@ fn copied_for(source: &dyn Source, session: SessionId) -> State {
         {
             copy.logins.insert(*id, login.clone());
         }
+        let chain = found.open.delegation.map(|id| state.delegation_chain(id));
+        for (id, link) in chain.unwrap_or_default() {
+            copy.delegations.insert(id, link.clone());
+        }
         copy.sessions.insert(session, found.clone());
     });
     copy
+}
+
+/// Directories without what they keep.
+fn directories_of(state: &State) -> BTreeMap<String, DirectoryState> {
+    let bare = |known: &DirectoryState| DirectoryState {
+        directory: known.directory.clone(),
+        place: known.place,
+        resources: BTreeMap::new(),
+        subjects: BTreeMap::new(),
+    };
+    let all = state.directories.iter();
+    all.map(|(name, known)| (name.clone(), bare(known)))
+        .collect()
 }
 
 /// What answers need of the law's state. It is a copy, and not of all: while an answer is made
@@ -199,6 +234,9 @@ fn copied(source: &dyn Source) -> State {
         copy.links.clone_from(&state.links);
         copy.workloads.clone_from(&state.workloads);
         copy.logins.clone_from(&state.logins);
+        copy.delegations.clone_from(&state.delegations);
+        copy.witnesses.clone_from(&state.witnesses);
+        copy.directories = directories_of(state);
     });
     copy
 }
@@ -352,9 +390,7 @@ impl Shown {
             .filter_map(|(action, begins_ms, pty)| {
                 let mut records = self.records.iter();
                 let record = records.find(|record| record.action_id == action)?;
-                let who = record.who.chain.last()?;
-                let name = who.display.clone();
-                let name = name.unwrap_or_else(|| who.principal.to_string());
+                let name = record.who.shown();
                 let what = &record.what;
                 Some(Terminal {
                     action,
@@ -377,7 +413,7 @@ const NEWS: u64 = 512;
 /// What is new in one session, frame after frame. Entries of other sessions cost only their reading.
 pub(crate) struct NewsOf {
     session: SessionId,
-    actions: std::collections::BTreeSet<ActionId>,
+    actions: BTreeSet<ActionId>,
     next: Option<u64>,
 }
 
@@ -385,7 +421,7 @@ impl NewsOf {
     pub(crate) fn new(session: SessionId) -> Self {
         Self {
             session,
-            actions: std::collections::BTreeSet::new(),
+            actions: BTreeSet::new(),
             next: None,
         }
     }
@@ -435,15 +471,20 @@ impl NewsOf {
 
 /// Everything that proves one session.
 fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundle> {
-    let note = source.note();
-    let checkpoint =
-        Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")?;
-    let (mut request, mut login) = (None, None);
+    let open_note = |note: &str| {
+        Checkpoint::open(note.as_bytes(), &[source.log_key()]).attempt("read the checkpoint")
+    };
+    let mut note = source.note();
+    let mut checkpoint = open_note(&note)?;
+    let mut reasons = BTreeSet::new();
     source.look(&mut |state| {
-        let found = state.sessions.get(&session);
-        let grant = found.and_then(|s| state.grants.get(&s.open.grant));
-        request = grant.map(|g| g.request);
-        login = found.and_then(|s| s.open.login);
+        let open = state.sessions.get(&session).map(|s| &s.open);
+        let grant = open.and_then(|open| state.grants.get(&open.grant));
+        let chain = open.and_then(|open| Some(state.delegation_chain(open.delegation?)));
+        let chain = chain.unwrap_or_default().into_iter().map(|(id, _)| id);
+        let login = open.and_then(|open| open.login);
+        let request = grant.map(|g| g.request);
+        reasons = request.into_iter().chain(chain).chain(login).collect();
     });
     let mut open = false;
     source.look(&mut |state| {
@@ -459,9 +500,8 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         )
         .help("export it when it has ended"));
     }
-    let mut pick = Pick::new(session, request.into_iter().chain(login).collect());
-    let mut entries = Vec::new();
-    let mut openings = Vec::new();
+    let mut pick = Pick::new(session, reasons);
+    let mut picked = Vec::new();
     let mut step = Vec::new().into_iter();
     for index in 0..checkpoint.size {
         if index % STEP == 0 {
@@ -472,10 +512,31 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         let Some(bytes) = step.next() else {
             return Err(Failure::new(Kind::Failure, "the ledger lacks an entry"));
         };
-        let opened = Entry::from_bytes(&bytes).attempt("read an entry")?;
-        let Some(disclose) = pick.wants(&opened) else {
-            continue;
-        };
+        let entry = Entry::from_bytes(&bytes).attempt("read an entry")?;
+        if let Some(disclose) = pick.wants(index, &entry) {
+            // A token that could still be shown elsewhere goes to nobody.
+            let withheld = withheld_until(&entry.body).is_some_and(|until| now < until);
+            picked.push((index, bytes, disclose && !withheld));
+        }
+    }
+    if !pick.found {
+        return Err(Failure::new(
+            Kind::Failure,
+            format!("no session has the id `{session}`"),
+        ));
+    }
+    // Witnesses say more than the log alone: their newest checkpoint is taken where the session had
+    // ended by then, and nothing that came later.
+    let witnessed = pick.witnessed.take();
+    let witnessed = witnessed.filter(|(size, _)| pick.closed_by(*size));
+    if let Some((size, cosigned)) = witnessed {
+        checkpoint = open_note(&cosigned)?;
+        note = cosigned;
+        picked.retain(|(index, _, _)| *index < size);
+    }
+    let mut entries = Vec::new();
+    let mut openings = Vec::new();
+    for (index, bytes, disclose) in picked {
         let proof = source
             .inclusion(index, checkpoint.size)
             .ok_or_else(|| Failure::new(Kind::Failure, "the log moved on; try again"))?;
@@ -485,8 +546,7 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
             index,
             proof: proof.into_iter().map(Root).collect(),
         });
-        // A token that could still be shown elsewhere goes to nobody.
-        if disclose && withheld_until(&opened.body).is_none_or(|until| now >= until) {
+        if disclose {
             openings.extend(
                 source
                     .openings(index)?
@@ -494,12 +554,6 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
                     .map(|opening| DisclosedOpening { index, opening }),
             );
         }
-    }
-    if !pick.found {
-        return Err(Failure::new(
-            Kind::Failure,
-            format!("no session has the id `{session}`"),
-        ));
     }
     let header = Header {
         bundle: 1,
@@ -517,60 +571,95 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
 /// Chooses a session's entries: all law entries, the session's own, and its writer's heads.
 struct Pick {
     session: SessionId,
-    /// The statements whose content is the session's own.
-    own: Vec<StatementId>,
+    /// Its request, its login and its delegations: why and by whom they were made is disclosed.
+    reasons: BTreeSet<StatementId>,
     found: bool,
-    closed: bool,
-    actions: std::collections::BTreeSet<ActionId>,
+    closed: Option<u64>,
+    actions: BTreeSet<ActionId>,
+    /// Entries of which it matters when witnesses saw them, and that no witnesses' word covers yet.
+    unseen: Vec<u64>,
+    /// The newest checkpoint that enough witnesses cosigned.
+    witnessed: Option<(u64, String)>,
 }
 
 impl Pick {
-    fn new(session: SessionId, own: Vec<StatementId>) -> Self {
+    fn new(session: SessionId, reasons: BTreeSet<StatementId>) -> Self {
         Self {
             session,
-            own,
+            reasons,
             found: false,
-            closed: false,
-            actions: std::collections::BTreeSet::new(),
+            closed: None,
+            actions: BTreeSet::new(),
+            unseen: Vec::new(),
+            witnessed: None,
         }
     }
 
+    /// Had the session ended in the tree of that size?
+    fn closed_by(&self, size: u64) -> bool {
+        self.closed.is_some_and(|index| index < size)
+    }
+
     /// Is the entry in the bundle, and are its openings?
-    fn wants(&mut self, entry: &Entry) -> Option<bool> {
+    fn wants(&mut self, index: u64, entry: &Entry) -> Option<bool> {
         match &entry.body {
             Body::Genesis(_) => Some(true),
-            Body::Grant(_) | Body::GrantExtend(_) => Some(false),
-            Body::Statement(signed) => match signed.statement().ok()?.say {
-                Say::Read(_) => None,
-                // Names make a bundle readable, and the reason of the session's own request; the token
-                // of its login proves it. What other people wrote or showed stays sealed.
-                Say::PersonAdd(_) => Some(true),
-                Say::Request(_) | Say::BreakGlass(_) | Say::Login(_) => {
-                    Some(signed.statement().is_ok_and(|s| self.own.contains(&s.id)))
+            Body::Grant(grant) => {
+                if grant.break_glass {
+                    self.unseen.push(index);
                 }
-                _ => Some(false),
-            },
+                Some(false)
+            }
+            Body::GrantExtend(_) => Some(false),
+            Body::Statement(signed) => {
+                let statement = signed.statement().ok()?;
+                match statement.say {
+                    Say::Read(_) => None,
+                    // Names make a bundle readable, and the reasons of the session's own request and
+                    // delegations; the token of its login proves it. What other people wrote or
+                    // showed stays sealed.
+                    Say::PersonAdd(_) => Some(true),
+                    Say::Request(_) | Say::BreakGlass(_) | Say::Delegation(_) | Say::Login(_) => {
+                        Some(self.reasons.contains(&statement.id))
+                    }
+                    _ => Some(false),
+                }
+            }
             Body::SessionOpen(open) => {
                 let mine = open.session == self.session;
                 self.found |= mine;
                 Some(mine)
             }
             Body::SessionClose(close) => {
-                self.closed |= close.session == self.session;
+                if close.session == self.session {
+                    self.closed = Some(index);
+                }
                 Some(false)
             }
             Body::Intent(intent) => {
                 let mine = intent.session == self.session;
                 if mine {
                     self.actions.insert(intent.action);
+                    self.unseen.push(index);
                 }
                 mine.then_some(true)
             }
             Body::Outcome(outcome) => self.actions.contains(&outcome.action).then_some(true),
             Body::Evidence(evidence) => self.actions.contains(&evidence.action).then_some(true),
             Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
-            Body::Head(_) => (self.found && !self.closed).then_some(false),
-            Body::ProviderKeys(_) => Some(false),
+            Body::ProviderKeys(_) | Body::DirectoryChange(_) => Some(false),
+            Body::Head(_) => (self.found && self.closed.is_none()).then_some(false),
+            Body::Cosigned(cosigned) => {
+                self.witnessed = Some((cosigned.size, cosigned.note.clone()));
+                let waiting = self.unseen.len();
+                self.unseen.retain(|index| *index >= cosigned.size);
+                // What settles something is law; of the others those that cover what matters here.
+                let needed = !cosigned.settles.is_empty() || self.unseen.len() < waiting;
+                needed.then_some(false)
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,13 @@ use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Signed, View};
+use ascribe_core::time::Timestamp;
+use ascribe_core::witness::Demand;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Kind};
+use crate::registry::DelegationRow;
+use crate::witness::client::WitnessRow;
 
 /// Largest request, in bytes.
 pub(crate) const MAX_REQUEST: usize = 256 * 1024;
@@ -96,6 +100,9 @@ pub(crate) struct Hello {
     pub(crate) size: u64,
     pub(crate) root: Root,
     pub(crate) person: Option<PersonId>,
+    /// Delegations to the caller's key, where it is no person's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) delegations: Vec<DelegationRow>,
     /// From the size that the caller last saw.
     pub(crate) consistency: Vec<String>,
     /// Where the SSH gateway listens.
@@ -106,6 +113,42 @@ pub(crate) struct Hello {
     pub(crate) ssh_host_ca: String,
     /// The server's clock, milliseconds since the epoch.
     pub(crate) now: i64,
+    /// What witnesses have seen, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) witnessed: Option<Witnessed>,
+}
+
+/// What witnesses have seen of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Witnessed {
+    /// So many entries, by their recorded word.
+    pub(crate) size: u64,
+    /// By when.
+    pub(crate) before: Option<Timestamp>,
+    /// When the oldest entry was ordered that they have not seen.
+    pub(crate) unseen_since: Option<Timestamp>,
+    /// Who must have cosigned.
+    pub(crate) quorum: String,
+    /// What waits for them.
+    pub(crate) demand: Vec<Demand>,
+    /// The newest checkpoint that enough of them cosigned since the server started.
+    pub(crate) checkpoint: Option<String>,
+    /// Each with its last answer; none where the caller is nobody known.
+    pub(crate) witnesses: Vec<WitnessRow>,
+}
+
+impl Hello {
+    /// In whose name the caller signs: their own, or that of the person whose agent they are.
+    pub(crate) fn author(&self) -> Option<PersonId> {
+        self.person.or(self.delegated().map(|row| row.person))
+    }
+
+    /// The delegation that the caller, an agent, has taken.
+    pub(crate) fn delegated(&self) -> Option<&DelegationRow> {
+        let mut rows = self.delegations.iter();
+        rows.find(|row| row.accepted.is_some())
+    }
 }
 
 /// A receipt on the wire.
@@ -143,7 +186,7 @@ pub(crate) enum Query {
     /// Actions.
     Actions {
         /// Which.
-        filter: ascribe_core::attribution::Filter,
+        filter: Box<ascribe_core::attribution::Filter>,
     },
     /// A transcript.
     Replay {

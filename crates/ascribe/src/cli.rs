@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use ascribe_core::directory::GroupRole;
 use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId};
 use ascribe_core::identity::ProviderKind;
 use ascribe_core::statement::{
     Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
 };
+use ascribe_core::witness::Demand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Privileged session attribution: who did what, when and why, provable offline.
@@ -84,6 +86,12 @@ pub(crate) enum Command {
     /// Pipelines and services that act by themselves, and who answers for them.
     #[command(subcommand)]
     Workload(WorkloadCommand),
+    /// Witnesses of the log, who remember how far it had grown.
+    #[command(subcommand)]
+    Witness(WitnessCommand),
+    /// Directories of people, which say over SCIM who is still there and in which groups.
+    #[command(subcommand)]
+    Directory(DirectoryCommand),
     /// Ask for a grant.
     Request(Request),
     /// List what waits for approval.
@@ -107,6 +115,10 @@ pub(crate) enum Command {
     },
     /// Close the review of a break-glass grant.
     Review(Review),
+    /// Let an agent act within your grants; as an agent, hand on less of that.
+    Delegate(Box<Delegate>),
+    /// List delegations: who handed on what to whom, and what is left of it.
+    Delegations(Listing),
     /// List grants.
     Grants(Listing),
     /// Choose which of several fitting grants is meant.
@@ -187,6 +199,9 @@ pub(crate) struct Serve {
     /// Where the API listens.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) api: String,
+    /// Where directories speak SCIM, in the clear: on loopback, or behind a proxy of yours that does TLS.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) scim: Option<String>,
     #[command(flatten)]
     pub(crate) bounds: Bounds,
 }
@@ -358,6 +373,9 @@ pub(crate) struct TargetAdd {
     /// Least assurance of whoever approves.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) approver_assurance: Option<u8>,
+    /// Let no new sessions in while something older than this is recorded that witnesses have not seen.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) max_unwitnessed: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -413,6 +431,38 @@ pub(crate) enum CaCommand {
     Withdraw {
         /// Its name.
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WitnessCommand {
+    /// Make a witness's key in a new file, `--key FILE`, and print what others put in their policies.
+    Init {
+        /// The witness's name: a schema-less URL, for instance `witness.example.org`.
+        #[arg(long)]
+        name: String,
+    },
+    /// Be a witness of other logs, with the key in `--key FILE`.
+    Run {
+        /// Where to listen, for HTTP. TLS is for a proxy in front of it.
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: String,
+        /// A directory of this witness alone: what it has seen of each log.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// A C2SP tlog-policy that names a log, as `ascribe ledger policy` prints it.
+        #[arg(long = "log", value_name = "POLICY", required = true)]
+        logs: Vec<PathBuf>,
+    },
+    /// Name this log's witnesses and what waits for them.
+    Set {
+        /// A C2SP tlog-policy with an address for each witness. The line of the log itself may be left
+        /// out. With `quorum none` the witnesses are withdrawn.
+        policy: PathBuf,
+        /// What takes effect only when they have seen it: `break-glass`, `keys`, `people` or `policy`. May
+        /// be given several times.
+        #[arg(long = "demand", value_parser = demand)]
+        demand: Vec<Demand>,
     },
 }
 
@@ -489,6 +539,39 @@ pub(crate) struct IdentityArgs {
     /// The token's `sub`; at Entra `TID/OID`. The ledger holds a digest of it and the issuer.
     #[arg(long, value_name = "SUB")]
     pub(crate) subject: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DirectoryCommand {
+    /// Register a directory, or replace its rules. Its token is printed once.
+    Add(DirectoryAdd),
+    /// List directories.
+    List,
+    /// Draw another token and print it once; the one before counts no longer.
+    Token {
+        /// Its name.
+        name: String,
+    },
+    /// Withdraw a directory: suspensions by it end, roles by its groups too.
+    Withdraw {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DirectoryAdd {
+    /// Name, as records show it.
+    pub(crate) name: String,
+    /// The provider whose subjects its users are: SCIM's `externalId` is the subject.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: String,
+    /// Suspend linked people whom it calls inactive.
+    #[arg(long)]
+    pub(crate) suspend: bool,
+    /// Members of this group have this role: `requester`, `approver` or `auditor`.
+    #[arg(long = "role", value_name = "GROUP=ROLE", value_parser = group_role)]
+    pub(crate) roles: Vec<GroupRole>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -574,6 +657,78 @@ pub(crate) struct Request {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Delegate {
+    #[command(subcommand)]
+    pub(crate) command: Option<DelegateCommand>,
+    #[command(flatten)]
+    pub(crate) new: Option<NewDelegation>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewDelegation {
+    /// The agent's name, as records show it.
+    pub(crate) agent: String,
+    /// The agent's public key file: a key that nobody has used here before.
+    #[arg(long, value_name = "FILE.pub")]
+    pub(crate) public_key: PathBuf,
+    /// What for. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) task: String,
+    /// On this target. May be given several times.
+    #[arg(long = "target", required = true)]
+    pub(crate) targets: Vec<String>,
+    /// This kind of action, for instance `ssh.exec`, or class of them: `ssh` (commands, shells), `sftp`,
+    /// `scp`, `forward`. May be given several times.
+    #[arg(long = "kind", required = true)]
+    pub(crate) kinds: Vec<String>,
+    /// How long, for instance `1h`.
+    #[arg(long = "for", value_parser = seconds)]
+    pub(crate) window: u64,
+    /// So many actions, those of its own agents included. A file transfer is one.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) actions: u64,
+    /// So many further steps: whether the agent may have agents of its own.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) depth: u8,
+    /// As an agent: the delegation that this one narrows. Without, it is your own.
+    #[arg(long, value_name = "DELEGATION")]
+    pub(crate) within: Option<StatementId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DelegateCommand {
+    /// Take a delegation: signed with the agent's own key (`--key FILE`, or ssh-agent).
+    Accept(Accept),
+    /// End a delegation, all under it and their sessions, now.
+    Revoke {
+        /// The delegation.
+        delegation: StatementId,
+        /// Why. Sealed in the ledger.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Accept {
+    /// The delegation.
+    pub(crate) delegation: StatementId,
+    /// The model, as the agent says. Nobody checks it, nor what follows.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The model's version.
+    #[arg(long)]
+    pub(crate) model_version: Option<String>,
+    /// The program that drives the model.
+    #[arg(long)]
+    pub(crate) harness: Option<String>,
+    /// The run.
+    #[arg(long)]
+    pub(crate) run: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Listing {
     /// Also what is over.
     #[arg(long)]
@@ -645,6 +800,9 @@ pub(crate) struct Actions {
     /// By this person: id or part of the name.
     #[arg(long)]
     pub(crate) actor: Option<String>,
+    /// By this agent, or one below it: its name or id.
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
     /// As this account.
     #[arg(long)]
     pub(crate) account: Option<String>,
@@ -728,6 +886,9 @@ pub(crate) enum LedgerCommand {
         /// Where to; must not exist.
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+        /// Only as far as enough witnesses have seen it: its checkpoint has their cosignatures.
+        #[arg(long)]
+        witnessed: bool,
     },
     /// Recompute every hash and the root of a stopped server's directory.
     Fsck,
@@ -765,9 +926,29 @@ fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(bad)
 }
 
+fn group_role(text: &str) -> Result<GroupRole, String> {
+    let (group, name) = text.rsplit_once('=').ok_or("write `GROUP=ROLE`")?;
+    Ok(GroupRole {
+        group: group.to_owned(),
+        role: role(name)?,
+    })
+}
+
 fn role(text: &str) -> Result<Role, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("`{text}` is no role; roles are requester, approver, auditor, admin"))
+}
+
+fn demand(text: &str) -> Result<Demand, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        format!("`{text}` is no demand; demands are break-glass, keys, people, policy")
+    })
+}
+
+/// The word that stands for a demand.
+pub(crate) fn word_of(demand: &Demand) -> String {
+    let word = serde_json::to_value(demand).unwrap_or_default();
+    word.as_str().unwrap_or_default().to_owned()
 }
 
 fn verdict(text: &str) -> Result<Verdict, String> {

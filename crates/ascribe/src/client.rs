@@ -189,7 +189,7 @@ impl Client {
     /// A statement by this client's key, signed.
     fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
         let signer = self.signer()?;
-        let by = hello.person.ok_or_else(|| unknown_key(signer))?;
+        let by = hello.author().ok_or_else(|| unknown_key(signer))?;
         self.signed_as(hello, by, say)
     }
 

@@ -3,7 +3,9 @@
 pub(crate) mod ask;
 pub(crate) mod ca;
 pub(crate) mod connect;
+pub(crate) mod delegate;
 pub(crate) mod demo;
+pub(crate) mod directory;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod ledger;
@@ -14,6 +16,7 @@ pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;
+pub(crate) mod witness;
 pub(crate) mod workload;
 
 use std::path::Path;

@@ -105,7 +105,7 @@ fn escape(out: &mut String, text: &str) {
 }
 
 /// The parameters of a query.
-fn decoded(query: &str) -> Vec<(String, String)> {
+pub(crate) fn decoded(query: &str) -> Vec<(String, String)> {
     let pair = |text: &str| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         Some((unescaped(name)?, unescaped(value)?))

@@ -14,6 +14,7 @@ mod server;
 mod signer;
 mod tls;
 mod windows;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -21,8 +22,8 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 use crate::cmd::{
-    ask, ca, connect, demo, identity, init, ledger, list, manual, read, remark, serve, setup,
-    workload,
+    ask, ca, connect, delegate, demo, directory, identity, init, ledger, list, manual, read,
+    remark, serve, setup, workload,
 };
 use crate::exit::{Done, Failure, Kind};
 
@@ -43,6 +44,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Provider(command) => identity::provider(cli, command),
         Command::Identity(command) => identity::identity(cli, command),
         Command::Workload(command) => workload::workload(cli, command),
+        Command::Witness(command) => cmd::witness::witness(cli, command),
+        Command::Directory(command) => directory::directory(cli, command),
         Command::Request(args) => ask::request(cli, args),
         Command::Requests(args) => list::requests(cli, args),
         Command::Approve(args) => ask::approve(cli, args),
@@ -53,6 +56,8 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Terminate(args) => ask::terminate(cli, args),
         Command::Watch { session } => read::watch(cli, *session),
         Command::Review(args) => ask::review(cli, args),
+        Command::Delegate(args) => delegate::delegate(cli, args),
+        Command::Delegations(args) => delegate::list(cli, args),
         Command::Grants(args) => list::grants(cli, args),
         Command::Use { grant } => ask::choose(cli, *grant),
         Command::Can => list::can(cli),

@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use ascribe_core::delegation::Asserted;
+use ascribe_core::directory::Directory;
+use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Provider, Workload};
-use ascribe_core::law::{AskStatus, Asked, GrantState, ProviderState, State, WorkloadState};
+use ascribe_core::law::{
+    AskStatus, Asked, DelegationState, GrantState, Person, ProviderState, State, WorkloadState,
+};
 use ascribe_core::statement::{Authority, Recurrence, Role, SshKey, Target, Ticket, Uses, Window};
 use ascribe_core::time::Timestamp;
+use ascribe_core::witness::WitnessSet;
+use ascribe_tlog::{Quorum, TrustPolicy};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is not sealed, and people's names.
@@ -23,9 +30,13 @@ pub(crate) struct Registry {
     pub(crate) identities: Vec<IdentityRow>,
     #[serde(default)]
     pub(crate) workloads: Vec<WorkloadRow>,
+    #[serde(default)]
+    pub(crate) directories: Vec<Directory>,
     pub(crate) asks: Vec<AskRow>,
     pub(crate) grants: Vec<GrantRow>,
     pub(crate) sessions: Vec<SessionRow>,
+    #[serde(default)]
+    pub(crate) delegations: Vec<DelegationRow>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +49,12 @@ pub(crate) struct PersonRow {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) public_keys: Vec<SshKey>,
     pub(crate) offboarded: Option<Timestamp>,
+    /// The directories that call them inactive, and since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) suspended: BTreeMap<String, Timestamp>,
+    /// They would be suspended, but too few administrators would be left.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) spared: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -126,12 +143,96 @@ pub(crate) struct SessionRow {
     pub(crate) id: SessionId,
     pub(crate) grant: GrantId,
     pub(crate) person: PersonId,
+    /// The chain of agents, where it was not the person who acted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) agents: Vec<String>,
     pub(crate) target: String,
     pub(crate) account: String,
     pub(crate) at: Timestamp,
     pub(crate) actions: u64,
     pub(crate) ended: Option<Timestamp>,
     pub(crate) reason: Option<String>,
+}
+
+/// A delegation to an agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DelegationRow {
+    pub(crate) id: StatementId,
+    pub(crate) entry: EntryHash,
+    /// At the head of its chain.
+    pub(crate) person: PersonId,
+    pub(crate) parent: Option<StatementId>,
+    pub(crate) agent: String,
+    /// The agent's key: its fingerprint.
+    pub(crate) key: String,
+    pub(crate) targets: Vec<String>,
+    pub(crate) kinds: Vec<String>,
+    pub(crate) depth: u8,
+    pub(crate) actions: u64,
+    pub(crate) used: u64,
+    /// What is left of its own budget and of all above.
+    pub(crate) left: u64,
+    pub(crate) until: Timestamp,
+    pub(crate) accepted: Option<Timestamp>,
+    pub(crate) asserted: Option<Asserted>,
+    /// `waiting` for its agent, `active`, `used`, `expired` or `revoked`, by one above too.
+    pub(crate) status: String,
+}
+
+impl DelegationRow {
+    /// Is it over for good?
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.status.as_str(), "expired" | "revoked")
+    }
+}
+
+/// One delegation, as it stands now.
+pub(crate) fn delegation_row(
+    state: &State,
+    id: StatementId,
+    link: &DelegationState,
+    now: Timestamp,
+) -> DelegationRow {
+    let chain = state.delegation_chain(id);
+    let left = chain
+        .iter()
+        .map(|(_, l)| l.delegation.actions.saturating_sub(l.used));
+    let left = left.min().unwrap_or(0);
+    let status = match state.delegation_ended(id, now) {
+        Some(CloseReason::Expired) => "expired",
+        Some(_) => "revoked",
+        None if link.accepted.is_none() => "waiting",
+        None if left == 0 => "used",
+        None => "active",
+    };
+    let delegation = &link.delegation;
+    DelegationRow {
+        id,
+        entry: link.place.hash,
+        person: link.person,
+        parent: delegation.parent,
+        agent: delegation.agent.clone(),
+        key: delegation.key.fingerprint(),
+        targets: delegation.targets.clone(),
+        kinds: delegation.kinds.clone(),
+        depth: delegation.depth,
+        actions: delegation.actions,
+        used: link.used,
+        left,
+        until: delegation.until,
+        accepted: link.accepted.as_ref().map(|accepted| accepted.at),
+        asserted: link.accepted.as_ref().map(|a| a.asserted.clone()),
+        status: status.to_owned(),
+    }
+}
+
+/// Names of a delegation's chain of agents.
+fn agents(state: &State, delegation: Option<StatementId>) -> Vec<String> {
+    let chain = delegation.map(|id| state.delegation_chain(id));
+    let chain = chain.unwrap_or_default().into_iter();
+    chain
+        .map(|(_, link)| link.delegation.agent.clone())
+        .collect()
 }
 
 /// A person's name, or the id where the name is not known.
@@ -224,8 +325,34 @@ fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
             false => format!("{} of {}", workload.name, workload.provider),
             true => format!("{}, withdrawn", workload.name),
         },
+        Say::WitnessSet(set) => witness_subject(set),
+        Say::DirectorySet(directory) => match directory.withdrawn {
+            false => format!("{} of {}", directory.name, directory.provider),
+            true => format!("{}, withdrawn", directory.name),
+        },
         _ => String::new(),
     }
+}
+
+/// What an administrator approves: witnesses, quorum, and what waits for them.
+fn witness_subject(set: &WitnessSet) -> String {
+    let policy = TrustPolicy::parse(&set.policy).unwrap_or_default();
+    let names = policy.witnesses.iter().map(|w| w.name.as_str());
+    let names: Vec<&str> = names.collect();
+    let quorum = match &policy.quorum {
+        Quorum::None => return "no witnesses".to_owned(),
+        Quorum::Name(name) => name,
+    };
+    let demands: Vec<String> = set.demand.iter().map(crate::cli::word_of).collect();
+    format!(
+        "{}; quorum {quorum}; {} wait for them",
+        names.join(" "),
+        if demands.is_empty() {
+            "none".to_owned()
+        } else {
+            demands.join(" ")
+        }
+    )
 }
 
 /// Every member of a proposal, as it is signed.
@@ -366,7 +493,7 @@ fn workload_rows(state: &State, now: Timestamp) -> Vec<WorkloadRow> {
                 .filter(|g| !g.sessions.is_empty())
                 .map(|g| g.grant.grant)
                 .collect(),
-            orphaned: owner.is_none_or(|owner| owner.offboarded.is_some()),
+            orphaned: owner.is_none_or(Person::is_away),
         }
     };
     state.workloads.iter().map(row).collect()
@@ -388,10 +515,16 @@ pub(crate) fn registry(
         .map(|(id, person)| PersonRow {
             id: *id,
             name: name_of(names, *id),
-            roles: person.roles.iter().copied().collect(),
+            roles: person
+                .roles
+                .union(&person.directory_roles)
+                .copied()
+                .collect(),
             keys: person.keys.keys().cloned().collect(),
             public_keys: person.keys.values().filter(|_| admin).cloned().collect(),
             offboarded: person.offboarded,
+            suspended: person.suspended.clone(),
+            spared: person.spared,
         })
         .collect();
     let mut sessions: Vec<SessionRow> = state
@@ -401,6 +534,7 @@ pub(crate) fn registry(
             id: *id,
             grant: s.open.grant,
             person: s.open.person,
+            agents: agents(state, s.open.delegation),
             target: s.open.target.clone(),
             account: s.open.account.clone(),
             at: s.at,
@@ -415,6 +549,13 @@ pub(crate) fn registry(
         })
         .collect();
     sessions.sort_by_key(|row| (row.at, row.id));
+    // In the order of the log: whoever hands on stands before what is handed on.
+    let mut delegations: Vec<_> = state.delegations.iter().collect();
+    delegations.sort_by_key(|(_, link)| link.place.index);
+    let delegations = delegations.into_iter();
+    let delegations = delegations
+        .map(|(id, link)| delegation_row(state, *id, link, now))
+        .collect();
     Registry {
         now,
         you,
@@ -435,8 +576,14 @@ pub(crate) fn registry(
             })
             .collect(),
         workloads: workload_rows(state, now),
+        directories: state
+            .directories
+            .values()
+            .map(|d| d.directory.clone())
+            .collect(),
         asks: ask_rows(state),
         grants: grant_rows(state, now),
         sessions,
+        delegations,
     }
 }

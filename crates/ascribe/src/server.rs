@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{NewsOf, Source as _, View};
 use crate::api::{Call, HELLO, Hello, MAX_REQUEST, OPENING, Query, Reply, hello_text};
+use crate::registry::delegation_row;
 
 /// Most calls that are heard or answered at once.
 const MAX_CALLS: usize = 512;
@@ -40,6 +41,8 @@ const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a watched session is looked at, and how many are watched at once.
 const LOOK: Duration = Duration::from_millis(200);
 const MAX_WATCHES: usize = 64;
+/// Most delegations that a key is told of.
+const MAX_DELEGATIONS: usize = 64;
 /// What goes on when the server stops has this time to end.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -57,6 +60,8 @@ pub(crate) struct Api {
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
     pub(crate) keeper: Arc<providers::Keeper>,
+    /// What the log's witnesses said.
+    pub(crate) witnesses: Arc<crate::witness::client::Seen>,
 }
 
 /// The places of those who watch.
@@ -275,7 +280,7 @@ async fn follow(
 
 /// `proof` is the caller's signature and the text that it must be over.
 fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Reply {
-    let note = api.ledger.checkpoint_note();
+    let note = api.checkpoint_note();
     let parsed = ascribe_tlog::Checkpoint::open(note.as_bytes(), &[api.ledger.log_key()]);
     let Ok(checkpoint) = parsed else {
         return Reply::failure("failure", "internal", "the log has no valid checkpoint");
@@ -285,6 +290,19 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         .and_then(|old| api.ledger.consistency_between(old, checkpoint.size))
         .unwrap_or_default();
     let key = proof.and_then(|(sig, text)| api.judge.sshsig(HELLO, &text, &sig.0));
+    let named = key.as_ref();
+    let person = named.and_then(|key| api.ledger.person_by_key(&key.fingerprint()));
+    let agents = named.filter(|_| person.is_none());
+    let delegations = agents.map_or_else(Vec::new, |key| {
+        let now = api.ledger.now();
+        api.ledger.with_state(|state| {
+            let rows = state.delegations_to(key);
+            rows.map(|(id, link)| delegation_row(state, id, link, now))
+                .filter(|row| !row.is_over())
+                .take(MAX_DELEGATIONS)
+                .collect()
+        })
+    });
     Reply::Hello(Box::new(Hello {
         origin: checkpoint.origin,
         log_key: api.ledger.log_key().to_string(),
@@ -292,7 +310,8 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         checkpoint: note,
         size: checkpoint.size,
         root: Root(checkpoint.root),
-        person: key.and_then(|key| api.ledger.person_by_key(&key.fingerprint())),
+        person,
+        delegations,
         consistency: consistency
             .iter()
             .map(ascribe_tlog::Hash::to_base64url)
@@ -301,7 +320,35 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         ssh_host_key: api.ssh_host_key.clone(),
         ssh_host_ca: api.ssh_host_ca.clone(),
         now: api.ledger.now().millis(),
+        witnessed: witnessed(api, person.is_some()),
     }))
+}
+
+/// What witnesses have seen. Where they are and what they answer is told to people who are enrolled.
+fn witnessed(api: &Api, enrolled: bool) -> Option<crate::api::Witnessed> {
+    let shown = api.witnesses.shown();
+    let rows = if enrolled {
+        shown.witnesses
+    } else {
+        Vec::new()
+    };
+    api.ledger.with_state(|state| {
+        let witnesses = &state.witnesses;
+        let set = witnesses.set.as_ref()?;
+        let quorum = match witnesses.policy()?.quorum {
+            ascribe_tlog::Quorum::Name(name) => name,
+            ascribe_tlog::Quorum::None => return None,
+        };
+        Some(crate::api::Witnessed {
+            size: witnesses.size,
+            before: witnesses.before,
+            unseen_since: witnesses.unseen_since(),
+            quorum,
+            demand: set.demand.clone(),
+            checkpoint: shown.note,
+            witnesses: rows,
+        })
+    })
 }
 
 async fn submit(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> (Reply, Option<Watch>) {
@@ -434,7 +481,9 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::Revocation(_)
         | Say::Termination(_)
         | Say::Review(_)
-        | Say::WorkloadSet(_) => Scope::Request(statement.id),
+        | Say::WorkloadSet(_)
+        | Say::Delegation(_)
+        | Say::DelegationRevoke(_) => Scope::Request(statement.id),
         // A key of its own: destroying it leaves nothing else unreadable.
         Say::Login(_) => Scope::Login(statement.id),
         Say::TargetSet(_)
@@ -443,9 +492,12 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::Offboard(_)
         | Say::CaSet(_)
         | Say::ProviderSet(_)
+        | Say::DirectorySet(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)
+        | Say::Acceptance(_)
+        | Say::WitnessSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };
@@ -493,6 +545,15 @@ async fn done(
 }
 
 impl Api {
+    /// The newest checkpoint, with the witnesses' lines where they have cosigned this very one.
+    fn checkpoint_note(&self) -> String {
+        let plain = self.ledger.checkpoint_note();
+        let cosigned = self.witnesses.shown().note;
+        cosigned
+            .filter(|note| note.starts_with(&plain))
+            .unwrap_or(plain)
+    }
+
     /// Puts names in the place of ids, for a person to read.
     fn named(&self, mut denied: ascribe_core::law::Denied) -> ascribe_core::law::Denied {
         // It reads what was added since the last time; other tasks go on meanwhile.
@@ -504,14 +565,18 @@ impl Api {
 
     /// A refusal of an authenticated person is an entry.
     async fn record_refusal(&self, statement: &Statement, signed: &Signed, code: &str) {
-        let authentic = self
-            .judge
-            .sshsig(
-                &statement.say.namespace(),
-                signed.text.as_bytes(),
-                &signed.sig.0,
-            )
-            .is_some_and(|key| self.ledger.person_by_key(&key.fingerprint()) == Some(statement.by));
+        let key = self.judge.sshsig(
+            &statement.say.namespace(),
+            signed.text.as_bytes(),
+            &signed.sig.0,
+        );
+        let Some(key) = key.map(|key| key.fingerprint()) else {
+            return;
+        };
+        let agent = self.ledger.agent_by_key(&key);
+        let person = self.ledger.person_by_key(&key);
+        let person = person.or(agent.as_ref().map(|agent| agent.person));
+        let authentic = person == Some(statement.by);
         let Ok(entry) = crate::client::random() else {
             return;
         };
@@ -519,6 +584,7 @@ impl Api {
             return;
         }
         let refusal = ascribe_core::entry::Refusal {
+            delegation: agent.map(|agent| agent.delegation),
             person: statement.by,
             what: statement.say.tag().to_owned(),
             code: code.to_owned(),
@@ -567,5 +633,6 @@ impl Naming {
 }
 
 pub(crate) mod providers;
+pub(crate) mod scim;
 #[cfg(test)]
 mod tests;

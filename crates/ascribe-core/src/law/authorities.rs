@@ -126,6 +126,12 @@ impl State {
                 "a person's key, held or revoked, is no certificate authority's",
             ));
         }
+        if self.agents.contains_key(&fingerprint) {
+            return Err(Denied::new(
+                "duplicate",
+                "an agent's key is no certificate authority's",
+            ));
+        }
         match self.authority_of(&fingerprint) {
             Some((other, _)) if other != name => Err(Denied::new(
                 "duplicate",
@@ -201,11 +207,8 @@ impl State {
             serial: shown.serial,
         };
         self.check_certificate(*person, &shown.key, &certificate)?;
-        if self.person(*person)?.offboarded.is_some() {
-            return Err(Denied::new(
-                "offboarded",
-                "the certificate's person has left",
-            ));
+        if self.person(*person)?.is_away() {
+            return Err(self.away(*person));
         }
         Ok((*person, certificate))
     }
@@ -239,11 +242,12 @@ impl State {
             ));
         }
         let another = self.keys.get(key).is_some_and(|owner| *owner != person)
-            || self.session_keys.contains_key(key);
+            || self.session_keys.contains_key(key)
+            || self.agents.contains_key(key);
         if another || self.authority_of(key).is_some() {
             return Err(Denied::new(
                 "key",
-                "the certified key is another person's or an authority's",
+                "the certified key is another person's, an agent's or an authority's",
             ));
         }
         Ok(())

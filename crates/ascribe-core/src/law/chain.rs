@@ -2,10 +2,10 @@
 
 use ascribe_tlog::VerifierKey;
 
-use super::{Denied, HEAD_WINDOW, Place, State, WriterState};
+use super::{Denied, HEAD_WINDOW, Place, Said, State, WriterState};
 use crate::entry::{Body, Entry, Genesis, Head, Ref, head_message};
 use crate::id::{ActionId, EntryHash, GrantId, SessionId, StatementId};
-use crate::statement::{Role, Say, Signed};
+use crate::statement::{Role, Say, Statement};
 
 fn link(rel: &str, place: Place) -> Ref {
     Ref {
@@ -16,20 +16,24 @@ fn link(rel: &str, place: Place) -> Ref {
 }
 
 /// Is this one of the entries that decide who may do what? They form a chain of their own.
-pub(super) fn is_law(body: &Body) -> bool {
+pub(super) fn is_law(body: &Body, said: &Said<'_>) -> bool {
     match body {
         Body::Genesis(_)
         | Body::Grant(_)
         | Body::GrantExtend(_)
         | Body::SessionOpen(_)
         | Body::SessionClose(_)
-        | Body::ProviderKeys(_) => true,
-        Body::Statement(signed) => !matches!(signed.statement().map(|s| s.say), Ok(Say::Read(_))),
+        | Body::ProviderKeys(_)
+        | Body::DirectoryChange(_) => true,
+        Body::Statement(_) => {
+            !matches!(said.statement.as_ref().map(|s| &s.say), Some(Say::Read(_)))
+        }
         Body::Intent(_)
         | Body::Outcome(_)
         | Body::Evidence(_)
         | Body::Refusal(_)
         | Body::Head(_) => false,
+        Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
     }
 }
 
@@ -85,11 +89,12 @@ impl State {
         }
     }
 
-    pub(super) fn take_frame(&mut self, entry: &Entry, place: Place) {
+    pub(super) fn take_frame(&mut self, entry: &Entry, said: &Said<'_>, place: Place) {
         self.size = place.index + 1;
         self.last_at = Some(entry.at);
+        self.witnesses.mark(place.index, entry.at, &entry.body);
         self.ids.insert(entry.id, place.index);
-        if is_law(&entry.body) {
+        if is_law(&entry.body, said) {
             self.law_head = Some(place);
         }
         if let Some(writer) = self.writers.get_mut(&entry.writer.id) {
@@ -149,10 +154,13 @@ impl State {
     }
 
     /// The links that an entry of this kind must have, in order.
-    pub(super) fn refs_for(&self, body: &Body) -> Result<Vec<Ref>, Denied> {
+    pub(super) fn refs_for(&self, body: &Body, said: &Said<'_>) -> Result<Vec<Ref>, Denied> {
         Ok(match body {
             Body::Genesis(_) => Vec::new(),
-            Body::Statement(signed) => self.statement_refs(signed)?,
+            Body::Statement(_) => match &said.statement {
+                Some(statement) => self.statement_refs(statement)?,
+                None => Vec::new(),
+            },
             Body::Grant(grant) => {
                 let (request, place, approvals) = self.basis(grant)?;
                 let _: StatementId = request;
@@ -171,7 +179,9 @@ impl State {
             }
             Body::SessionOpen(open) => {
                 let opener = open.opening.map(|id| self.opener(id)).transpose()?;
+                let agent = open.delegation.map(|id| self.acceptance_place(id));
                 let mut refs = vec![link("grant", self.grant_place(open.grant)?)];
+                refs.extend(agent.transpose()?.map(|place| link("acceptance", place)));
                 refs.extend(opener.map(|opener| link("opening", opener.place)));
                 let login = open.login.map(|id| self.login(id)).transpose()?;
                 refs.extend(login.map(|login| link("login", login.place)));
@@ -189,13 +199,20 @@ impl State {
             Body::ProviderKeys(keys) => {
                 vec![link("provider", self.provider(&keys.provider)?.place)]
             }
+            Body::Cosigned(cosigned) => {
+                let settled = self.settled_by(cosigned.size);
+                settled
+                    .iter()
+                    .map(|(_, place)| link("settles", *place))
+                    .collect()
+            }
+            Body::DirectoryChange(change) => {
+                vec![link("directory", self.directory(&change.directory)?.place)]
+            }
         })
     }
 
-    fn statement_refs(&self, signed: &Signed) -> Result<Vec<Ref>, Denied> {
-        let statement = signed
-            .statement()
-            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+    fn statement_refs(&self, statement: &Statement) -> Result<Vec<Ref>, Denied> {
         Ok(match &statement.say {
             Say::Request(request) => vec![link("target", self.target(&request.target)?.place)],
             Say::BreakGlass(emergency) => {
@@ -208,6 +225,24 @@ impl State {
             Say::Revocation(revocation) => vec![link("grant", self.grant_place(revocation.grant)?)],
             Say::Termination(termination) => {
                 vec![link("session", self.session_place(termination.session)?)]
+            }
+            Say::Delegation(delegation) => {
+                let parent = delegation.parent.map(|id| self.acceptance_place(id));
+                let parent = parent.transpose()?.map(|place| link("acceptance", place));
+                let mut refs: Vec<Ref> = parent.into_iter().collect();
+                for target in &delegation.targets {
+                    refs.push(link("target", self.target(target)?.place));
+                }
+                refs
+            }
+            Say::Acceptance(acceptance) => {
+                vec![link("delegation", self.delegation(acceptance.of)?.place)]
+            }
+            Say::DelegationRevoke(revoke) => {
+                vec![link(
+                    "delegation",
+                    self.delegation(revoke.delegation)?.place,
+                )]
             }
             Say::Connect(connect) => vec![link("target", self.target(&connect.target)?.place)],
             Say::Review(review) => vec![link("grant", self.grant_place(review.grant)?)],
@@ -223,6 +258,9 @@ impl State {
             Say::WorkloadSet(workload) => {
                 vec![link("provider", self.provider(&workload.provider)?.place)]
             }
+            Say::DirectorySet(directory) => {
+                vec![link("provider", self.provider(&directory.provider)?.place)]
+            }
             Say::Login(login) => {
                 let (keys, actor) = self.login_basis(statement.by, login)?;
                 vec![link("keys", keys), link("actor", actor)]
@@ -234,7 +272,8 @@ impl State {
             | Say::KeyAdd(_)
             | Say::KeyRevoke(_)
             | Say::Offboard(_)
-            | Say::CaSet(_) => Vec::new(),
+            | Say::CaSet(_)
+            | Say::WitnessSet(_) => Vec::new(),
         })
     }
 

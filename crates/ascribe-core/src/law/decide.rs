@@ -1,11 +1,11 @@
 //! Deciding on a proposal: finish the entry, check it by the law, add what follows from it.
 
-use super::{Ask, AskStatus, Asked, Denied, Judge, SERVER, Sequenced, State};
+use super::{Ask, AskStatus, Asked, Denied, Judge, SERVER, Said, Sequenced, State};
 use crate::entry::{Body, Entry, MAX_ENTRY, Writer, entry_hash};
 use crate::id::{Commitment, EntryId, derived};
 use crate::record::Proposal;
 use crate::sealed::{Opening, Prose};
-use crate::statement::{Say, Signed};
+use crate::statement::{Say, Statement};
 use crate::time::Timestamp;
 
 /// A commitment in an entry, and what its opening must be.
@@ -48,13 +48,22 @@ impl Sealable {
 
 /// Every commitment that an entry holds.
 pub fn commitments(body: &Body) -> Vec<Sealable> {
+    // What is no statement holds no commitments.
+    let statement = match body {
+        Body::Statement(signed) => signed.statement().ok(),
+        _ => None,
+    };
+    commitments_of(body, statement.as_ref())
+}
+
+fn commitments_of(body: &Body, statement: Option<&Statement>) -> Vec<Sealable> {
     match body {
         Body::Genesis(genesis) => genesis
             .admins
             .iter()
             .map(|admin| Sealable::plain("name", admin.name))
             .collect(),
-        Body::Statement(signed) => statement_commitments(signed),
+        Body::Statement(_) => statement.map(statement_commitments).unwrap_or_default(),
         Body::SessionOpen(open) => vec![Sealable::plain("from", open.from)],
         Body::Intent(intent) => {
             let command = intent.command.map(|c| Sealable::plain("command", c));
@@ -71,19 +80,22 @@ pub fn commitments(body: &Body) -> Vec<Sealable> {
             .map(|c| Sealable::plain("detail", c))
             .into_iter()
             .collect(),
+        Body::DirectoryChange(change) => change
+            .resource
+            .map(|c| Sealable::plain("resource", c))
+            .into_iter()
+            .collect(),
         Body::Grant(_)
         | Body::GrantExtend(_)
         | Body::SessionClose(_)
         | Body::Outcome(_)
         | Body::Head(_)
-        | Body::ProviderKeys(_) => Vec::new(),
+        | Body::ProviderKeys(_)
+        | Body::Cosigned(_) => Vec::new(),
     }
 }
 
-fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
-    let Ok(statement) = signed.statement() else {
-        return Vec::new();
-    };
+fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
     match &statement.say {
         Say::Request(request) => vec![Sealable::prose("justification", &request.justification)],
         Say::Approval(answer) | Say::Denial(answer) | Say::Cancellation(answer) => answer
@@ -106,8 +118,11 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
             .iter()
             .map(|confirmed| Sealable::prose("confirmed", confirmed))
             .collect(),
+        Say::Delegation(delegation) => vec![Sealable::prose("task", &delegation.task)],
+        Say::DelegationRevoke(revoke) => vec![Sealable::prose("reason", &revoke.reason)],
         Say::TargetSet(_)
         | Say::ProviderSet(_)
+        | Say::DirectorySet(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)
@@ -115,14 +130,16 @@ fn statement_commitments(signed: &Signed) -> Vec<Sealable> {
         | Say::KeyRevoke(_)
         | Say::Offboard(_)
         | Say::CaSet(_)
+        | Say::Acceptance(_)
+        | Say::WitnessSet(_)
         | Say::Use(_)
         | Say::Connect(_) => Vec::new(),
     }
 }
 
 /// Each commitment has its opening and each opening its commitment.
-fn check_openings(body: &Body, openings: &[Opening]) -> Result<(), Denied> {
-    let sealed = commitments(body);
+fn check_openings(body: &Body, said: &Said<'_>, openings: &[Opening]) -> Result<(), Denied> {
+    let sealed = commitments_of(body, said.statement.as_ref());
     let matched = sealed.len() == openings.len()
         && sealed
             .iter()
@@ -155,17 +172,24 @@ impl State {
             let session = self.session(close.session)?;
             (close.actions, close.entries) = (session.actions, session.entries);
         }
-        check_openings(&body, &proposal.openings)?;
-        self.check_login_token(judge, &body, &proposal.openings)?;
-        let first = self.place_entry(judge, at, proposal.id, &proposal.writer, body)?;
-        let follow = self.follow_up(&first);
+        if let Body::Cosigned(cosigned) = &mut body {
+            let settled = self.settled_by(cosigned.size).into_iter();
+            cosigned.settles = settled.map(|(id, _)| id).collect();
+        }
+        let mut said = Said::by(&body)?;
+        check_openings(&body, &said, &proposal.openings)?;
+        // A login has one commitment, so one opening: its token.
+        said.token = proposal.openings.first().map(|token| &token.bytes.0[..]);
+        let first = self.place_entry(judge, at, (proposal.id, &proposal.writer), body, &said)?;
+        let follow = said.statement.as_ref().and_then(|s| self.follow_up(s));
         let mut done = vec![first];
         if let Some(body) = follow {
             let cause = done.first().map_or([0; 32], |s| s.hash.0.0);
             let id = EntryId::new(derived("ascribe/follow/v1", &[&cause]));
             // What follows was computed from the state that allowed its cause. Were it refused all
             // the same, leaving it out only leaves a grant unmade.
-            if let Ok(next) = self.place_entry(judge, at, id, SERVER, body) {
+            let said = Said::default();
+            if let Ok(next) = self.place_entry(judge, at, (id, SERVER), body, &said) {
                 done.push(next);
             }
         }
@@ -176,9 +200,9 @@ impl State {
         &mut self,
         judge: &dyn Judge,
         at: Timestamp,
-        id: EntryId,
-        writer: &str,
+        (id, writer): (EntryId, &str),
         body: Body,
+        said: &Said<'_>,
     ) -> Result<Sequenced, Denied> {
         let writer: Writer = self.next_in_chain(writer);
         let entry = Entry {
@@ -188,7 +212,7 @@ impl State {
             at: self.last_at.map_or(at, |last| last.max(at)),
             writer,
             law: self.law_head.map(|place| place.hash),
-            refs: self.refs_for(&body)?,
+            refs: self.refs_for(&body, said)?,
             body,
         };
         let bytes = entry
@@ -201,16 +225,12 @@ impl State {
             ));
         }
         let hash = entry_hash(&bytes);
-        self.step(judge, self.size, &entry, hash)?;
+        self.step(judge, self.size, &entry, said, hash)?;
         Ok(Sequenced { entry, bytes, hash })
     }
 
     /// A grant follows from the approval that completes a quorum, and from a break-glass statement.
-    fn follow_up(&self, done: &Sequenced) -> Option<Body> {
-        let Body::Statement(signed) = &done.entry.body else {
-            return None;
-        };
-        let statement = signed.statement().ok()?;
+    fn follow_up(&self, statement: &Statement) -> Option<Body> {
         match &statement.say {
             Say::Approval(answer) => {
                 let ask = self.ask(answer.of).ok()?;

@@ -13,7 +13,6 @@ use crate::identity::{
     Binding, Claims, IdentityLink, Login, Logout, Provider, ProviderKeys, ProviderKind,
     token_digest,
 };
-use crate::sealed::Opening;
 use crate::statement::{Role, Say, Signed, SshKey, Target};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
@@ -87,7 +86,7 @@ pub struct LoginState {
     pub at: Timestamp,
     /// Who.
     pub by: PersonId,
-    /// When it ended before anything else could be said of it, its own end included.
+    /// When it ended: by somebody, with what it rests on, or at its own end once that was noticed.
     pub ended: Option<Timestamp>,
     /// The session key.
     pub key: SshKey,
@@ -470,12 +469,14 @@ impl State {
         link: &IdentityLink,
     ) -> Result<(), Denied> {
         self.identity(link)?;
-        if by != link.person {
+        // Nobody escapes the directory that may suspend them by dropping the identity it knows.
+        if by != link.person || self.is_overseen(&link.provider) {
             self.need(by, Role::Admin)?;
         }
         if let Some(links) = self.links.get_mut(&link.provider) {
             links.remove(&link.subject);
         }
+        self.hear_directories(at);
         self.end_logins(at);
         Ok(())
     }
@@ -552,9 +553,9 @@ impl State {
         } else {
             Some(self.check_workload_login(by, login)?)
         };
-        let mut live = self.live_logins.iter().filter_map(|id| self.logins.get(id));
-        let own = live.by_ref().filter(|old| old.by == by && old.counts(at));
-        if own.count() >= MAX_LOGINS {
+        let own = self.logins_of.get(&by).into_iter().flatten();
+        let own = own.filter_map(|id| self.logins.get(id));
+        if own.filter(|old| old.counts(at)).count() >= MAX_LOGINS {
             return Err(Denied::new("too-many", "too many logins have not ended")
                 .with_help("end some: `ascribe logout`"));
         }
@@ -569,14 +570,32 @@ impl State {
             provider: known.provider.clone(),
             workload,
         };
-        self.end_logins(at);
+        self.forget_expired(at);
         let until = login.claims.expires.plus_millis(PROVIDER_SKEW_MS);
-        self.spent.retain(|_, until| at < *until);
         self.spent.insert(login.digest, until);
+        self.spent_until.insert((until, login.digest));
         self.session_keys.insert(state.key.fingerprint(), id);
-        self.live_logins.insert(id);
+        self.live_logins.insert((login.until, id));
+        self.logins_of.entry(by).or_default().insert(id);
         self.logins.insert(id, state);
         Ok(())
+    }
+
+    /// Ends the logins that are over, and forgets the tokens that nobody could show again. Whatever
+    /// else ends a login does so at once.
+    fn forget_expired(&mut self, at: Timestamp) {
+        while let Some((until, id)) = self.live_logins.first().copied()
+            && until <= at
+        {
+            self.live_logins.pop_first();
+            self.end_login(id, at);
+        }
+        while let Some((until, token)) = self.spent_until.first().copied()
+            && until <= at
+        {
+            self.spent_until.pop_first();
+            self.spent.remove(&token);
+        }
     }
 
     pub(super) fn take_logout(
@@ -597,9 +616,16 @@ impl State {
     }
 
     fn end_login(&mut self, id: StatementId, at: Timestamp) {
-        self.live_logins.remove(&id);
-        if let Some(login) = self.logins.get_mut(&id) {
-            login.ended = Some(at.min(login.login.until));
+        let Some(login) = self.logins.get_mut(&id) else {
+            return;
+        };
+        login.ended = Some(at.min(login.login.until));
+        self.live_logins.remove(&(login.login.until, id));
+        if let Some(own) = self.logins_of.get_mut(&login.by) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.logins_of.remove(&login.by);
+            }
         }
     }
 
@@ -608,11 +634,11 @@ impl State {
     pub(super) fn end_logins(&mut self, at: Timestamp) {
         let live = self.live_logins.iter();
         let over: Vec<StatementId> = live
+            .map(|(_, id)| *id)
             .filter(|id| {
-                let login = self.logins.get(*id);
+                let login = self.logins.get(id);
                 !login.is_some_and(|login| login.counts(at) && self.has_basis(login))
             })
-            .copied()
             .collect();
         for id in over {
             self.end_login(id, at);
@@ -637,11 +663,12 @@ impl State {
 
     /// Finds the logins again, in a state that was read back.
     pub(super) fn find_logins(&mut self) {
-        let live = self
-            .logins
-            .iter()
-            .filter(|(_, login)| login.ended.is_none());
-        self.live_logins = live.map(|(id, _)| *id).collect();
+        for (id, login) in self.logins.iter().filter(|(_, l)| l.ended.is_none()) {
+            self.live_logins.insert((login.login.until, *id));
+            self.logins_of.entry(login.by).or_default().insert(*id);
+        }
+        let spent = self.spent.iter();
+        self.spent_until = spent.map(|(token, until)| (*until, *token)).collect();
         let keys = self.logins.iter();
         self.session_keys = keys
             .map(|(id, login)| (login.key.fingerprint(), *id))
@@ -721,6 +748,9 @@ impl State {
 
     /// The same of whoever opened a session.
     pub fn assurance_of(&self, open: &SessionOpen) -> u8 {
+        if let Some(delegation) = open.delegation.and_then(|id| self.delegations.get(&id)) {
+            return delegation.assurance;
+        }
         match (
             &open.certificate,
             open.login.and_then(|id| self.logins.get(&id)),
@@ -745,33 +775,23 @@ impl State {
     pub(super) fn check_login_token(
         &self,
         judge: &dyn Judge,
-        body: &Body,
-        openings: &[Opening],
+        by: PersonId,
+        key: &SshKey,
+        login: &Login,
+        token: Option<&[u8]>,
     ) -> Result<(), Denied> {
-        let Body::Statement(signed) = body else {
+        let Some(token) = token else {
             return Ok(());
         };
-        let Ok(statement) = signed.statement() else {
-            // Refused further on.
-            return Ok(());
-        };
-        let Say::Login(login) = &statement.say else {
-            return Ok(());
-        };
-        self.login_basis(statement.by, login)?;
+        self.login_basis(by, login)?;
         let known = self.live_provider(&login.provider)?;
-        let (Some(keys), [token]) = (&known.keys, openings) else {
-            return Err(Denied::new("openings", "a login comes with its token"));
+        let Some(keys) = &known.keys else {
+            return Err(Denied::new(
+                "provider-keys",
+                "the provider's keys are not on record yet",
+            ));
         };
-        let key = signer(judge, signed, &statement.say)?;
-        check_token(
-            judge,
-            &known.provider,
-            &keys.body.0,
-            &key,
-            login,
-            &token.bytes.0,
-        )
+        check_token(judge, &known.provider, &keys.body.0, key, login, token)
     }
 }
 

@@ -105,6 +105,10 @@ pub(super) fn check_target(target: &Target) -> Result<(), Denied> {
     if target.review_seconds == 0 || target.review_seconds > MAX_WINDOW_SECONDS {
         return refuse("a break-glass review is due within 1 second to 90 days");
     }
+    let waits = target.max_unwitnessed_seconds;
+    if waits.is_some_and(|most| !(5..=MAX_WINDOW_SECONDS).contains(&most)) {
+        return refuse("witnesses may be away for 5 seconds to 90 days");
+    }
     match &target.ticket {
         Some(rule) if !is_text(&rule.system) || !is_text(&rule.pattern) => {
             refuse("a ticket rule names a system and a pattern")

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, AskStatus, AuthorityState, GrantState, LinkState, LoginState, OpenAction, Opener, Person,
-    Place, ProviderState, SessionState, State, TargetState, WorkloadState, WriterState,
+    Ask, AskStatus, AuthorityState, DelegationState, DirectoryState, GrantState, LinkState,
+    LoginState, OpenAction, Opener, Person, Place, ProviderState, SessionState, State, TargetState,
+    Witnesses, WorkloadState, WriterState,
 };
 use crate::encoding::{self, EncodingError};
 use crate::entry::Genesis;
@@ -30,6 +31,9 @@ struct Form<'a> {
     asks: Cow<'a, BTreeMap<StatementId, Ask>>,
     grants: Cow<'a, BTreeMap<GrantId, GrantState>>,
     sessions: Cow<'a, BTreeMap<SessionId, SessionState>>,
+    delegations: Cow<'a, BTreeMap<StatementId, DelegationState>>,
+    agents: Cow<'a, BTreeMap<String, StatementId>>,
+    delegated: Cow<'a, BTreeMap<PersonId, BTreeSet<StatementId>>>,
     keys: Cow<'a, BTreeMap<String, PersonId>>,
     chosen: Vec<((PersonId, String, String), GrantId)>,
     openers: Cow<'a, BTreeMap<StatementId, Opener>>,
@@ -42,6 +46,8 @@ struct Form<'a> {
     workloads: Cow<'a, BTreeMap<PersonId, WorkloadState>>,
     logins: Cow<'a, BTreeMap<StatementId, LoginState>>,
     spent: Cow<'a, BTreeMap<ContentDigest, Timestamp>>,
+    witnesses: Cow<'a, Witnesses>,
+    directories: Cow<'a, BTreeMap<String, DirectoryState>>,
 }
 
 impl State {
@@ -71,6 +77,9 @@ impl State {
             asks,
             grants,
             sessions,
+            delegations,
+            agents,
+            delegated,
             keys,
             chosen,
             openers,
@@ -88,8 +97,12 @@ impl State {
             workloads,
             logins,
             spent,
+            directories,
+            witnesses,
+            spent_until: _,
             session_keys: _,
             live_logins: _,
+            logins_of: _,
         } = self;
         let form = Form {
             origin: origin.clone(),
@@ -103,6 +116,9 @@ impl State {
             asks: Cow::Borrowed(asks),
             grants: Cow::Borrowed(grants),
             sessions: Cow::Borrowed(sessions),
+            delegations: Cow::Borrowed(delegations),
+            agents: Cow::Borrowed(agents),
+            delegated: Cow::Borrowed(delegated),
             keys: Cow::Borrowed(keys),
             chosen: chosen.clone().into_iter().collect(),
             openers: Cow::Borrowed(openers),
@@ -115,6 +131,8 @@ impl State {
             workloads: Cow::Borrowed(workloads),
             logins: Cow::Borrowed(logins),
             spent: Cow::Borrowed(spent),
+            witnesses: Cow::Borrowed(witnesses),
+            directories: Cow::Borrowed(directories),
         };
         let text = encoding::encode(&form)?;
         let mut out = (text.len() as u64).to_le_bytes().to_vec();
@@ -151,6 +169,9 @@ impl State {
             asks: form.asks.into_owned(),
             grants: form.grants.into_owned(),
             sessions: form.sessions.into_owned(),
+            delegations: form.delegations.into_owned(),
+            agents: form.agents.into_owned(),
+            delegated: form.delegated.into_owned(),
             keys: form.keys.into_owned(),
             chosen: form.chosen.into_iter().collect(),
             openers: form.openers.into_owned(),
@@ -168,8 +189,12 @@ impl State {
             workloads: form.workloads.into_owned(),
             logins: form.logins.into_owned(),
             spent: form.spent.into_owned(),
+            directories: form.directories.into_owned(),
+            witnesses: form.witnesses.into_owned(),
+            spent_until: BTreeSet::new(),
             session_keys: BTreeMap::new(),
             live_logins: BTreeSet::new(),
+            logins_of: BTreeMap::new(),
         };
         state.find_logins();
         let live = state.sessions.iter().filter(|(_, s)| s.closed.is_none());

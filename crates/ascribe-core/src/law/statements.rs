@@ -1,9 +1,11 @@
 //! Signed statements: who may say what, and what it changes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::identities::{check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
-    SIGNER_SKEW_MS, State, TargetState, rules,
+    SIGNER_SKEW_MS, Said, State, TargetState, rules,
 };
 use crate::entry::SessionOpen;
 use crate::id::{PersonId, SessionId, StatementId};
@@ -21,15 +23,27 @@ pub(super) fn is_fresh(now: Timestamp, opened: Timestamp) -> bool {
     now.since(opened) <= SIGNER_SKEW_MS
 }
 
+/// A statement with whoever signed it.
+struct Author {
+    key: SshKey,
+    /// The delegation whose agent signed, where it was not the person.
+    agent: Option<StatementId>,
+}
+
 impl State {
     pub(super) fn take_statement(
         &mut self,
         judge: &dyn Judge,
         at: Timestamp,
         signed: &Signed,
+        said: &Said<'_>,
         place: Place,
     ) -> Result<(), Denied> {
-        let (statement, key) = self.check_signed_at(judge, at, signed, place.index)?;
+        let Some(statement) = &said.statement else {
+            return Err(Denied::new("internal", "the statement was not read"));
+        };
+        let Author { key, agent } =
+            self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
         match &statement.say {
             Say::Request(request) => {
@@ -52,7 +66,10 @@ impl State {
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
-            Say::Login(login) => self.take_login(id, by, at, (login, key), place)?,
+            Say::Login(login) => {
+                self.check_login_token(judge, by, &key, login, said.token)?;
+                self.take_login(id, by, at, (login, key), place)?;
+            }
             Say::Logout(logout) => self.take_logout(by, at, logout)?,
             Say::Termination(termination) => self.take_termination(by, at, termination)?,
             Say::Connect(connect) => {
@@ -61,6 +78,9 @@ impl State {
                 self.openers.insert(id, opener);
             }
             Say::Read(read) => self.take_read(by, read)?,
+            Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
+            Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
+            Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
@@ -68,16 +88,19 @@ impl State {
             | Say::CaSet(_)
             | Say::ProviderSet(_)
             | Say::IdentityLink(_)
-            | Say::WorkloadSet(_) => {
+            | Say::WorkloadSet(_)
+            | Say::DirectorySet(_)
+            | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
-                self.take_proposal(&statement, at, place)?;
+                self.take_proposal(statement, at, place)?;
             }
         }
         self.statements.insert(id);
         Ok(())
     }
 
-    /// Is this a statement for this log, now, signed by an active key of the person it names?
+    /// Is this a statement for this log, now, signed by an active key of the person it names, or of an
+    /// agent of theirs that may say this?
     ///
     /// # Errors
     /// When it is not.
@@ -87,20 +110,21 @@ impl State {
         at: Timestamp,
         signed: &Signed,
     ) -> Result<Statement, Denied> {
-        self.check_signed_at(judge, at, signed, self.size)
-            .map(|(statement, _)| statement)
+        let statement = signed
+            .statement()
+            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+        self.check_signed_at(judge, at, (signed, &statement), self.size)?;
+        Ok(statement)
     }
 
+    /// The same, read already. Says who signed it.
     fn check_signed_at(
         &self,
         judge: &dyn Judge,
         at: Timestamp,
-        signed: &Signed,
+        (signed, statement): (&Signed, &Statement),
         index: u64,
-    ) -> Result<(Statement, SshKey), Denied> {
-        let statement = signed
-            .statement()
-            .map_err(|e| Denied::new("malformed", format!("the statement is {e}")))?;
+    ) -> Result<Author, Denied> {
         if statement.v != 1 {
             return Err(Denied::new("version", "unknown statement version"));
         }
@@ -125,15 +149,20 @@ impl State {
         }
         let key = signer(judge, signed, &statement.say)?;
         self.check_actor(statement.by)?;
-        // A login introduces its key; whose it is, is looked at there.
-        if !matches!(statement.say, Say::Login(_)) {
-            self.check_key_of(statement.by, at, &key)?;
-        }
-        if self.has_left(statement.by) {
-            return Err(Denied::new("offboarded", "the author has left"));
-        }
+        let of_agent = self.agents.contains_key(&key.fingerprint());
+        let agent = match &statement.say {
+            // A login introduces its key; whose it is, is looked at there.
+            Say::Login(_) => None,
+            Say::Acceptance(_) => Some(self.check_agent_signature(at, statement, &key)?),
+            _ if of_agent => Some(self.check_agent_signature(at, statement, &key)?),
+            _ => {
+                self.check_key_of(statement.by, at, &key)?;
+                None
+            }
+        };
+        self.check_present(statement.by)?;
         self.check_may_say(statement.by, &statement.say)?;
-        Ok((statement, key))
+        Ok(Author { key, agent })
     }
 
     fn put_ask(
@@ -342,7 +371,7 @@ impl State {
         if ask.approvals.iter().any(|approval| approval.by == by) {
             return Err(Denied::new("duplicate", "you approved this before"));
         }
-        if self.person(ask.by)?.offboarded.is_some() {
+        if self.person(ask.by)?.is_away() {
             return Err(Denied::new("left", "whoever asked for this has left"));
         }
         self.check_still_owned(ask)?;
@@ -369,8 +398,10 @@ impl State {
         {
             let say = say.clone();
             self.check_change(&say)?;
-            self.take_change(&say, at, place);
-            carried.status = AskStatus::Granted;
+            if !self.waits_for_witnesses(answer.of, &say, place) {
+                self.take_change(&say, at, place);
+                carried.status = AskStatus::Granted;
+            }
         }
         if carried.status != AskStatus::Open {
             self.forget(answer.of);
@@ -486,10 +517,13 @@ impl State {
     ) -> Result<Opener, Denied> {
         let target = &self.target(&connect.target)?.target;
         rules::check_account(target, &connect.account)?;
+        // An agent that opens too often does not shut out its person.
+        let is_agents = |key: &str| self.agents.contains_key(key);
+        let agent = is_agents(&key.fingerprint());
         let waiting = self
             .openers
             .values()
-            .filter(|o| o.by == by && is_fresh(at, o.at));
+            .filter(|o| o.by == by && is_agents(&o.key) == agent && is_fresh(at, o.at));
         if waiting.count() >= MAX_OPENERS {
             return Err(Denied::new(
                 "too-many",
@@ -582,7 +616,7 @@ impl State {
     pub fn may_watch(&self, by: PersonId, session: SessionId) -> bool {
         let grant = |open: &SessionOpen| self.grants.get(&open.grant);
         match (self.people.get(&by), self.sessions.get(&session)) {
-            (Some(person), Some(state)) if person.offboarded.is_none() => {
+            (Some(person), Some(state)) if !person.is_away() => {
                 let approved = grant(&state.open)
                     .is_some_and(|grant| grant.approvals.iter().any(|a| a.by == by));
                 person.may(Role::Auditor)
@@ -661,6 +695,7 @@ impl State {
             .asks
             .get(&statement.id)
             .is_some_and(|ask| self.is_carried(ask))
+            && !self.waits_for_witnesses(statement.id, &statement.say, place)
         {
             self.take_change(&statement.say, at, place);
             self.settle(statement.id, AskStatus::Granted);
@@ -668,7 +703,8 @@ impl State {
         Ok(())
     }
 
-    fn check_change(&self, say: &Say) -> Result<(), Denied> {
+    pub(super) fn check_change(&self, say: &Say) -> Result<(), Denied> {
+        self.check_may_wait(say)?;
         match say {
             Say::TargetSet(target) => self.check_target(target),
             Say::PersonAdd(person) => self.check_person(person),
@@ -681,11 +717,13 @@ impl State {
             Say::ProviderSet(provider) => self.check_provider_set(provider),
             Say::IdentityLink(link) => self.check_identity(link),
             Say::WorkloadSet(workload) => self.check_workload(workload),
+            Say::WitnessSet(set) => self.check_witness_set(set),
+            Say::DirectorySet(directory) => self.check_directory(directory),
             _ => Err(Denied::new("internal", "not a proposal")),
         }
     }
 
-    fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
+    pub(super) fn take_change(&mut self, say: &Say, at: Timestamp, place: Place) {
         match say {
             Say::TargetSet(target) => {
                 let state = TargetState {
@@ -711,8 +749,11 @@ impl State {
             Say::ProviderSet(provider) => self.take_provider(provider, place),
             Say::IdentityLink(link) => self.take_identity(link, place),
             Say::WorkloadSet(workload) => self.take_workload(workload, at, place),
+            Say::WitnessSet(set) => self.take_witness_set(set),
+            Say::DirectorySet(directory) => self.take_directory(directory, place),
             _ => {}
         }
+        self.hear_directories(at);
         self.end_logins(at);
     }
 
@@ -744,6 +785,12 @@ impl State {
             return Err(Denied::new("duplicate", "the key is or was a session key")
                 .with_help("make one: ssh-keygen -t ed25519"));
         }
+        if self.agents.contains_key(&key.fingerprint()) {
+            return Err(
+                Denied::new("duplicate", "the key is or was an agent's; make a new one")
+                    .with_help("make one: ssh-keygen -t ed25519"),
+            );
+        }
         if self.authority_of(&key.fingerprint()).is_some() {
             return Err(Denied::new(
                 "duplicate",
@@ -760,7 +807,7 @@ impl State {
         if person.keys.is_empty() || person.keys.len() > 16 {
             return Err(Denied::new("key", "a person has one to sixteen keys"));
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for key in &person.keys {
             self.check_new_key(key)?;
             if !seen.insert(key.fingerprint()) {
@@ -782,6 +829,9 @@ impl State {
             keys: keys.collect(),
             roles: person.roles.iter().copied().collect(),
             offboarded: None,
+            suspended: BTreeMap::new(),
+            spared: false,
+            directory_roles: BTreeSet::new(),
             place,
         };
         self.people.insert(person.person, state);
@@ -795,7 +845,7 @@ impl State {
     }
 
     /// Without this person, enough administrators must be left who can sign.
-    fn check_admins_without(&self, leaver: PersonId) -> Result<(), Denied> {
+    pub(super) fn check_admins_without(&self, leaver: PersonId) -> Result<(), Denied> {
         let quorum = self.genesis_rules()?.admin_quorum as usize;
         let signs = |person: &Person| person.may(Role::Admin) && !person.keys.is_empty();
         let left = self

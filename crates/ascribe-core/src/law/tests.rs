@@ -23,6 +23,8 @@ use crate::statement::{
 };
 
 mod authorities;
+mod delegations;
+mod directories;
 mod entries;
 mod golden;
 mod grants;
@@ -33,6 +35,7 @@ mod people;
 mod sessions;
 mod tamper;
 mod windows;
+mod witnesses;
 mod world;
 
 use self::kit::*;

@@ -7,8 +7,8 @@ use super::{
     State, TargetState,
 };
 use crate::entry::{
-    Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, Refusal,
-    SessionClose, SessionOpen,
+    Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
+    SessionOpen,
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
 use crate::record::{Admission, GrantView, SignedOpening, Standing};
@@ -16,7 +16,7 @@ use crate::statement::{Role, Ticket, Uses, Window};
 use crate::time::Timestamp;
 
 /// What a session does, apart from the parts of transfers.
-const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 14] = [
     "ssh.exec",
     "ssh.shell",
     "ssh.sftp",
@@ -32,6 +32,13 @@ const KINDS: [&str; 14] = [
     "ssh.forward.agent",
     "ssh.forward.x11",
 ];
+
+/// Is this a kind of a part of a transfer?
+pub(super) fn is_part(kind: &str) -> bool {
+    let fits =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    matches!(kind.split_once('.'), Some(("sftp" | "scp", name)) if fits(name))
+}
 
 impl State {
     pub(super) fn person(&self, id: PersonId) -> Result<&Person, Denied> {
@@ -315,7 +322,11 @@ impl State {
                 "the grant was for one session, which was opened",
             ));
         }
-        self.check_login_key(open, at)?;
+        self.check_witnessed(state, &self.target(&open.target)?.target, at)?;
+        match open.delegation {
+            Some(delegation) => self.check_agent_open(open, delegation, at)?,
+            None => self.check_login_key(open, at)?,
+        }
         let level = self.assurance_of(open);
         let needed = self.target(&open.target)?.target.actor_assurance;
         need_assurance(needed, level, "sessions on this target need")?;
@@ -431,7 +442,7 @@ impl State {
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new(
                     "revoked",
-                    "the session's grant or login was revoked",
+                    "the session's grant, login or delegation was revoked",
                 ));
             }
             Standing::Ended(CloseReason::Terminated) => {
@@ -446,6 +457,8 @@ impl State {
             return Err(Denied::new("duplicate", "an action with this id is open"));
         }
         self.check_kind(intent)?;
+        self.check_delegated(intent)?;
+        self.count_delegated(intent);
         self.open_actions.insert(
             intent.action,
             OpenAction {
@@ -478,8 +491,8 @@ impl State {
         let kind = intent.kind.as_str();
         let fits = match (kind.split_once('.'), whole) {
             (Some(("ssh", _)), None) => KINDS.contains(&kind),
-            (Some(("sftp", name)), Some("ssh.sftp")) | (Some(("scp", name)), Some("ssh.scp")) => {
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+            (Some(("sftp", _)), Some("ssh.sftp")) | (Some(("scp", _)), Some("ssh.scp")) => {
+                is_part(kind)
             }
             _ => false,
         };
@@ -513,6 +526,10 @@ impl State {
         let Some(state) = grant.filter(|s| self.grant_ended(s, at).is_none()) else {
             return Denied::new("expired", "the session's grant has expired");
         };
+        let delegation = session.and_then(|s| s.open.delegation);
+        if delegation.is_some_and(|id| self.delegation_ended(id, at).is_some()) {
+            return Denied::new("expired", "the agent's delegation has ended");
+        }
         let next = state.grant.next_opening(at).or(state.grant.window_at(at));
         let next = next.map_or(String::new(), |w| {
             format!("; the next is from {} until {}", w.from, w.until)
@@ -577,10 +594,6 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn check_refusal(&self, refusal: &Refusal) -> Result<(), Denied> {
-        self.check_actor(refusal.person)
-    }
-
     /// Whose key is this: enrolled, or introduced by a login that counts?
     pub fn person_by_key(&self, at: Timestamp, fingerprint: &str) -> Option<PersonId> {
         let login = || self.logins.get(&self.login_by_key(at, fingerprint)?.0);
@@ -604,11 +617,14 @@ impl State {
             person,
             key,
             certificate,
+            delegation,
             login,
             ..
         } = &session.open;
         let login = login.and_then(|id| self.logins.get(&id));
+        let delegation_ended = delegation.and_then(|id| self.delegation_ended(id, at));
         let login_gone = match (certificate, login) {
+            _ if delegation.is_some() => delegation_ended == Some(CloseReason::Revoked),
             (Some(certificate), _) => self.check_certificate(*person, key, certificate).is_err(),
             (None, Some(login)) => login.ended.is_some_and(|ended| ended < login.login.until),
             (None, None) => self
@@ -619,6 +635,7 @@ impl State {
         let ends = [
             certificate.as_ref().and_then(|c| c.not_after),
             login.map(|login| login.login.until),
+            delegation.and_then(|id| self.delegated_until(id)),
         ];
         let end = ends
             .into_iter()
@@ -711,6 +728,7 @@ impl State {
                 None => return Err(ambiguous(at, several, account, target)),
             },
         };
+        self.check_witnessed(state, rules, at)?;
         let window = state.grant.window_at(at);
         Ok(GrantView {
             grant: state.grant.grant,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Place, State, rules};
+use super::{Denied, Person, Place, State, rules};
 use crate::id::PersonId;
 use crate::identity::{Condition, Fact, Login, ProviderKind, Workload};
 use crate::statement::{Say, View};
@@ -66,7 +66,7 @@ fn identifying(kind: ProviderKind) -> &'static [&'static [&'static str]] {
 fn too_wide(kind: ProviderKind, conditions: &[Condition]) -> Option<String> {
     let named = |claim: &&str| conditions.iter().any(|c| c.claim == **claim);
     let lists = identifying(kind);
-    if !lists.iter().any(|claims| claims.iter().all(|c| named(&c))) {
+    if !lists.iter().any(|claims| claims.iter().all(named)) {
         let lists: Vec<String> = lists.iter().map(|claims| claims.join(" and ")).collect();
         return Some(format!(
             "the rule does not say exactly whose tokens it means: name {}",
@@ -77,8 +77,10 @@ fn too_wide(kind: ProviderKind, conditions: &[Condition]) -> Option<String> {
     if values().any(|value| value.contains('*')) {
         return Some("values are compared as they are: a `*` is no wildcard".to_owned());
     }
-    let anybody = |c: &&Condition| {
-        c.claim == "event_name" && c.one_of.iter().any(|v| v.starts_with("pull_request"))
+    let anybody = |c: &&Condition| match c.claim.as_str() {
+        "event_name" => c.one_of.iter().any(|v| v.starts_with("pull_request")),
+        "ref" => c.one_of.iter().any(|v| v.starts_with("refs/pull/")),
+        _ => false,
     };
     if kind == ProviderKind::Github && conditions.iter().any(|c| anybody(&c)) {
         return Some("anybody who can open a pull request would meet the rule".to_owned());
@@ -152,7 +154,41 @@ impl State {
             .is_some_and(|state| state.workload.withdrawn);
         let person = self.answers_for(actor);
         let person = person.and_then(|person| self.people.get(&person));
-        withdrawn || person.is_none_or(|person| person.offboarded.is_some())
+        withdrawn || person.is_none_or(Person::is_away)
+    }
+
+    /// Why this actor does nothing any more.
+    pub(super) fn away(&self, actor: PersonId) -> Denied {
+        let person = self.answers_for(actor).and_then(|id| self.people.get(&id));
+        match person.filter(|person| person.offboarded.is_none()) {
+            Some(person) if !person.suspended.is_empty() => {
+                let names: Vec<&str> = person.suspended.keys().map(String::as_str).collect();
+                Denied::new(
+                    "suspended",
+                    format!("suspended by directory `{}`", names.join("`, `")),
+                )
+                .with_help("it ends when that directory calls the person active again")
+            }
+            Some(_) | None => Denied::new("offboarded", "the author has left"),
+        }
+    }
+
+    /// Refuses an actor who may do nothing any more.
+    pub(super) fn check_present(&self, actor: PersonId) -> Result<(), Denied> {
+        if !self.has_left(actor) {
+            return Ok(());
+        }
+        match self.workloads.get(&actor) {
+            None => Err(self.away(actor)),
+            Some(state) if state.workload.withdrawn => {
+                Err(Denied::new("withdrawn", "the workload was withdrawn"))
+            }
+            Some(_) => Err(
+                Denied::new("orphaned", "whoever answers for the workload has left").with_help(
+                    "an administrator names another: `ascribe workload owner NAME PERSON`",
+                ),
+            ),
+        }
     }
 
     /// The actor of that id, of whichever kind.
@@ -208,10 +244,10 @@ impl State {
         if provider.kind.is_of_people() {
             return refuse("tokens of this provider name people");
         }
-        if self.person(workload.owner)?.offboarded.is_some() {
+        if self.person(workload.owner)?.is_away() {
             return Err(Denied::new(
                 "owner",
-                "the owner has left; name a living person",
+                "the owner has left or is suspended; name somebody who is there",
             ));
         }
         match (
@@ -237,16 +273,7 @@ impl State {
     /// Does the login's token meet the workload's present rule?
     pub(super) fn check_workload_rule(&self, by: PersonId, login: &Login) -> Result<(), Denied> {
         let workload = &self.workload(by)?.workload;
-        if workload.withdrawn {
-            return Err(Denied::new("withdrawn", "the workload was withdrawn"));
-        }
-        if self.has_left(by) {
-            return Err(
-                Denied::new("owner", "whoever answers for the workload has left").with_help(
-                    "an administrator names another: `ascribe workload owner NAME PERSON`",
-                ),
-            );
-        }
+        self.check_present(by)?;
         if workload.provider != login.provider {
             return Err(Denied::new(
                 "workload",

@@ -51,6 +51,7 @@ enum Material {
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
     P256(ParsedPublicKey),
     P384(ParsedPublicKey),
+    /// Not with AWS-LC, which takes keys of low order.
     Ed25519(ed25519_dalek::VerifyingKey),
 }
 
@@ -69,7 +70,6 @@ impl Material {
 /// One key of a set.
 #[derive(Debug)]
 pub(super) struct Key {
-    kid: Option<String>,
     /// The algorithm that it is for, where it says so.
     alg: Option<String>,
     /// The issuer that it is of, where the set says so.
@@ -88,14 +88,14 @@ pub(super) struct Key {
 #[derive(Debug)]
 pub(super) struct Keys {
     good: Vec<Key>,
-    /// Key id and reason.
-    bad: Vec<(Option<String>, Denied)>,
+    bad: Vec<Denied>,
 }
 
 impl Keys {
     /// Reads a set. Keys of types that are not known are passed over; of the others each is checked, and
-    /// one that fails is never tried.
-    pub(super) fn read(body: &[u8]) -> Result<Self, Denied> {
+    /// one that fails is never tried. With a key id only keys of that id are read, and all of them: ids are not
+    /// unique.
+    pub(super) fn read(body: &[u8], kid: Option<&str>) -> Result<Self, Denied> {
         if body.len() > MAX_SET {
             return Err(Denied::new("keys-size", "a JWK Set is larger than 64 KiB"));
         }
@@ -116,10 +116,13 @@ impl Keys {
             let jwk = item
                 .object()
                 .ok_or_else(|| Denied::new("keys-form", "a key of a JWK Set is no object"))?;
+            if kid.is_some() && jwk.get("kid").and_then(json::Json::text) != kid {
+                continue;
+            }
             match key(jwk) {
                 Ok(Some(key)) => keys.good.push(key),
                 Ok(None) => {}
-                Err(reason) => keys.bad.push((word(jwk, "kid"), reason)),
+                Err(reason) => keys.bad.push(reason),
             }
         }
         Ok(keys)
@@ -142,17 +145,15 @@ impl Keys {
         roots.filter_map(|key| Some((key.thumbprint, key.root.as_deref()?)))
     }
 
-    /// The thumbprint of the key that made `signature`. With a key id only keys of that id are tried, and all
-    /// of them: ids are not unique. Without one, all keys that fit.
+    /// The thumbprint of the one among these keys that made `signature`. All that fit are tried.
     pub(super) fn signer(
         &self,
         signed: &Signed<'_>,
         provider: &Provider,
     ) -> Result<ContentDigest, Denied> {
-        let named = |kid: &Option<String>| signed.kid.is_none() || kid.as_deref() == signed.kid;
         let mut reason = None;
         let mut tried = false;
-        for key in self.good.iter().filter(|key| named(&key.kid)) {
+        for key in &self.good {
             if let Err(e) = key.usable(signed, provider) {
                 reason = Some(e);
                 continue;
@@ -166,11 +167,11 @@ impl Keys {
             return Err(Denied::new(
                 "token-signature",
                 "the token's signature is not by the provider's key",
-            ));
+            )
+            .with_help("give the ID token exactly as the provider issued it"));
         }
-        let bad = self.bad.iter().find(|(kid, _)| named(kid));
         Err(reason
-            .or_else(|| bad.map(|(_, reason)| reason.clone()))
+            .or_else(|| self.bad.first().cloned())
             .unwrap_or_else(|| {
                 Denied::new("token-key", "the provider publishes no key that the token names")
                     .with_help("get a new token; if that has the same key, have the provider's keys fetched again")
@@ -183,7 +184,6 @@ impl Keys {
 pub(super) struct Signed<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) name: &'a str,
-    pub(super) kid: Option<&'a str>,
     pub(super) message: &'a [u8],
     pub(super) signature: &'a [u8],
 }
@@ -258,12 +258,7 @@ fn covers(known: &str, issuer: &str) -> bool {
     let tenant = issuer
         .strip_prefix(before)
         .and_then(|rest| rest.strip_suffix(after));
-    tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains('/'))
-}
-
-/// A member that is a text.
-fn word(jwk: &Object, name: &str) -> Option<String> {
-    jwk.get(name)?.text().map(str::to_owned)
+    tenant.is_some_and(|tenant| !tenant.contains('/'))
 }
 
 /// A member that is a text, or absent.
@@ -315,8 +310,8 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
         ops.list().is_some_and(|ops| ops.contains(&verify))
     });
     let used = optional(jwk, "use")?;
+    optional(jwk, "kid")?;
     Ok(Some(Key {
-        kid: optional(jwk, "kid")?,
         alg: optional(jwk, "alg")?,
         issuer: optional(jwk, "issuer")?,
         verifies: operations.unwrap_or(true)

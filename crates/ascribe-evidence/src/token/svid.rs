@@ -42,7 +42,12 @@ pub(super) fn check(
         follows(last, authority, &known.issuer, below)?;
         last = authority;
     }
-    let (root, root_life) = root(&Keys::read(bundle)?, last, authorities.len(), &known.issuer)?;
+    let (root, root_life) = root(
+        &Keys::read(bundle, None)?,
+        last,
+        authorities.len(),
+        &known.issuer,
+    )?;
     check_possession(known, leaf, &proof, asked)?;
 
     let lives = chain.iter().map(Certificate::life).chain([root_life]);
@@ -138,7 +143,6 @@ fn check_possession(
     let signed = Signed {
         algorithm: algorithm(known, &proof.alg)?,
         name: &proof.alg,
-        kid: None,
         message: &svid_message(&identity::key_commitment(asked.key, asked.rz)),
         signature: &proof.sig.0,
     };

@@ -8,7 +8,7 @@ use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
     SignedOpening, Standing,
 };
 use ascribe_core::statement::Target;
@@ -77,6 +77,9 @@ impl Recorder for Door {
     }
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
         self.ledger.login_by_key(fingerprint)
+    }
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin> {
+        self.ledger.agent_by_key(fingerprint)
     }
     fn ca_keys(&self) -> Vec<String> {
         self.ledger.ca_keys()

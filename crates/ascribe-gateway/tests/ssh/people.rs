@@ -6,7 +6,7 @@ use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, entry_hash};
 use ascribe_core::id::{EntryHash, EntryId, GrantId, PersonId, Root, StatementId};
 use ascribe_core::law::SERVER;
-use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
+use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
     Answer, Authority, BreakGlass, Forward, OverCap, PersonAdd, PersonKey, Request, Revocation,
@@ -18,7 +18,7 @@ use russh::keys::{HashAlg, PrivateKey};
 
 use super::world::public;
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
     SystemRng.fill(&mut out).unwrap();
     out
@@ -84,10 +84,11 @@ impl People {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         }
     }
 
-    async fn say(
+    pub(super) async fn say(
         &self,
         ledger: &Ledger,
         by: PersonId,
@@ -100,6 +101,19 @@ impl People {
         } else {
             &self.operator
         };
+        let done = self.say_with(ledger, (by, key), say, openings, scope).await;
+        done.unwrap()
+    }
+
+    /// The same with that key; it may be refused.
+    pub(super) async fn say_with(
+        &self,
+        ledger: &Ledger,
+        (by, key): (PersonId, &PrivateKey),
+        say: Say,
+        openings: Vec<Opening>,
+        scope: Scope,
+    ) -> Result<(StatementId, Receipt), RecordError> {
         let statement = Statement {
             v: 1,
             log: "ledger.example/gateway".into(),
@@ -122,6 +136,7 @@ impl People {
         let sig = Bytes(ascribe_evidence::dearmour(&armour).unwrap());
         let scope = match scope {
             Scope::Request(_) => Scope::Request(statement.id),
+            Scope::Login(_) => Scope::Login(statement.id),
             other => other,
         };
         let proposal = Proposal {
@@ -131,7 +146,7 @@ impl People {
             openings,
             scope,
         };
-        (statement.id, ledger.record(proposal).await.unwrap())
+        Ok((statement.id, ledger.record(proposal).await?))
     }
 
     /// The operator, and the target.
@@ -179,6 +194,39 @@ impl People {
             justification: Prose::of(&why),
             recurrence: None,
             beneficiary: None,
+            ticket: Some(ticket),
+        };
+        let scope = Scope::Request(StatementId::new([0; 16]));
+        let (id, receipt) = self
+            .say(ledger, OPERATOR, Say::Request(request), vec![why], scope)
+            .await;
+        Asked {
+            id,
+            entry: entry_hash(&receipt.entry),
+        }
+    }
+
+    /// The operator asks for a workload that they answer for.
+    pub(super) async fn request_for(
+        &self,
+        ledger: &Ledger,
+        account: &str,
+        workload: PersonId,
+        ticket: Ticket,
+    ) -> Asked {
+        let why = b"deploy what was merged to the main branch";
+        let why = Opening::new("justification", random(), why.to_vec());
+        let now = ledger.now();
+        let request = Request {
+            forwards: Vec::new(),
+            target: "db1".into(),
+            account: account.to_owned(),
+            not_before: now,
+            not_after: now.plus_millis(1_800_000),
+            uses: Uses::Reusable,
+            justification: Prose::of(&why),
+            recurrence: None,
+            beneficiary: Some(workload),
             ticket: Some(ticket),
         };
         let scope = Scope::Request(StatementId::new([0; 16]));

@@ -4,7 +4,9 @@
 
 mod append;
 mod floor;
+mod identity;
 mod read;
+mod realm;
 mod relay;
 mod sqlite;
 mod ssh;
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 const USAGE: &str =
-    "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|start|ssh]";
+    "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh]";
 
 /// How much is done.
 struct Plan {
@@ -29,6 +31,11 @@ struct Plan {
     singles: usize,
     /// Actions of the ledger that is verified.
     actions: usize,
+    /// Logins and statements a round.
+    logins: usize,
+    /// Actions by all kinds of actors, and the sessions that they are in.
+    deeds: usize,
+    sessions: usize,
     /// Actions of the ledger that is started.
     large: usize,
     /// Entries that are hashed a round.
@@ -46,6 +53,9 @@ const FULL: Plan = Plan {
     appends: 4096,
     singles: 1000,
     actions: 32_000,
+    logins: 1_024,
+    deeds: 1_000_000,
+    sessions: 10_000,
     large: 497_000,
     hashes: 1_000_000,
     stream: 500_000_000,
@@ -58,6 +68,9 @@ const QUICK: Plan = Plan {
     appends: 1024,
     singles: 100,
     actions: 1_600,
+    logins: 128,
+    deeds: 20_000,
+    sessions: 200,
     large: 64_000,
     hashes: 100_000,
     stream: 50_000_000,
@@ -94,6 +107,9 @@ fn main() -> Result<()> {
     }
     if wanted("read") {
         rows.extend(read::rows(&runtime, &plan)?);
+    }
+    if wanted("identity") {
+        rows.extend(identity::rows(&plan)?);
     }
     if wanted("start") {
         rows.extend(start::rows(&runtime, &plan)?);

@@ -283,6 +283,7 @@ impl World {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)
@@ -315,6 +316,7 @@ impl World {
             account: "root".to_owned(),
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,

@@ -256,6 +256,10 @@ impl World {
     pub(super) fn field_of_ssh(&self, name: &str) -> String {
         self.ready["ssh"][name].as_str().unwrap().to_owned()
     }
+    /// Where the gateway listens.
+    pub(super) fn port(&self) -> u64 {
+        self.port
+    }
     /// Registers the target again with further options.
     pub(super) fn change_target(&self, options: &[&str]) -> Out {
         let target = self.field("target");
@@ -323,11 +327,6 @@ impl World {
         Running::start(command, &self.path("logs"), false).wait(PATIENCE)
     }
 
-    /// Where the gateway listens.
-    pub(super) fn port(&self) -> u64 {
-        self.port
-    }
-
     /// Runs the binary on this demo's directory.
     pub(super) fn run(&self, args: &[&str]) -> Out {
         self.program(self.ascribe(args))
@@ -386,7 +385,7 @@ impl World {
     }
 
     /// Stock ssh through the gateway.
-    fn ssh_command(&self, options: &[&str], user: &str, command: &str) -> Command {
+    pub(super) fn ssh_command(&self, options: &[&str], user: &str, command: &str) -> Command {
         let mut ssh = Command::new(need("ssh"));
         let config = self.ready["ssh"]["config_file"].as_str().unwrap();
         let known = self.ready["ssh"]["port"].as_u64().unwrap();
@@ -514,8 +513,17 @@ impl World {
 
     /// `ascribe serve` on the demo's directory, perhaps under another program.
     pub(super) fn serve(&mut self, under: Option<Command>) -> Running {
+        self.serving(under, &[])
+    }
+
+    /// The same with more options.
+    pub(super) fn serve_with(&mut self, options: &[&str]) -> Running {
+        self.serving(None, options)
+    }
+
+    fn serving(&mut self, under: Option<Command>, options: &[&str]) -> Running {
         let args = ["serve", "--ssh", "127.0.0.1:0", "--api", "127.0.0.1:0"];
-        let serve = self.ascribe(&args);
+        let serve = self.ascribe(&[&args, options].concat());
         let command = match under {
             None => serve,
             Some(mut outer) => {

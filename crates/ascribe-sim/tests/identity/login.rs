@@ -1,6 +1,5 @@
 //! A person logs in at their provider, and the record and its proof outlive the provider's keys.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -133,7 +132,7 @@ fn a_login_on_another_device_counts_for_less() {
         let said = login.stderr();
         let line = said.lines().find(|line| line.starts_with("open http"))?;
         let mut words = line.split(' ');
-        Some((words.nth(1)?.to_owned(), words.last()?.to_owned()))
+        Some((words.nth(1)?.to_owned(), words.next_back()?.to_owned()))
     });
     idp.confirm(&world, &address, &code);
     let out = login.wait(PATIENCE);

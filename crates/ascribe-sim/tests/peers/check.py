@@ -381,7 +381,12 @@ class Log:
             self.writers = {w["id"]: url64(w["key"]) for w in body["writers"]}
         if kind == "head":
             self.head(index, entry["writer"]["id"], body)
-        if kind in LAW and not read:
+        if kind == "cosigned":
+            # What witnesses cosigned is of this tree, as what signers had seen.
+            _, size, root = body["note"].split("\n")[:3]
+            demand(size == str(body["size"]), f"entry {index}: the cosigned size")
+            self.seen.append((index, body["size"], base64.b64decode(root, validate=True)))
+        if (kind in LAW and not read) or body.get("settles"):
             self.law = here
         self.entries[index], self.hashes[index] = entry, here
 

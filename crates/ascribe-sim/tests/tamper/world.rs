@@ -244,6 +244,7 @@ impl World {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         }
     }
     /// Asked for by Olu, approved by Ada.
@@ -288,6 +289,7 @@ impl World {
             account: "root".to_owned(),
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,

@@ -16,7 +16,7 @@ fn log() -> Forge {
 }
 
 /// The actions of a whole ledger with everything opened, and as a golden file.
-fn told(name: &str, log: &Forge) -> Vec<ActionRecord> {
+pub(super) fn told(name: &str, log: &Forge) -> Vec<ActionRecord> {
     let note = log.checkpoint(log.size());
     let (bytes, trust) = (&log.bytes, log.policy());
     let report = verify_entries(

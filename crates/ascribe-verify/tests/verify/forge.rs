@@ -30,6 +30,8 @@ pub(super) enum Who {
     Olu = 2,
     /// Approves, where there is a third.
     Pat = 3,
+    /// Olu's workload; nobody enrolled a key of it.
+    Bot = 4,
 }
 
 impl Who {
@@ -47,6 +49,7 @@ impl Who {
             Self::Ada => "Ada Approver",
             Self::Olu => "Olu Operator",
             Self::Pat => "Pat",
+            Self::Bot => "Bot",
         }
     }
     /// Who is alone has one key and administers too.
@@ -57,10 +60,11 @@ impl Who {
             Self::Ada => vec![Role::Admin, Role::Approver],
             Self::Olu => vec![Role::Requester, Role::Approver],
             Self::Pat => vec![Role::Approver],
+            Self::Bot => vec![],
         };
         let keys = match self {
             Self::Olu if !alone => vec![self.key(0), self.key(1)],
-            Self::Ada | Self::Olu | Self::Pat => vec![self.key(0)],
+            Self::Ada | Self::Olu | Self::Pat | Self::Bot => vec![self.key(0)],
         };
         let add = PersonAdd {
             person: self.id(),
@@ -186,6 +190,7 @@ impl Forge {
             | Body::Evidence(_)
             | Body::Refusal(_)
             | Body::Head(_) => false,
+            Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
             Body::Statement(signed) => !matches!(signed.statement().unwrap().say, Say::Read(_)),
             _ => true,
         };

@@ -8,7 +8,7 @@ use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId, derived};
 use ascribe_core::law::Place;
 use ascribe_core::sealed::Prose;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, Target, Ticket, Uses,
+    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, SshKey, Target, Ticket, Uses,
 };
 
 use super::forge::{Forge, MINUTE, ORIGIN, Pen, Who, sealed};
@@ -65,6 +65,7 @@ impl Forge {
             refuse_inner_ssh: false,
             actor_assurance: None,
             approver_assurance: None,
+            max_unwitnessed_seconds: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }
@@ -201,23 +202,54 @@ impl Forge {
 
     /// Olu logs in as `account`.
     pub(super) fn open(&mut self, granted: &Granted, account: &str) -> Running {
+        self.open_with(granted, &[], |open| open.account = account.to_owned())
+    }
+
+    /// The same with that key, which a login introduced.
+    pub(super) fn open_by(
+        &mut self,
+        granted: &Granted,
+        account: &str,
+        key: &SshKey,
+        login: Option<(StatementId, Place)>,
+    ) -> Running {
+        let parent: Vec<_> = login
+            .map(|(_, place)| ("login", place))
+            .into_iter()
+            .collect();
+        self.open_with(granted, &parent, |open| {
+            open.account = account.to_owned();
+            open.key = key.fingerprint();
+            open.login = login.map(|(id, _)| id);
+        })
+    }
+
+    /// The same as root, changed, with more parents.
+    pub(super) fn open_with(
+        &mut self,
+        granted: &Granted,
+        more: &[(&str, Place)],
+        change: impl FnOnce(&mut SessionOpen),
+    ) -> Running {
         let from = sealed("from", "192.0.2.7:4022");
         let id = self.session();
-        let open = SessionOpen {
+        let mut open = SessionOpen {
             session: id,
             grant: granted.body.grant,
-            person: Who::Olu.id(),
+            person: granted.body.person,
             key: Who::Olu.key(0).fingerprint(),
             target: "db1".to_owned(),
-            account: account.to_owned(),
+            account: "root".to_owned(),
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
             login: None,
         };
-        let parents = [("grant", granted.place)];
+        change(&mut open);
+        let parents = [&[("grant", granted.place)], more].concat();
         let place = self.record("gw", &parents, Body::SessionOpen(open), vec![from]);
         Running {
             id,
@@ -324,6 +356,7 @@ impl Forge {
     pub(super) fn refusal(&mut self, session: &mut Running) {
         session.entries += 1;
         let refusal = Refusal {
+            delegation: None,
             person: Who::Olu.id(),
             what: "forwarding".to_owned(),
             code: "forwarding".to_owned(),

@@ -30,6 +30,8 @@ const CODES: &[&str] = &[
 ];
 /// What an accepted bundle can note.
 const NOTES: &[&str] = &[
+    "budget_elsewhere",
+    "delegated",
     "not_sent",
     "outcome_unknown",
     "rollback_not_detectable",
@@ -38,7 +40,7 @@ const NOTES: &[&str] = &[
     "withheld",
 ];
 
-type Vector = (&'static str, Vec<u8>);
+pub(super) type Vector = (&'static str, Vec<u8>);
 
 fn log() -> Forge {
     Forge::new(100, &[Who::Ada, Who::Olu])
@@ -402,7 +404,15 @@ fn false_approvals() -> Vec<Vector> {
 }
 
 fn vectors() -> Vec<Vector> {
-    [accepted(), changed_files(), lying_logs(), false_approvals()].concat()
+    let agents = super::agents::vectors();
+    [
+        accepted(),
+        changed_files(),
+        lying_logs(),
+        false_approvals(),
+        agents,
+    ]
+    .concat()
 }
 
 fn path(name: &str) -> PathBuf {

@@ -18,7 +18,7 @@ use crate::exit::{Done, Failure};
 use crate::windows::{Bound, Zones};
 
 /// Submits, and returns the statement's id with the server's answer.
-fn submit(
+pub(super) fn submit(
     client: &Client,
     hello: &Hello,
     statement: Say,
@@ -339,6 +339,9 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
                 grant.account,
                 grant.target
             ));
+        }
+        (Kind::Approve, None, 0) if ask.is_some_and(|ask| ask.status == "open") => {
+            say("approved; it takes effect once enough witnesses have seen that")
         }
         (Kind::Approve, None, 0) => say("approved; it took effect"),
         (Kind::Approve, None, missing) => {

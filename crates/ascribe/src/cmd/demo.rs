@@ -281,6 +281,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         refuse_inner_ssh: false,
         actor_assurance: None,
         approver_assurance: None,
+        max_unwitnessed_seconds: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;
@@ -377,7 +378,7 @@ pub(crate) fn run(cli: &Cli, args: &Demo) -> Done {
     runtime()?.block_on(async {
         let ssh = format!("127.0.0.1:{}", args.ssh_port);
         let signals = Signals::listen()?;
-        let running = start(&place.data, &ssh, "127.0.0.1:0", &args.bounds).await?;
+        let running = start(&place.data, &ssh, "127.0.0.1:0", None, &args.bounds).await?;
         let ready = tokio::task::block_in_place(|| {
             populate(&place.data, &people, &sshd, &account)?;
             announce(&place, args, &running, &people, &account, sshd.port)

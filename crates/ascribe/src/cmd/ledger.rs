@@ -12,7 +12,7 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 pub(crate) fn run(cli: &Cli, command: &LedgerCommand) -> Done {
     match command {
         LedgerCommand::Status => status(cli),
-        LedgerCommand::Export { to } => export(cli, to),
+        LedgerCommand::Export { to, witnessed } => export(cli, to, *witnessed),
         LedgerCommand::Fsck => fsck(cli),
         LedgerCommand::Policy => {
             let file = cli.data_dir()?.join(super::init::POLICY_FILE);
@@ -31,14 +31,16 @@ fn status(cli: &Cli) -> Done {
             source.reader().config().origin.clone(),
             source.log_key().to_string(),
         );
+        let size = source.size();
+        let mut seen = 0;
+        source.look(&mut |state| seen = state.witnesses.size);
         if cli.json() {
             return say_json(
-                &json!({ "origin": origin, "size": source.size(), "log_key": key, "running": false }),
+                &json!({ "origin": origin, "size": size, "log_key": key, "running": false, "witnessed_size": seen }),
             );
         }
         say(&format!(
-            "log      {origin}\nentries  {}\nlog key  {key}\nstopped",
-            source.size()
+            "log      {origin}\nentries  {size}, of which witnesses have seen {seen}\nlog key  {key}\nstopped"
         ));
         return Ok(());
     }
@@ -49,6 +51,7 @@ fn status(cli: &Cli) -> Done {
         return say_json(&json!({
             "origin": hello.origin, "size": hello.size, "root": hello.root, "log_key": hello.log_key,
             "api": server.api, "pin": server.pin, "ssh": hello.ssh, "first_entry": hello.first_entry, "running": true,
+            "witnessed": hello.witnessed,
         }));
     }
     say(&format!(
@@ -62,6 +65,9 @@ fn status(cli: &Cli) -> Done {
         hello.log_key,
         server.pin
     ));
+    if let Some(witnessed) = &hello.witnessed {
+        super::witness::show(witnessed, hello.now);
+    }
     Ok(())
 }
 
@@ -76,20 +82,27 @@ fn stopped(cli: &Cli) -> Done<Offline> {
     Offline::open(dir)
 }
 
-fn export(cli: &Cli, to: &Path) -> Done {
+fn export(cli: &Cli, to: &Path, witnessed: bool) -> Done {
     if to.exists() {
         return Err(Failure::usage(format!("`{}` exists", to.display()))
             .help("name a directory that does not exist"));
     }
     let source = Offline::open(cli.data_dir()?)?;
-    ascribe_ledger::export_tlog(ascribe_ledger::Source::Reader(source.reader()), to)
-        .attempt("write the tree")?;
+    let (size, note) = match witnessed {
+        true => source.witnessed()?.ok_or_else(|| {
+            Failure::usage("no witnesses have seen this log")
+                .help("name some: `ascribe witness set`")
+        })?,
+        false => (source.size(), source.note()),
+    };
+    let reader = ascribe_ledger::Source::Reader(source.reader());
+    ascribe_ledger::export_tlog_at(reader, &note, size, to).attempt("write the tree")?;
     if cli.json() {
-        return say_json(&json!({ "size": source.size() }));
+        return say_json(&json!({ "size": size }));
     }
     say(&format!(
         "wrote {} entries to {}\nnext: ascribe verify {} --trust POLICY",
-        source.size(),
+        size,
         to.display(),
         to.display()
     ));

@@ -22,7 +22,9 @@ pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
             continue;
         }
         let who: Vec<String> = ask.can_approve.iter().map(|p| known.shown(*p)).collect();
-        let wait = if ask.status == "open" {
+        let wait = if ask.status == "open" && ask.missing == 0 {
+            "waits until witnesses have seen its approvals".to_owned()
+        } else if ask.status == "open" {
             format!("waits for {} of {}", ask.missing, who.join(", "))
         } else {
             ask.status.clone()
@@ -104,8 +106,10 @@ pub(crate) fn sessions(cli: &Cli, args: &Listing) -> Done {
             (Some(at), Some(reason)) => format!("{reason} at {at}"),
             _ => "open".to_owned(),
         };
+        let agents = session.agents.iter();
+        let agents: String = agents.map(|a| format!(" > {}", clean(a, 63))).collect();
         say(&format!(
-            "{}  {}@{}  {}  {}  {} action(s)  {end}",
+            "{}  {}@{}  {}{agents}  {}  {} action(s)  {end}",
             session.id,
             session.account,
             session.target,

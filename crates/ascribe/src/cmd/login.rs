@@ -130,7 +130,7 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     }
     let opening = Opening::new("token", random()?, token.as_bytes().to_vec());
     let saw = claims.key;
-    let statement = Say::Login(Login {
+    let statement = Say::Login(Box::new(Login {
         claims,
         digest: token_digest(token.as_bytes()),
         provider: view.provider.name.clone(),
@@ -138,7 +138,7 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
         saw: Some(saw),
         token: opening.commitment(),
         until,
-    });
+    }));
     let hello = client.hello()?;
     let login = client.submit_as(&hello, actor, statement, vec![opening])?;
     let left = until.since(now()) / 1000;

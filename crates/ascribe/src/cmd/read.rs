@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ascribe_core::attribution::{ActionRecord, Filter, StreamRecord};
+use ascribe_core::attribution::{ActionRecord, Filter, Link, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
 use ascribe_core::identity::{Code, Run, Trigger};
@@ -46,6 +46,7 @@ fn time(text: Option<&String>) -> Done<Option<Timestamp>> {
 pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     let filter = Filter {
         actor: args.actor.clone(),
+        agent: args.agent.clone(),
         account: args.account.clone(),
         target: args.target.clone(),
         session: args.session,
@@ -78,6 +79,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
 }
 
 fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
+    let filter = Box::new(filter);
     let answer = ask(cli, &Query::Actions { filter })?;
     serde_json::from_value(answer).attempt("read the answer")
 }
@@ -94,10 +96,6 @@ fn status(status: Status) -> &'static str {
 
 /// One action in one line.
 fn line(record: &ActionRecord) -> String {
-    let who = record.who.chain.last();
-    let name = who
-        .and_then(|l| l.display.clone())
-        .or_else(|| who.map(|l| l.principal.to_string()));
     let command = match (&record.what.command, record.what.content.as_str()) {
         // An operation within a transfer is no command: its kind stands before it.
         (Some(text), _) if record.what.within.is_some() => {
@@ -119,7 +117,7 @@ fn line(record: &ActionRecord) -> String {
     format!(
         "{}  {}  {}@{}  {}  {}{}{}{ticket}{mark}",
         record.when.at,
-        clean(&name.unwrap_or_default(), 60),
+        record.who.shown(),
         clean(&record.what.account, 64),
         clean(&record.what.target, 64),
         command,
@@ -198,35 +196,65 @@ fn trigger_in_words(trigger: &Trigger) -> String {
     clean(&format!("{event}{by}"), 400)
 }
 
+/// Who acted; of a job what its token says of it, of an agent what it says of itself.
+fn who_in_words(
+    link: &Link,
+    opened_by: Option<&str>,
+    name: &dyn Fn(PersonId) -> String,
+) -> Vec<(&'static str, String)> {
+    let agent = link.kind == "agent";
+    let shown = match (&link.display, link.owner) {
+        _ if agent => link.shown(),
+        (Some(display), Some(owner)) => {
+            format!("workload {} of {}", clean(display, 63), name(owner))
+        }
+        _ => name(link.principal),
+    };
+    let opened = opened_by.map_or_else(String::new, |by| format!(", opening is {by}"));
+    let who = format!(
+        "{shown} ({}), proven by {} (assurance {}){opened}",
+        link.principal, link.evidence, link.assurance
+    );
+    let mut lines = vec![(if agent { "agent" } else { "who" }, who)];
+    lines.extend(link.run.as_ref().map(|run| ("run", run_in_words(run))));
+    lines.extend(link.code.as_ref().map(|code| ("code", code_in_words(code))));
+    let trigger = link.trigger.as_ref();
+    lines.extend(trigger.map(|trigger| ("trigger", trigger_in_words(trigger))));
+    let missing = link.missing.iter();
+    lines.extend(missing.map(|text| ("missing", clean(text, 300))));
+    if let Some(said) = &link.asserted {
+        let said = [
+            ("model", &said.model),
+            ("version", &said.version),
+            ("harness", &said.harness),
+            ("run", &said.run),
+        ];
+        let said = said
+            .iter()
+            .filter_map(|(name, text)| Some((name, text.as_ref()?)));
+        let said: Vec<String> = said.map(|(name, text)| format!("{name} {text}")).collect();
+        lines.push(("it says", clean(&said.join(", "), 600)));
+    }
+    if agent {
+        let task = link.task.as_deref().unwrap_or("(sealed)");
+        lines.push(("task", clean(task, 2000)));
+    }
+    lines
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
-    for link in &record.who.chain {
-        let shown = match (&link.display, link.owner) {
-            (Some(display), Some(owner)) => {
-                format!("workload {} of {}", clean(display, 63), name(owner))
-            }
-            _ => name(link.principal),
-        };
-        add(
-            "who",
-            format!(
-                "{shown} ({}), proven by {} (assurance {}), opening is {}",
-                link.principal, link.evidence, link.assurance, record.who.opened_by
-            ),
-        );
-        if let Some(run) = &link.run {
-            add("run", run_in_words(run));
-        }
-        if let Some(code) = &link.code {
-            add("code", code_in_words(code));
-        }
-        if let Some(trigger) = &link.trigger {
-            add("trigger", trigger_in_words(trigger));
-        }
-        for missing in &link.missing {
-            add("missing", clean(missing, 300));
+    let mut chain = record.who.chain.iter().peekable();
+    while let Some(link) = chain.next() {
+        // The last one acted, and so opened the session.
+        let opened = chain
+            .peek()
+            .is_none()
+            .then_some(record.who.opened_by.as_str());
+        for (label, text) in who_in_words(link, opened, name) {
+            add(label, text);
         }
     }
     let command = record
@@ -261,10 +289,11 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
     if let Some(within) = record.what.within {
         add("within", within.to_string());
     }
-    add(
-        "when",
-        format!("{} (time claimed by the log)", record.when.at),
-    );
+    let bound = match record.when.witnessed_before {
+        Some(before) => format!("witnesses had seen it by {before}"),
+        None => "time claimed by the log".to_owned(),
+    };
+    add("when", format!("{} ({bound})", record.when.at));
     add(
         "why",
         clean(
@@ -645,8 +674,13 @@ fn newest_checkpoint(file: &Path, trust: &TrustPolicy) -> Done<String> {
     let notes = LocalHead::new(file)
         .read()
         .attempt(format!("read the checkpoint `{name}`"))?;
+    // It must continue what the log signed, whoever has seen that.
+    let log_alone = TrustPolicy {
+        quorum: ascribe_tlog::Quorum::None,
+        ..trust.clone()
+    };
     let size = |note: &String| {
-        let opened = trust.open_checkpoint(note.as_bytes());
+        let opened = log_alone.open_checkpoint(note.as_bytes());
         opened.ok().map(|checkpoint| checkpoint.size)
     };
     notes

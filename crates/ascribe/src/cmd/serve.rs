@@ -9,7 +9,7 @@ use ascribe_core::entry::Certificate;
 use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{
-    Admission, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
+    Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
     SignedOpening, Standing,
 };
 use ascribe_core::statement::Target;
@@ -26,7 +26,9 @@ use crate::answer::View;
 use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
+use crate::server::scim::Scim;
 use crate::server::{Api, Naming};
+use crate::witness::client;
 
 /// The writer of the gateway in this process.
 const GATEWAY: &str = "gateway";
@@ -48,6 +50,9 @@ impl Recorder for Front {
     }
     fn login_by_key(&self, fingerprint: &str) -> Option<(StatementId, Timestamp)> {
         self.ledger.login_by_key(fingerprint)
+    }
+    fn agent_by_key(&self, fingerprint: &str) -> Option<AgentLogin> {
+        self.ledger.agent_by_key(fingerprint)
     }
     fn ca_keys(&self) -> Vec<String> {
         self.ledger.ca_keys()
@@ -92,6 +97,8 @@ impl Recorder for Front {
 pub(crate) struct Running {
     pub(crate) ssh: String,
     pub(crate) api: String,
+    /// Where directories are served, if they are.
+    scim: Option<String>,
     pub(crate) ssh_host_key: String,
     pub(crate) ssh_host_ca: String,
     ledger: Arc<Ledger>,
@@ -149,8 +156,49 @@ async fn listen(address: &str, what: &str) -> Done<(TcpListener, String)> {
     Ok((listener, bound))
 }
 
+/// What directories are served with, and where, if they are.
+async fn directories(
+    address: Option<&str>,
+    ledger: &Arc<Ledger>,
+) -> Done<Option<(TcpListener, String, Arc<Scim>)>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let (listener, bound) = listen(address, "directories").await?;
+    let scim = crate::server::scim::open(ledger).await?;
+    Ok(Some((listener, bound, scim)))
+}
+
+/// Leaves what local commands need to find the server.
+fn announce(dir: &Path, server: &Server) -> Done<PathBuf> {
+    let file = dir.join(SERVER_FILE);
+    // As a crash left it: then a start on a full disk needs no space.
+    if !read_json(&file).is_ok_and(|old: Server| old == *server) {
+        write_json(&file, server)?;
+    }
+    Ok(file)
+}
+
+/// The hash of the first entry, by which verifiers pin a ledger.
+fn first_entry(ledger: &Ledger) -> Done<String> {
+    let first = ledger.entries(0..1).attempt("read the first entry")?;
+    let hash = first.first().map(|e| ascribe_core::entry::entry_hash(e));
+    Ok(hash.map(|hash| hash.to_string()).unwrap_or_default())
+}
+
+/// The public half, as clients trust it.
+fn public(key: &russh::keys::PrivateKey) -> Done<String> {
+    key.public_key().to_openssh().attempt("encode a host key")
+}
+
 /// Starts everything on an existing ledger.
-pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> Done<Running> {
+pub(crate) async fn start(
+    dir: &Path,
+    ssh: &str,
+    api: &str,
+    scim: Option<&str>,
+    bounds: &Bounds,
+) -> Done<Running> {
     let drivers = drivers();
     let judge = Arc::clone(&drivers.judge);
     let owned = dir.to_owned();
@@ -160,27 +208,19 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         .map_err(|e| Failure::usage(format!("cannot start on `{}`: {e}", dir.display())))?;
     let ledger = Arc::new(ledger);
     let host_key = load_key(&dir.join(SSH_HOST_KEY))?;
-    let ssh_host_key = host_key
-        .public_key()
-        .to_openssh()
-        .attempt("encode the host key")?;
+    let ssh_host_key = public(&host_key)?;
     let user_ca = load_key(&dir.join(USER_CA_KEY))?;
     let host_ca = load_key(&dir.join(HOST_CA_KEY))?;
-    let ssh_host_ca = host_ca
-        .public_key()
-        .to_openssh()
-        .attempt("encode the host CA")?;
+    let ssh_host_ca = public(&host_ca)?;
     let pkcs8 = std::fs::read(dir.join(API_KEY)).attempt("read the API key")?;
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
     let (api_listener, api_address) = listen(api, "the API").await?;
-    let first = ledger.entries(0..1).attempt("read the first entry")?;
-    let first_entry = first
-        .first()
-        .map(|e| ascribe_core::entry::entry_hash(e).to_string())
-        .unwrap_or_default();
+    let scim = directories(scim, &ledger).await?;
+    let first_entry = first_entry(&ledger)?;
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
+    let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         keeper: Arc::clone(&keeper),
         ledger: Arc::clone(&ledger),
@@ -193,9 +233,11 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         view: View::default(),
         reads: crate::server::reads(),
         watches: crate::server::watches(),
+        witnesses: Arc::clone(&witnesses),
     });
     let stop = CancellationToken::new();
     let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(client::run(Arc::clone(&ledger), witnesses, stop.clone()));
     tasks.spawn(crate::server::serve(
         Arc::clone(&api),
         api_listener,
@@ -203,14 +245,19 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         stop.clone(),
     ));
     tasks.spawn(keeper.run(stop.clone()));
+    let scim = scim.map(|(listener, address, scim)| {
+        tasks.spawn(scim.serve(listener, stop.clone()));
+        address
+    });
     let config = GatewayConfig {
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),
         host_key,
         host_ca: Some(host_ca),
         upstream: UpstreamAuth::UserCa(user_ca),
-        own: [&ssh, &api_address]
-            .iter()
+        own: [Some(&ssh), Some(&api_address), scim.as_ref()]
+            .into_iter()
+            .flatten()
             .filter_map(|own| own.parse().ok())
             .collect(),
         idle_timeout: Duration::from_secs(bounds.idle),
@@ -235,14 +282,11 @@ pub(crate) async fn start(dir: &Path, ssh: &str, api: &str, bounds: &Bounds) -> 
         pin: base64_std(&spki),
         log_key: ledger.log_key().to_string(),
     };
-    let server_file = dir.join(SERVER_FILE);
-    // As a crash left it: then a start on a full disk needs no space.
-    if !read_json(&server_file).is_ok_and(|old: Server| old == server) {
-        write_json(&server_file, &server)?;
-    }
+    let server_file = announce(dir, &server)?;
     Ok(Running {
         ssh,
         api: api_address,
+        scim,
         ssh_host_key,
         ssh_host_ca,
         ledger,
@@ -272,6 +316,16 @@ impl Signals {
             term: signal(SignalKind::terminate()).attempt("wait for signals")?,
             int: signal(SignalKind::interrupt()).attempt("wait for signals")?,
         })
+    }
+}
+
+impl Signals {
+    /// Waits until somebody ends the process.
+    pub(crate) async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 
@@ -310,7 +364,11 @@ pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
     let dir = cli.data_dir()?.to_owned();
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
-        let running = start(&dir, &args.ssh, &args.api, &args.bounds).await?;
+        let scim = args.scim.as_deref();
+        let running = start(&dir, &args.ssh, &args.api, scim, &args.bounds).await?;
+        if let Some(scim) = &running.scim {
+            remark(&format!("scim http://{scim}/scim/v2"));
+        }
         remark(&format!("ssh  {}\napi  {}", running.ssh, running.api));
         remark(&format!(
             "next: ascribe --data {} ledger status   (prints how clients join)",

@@ -62,6 +62,9 @@ pub(crate) fn propose(
     }
     match waits {
         None => say(done),
+        Some(ask) if ask.missing == 0 => {
+            say("approved; it takes effect once enough witnesses have seen that")
+        }
         Some(ask) => say(&format!(
             "proposed; {} more administrator(s) must run `ascribe approve {id}`",
             ask.missing
@@ -126,10 +129,16 @@ fn list_people(cli: &Cli, known: &Registry) -> Done {
             .iter()
             .map(|r| format!("{r:?}").to_lowercase())
             .collect();
+        let suspended: Vec<&str> = person.suspended.keys().map(String::as_str).collect();
         let left = if person.offboarded.is_some() {
-            "  (left)"
+            "  (left)".to_owned()
+        } else if !suspended.is_empty() {
+            format!("  SUSPENDED by {}", suspended.join(", "))
+        } else if person.spared {
+            "  (a directory calls them inactive; kept, for too few administrators would be left)"
+                .to_owned()
         } else {
-            ""
+            String::new()
         };
         say(&format!(
             "{}  {:<20} {}{left}",
@@ -260,12 +269,19 @@ fn report_bypass(known: &Registry, target: &Target) -> Done {
     Ok(())
 }
 
+/// The least assurance of somebody, where the target asks for one.
+fn level(whose: &str, needed: Option<u8>) -> String {
+    needed.map_or(String::new(), |needed| {
+        format!("  {whose}' assurance {needed}")
+    })
+}
+
 fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
     if cli.json() {
         return say_json(target);
     }
     say(&format!(
-        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}",
+        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}",
         target.name,
         target.host,
         target.port,
@@ -277,6 +293,8 @@ fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
             "  ticket {}:{}",
             t.system, t.pattern
         )),
+        level("actors", target.actor_assurance),
+        level("approvers", target.approver_assurance),
     ));
     Ok(())
 }
@@ -377,6 +395,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         refuse_inner_ssh: args.refuse_inner_ssh,
         actor_assurance: args.actor_assurance,
         approver_assurance: args.approver_assurance,
+        max_unwitnessed_seconds: args.max_unwitnessed,
     })
 }
 

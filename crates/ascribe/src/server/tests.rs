@@ -64,7 +64,9 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let (ada, stranger) = (signer(1), signer(2));
         let ledger = Arc::new(ledger(dir.path(), &ada));
+        let keeper = providers::Keeper::new(Arc::clone(&ledger)).unwrap();
         let api = Arc::new(Api {
+            keeper: Arc::new(keeper),
             ledger,
             judge: Arc::new(ascribe_evidence::SshSignatures),
             first_entry: String::new(),
@@ -75,6 +77,7 @@ impl World {
             view: View::default(),
             reads: reads(),
             watches: watches(),
+            witnesses: Arc::default(),
         });
         let pkcs8 = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(
             &aws_lc_rs::rand::SystemRandom::new(),
@@ -332,7 +335,7 @@ async fn reads_under_way_hold_up_neither_greetings_nor_statements() {
     let all = u32::try_from(MAX_READS).unwrap();
     let busy = w.api.reads.acquire_many(all).await.unwrap();
     let actions = Query::Actions {
-        filter: ascribe_core::attribution::Filter::default(),
+        filter: Box::default(),
     };
     let read = w.read(&actions);
     let size = w.api.ledger.size();
@@ -371,7 +374,7 @@ async fn a_reader_keeps_what_it_reads_while_the_view_moves_on() {
 async fn a_read_is_answered_once() {
     let w = World::new().await;
     let actions = Query::Actions {
-        filter: ascribe_core::attribution::Filter::default(),
+        filter: Box::default(),
     };
     let read = w.read(&actions);
     let told = w.call(&read).await;

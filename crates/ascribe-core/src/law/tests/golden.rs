@@ -1,5 +1,6 @@
 //! Lists with a reason for each line.
 
+use super::directories::directory;
 use super::identities::{deploy, link, provider};
 use super::*;
 use crate::identity::ProviderKind;
@@ -50,6 +51,8 @@ fn statement_types_are_listed_with_who_and_under_which_quorum() {
         Say::ProviderSet(provider("idp", ProviderKind::Oidc)),
         Say::IdentityLink(link(REQ)),
         Say::WorkloadSet(deploy()),
+        Say::DirectorySet(directory()),
+        Say::WitnessSet(witnesses::set("quorum two", &[])),
     ];
     let by_quorum: Vec<&str> = list
         .iter()

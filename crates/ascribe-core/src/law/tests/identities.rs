@@ -187,7 +187,7 @@ impl World {
         login.digest = token_digest(token.as_bytes());
         login.token = sealed.commitment();
         edit(&mut login);
-        let statement = self.statement(draft.by, Say::Login(login));
+        let statement = self.statement(draft.by, Say::Login(Box::new(login)));
         let signed = sign(&draft.key, &statement);
         self.submit(signed, vec![sealed])?;
         Ok(statement.id)
@@ -417,7 +417,7 @@ fn the_token_is_the_bearers_own_and_shown_once() {
     let mut login = draft.login.clone();
     let sealed = opening("token", &token);
     login.token = sealed.commitment();
-    let statement = w.statement(REQ, Say::Login(login));
+    let statement = w.statement(REQ, Say::Login(Box::new(login)));
     let mut signed = sign(&draft.key, &statement);
     signed.sig = sign(&key(241, 0), &statement).sig;
     assert_eq!(no(w.submit(signed, vec![sealed])), "token");
@@ -783,7 +783,7 @@ fn a_workload_without_a_living_owner_does_nothing() {
     assert_eq!(w.standing(session), Standing::Ended(CloseReason::Revoked));
     assert_eq!(no(w.intent(session)), "revoked");
     assert_eq!(no(w.open_with(grant, login, &key)), "revoked");
-    assert_eq!(no(w.log_in(BOT, |_| ())), "offboarded");
+    assert_eq!(no(w.log_in(BOT, |_| ())), "orphaned");
     // Somebody adopts it: it logs in again.
     let adopted = Workload {
         owner: self::person(PAT),
@@ -844,14 +844,14 @@ fn a_workloads_token_meets_every_condition_exactly() {
         ..deploy()
     };
     w.say(ADA, Say::WorkloadSet(gone), vec![]).unwrap();
-    assert_eq!(no(w.log_in(BOT, |_| ())), "offboarded");
+    assert_eq!(no(w.log_in(BOT, |_| ())), "withdrawn");
     let asked = w.request(REQ, |request| request.beneficiary = Some(person(BOT)));
     assert_eq!(no(asked), "withdrawn");
 }
 
 #[test]
 fn a_rule_that_many_could_meet_is_confirmed_in_writing() {
-    let rules: [(ProviderKind, &[&str], &str, Option<&str>); 22] = [
+    let rules: [(ProviderKind, &[&str], &str, Option<&str>); 23] = [
         (ProviderKind::Github, &["repository_id", "ref"], "42", None),
         (
             ProviderKind::Github,
@@ -905,6 +905,12 @@ fn a_rule_that_many_could_meet_is_confirmed_in_writing() {
             ProviderKind::Github,
             &["repository_id", "ref", "event_name"],
             "pull_request_target",
+            Some("wide-rule"),
+        ),
+        (
+            ProviderKind::Github,
+            &["repository_id", "ref"],
+            "refs/pull/7/merge",
             Some("wide-rule"),
         ),
         (ProviderKind::Gitlab, &["project_id"], "7", None),

@@ -100,6 +100,9 @@ pub(super) fn fingerprint(state: &State) -> String {
         people,
         targets,
         cas,
+        delegations,
+        agents,
+        delegated,
         asks,
         grants,
         sessions,
@@ -120,8 +123,12 @@ pub(super) fn fingerprint(state: &State) -> String {
         logins,
         links,
         spent,
+        spent_until,
         session_keys,
         live_logins,
+        witnesses,
+        directories,
+        logins_of,
     } = state;
     let ids: BTreeMap<_, _> = ids.iter().collect();
     format!(
@@ -147,7 +154,8 @@ pub(super) fn fingerprint(state: &State) -> String {
                 awaited,
                 live,
                 revoked_keys,
-                cas
+                cas,
+                witnesses
             ),
             (
                 providers,
@@ -155,9 +163,13 @@ pub(super) fn fingerprint(state: &State) -> String {
                 logins,
                 links,
                 spent,
+                spent_until,
                 session_keys,
-                live_logins
+                live_logins,
+                directories,
+                logins_of
             ),
+            (delegations, agents, delegated),
         )
     )
 }
@@ -228,6 +240,7 @@ pub(super) fn target(name: &str) -> Target {
         refuse_inner_ssh: false,
         actor_assurance: None,
         approver_assurance: None,
+        max_unwitnessed_seconds: None,
     }
 }
 /// An authority whose principal `req` stands for the requester.

@@ -210,6 +210,7 @@ impl World {
             account: granted.account,
             from: from.commitment(),
             certificate: None,
+            delegation: None,
             door: Door::Direct,
             opened_by: OpenedBy::Testimony,
             opening: None,
@@ -297,6 +298,7 @@ impl World {
     }
     pub(super) fn refuse_forwarding(&mut self, session: SessionId) -> Result<(), Denied> {
         let refusal = Refusal {
+            delegation: None,
             person: person(REQ),
             what: "forwarding".to_owned(),
             code: "forwarding".to_owned(),
@@ -359,6 +361,11 @@ pub(super) fn full_path() -> World {
     let idp = identities::provider("idp", crate::identity::ProviderKind::Oidc);
     w.say(ADA, Say::ProviderSet(idp), Vec::new()).unwrap();
     w.publish("idp", &[1]).unwrap();
+    let corp = directories::directory();
+    w.say(ADA, Say::DirectorySet(corp), Vec::new()).unwrap();
+    w.hear(REQ, |_| ()).unwrap();
+    w.agents_act(grant);
+    w.witnessed_change();
     w.head("gw").unwrap();
     w.head(SERVER).unwrap();
     w

@@ -1,0 +1,94 @@
+//! Directories: whoever manages people elsewhere says over SCIM (RFC 7643) whether they are still there
+//! and in which groups. A directory gives nobody a right but by a rule that was approved under quorum.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{Commitment, ContentDigest, ResourceId};
+use crate::identity::{Provider, ProviderKind, subject};
+use crate::statement::Role;
+
+/// Registers or replaces a directory. Members in canonical order, here and below.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Name, as records show it.
+    pub name: String,
+    /// The provider whose subjects its users are: `externalId` is the subject.
+    pub provider: String,
+    /// Which role the members of a group have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<GroupRole>,
+    /// Are linked people suspended whom it calls inactive?
+    pub suspend: bool,
+    /// [`bearer_digest`] of the token with which it speaks.
+    pub token: ContentDigest,
+    /// It counts no longer, and what it said is forgotten.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub withdrawn: bool,
+}
+
+/// Members of the group have the role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRole {
+    /// The group's exact `displayName`.
+    pub group: String,
+    /// Any role but `admin`.
+    pub role: Role,
+}
+
+/// What a directory keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResourceKind {
+    /// A group.
+    Group,
+    /// A user.
+    User,
+}
+
+/// A directory made, changed or deleted a resource: testimony of the server that the holder of the
+/// directory's token said so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryChange {
+    /// Is the user there?
+    pub active: bool,
+    /// The directory's name.
+    pub directory: String,
+    /// Those of the user's groups that the directory's rules name, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Which.
+    pub id: ResourceId,
+    /// A user or a group.
+    pub kind: ResourceKind,
+    /// Commitment to all that the directory says of it; none where it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Commitment>,
+    /// Who the user is at the directory's provider, where the directory says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<ContentDigest>,
+}
+
+/// What a directory's token is known by: SHA-256 of it. The token is long and random, so nobody finds it
+/// from this.
+pub fn bearer_digest(token: &[u8]) -> ContentDigest {
+    ContentDigest(ascribe_tlog::Hash(Sha256::digest(token).into()))
+}
+
+/// The subject of a user at the directory's provider. Entra provisions a user's `oid` alone; the
+/// tenant is in the issuer.
+pub fn subject_of(provider: &Provider, external: &str) -> ContentDigest {
+    let tenant = || {
+        let rest = provider.issuer.strip_prefix("https://")?;
+        rest.split('/').nth(1).filter(|tenant| !tenant.is_empty())
+    };
+    match (provider.kind, external.contains('/'), tenant()) {
+        (ProviderKind::Entra, false, Some(tenant)) => {
+            subject(&provider.issuer, &format!("{tenant}/{external}"))
+        }
+        _ => subject(&provider.issuer, external),
+    }
+}

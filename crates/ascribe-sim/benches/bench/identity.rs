@@ -1,0 +1,148 @@
+//! Identities: what the law adds to the bare checks of signatures when it takes a login or a statement,
+//! and the whole proof of sessions by all kinds of actors.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use ascribe_core::law::{Judge as _, State};
+use ascribe_core::record::Proposal;
+use ascribe_core::statement::{Say, UseGrant};
+use ascribe_evidence::SshSignatures;
+use aws_lc_rs::signature::ParsedPublicKey;
+
+use crate::Plan;
+use crate::read::whole;
+use crate::realm::{Actor, By, Realm};
+use crate::table::{Row, median};
+
+/// One operation of the law, and the signatures that it must check at least.
+struct Operation {
+    proposal: Proposal,
+    namespace: String,
+    /// The token's key, what it signed and the signature; none where there is no token.
+    token: Option<(ParsedPublicKey, Vec<u8>, Vec<u8>)>,
+}
+
+fn signed(proposal: Proposal) -> Result<Operation> {
+    let (namespace, _, _) = Realm::signature(&proposal)?;
+    Ok(Operation {
+        proposal,
+        namespace,
+        token: None,
+    })
+}
+
+fn log_in(realm: &mut Realm, actor: &Actor) -> Result<Operation> {
+    let (login, _) = realm.log_in(actor)?;
+    let token = login.openings.first().context("a login has its token")?;
+    let token = realm.token_parts(actor.by, &token.bytes.0)?;
+    let mut operation = signed(login)?;
+    operation.token = Some(token);
+    Ok(operation)
+}
+
+fn bare(operation: &Operation) -> Result<()> {
+    let (_, text, sig) = Realm::signature(&operation.proposal)?;
+    let key = SshSignatures.sshsig(&operation.namespace, text, sig);
+    ensure!(key.is_some(), "a statement does not verify");
+    if let Some((key, message, sig)) = &operation.token {
+        key.verify_sig(message, sig)?;
+    }
+    Ok(())
+}
+
+fn timed(act: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let begun = Instant::now();
+    act()?;
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// The law and the bare checks take turns at each operation, so that whatever else the machine does
+/// falls on both alike. A round's time is that of its middle operation.
+fn against(
+    what: &'static str,
+    peer: &'static str,
+    realm: &Realm,
+    operations: &[Operation],
+    rounds: usize,
+) -> Result<Row> {
+    let mut samples: [Vec<f64>; 4] = Default::default();
+    for _ in 0..rounds {
+        let mut taken: State = realm.state.clone();
+        let mut replayed: State = realm.state.clone();
+        let (mut take, mut replay, mut least) = (vec![], vec![], vec![]);
+        for operation in operations {
+            least.push(timed(|| bare(operation))?);
+            let mut done = Vec::new();
+            take.push(timed(|| {
+                done = taken.sequence(&SshSignatures, realm.now, &operation.proposal)?;
+                Ok(())
+            })?);
+            replay.push(timed(|| {
+                for entry in &done {
+                    black_box(replayed.apply(&SshSignatures, &entry.bytes)?);
+                }
+                Ok(())
+            })?);
+        }
+        let [take, replay, least] = [take, replay, least].map(|times| median(&times));
+        let round = [1.0 / take, 1.0 / least, least / take, replay * 1e6];
+        for (samples, value) in samples.iter_mut().zip(round) {
+            samples.push(value);
+        }
+    }
+    let [take, least, ratio, replay] = samples.map(|samples| median(&samples));
+    Ok(Row {
+        what,
+        value: take,
+        unit: "/s/core",
+        peer: Some((peer, least)),
+        ratio: Some(ratio),
+        bar: "ratio >= 0.8",
+        met: Some(ratio >= 0.8),
+        note: format!(
+            "{rounds} rounds of {} statements, one thread, no disk; the peer's keys of tokens are parsed \
+             beforehand",
+            operations.len()
+        ),
+        parts: vec![
+            ("us to take one", 1e6 / take),
+            ("us of that in bare checks", 1e6 / least),
+            ("us to replay one, without the token", replay),
+        ],
+    })
+}
+
+/// All rows about identities.
+pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
+    let mut realm = Realm::new()?;
+    let people = realm.actors(By::PersonsLogin);
+    let workloads = realm.actors(By::WorkloadsLogin);
+    let holders = realm.actors(By::Key);
+    let mut rows = Vec::new();
+    let mut operations = Vec::new();
+    for actor in people.iter().cycle().take(plan.logins) {
+        operations.push(log_in(&mut realm, actor)?);
+    }
+    let (rsa, ecdsa) = ("bare SSHSIG + RS256", "bare SSHSIG + ES256");
+    let what = "login of a person, RS256";
+    rows.push(against(what, rsa, &realm, &operations, plan.rounds)?);
+    operations.clear();
+    for actor in workloads.iter().cycle().take(plan.logins) {
+        operations.push(log_in(&mut realm, actor)?);
+    }
+    let what = "login of a workload, ES256";
+    rows.push(against(what, ecdsa, &realm, &operations, plan.rounds)?);
+    operations.clear();
+    for actor in holders.iter().cycle().take(plan.logins) {
+        let say = Say::Use(UseGrant { grant: actor.grant });
+        operations.push(signed(realm.says(actor, say, vec![])?)?);
+    }
+    let (what, peer) = ("statement by key: `use`", "bare SSHSIG");
+    rows.push(against(what, peer, &realm, &operations, plan.rounds)?);
+
+    let full = realm.fill(plan)?;
+    rows.push(whole("whole verify, all kinds of actors", &full, plan)?);
+    Ok(rows)
+}

@@ -1,0 +1,155 @@
+//! Providers, identities and workloads, as administrators and owners see them. Logins themselves are
+//! tested with issuers of their own.
+
+use super::text;
+use super::world::World;
+
+const SUBJECT: &str = "248289761001";
+
+fn add_provider(world: &World, name: &str, kind: &str, more: &[&str]) {
+    let issuer = format!("https://{name}.invalid");
+    let keys = format!("{issuer}/keys");
+    let mut args = vec![
+        "provider",
+        "add",
+        name,
+        "--kind",
+        kind,
+        "--issuer",
+        &issuer,
+        "--audience",
+        "ascribe",
+        "--jwks",
+        &keys,
+    ];
+    args.extend(more);
+    world.run_as("approver", &args).exits(0);
+}
+
+#[test]
+fn identities_are_linked_by_an_administrator_and_taken_back_by_the_person() {
+    let world = World::new();
+    let operator = world.person("operator").0;
+    add_provider(&world, "idp", "oidc", &["--algorithm", "RS256"]);
+    let listed = world.json(&["provider", "list"]).line();
+    assert_eq!(text(&listed, "/provider/issuer"), "https://idp.invalid");
+    assert_eq!(
+        listed["provider"]["algorithms"],
+        serde_json::json!(["RS256"])
+    );
+    assert!(listed["keys_entry"].is_null(), "{listed}");
+    let named = |verb| {
+        let operator = operator.as_str();
+        [
+            "identity",
+            verb,
+            operator,
+            "--provider",
+            "idp",
+            "--subject",
+            SUBJECT,
+        ]
+    };
+    world.run_as("operator", &named("link")).exits(2);
+    world.run_as("approver", &named("link")).exits(0);
+    world.run_as("approver", &named("link")).exits(2);
+    let listed = world.json(&["identity", "list"]).line();
+    assert_eq!(text(&listed, "/person"), operator);
+    // A digest stands for the subject.
+    assert!(!listed.to_string().contains(SUBJECT), "{listed}");
+    world.run_as("operator", &named("unlink")).exits(0);
+    assert!(world.json(&["identity", "list"]).lines().is_empty());
+    world
+        .run_as("approver", &["provider", "withdraw", "idp"])
+        .exits(0);
+    world.run_as("approver", &named("link")).exits(2);
+    let shown = world.run(&["provider", "list"]).exits(0).stdout;
+    assert!(shown.contains("WITHDRAWN"), "{shown}");
+}
+
+#[test]
+fn a_workload_is_enrolled_exactly_and_its_owner_asks_for_it() {
+    let world = World::new();
+    let operator = world.person("operator").0;
+    let approver = world.person("approver").0;
+    add_provider(&world, "github", "github", &[]);
+    let mut add = vec![
+        "workload",
+        "add",
+        "deploy",
+        "--provider",
+        "github",
+        "--owner",
+        &operator,
+        "--when",
+        "repository_id=42",
+    ];
+    // The repository alone: anybody's branch.
+    let refused = world.run_as("approver", &add).exits(2);
+    assert!(refused.stderr.contains("--confirm"), "{}", refused.stderr);
+    add.extend([
+        "--when",
+        "ref=refs/heads/main",
+        "--when",
+        "ref=refs/heads/hotfix",
+    ]);
+    world.run_as("operator", &add).exits(2);
+    world.run_as("approver", &add).exits(0);
+    let listed = world.json(&["workload", "list"]).line();
+    let id = text(&listed, "/workload/workload").to_owned();
+    assert_eq!(text(&listed, "/workload/owner"), operator);
+    let values = listed.pointer("/workload/conditions/1/one_of").unwrap();
+    assert_eq!(values.as_array().unwrap().len(), 2);
+    assert!(listed["last_login"].is_null() && listed["orphaned"] == false);
+
+    let place = world.place();
+    let why = "deploy what was merged to the main branch";
+    let ask = [
+        "request",
+        &place,
+        "--workload",
+        "deploy",
+        "--why",
+        why,
+        "--ticket",
+        "demo:OPS-9",
+        "--reusable",
+    ];
+    world.run_as("approver", &ask).exits(2);
+    let asked = world.run_as("operator", &ask).exits(0).line();
+    let request = text(&asked, "/request_id").to_owned();
+    world.run_as("operator", &["approve", &request]).exits(2);
+    let waiting = world.run(&["requests"]).exits(0).stdout;
+    assert!(waiting.contains("for workload deploy"), "{waiting}");
+    let grant = world.approve(&request);
+    let grants = world.run(&["grants"]).exits(0).stdout;
+    assert!(grants.contains("deploy"), "{grants}");
+    let shown = world.run(&["workload", "show", "deploy"]).exits(0).stdout;
+    for part in ["ref is refs/heads/main or refs/heads/hotfix", "never used"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    // It is the workload's grant, not its owner's.
+    let (account, target) = (world.field("account"), world.field("target"));
+    let user = format!("{account}+{grant}@{target}");
+    world.ssh(&user, "id").exits(254);
+
+    world
+        .run_as("approver", &["workload", "owner", "deploy", &approver])
+        .exits(0);
+    let row = world.json(&["workload", "show", &id]).line();
+    assert_eq!(text(&row, "/workload/owner"), approver);
+    assert_eq!(row["grants"].as_array().unwrap().len(), 1);
+    world
+        .run_as("approver", &["workload", "withdraw", "deploy"])
+        .exits(0);
+    let shown = world.run(&["workload", "list"]).exits(0).stdout;
+    assert!(shown.contains("WITHDRAWN"), "{shown}");
+    world.run_as("operator", &ask).exits(2);
+    assert!(world.json(&["actions", "--run", "77"]).lines().is_empty());
+    assert!(
+        world
+            .json(&["actions", "--commit", "0123456"])
+            .lines()
+            .is_empty()
+    );
+}

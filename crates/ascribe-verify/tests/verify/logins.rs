@@ -1,0 +1,414 @@
+//! Sessions by login, in logs whose operator writes what they like: a token is the provider's word, a
+//! login the session key's, and neither can be made without its key.
+
+use ascribe_core::attribution::{Filter, Fold};
+use ascribe_core::bundle::Bundle;
+use ascribe_core::encoding::{Bytes, base64url};
+use ascribe_core::entry::{Body, Status};
+use ascribe_core::id::StatementId;
+use ascribe_core::identity::{
+    Binding, Condition, IdentityLink, Login, Provider, ProviderKeys, ProviderKind, Workload,
+    key_commitment, subject, token_digest,
+};
+use ascribe_core::law::{Judge as _, Place, State, TokenAsked};
+use ascribe_core::statement::{Say, SshKey, Uses};
+use ascribe_evidence::SshSignatures;
+use ascribe_tlog::SigningKey;
+use ascribe_verify::{Verdict, render, verify_bundle, verify_entries};
+
+use super::attribution::told;
+use super::bundles::refused;
+use super::forge::{Forge, MINUTE, Pen, Who, sealed};
+
+/// Which of Olu's keys is the session key. Nobody enrolled it.
+const SESSION: u8 = 5;
+const RZ: [u8; 32] = [7; 32];
+
+fn issuer(seed: u8) -> SigningKey {
+    SigningKey::from_seed("idp.example", &[seed; 32]).unwrap()
+}
+
+fn jwks(seed: u8) -> Vec<u8> {
+    let x = base64url(&issuer(seed).verifier().public_key());
+    format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"1","x":"{x}"}}]}}"#).into_bytes()
+}
+
+fn provider() -> Provider {
+    Provider {
+        algorithms: vec!["EdDSA".into()],
+        audience: "ascribe".into(),
+        issuer: "https://idp.example".into(),
+        jwks_uri: "https://idp.example/keys".into(),
+        kind: ProviderKind::Oidc,
+        name: "idp".into(),
+        withdrawn: false,
+    }
+}
+
+/// Olu's token for this session key, signed by the issuer's key of that seed.
+fn token(log: &Forge, key: &SshKey, seed: u8) -> String {
+    let (now, nonce) = (log.now.millis() / 1000, key_commitment(key, &RZ));
+    let claims = format!(
+        r#"{{"iss":"https://idp.example","aud":"ascribe","sub":"olu","nonce":"{nonce}","iat":{now},"exp":{}}}"#,
+        now + 300
+    );
+    signed(&claims, seed)
+}
+
+fn signed(claims: &str, seed: u8) -> String {
+    let header = base64url(br#"{"alg":"EdDSA","kid":"1"}"#);
+    let signed = format!("{header}.{}", base64url(claims.as_bytes()));
+    let signature = issuer(seed).sign_raw(signed.as_bytes());
+    format!("{signed}.{}", base64url(&signature))
+}
+
+/// What an honest client states of such a token.
+fn stated(log: &Forge, key: &SshKey) -> Login {
+    let token = token(log, key, 1);
+    let asked = TokenAsked {
+        key,
+        rz: &RZ,
+        facts: &[],
+    };
+    let claims = SshSignatures
+        .token(&provider(), &jwks(1), token.as_bytes(), &asked)
+        .unwrap();
+    Login {
+        digest: token_digest(token.as_bytes()),
+        provider: "idp".into(),
+        rz: Bytes(RZ.to_vec()),
+        saw: Some(claims.key),
+        claims,
+        token: sealed("token", &token).commitment(),
+        until: log.now.plus_millis(60 * MINUTE),
+    }
+}
+
+/// What the operator of the log writes instead of the truth.
+struct Story {
+    /// Seed of the issuer's key that signs the token; 1 is the published one.
+    signer: u8,
+    /// Whose key the token commits to.
+    bound: SshKey,
+    edit: fn(&mut Login),
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self {
+            signer: 1,
+            bound: Who::Olu.key(SESSION),
+            edit: |_| (),
+        }
+    }
+}
+
+/// A log with one session by login, and its bundle.
+fn session_by_login(story: &Story) -> (Forge, Bundle) {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let granted = log.granted(Uses::Reusable);
+    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
+    let keys = ProviderKeys {
+        body: Bytes(jwks(1)),
+        fetched: log.now,
+        headers: vec![],
+        provider: "idp".into(),
+        uri: "https://idp.example/keys".into(),
+    };
+    let keys = log.record(
+        "server",
+        &[("provider", registered)],
+        Body::ProviderKeys(keys),
+        vec![],
+    );
+    let link = Say::IdentityLink(IdentityLink {
+        person: Who::Olu.id(),
+        provider: "idp".into(),
+        subject: subject("https://idp.example", "olu"),
+    });
+    let (_, link) = log.say(Who::Ada, &[("provider", registered)], link, vec![]);
+    let login = log_in(&mut log, story, keys, link);
+    let key = Who::Olu.key(SESSION);
+    let mut session = log.open_by(&granted, "root", &key, Some(login));
+    let action = log.intent(&mut session, "id -un", None);
+    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    log.head("gw");
+    let id = log.close(session);
+    let bundle = log.bundle(id);
+    (log, bundle)
+}
+
+fn log_in(log: &mut Forge, story: &Story, keys: Place, link: Place) -> (StatementId, Place) {
+    let token = token(log, &story.bound, story.signer);
+    let mut login = stated(log, &Who::Olu.key(SESSION));
+    login.digest = token_digest(token.as_bytes());
+    let opening = sealed("token", &token);
+    login.token = opening.commitment();
+    (story.edit)(&mut login);
+    let pen = Pen {
+        key: SESSION,
+        ..Pen::from(Who::Olu)
+    };
+    let parents = [("keys", keys), ("actor", link)];
+    log.say(pen, &parents, Say::Login(Box::new(login)), vec![opening])
+}
+
+#[test]
+fn a_disclosed_token_is_checked_and_the_report_says_whom_to_trust() {
+    let (log, mut bundle) = session_by_login(&Story::default());
+    let trust = log.policy();
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let [proof] = report.logins.as_slice() else {
+        panic!("{report:#?}")
+    };
+    assert_eq!((proof.token, proof.assurance), ("checked", 2));
+    assert!(proof.seen_by_client);
+    assert_eq!(proof.issuer, "https://idp.example");
+    assert_eq!(proof.session_key, Who::Olu.key(SESSION).fingerprint());
+    assert_eq!(proof.log_trusted_for, ["when it was shown"]);
+    let link = &report.actions[0].who.chain[0];
+    assert_eq!(link.evidence, "login:idp");
+    assert_eq!(link.display.as_deref(), Some("Olu Operator"));
+    let text = render(&report);
+    let trusted =
+        "one must trust: https://idp.example for who that is, and the log for when it was shown";
+    assert!(text.contains(trusted), "{text}");
+    // The same of the whole ledger.
+    let note = log.checkpoint(log.size());
+    let openings = log.openings.as_slice();
+    let whole = verify_entries(
+        note.as_bytes(),
+        &log.bytes,
+        openings,
+        &trust,
+        "missing",
+        &mut |_| (),
+    );
+    assert_eq!(whole.logins, report.logins);
+    // Where the token stays sealed, one trusts the log for what it says.
+    bundle.openings.retain(|o| o.opening.field != "token");
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let proof = &report.logins[0];
+    assert_eq!(proof.token, "sealed");
+    let more = "that the token says what is stated";
+    assert_eq!(proof.log_trusted_for, ["when it was shown", more]);
+}
+
+#[test]
+fn a_key_that_the_client_did_not_see_stands_out() {
+    let unseen: [fn(&mut Login); 2] = [
+        |login| login.saw = None,
+        |login| login.saw = Some(login.claims.subject),
+    ];
+    for edit in unseen {
+        let story = Story {
+            edit,
+            ..Story::default()
+        };
+        let (log, bundle) = session_by_login(&story);
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+        assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+        let proof = &report.logins[0];
+        assert!(!proof.seen_by_client);
+        let more = "that the provider published this key";
+        assert_eq!(proof.log_trusted_for, ["when it was shown", more]);
+    }
+}
+
+#[test]
+fn whoever_runs_the_log_makes_no_login() {
+    let stories = [
+        (
+            "a key that the provider did not publish signed the token",
+            Story {
+                signer: 2,
+                ..Story::default()
+            },
+        ),
+        (
+            "the token is for another key",
+            Story {
+                bound: Who::Pat.key(0),
+                ..Story::default()
+            },
+        ),
+        (
+            "the login says more than the token",
+            Story {
+                edit: |login| login.claims.amr = vec!["hwk".into()],
+                ..Story::default()
+            },
+        ),
+        (
+            "the login is about another token",
+            Story {
+                edit: |login| login.digest = login.claims.subject,
+                ..Story::default()
+            },
+        ),
+        (
+            "the login names a key that was not published",
+            Story {
+                edit: |login| login.claims.key = login.claims.subject,
+                ..Story::default()
+            },
+        ),
+    ];
+    for (what, story) in stories {
+        let (log, bundle) = session_by_login(&story);
+        let code = refused(&bundle.to_bytes().unwrap(), &log.policy());
+        assert_eq!(code, "unsigned", "{what}");
+        let note = log.checkpoint(log.size());
+        let report = verify_entries(
+            note.as_bytes(),
+            &log.bytes,
+            &log.openings,
+            &log.policy(),
+            "missing",
+            &mut |_| (),
+        );
+        assert_eq!(report.verdict, Verdict::Failed, "{what}");
+        assert!(report.logins.is_empty(), "{what}");
+    }
+}
+
+/// A job of GitHub Actions, as its token has it.
+fn job_token(log: &Forge, key: &SshKey) -> String {
+    let (now, bound) = (log.now.millis() / 1000, key_commitment(key, &RZ));
+    let claims = format!(
+        r#"{{"iss":"https://idp.example","aud":"ascribe:{bound}","iat":{now},"exp":{},
+        "sub":"repo:acme/shop:ref:refs/heads/main","repository":"acme/shop","repository_id":"42",
+        "repository_owner_id":"65","ref":"refs/heads/main","sha":"0123456789abcdef0123456789abcdef01234567",
+        "workflow_ref":"acme/shop/.github/workflows/deploy.yml@refs/heads/main",
+        "workflow_sha":"0123456789abcdef0123456789abcdef01234567","event_name":"push","actor":"olu-dev",
+        "actor_id":"12","run_id":"16501001","run_attempt":"2","run_number":"10","check_run_id":"48765432101"}}"#,
+        now + 300
+    );
+    signed(&claims, 1)
+}
+
+/// A log in which Olu's workload did something.
+fn job() -> Forge {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let target = log.target();
+    let ci = Provider {
+        kind: ProviderKind::Github,
+        ..provider()
+    };
+    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(ci.clone()), vec![]);
+    let keys = ProviderKeys {
+        body: Bytes(jwks(1)),
+        fetched: log.now,
+        headers: vec![],
+        provider: "idp".into(),
+        uri: ci.jwks_uri.clone(),
+    };
+    let parents = [("provider", registered)];
+    let keys = log.record("server", &parents, Body::ProviderKeys(keys), vec![]);
+    let condition = |claim: &str, value: &str| Condition {
+        claim: claim.into(),
+        one_of: vec![value.into()],
+    };
+    let rule = Say::WorkloadSet(Workload {
+        conditions: vec![
+            condition("repository_id", "42"),
+            condition("ref", "refs/heads/main"),
+        ],
+        confirmed: None,
+        name: "deploy".into(),
+        owner: Who::Olu.id(),
+        provider: "idp".into(),
+        withdrawn: false,
+        workload: Who::Bot.id(),
+    });
+    let (_, enrolled) = log.say(Who::Ada, &parents, rule, vec![]);
+    let (ask, mut body) = log.request_with(target, |r| r.beneficiary = Some(Who::Bot.id()));
+    body.person = Who::Bot.id();
+    let yes = log.approve(Who::Ada, ask);
+    let granted = log.grant(ask, &[yes], body);
+    let key = Who::Bot.key(0);
+    let token = job_token(&log, &key);
+    let asked = TokenAsked {
+        key: &key,
+        rz: &RZ,
+        facts: &["repository_id", "ref"],
+    };
+    let claims = SshSignatures
+        .token(&ci, &jwks(1), token.as_bytes(), &asked)
+        .unwrap();
+    assert_eq!(claims.binding, Binding::Audience);
+    let opening = sealed("token", &token);
+    let login = Login {
+        digest: token_digest(token.as_bytes()),
+        provider: "idp".into(),
+        rz: Bytes(RZ.to_vec()),
+        saw: Some(claims.key),
+        claims,
+        token: opening.commitment(),
+        until: log.now.plus_millis(60 * MINUTE),
+    };
+    let parents = [("keys", keys), ("actor", enrolled)];
+    let say = Say::Login(Box::new(login));
+    let login = log.say(Who::Bot, &parents, say, vec![opening]);
+    let mut session = log.open_by(&granted, "root", &key, Some(login));
+    let action = log.intent(&mut session, "deploy --all", None);
+    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    log.close(session);
+    log
+}
+
+#[test]
+fn an_action_of_a_pipeline_names_run_code_trigger_and_owner() {
+    let log = job();
+    let actions = told("workload", &log);
+    let link = &actions[0].who.chain[0];
+    assert_eq!(link.kind, "workload");
+    assert_eq!(link.display.as_deref(), Some("deploy"));
+    assert_eq!((link.owner, link.assurance), (Some(Who::Olu.id()), 2));
+    let (run, code) = (link.run.as_ref().unwrap(), link.code.as_ref().unwrap());
+    assert_eq!(
+        (run.provider.as_str(), run.id.as_str()),
+        ("github", "16501001")
+    );
+    assert_eq!(run.attempt.as_deref(), Some("2"));
+    assert_eq!(code.repo.as_deref(), Some("42"));
+    let trigger = link.trigger.as_ref().unwrap();
+    assert_eq!(trigger.event.as_deref(), Some("push"));
+    // The provider names who started the first attempt, and not who started this one.
+    assert!(!link.missing.is_empty());
+}
+
+#[test]
+fn actions_are_found_by_run_and_by_commit() {
+    let log = job();
+    let (mut state, mut fold) = (State::new(super::forge::ORIGIN), Fold::new());
+    for (index, bytes) in (0..).zip(&log.bytes) {
+        let done = state.apply(&SshSignatures, bytes).unwrap();
+        fold.push(index, &done.entry, done.hash);
+    }
+    let found = |run: Option<&str>, commit: Option<&str>| {
+        let filter = Filter {
+            run: run.map(str::to_owned),
+            commit: commit.map(str::to_owned),
+            ..Filter::default()
+        };
+        let root = log.tree(log.size()).root();
+        fold.actions(&state, &filter, root, log.size(), "missing")
+            .len()
+    };
+    for (run, commit, number) in [
+        (None, None, 1),
+        (Some("16501001"), None, 1),
+        (Some("1650100"), None, 0),
+        (None, Some("0123456789abcdef0123456789abcdef01234567"), 1),
+        (None, Some("0123456"), 1),
+        (None, Some("012345"), 0),
+        (None, Some("0123457"), 0),
+        (Some("16501001"), Some("0123456"), 1),
+        (Some("1"), Some("0123456"), 0),
+    ] {
+        assert_eq!(found(run, commit), number, "{run:?} {commit:?}");
+    }
+}

@@ -1,0 +1,295 @@
+//! Whom a token is shown to: nobody, before it has expired.
+
+use ascribe_core::encoding::base64url;
+use ascribe_core::entry::{CloseReason, Door, OpenedBy, SessionClose, SessionOpen};
+use ascribe_core::id::EntryId;
+use ascribe_core::identity::{
+    IdentityLink, Login, Provider, ProviderKeys, ProviderKind, key_commitment, subject,
+    token_digest,
+};
+use ascribe_core::law::{Judge as _, SERVER, TokenAsked};
+use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
+use ascribe_core::sealed::Prose;
+use ascribe_core::statement::{
+    Answer, OverCap, PersonAdd, Request, Role, Seen, Statement, Target, Uses,
+};
+use ascribe_evidence::SshSignatures;
+use ascribe_ledger::{Drivers, InitOptions, SystemClock, SystemRng};
+use ascribe_tlog::SigningKey;
+use ssh_key::private::{Ed25519Keypair, PrivateKey};
+
+use super::*;
+use crate::client::random;
+use crate::signer::{Signer, ssh_key_of};
+
+const ORIGIN: &str = "ledger.example/answer";
+const ADA: u8 = 1;
+const OLU: u8 = 2;
+/// Seed of Olu's session key.
+const SESSION: u8 = 9;
+
+fn id(n: u8) -> PersonId {
+    PersonId::new([n; 16])
+}
+
+fn signer(seed: u8) -> Signer {
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]));
+    Signer::File(Box::new(key))
+}
+
+fn ledger(dir: &std::path::Path) -> Ledger {
+    let drivers = Drivers {
+        judge: Arc::new(SshSignatures),
+        clock: Arc::new(SystemClock),
+        rng: Arc::new(SystemRng),
+    };
+    let enrol = |n: u8, roles: &[Role]| {
+        let name = Opening::new("name", [n; 32], vec![b'a' + n]);
+        let add = PersonAdd {
+            person: id(n),
+            name: name.commitment(),
+            keys: vec![ssh_key_of(signer(n).public()).unwrap()],
+            roles: roles.to_vec(),
+        };
+        (add, name)
+    };
+    let options = InitOptions {
+        admins: vec![
+            enrol(ADA, &[Role::Admin, Role::Approver]),
+            enrol(OLU, &[Role::Requester]),
+        ],
+        ..InitOptions::new(ORIGIN, &dir.join("wrap.key"))
+    };
+    let data = dir.join("data");
+    Ledger::init(&data, &options, &drivers).unwrap();
+    Ledger::open(&data, &drivers).unwrap()
+}
+
+async fn record(ledger: &Ledger, writer: &str, body: Body, openings: Vec<Opening>) -> Receipt {
+    let scope = match openings.is_empty() {
+        true => Scope::None,
+        false => Scope::Person(id(OLU)),
+    };
+    let proposal = Proposal {
+        id: EntryId::new(random().unwrap()),
+        writer: writer.to_owned(),
+        body,
+        openings,
+        scope,
+    };
+    ledger.record(proposal).await.unwrap()
+}
+
+/// Says something with the key of that seed.
+async fn says(
+    ledger: &Ledger,
+    (by, seed): (u8, u8),
+    say: Say,
+    openings: Vec<Opening>,
+) -> (StatementId, EntryHash) {
+    let statement = Statement {
+        v: 1,
+        log: ORIGIN.to_owned(),
+        by: id(by),
+        at: ledger.now(),
+        id: StatementId::new(random().unwrap()),
+        seen: Seen {
+            size: 0,
+            root: Root(Hash::ZERO),
+        },
+        say,
+    };
+    let signed = signer(seed).sign(&statement).unwrap();
+    let receipt = record(ledger, SERVER, Body::Statement(signed), openings).await;
+    (statement.id, entry_hash(&receipt.entry))
+}
+
+/// The target, the provider with its keys, and Olu's account there.
+async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
+    let target = Target {
+        name: "db1".into(),
+        host: "192.0.2.1".into(),
+        addresses: vec!["192.0.2.1".into()],
+        loopback: false,
+        port: 22,
+        host_keys: vec![ssh_key_of(signer(7).public()).unwrap()],
+        accounts: vec!["root".into()],
+        system_owner: id(ADA),
+        quorum: 1,
+        required_approvers: vec![],
+        max_seconds: 3600,
+        min_justification: 12,
+        ticket: None,
+        break_glass: vec![],
+        review_seconds: 3600,
+        stream_cap: 1024,
+        over_cap: OverCap::Digest,
+        signed_opening: false,
+        watch_notice: false,
+        refuse_inner_ssh: false,
+        actor_assurance: None,
+        approver_assurance: None,
+        max_unwitnessed_seconds: None,
+    };
+    let link = IdentityLink {
+        person: id(OLU),
+        provider: provider.name.clone(),
+        subject: subject(&provider.issuer, "olu"),
+    };
+    let keys = ProviderKeys {
+        body: Bytes(jwks.to_vec()),
+        fetched: ledger.now(),
+        headers: vec![],
+        provider: provider.name.clone(),
+        uri: provider.jwks_uri.clone(),
+    };
+    for say in [
+        Say::TargetSet(target),
+        Say::ProviderSet(provider.clone()),
+        Say::IdentityLink(link),
+    ] {
+        says(ledger, (ADA, ADA), say, vec![]).await;
+    }
+    record(ledger, SERVER, Body::ProviderKeys(keys), vec![]).await;
+}
+
+/// Olu's login, with a token that expires in five minutes.
+async fn logged_in(
+    ledger: &Ledger,
+    provider: &Provider,
+    issuer: &SigningKey,
+    jwks: &[u8],
+) -> (StatementId, Timestamp) {
+    let key = ssh_key_of(signer(SESSION).public()).unwrap();
+    let (rz, now) = ([7; 32], ledger.now().millis() / 1000);
+    let nonce = key_commitment(&key, &rz);
+    let claims = format!(
+        r#"{{"iss":"{}","aud":"ascribe","sub":"olu","nonce":"{nonce}","iat":{now},"exp":{}}}"#,
+        provider.issuer,
+        now + 300
+    );
+    let signed = format!(
+        "{}.{}",
+        base64url(br#"{"alg":"EdDSA"}"#),
+        base64url(claims.as_bytes())
+    );
+    let token = format!(
+        "{signed}.{}",
+        base64url(&issuer.sign_raw(signed.as_bytes()))
+    );
+    let asked = TokenAsked {
+        key: &key,
+        rz: &rz,
+        facts: &[],
+    };
+    let claims = SshSignatures
+        .token(provider, jwks, token.as_bytes(), &asked)
+        .unwrap();
+    let expires = claims.expires;
+    let sealed = Opening::new("token", random().unwrap(), token.clone().into_bytes());
+    let login = Say::Login(Box::new(Login {
+        digest: token_digest(token.as_bytes()),
+        provider: provider.name.clone(),
+        rz: Bytes(rz.to_vec()),
+        saw: None,
+        claims,
+        token: sealed.commitment(),
+        until: ledger.now().plus_millis(3_600_000),
+    }));
+    let (login, _) = says(ledger, (OLU, SESSION), login, vec![sealed]).await;
+    (login, expires)
+}
+
+/// Olu's session by that login, opened and closed.
+async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
+    let why = Opening::new(
+        "justification",
+        [5; 32],
+        b"restart the stuck replica".to_vec(),
+    );
+    let now = ledger.now();
+    let request = Say::Request(Request {
+        target: "db1".into(),
+        account: "root".into(),
+        not_before: now,
+        not_after: now.plus_millis(1_800_000),
+        uses: Uses::Single,
+        justification: Prose::of(&why),
+        ticket: None,
+        forwards: vec![],
+        recurrence: None,
+        beneficiary: None,
+    });
+    let (of, entry) = says(ledger, (OLU, OLU), request, vec![why]).await;
+    let yes = Answer {
+        of,
+        entry,
+        remark: None,
+    };
+    says(ledger, (ADA, ADA), Say::Approval(yes), vec![]).await;
+    let grant = ledger.with_state(|state| *state.grants.keys().next().unwrap());
+    let session = SessionId::new(random().unwrap());
+    let from = Opening::new("from", [6; 32], b"192.0.2.9:1".to_vec());
+    let open = SessionOpen {
+        account: "root".into(),
+        certificate: None,
+        delegation: None,
+        door: Door::Direct,
+        from: from.commitment(),
+        grant,
+        key: ssh_key_of(signer(SESSION).public()).unwrap().fingerprint(),
+        login: Some(login),
+        opened_by: OpenedBy::Testimony,
+        opening: None,
+        person: id(OLU),
+        session,
+        target: "db1".into(),
+    };
+    record(ledger, "gateway", Body::SessionOpen(open), vec![from]).await;
+    let close = SessionClose {
+        actions: 0,
+        entries: 0,
+        reason: CloseReason::Disconnected,
+        session,
+    };
+    record(ledger, "gateway", Body::SessionClose(close), vec![]).await;
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let issuer = SigningKey::from_seed("idp.example", &[5; 32]).unwrap();
+    let x = base64url(&issuer.verifier().public_key());
+    let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
+    let provider = Provider {
+        algorithms: vec!["EdDSA".into()],
+        audience: "ascribe".into(),
+        issuer: "https://idp.example".into(),
+        jwks_uri: "https://idp.example/keys".into(),
+        kind: ProviderKind::Oidc,
+        name: "idp".into(),
+        withdrawn: false,
+    };
+    registered(&ledger, &provider, jwks.as_bytes()).await;
+    let (login, expires) = logged_in(&ledger, &provider, &issuer, jwks.as_bytes()).await;
+    let session = session(&ledger, login).await;
+    let tokens = |now: Timestamp| {
+        let query = Query::Export { session };
+        let view = View::default();
+        let answer = view.answer(&ledger, &query, id(ADA), ledger.size(), now);
+        let answer = answer.unwrap();
+        let bundle = Bundle::parse(answer["bundle"].as_str().unwrap().as_bytes()).unwrap();
+        let openings = bundle.openings.iter();
+        openings.filter(|o| o.opening.field == "token").count()
+    };
+    let safe = expires.plus_millis(60_000);
+    assert_eq!(tokens(ledger.now()), 0);
+    assert_eq!(tokens(safe.plus_millis(-1)), 0);
+    assert_eq!(tokens(safe), 1);
+    // What answers are made from never holds it.
+    let fold = View::default().caught_up(&ledger).unwrap();
+    let sealed = ledger.with_state(|state| state.logins[&login].login.token);
+    assert!(fold.opened(sealed).is_none());
+}

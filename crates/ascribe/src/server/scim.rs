@@ -1,0 +1,463 @@
+//! SCIM 2.0 (RFC 7643, RFC 7644) for directories of people. What the bearer of a directory's token says
+//! becomes an entry before it is answered; what follows from it is law. Plain HTTP: on loopback, or behind
+//! the operator's proxy.
+
+mod patch;
+mod show;
+mod store;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ascribe_core::directory::{Directory, ResourceKind, bearer_digest};
+use ascribe_core::id::ResourceId;
+use ascribe_gateway::Places;
+use ascribe_ledger::Ledger;
+use ascribe_wire::scim::Filter;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::random;
+use crate::exit::{Done, Failure};
+use crate::login::decoded;
+use patch::Body;
+use store::{Kept, Shelf, Store};
+
+pub(super) const BASE: &str = "/scim/v2";
+/// Largest request, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+/// Head and body of a request must each have come within this time; an idle connection ends after it.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most connections, in all, of one address, and most that wait for that.
+const MAX_CONNECTIONS: usize = 256;
+const PER_ADDRESS: usize = 64;
+const WAITING_PER_ADDRESS: usize = 128;
+/// A connection waits so long for its turn, and lasts so long.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(300);
+/// Most resources of one answer.
+const MAX_RESULTS: usize = 200;
+/// How often rules are looked at, which may ask about groups anew.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is answered to a request that cannot be done (RFC 7644, 3.12).
+#[derive(Debug, Clone)]
+pub(super) struct Fault {
+    status: u16,
+    kind: &'static str,
+    detail: String,
+}
+
+impl Fault {
+    fn new(status: u16, kind: &'static str, detail: &str) -> Self {
+        let detail = detail.to_owned();
+        Self {
+            status,
+            kind,
+            detail,
+        }
+    }
+    fn syntax(detail: &str) -> Self {
+        Self::new(400, "invalidSyntax", detail)
+    }
+    fn value(detail: &str) -> Self {
+        Self::new(400, "invalidValue", detail)
+    }
+    fn mutability(detail: &str) -> Self {
+        Self::new(400, "mutability", detail)
+    }
+    fn path() -> Self {
+        Self::new(400, "invalidPath", "the `path` is not understood")
+    }
+    fn absent() -> Self {
+        Self::new(404, "", "there is no such resource")
+    }
+    fn method() -> Self {
+        Self::new(405, "", "this cannot be done with that")
+    }
+    fn internal() -> Self {
+        Self::new(500, "", "the server failed")
+    }
+}
+
+/// What is answered.
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    body: Option<Value>,
+}
+
+impl Answer {
+    fn ok(body: Value) -> Self {
+        Self {
+            status: 200,
+            location: None,
+            body: Some(body),
+        }
+    }
+}
+
+/// Serves directories.
+pub(crate) struct Scim {
+    ledger: Arc<Ledger>,
+    /// One request at a time changes or reads what is kept, so that names stay unique.
+    store: Mutex<Store>,
+}
+
+impl Scim {
+    /// Reads back what directories keep.
+    pub(crate) fn new(ledger: Arc<Ledger>) -> Done<Self> {
+        let store = Mutex::new(Store::open(Arc::clone(&ledger))?);
+        Ok(Self { ledger, store })
+    }
+
+    /// Serves until `stop`.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(PER_ADDRESS, WAITING_PER_ADDRESS);
+        let tracker = tokio_util::task::TaskTracker::new();
+        tracker.spawn(Arc::clone(&self).keep(stop.clone()));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((tcp, from)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Some(turn) = places.take(from.ip()) else {
+                tracing::debug!("{from} has too many SCIM connections");
+                continue;
+            };
+            let (scim, slots, stop) = (Arc::clone(&self), Arc::clone(&slots), stop.clone());
+            tracker.spawn(async move {
+                let turn = tokio::time::timeout(TURN_TIMEOUT, async {
+                    let place = turn.place().await?;
+                    Some((place, slots.acquire_owned().await.ok()?))
+                });
+                let Ok(Some(_turn)) = turn.await else { return };
+                scim.connection(tcp, stop).await;
+            });
+        }
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    async fn connection(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) {
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let scim = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(scim.request(request).await) }
+        });
+        let mut server = hyper::server::conn::http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAR_TIMEOUT)
+            .max_buf_size(64 * 1024);
+        let connection = server.serve_connection(TokioIo::new(tcp), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stop.cancelled() => {
+                // What is being recorded is answered.
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(super::LAST, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => return,
+                }
+            }
+            () = tokio::time::sleep(LONGEST) => return,
+        };
+        if let Err(error) = ended {
+            tracing::debug!("a SCIM connection ended: {error}");
+        }
+    }
+
+    /// Says groups anew whenever rules have changed, and forgets what withdrawn directories kept.
+    async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut heard = None;
+        loop {
+            let now: Vec<_> = self.ledger.with_state(|state| {
+                let all = state.directories.values();
+                all.map(|known| (known.directory.clone(), known.place))
+                    .collect()
+            });
+            if heard.as_ref() != Some(&now) {
+                let mut store = self.store.lock().await;
+                let mut done = Ok(());
+                for (directory, _) in &now {
+                    if directory.withdrawn {
+                        store.shelves.remove(&directory.name);
+                    } else {
+                        done = done.and(store.say_groups(directory).await);
+                    }
+                }
+                match done {
+                    Ok(()) => heard = Some(now),
+                    Err(fault) => tracing::warn!("groups are not said anew: {}", fault.detail),
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn request(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = self.answer(request).await.unwrap_or_else(|fault| {
+            let mut body = json!({
+                "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+                "status": fault.status.to_string(),
+                "detail": fault.detail,
+            });
+            if let (Some(body), false) = (body.as_object_mut(), fault.kind.is_empty()) {
+                body.insert("scimType".to_owned(), json!(fault.kind));
+            }
+            Answer {
+                status: fault.status,
+                location: None,
+                body: Some(body),
+            }
+        });
+        let body = answer
+            .body
+            .map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() =
+            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(
+            "content-type",
+            HeaderValue::from_static("application/scim+json"),
+        );
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        if answer.status == 401 {
+            headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        }
+        if answer.status == 413 || answer.status == 408 {
+            // The rest of the request is not read.
+            headers.insert("connection", HeaderValue::from_static("close"));
+        }
+        let location = answer
+            .location
+            .and_then(|location| HeaderValue::from_str(&location).ok());
+        if let Some(location) = location {
+            headers.insert(HeaderName::from_static("location"), location);
+        }
+        response
+    }
+
+    /// Whose token is it? Nothing of an answer depends on anything else before that is known.
+    fn directory(&self, request: &Request<Incoming>) -> Result<Directory, Fault> {
+        let refuse = || {
+            Fault::new(
+                401,
+                "",
+                "a directory's token is needed: `Authorization: Bearer TOKEN`",
+            )
+        };
+        let mut headers = request.headers().get_all(AUTHORIZATION).iter();
+        let (Some(header), None) = (headers.next(), headers.next()) else {
+            return Err(refuse());
+        };
+        let token = header.as_bytes().split_at_checked(7);
+        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        let digest = bearer_digest(token.ok_or_else(refuse)?.1);
+        self.ledger
+            .with_state(|state| Some(state.directory_by_token(&digest)?.directory.clone()))
+            .ok_or_else(refuse)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
+        let directory = self.directory(&request)?;
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let query = decoded(request.uri().query().unwrap_or_default());
+        let rest = path
+            .strip_prefix(BASE)
+            .and_then(|rest| rest.strip_prefix('/'));
+        let rest = rest.ok_or_else(Fault::absent)?;
+        let (place, id) = match rest.split_once('/') {
+            None | Some((_, "")) => (rest.trim_end_matches('/'), None),
+            Some((place, id)) => (place, Some(id)),
+        };
+        let kind = match (place, id) {
+            ("Users", _) => ResourceKind::User,
+            ("Groups", _) => ResourceKind::Group,
+            ("ServiceProviderConfig", None) => return read(&method, show::config(MAX_RESULTS)),
+            ("ResourceTypes", None) => return read(&method, show::types()),
+            ("Schemas", None) => return read(&method, show::schemas()),
+            _ => return Err(Fault::absent()),
+        };
+        let sent = match method {
+            Method::POST | Method::PUT | Method::PATCH => hear(request).await?,
+            _ => Body::new(),
+        };
+        let mut store = self.store.lock().await;
+        let shelf = store.shelf(&directory);
+        let without = without(&query);
+        match (method, id) {
+            (Method::GET, None) => found(shelf, kind, &query, &without),
+            (Method::GET, Some(id)) => {
+                let (id, kept) = shelf.find(kind, id)?;
+                Ok(Answer::ok(show::resource(shelf, id, kept, &without)))
+            }
+            (Method::POST, None) => {
+                let kept = shelf.checked(kind, None, patch::received(&sent, None)?)?;
+                let id = ResourceId::new(random().map_err(|_| Fault::internal())?);
+                let mut answer = changed(&mut store, &directory, id, kept, &without).await?;
+                answer.status = 201;
+                answer.location = Some(show::location(kind, id));
+                Ok(answer)
+            }
+            (Method::PUT, Some(text)) => {
+                let (id, _) = shelf.find(kind, text)?;
+                let kept = shelf.checked(kind, Some(id), patch::received(&sent, Some(text))?)?;
+                changed(&mut store, &directory, id, kept, &without).await
+            }
+            (Method::PATCH, Some(text)) => {
+                let (id, kept) = shelf.find(kind, text)?;
+                let body = patch::patched(&kept.body, &sent, text)?;
+                let kept = shelf.checked(kind, Some(id), body)?;
+                changed(&mut store, &directory, id, kept, &without).await
+            }
+            (Method::DELETE, Some(id)) => {
+                let (id, _) = shelf.find(kind, id)?;
+                store.delete(&directory, id).await?;
+                store.say_groups(&directory).await?;
+                Ok(Answer {
+                    status: 204,
+                    location: None,
+                    body: None,
+                })
+            }
+            _ => Err(Fault::method()),
+        }
+    }
+}
+
+fn read(method: &Method, answer: Value) -> Result<Answer, Fault> {
+    if method == Method::GET {
+        Ok(Answer::ok(answer))
+    } else {
+        Err(Fault::method())
+    }
+}
+
+/// Reads a request's body, an object.
+async fn hear(request: Request<Incoming>) -> Result<Body, Fault> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let body = tokio::time::timeout(HEAR_TIMEOUT, body).await;
+    let body = body.map_err(|_| Fault::new(408, "", "the request took too long"))?;
+    let body =
+        body.map_err(
+            |error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
+                Some(_) => Fault::new(413, "", "a request is at most 256 KiB"),
+                None => Fault::syntax("the request broke off"),
+            },
+        )?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|_| Fault::syntax("the request is no JSON object"))
+}
+
+async fn changed(
+    store: &mut Store,
+    directory: &Directory,
+    id: ResourceId,
+    kept: Kept,
+    without: &[String],
+) -> Result<Answer, Fault> {
+    let is_group = kept.kind == ResourceKind::Group;
+    store.put(directory, id, kept).await?;
+    if is_group {
+        store.say_groups(directory).await?;
+    }
+    let shelf = store.shelf(directory);
+    let kept = shelf.0.get(&id).ok_or_else(Fault::internal)?;
+    Ok(Answer::ok(show::resource(shelf, id, kept, without)))
+}
+
+fn one<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = query
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
+fn without(query: &[(String, String)]) -> Vec<String> {
+    let names = one(query, "excludedAttributes")
+        .unwrap_or_default()
+        .split(',');
+    names.map(|name| name.trim().to_owned()).collect()
+}
+
+/// A list: all of a kind, or those that a filter finds.
+fn found(
+    shelf: &Shelf,
+    kind: ResourceKind,
+    query: &[(String, String)],
+    without: &[String],
+) -> Result<Answer, Fault> {
+    let number = |name: &str, default: usize| match one(query, name) {
+        None => Ok(default),
+        // Less than the least counts as the least (RFC 7644, 3.4.2.4).
+        Some(text) => text
+            .parse::<i64>()
+            .map(|n| usize::try_from(n).unwrap_or(0))
+            .map_err(|_| Fault::value("`startIndex` and `count` are numbers")),
+    };
+    let start = number("startIndex", 1)?.max(1);
+    let count = number("count", MAX_RESULTS)?.min(MAX_RESULTS);
+    let filter = one(query, "filter").map(|text| {
+        Filter::parse(text).map_err(|error| Fault::new(400, "invalidFilter", &error.to_string()))
+    });
+    let filter = filter.transpose()?;
+    let mut fits: Vec<(&ResourceId, &Kept)> = Vec::new();
+    for (id, kept) in shelf.0.iter().filter(|(_, kept)| kept.kind == kind) {
+        if filter
+            .as_ref()
+            .map_or(Ok(true), |filter| matches(filter, *id, kept))?
+        {
+            fits.push((id, kept));
+        }
+    }
+    let page = fits.iter().skip(start - 1).take(count);
+    let page = page
+        .map(|(id, kept)| show::resource(shelf, **id, kept, without))
+        .collect();
+    Ok(Answer::ok(show::list(fits.len(), start, page)))
+}
+
+fn matches(filter: &Filter, id: ResourceId, kept: &Kept) -> Result<bool, Fault> {
+    let name = filter.attribute.to_ascii_lowercase();
+    Ok(match (name.as_str(), kept.kind) {
+        ("id", _) => id.to_string() == filter.value,
+        ("externalid", _) => kept.text("externalId") == Some(&filter.value),
+        ("username", ResourceKind::User) | ("displayname", _) => {
+            let known = kept.text(&name).map(str::to_lowercase);
+            known == Some(filter.value.to_lowercase())
+        }
+        _ => {
+            let detail = "only `id`, `externalId`, `userName` and `displayName` are looked for";
+            return Err(Fault::new(400, "invalidFilter", detail));
+        }
+    })
+}
+
+/// Listens, where directories are to be served.
+pub(crate) async fn open(ledger: &Arc<Ledger>) -> Done<Arc<Scim>> {
+    let ledger = Arc::clone(ledger);
+    let scim = tokio::task::spawn_blocking(move || Scim::new(ledger)).await;
+    let scim =
+        scim.map_err(|error| Failure::new(crate::exit::Kind::Failure, error.to_string()))??;
+    Ok(Arc::new(scim))
+}
