@@ -281,7 +281,9 @@ def facts(text):
     }
 
 
-PROSE = ["justification", "remark", "reason", "emergency", "finding"]
+PROSE = ["justification", "remark", "reason", "emergency", "finding", "confirmed", "task"]
+# What else a statement of that type seals: elsewhere the same word is in the clear.
+PLAIN = {"person-add": "name", "read": "query", "login": "token"}
 
 
 def commitments(body):
@@ -290,16 +292,16 @@ def commitments(body):
     if kind == "genesis":
         return [("name", admin["name"], None) for admin in body["admins"]]
     if kind == "statement":
-        ((_, said),) = json.loads(body["text"])["say"].items()
+        ((tag, said),) = json.loads(body["text"])["say"].items()
         found = []
         for field in PROSE:
             if field in said:
                 prose = said[field]
                 stated = {name: prose[name] for name in ("chars", "words", "distinct")}
                 found.append((field, prose["commit"], stated))
-        found += [(field, said[field], None) for field in ("name", "query") if field in said]
-        # A target has a name that is not sealed.
-        return [item for item in found if "accounts" not in said]
+        if tag in PLAIN:
+            found.append((PLAIN[tag], said[PLAIN[tag]], None))
+        return found
     if kind == "session.open":
         return [("from", body["from"], None)]
     if kind == "intent":
@@ -307,6 +309,8 @@ def commitments(body):
     if kind == "evidence":
         chunks = body["chunks"]
         return [(f"{c['stream']}/{c['seq']}", c["commit"], None) for c in chunks]
+    if kind == "directory.change" and "resource" in body:
+        return [("resource", body["resource"], None)]
     if kind == "refusal" and "detail" in body:
         return [("detail", body["detail"], None)]
     return []
