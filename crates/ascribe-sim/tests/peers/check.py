@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -286,6 +287,12 @@ PROSE = ["justification", "remark", "reason", "emergency", "finding", "confirmed
 PLAIN = {"person-add": "name", "read": "query", "login": "token"}
 
 
+def fingerprint(key):
+    """As OpenSSH prints it."""
+    blob = base64.b64decode(key.split(" ")[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
 def commitments(body):
     """Each commitment in order: field, digest, and the stated facts of prose."""
     ((kind, body),) = body.items()
@@ -351,6 +358,8 @@ class Log:
         self.origin, self.session = origin, session
         self.entries, self.hashes, self.law, self.at = {}, {}, None, ""
         self.chains, self.writers, self.keys = {}, {}, {}
+        # Delegations: in whose name and to which key; and the keys that took one.
+        self.delegated, self.agents, self.taken = {}, {}, {}
         self.statements, self.seen, self.ids, self.counts = [], [], set(), {}
         self.owner, self.closed = {}, set()
 
@@ -383,6 +392,8 @@ class Log:
             for admin in body["admins"]:
                 self.keys.setdefault(admin["person"], set()).update(admin["keys"])
             self.writers = {w["id"]: url64(w["key"]) for w in body["writers"]}
+        if kind == "session.open":
+            self.login(index, body, entry.get("refs", []))
         if kind == "head":
             self.head(index, entry["writer"]["id"], body)
         if kind == "cosigned":
@@ -415,8 +426,16 @@ class Log:
         demand(log == self.origin, f"entry {index}: a statement for another log")
         ((kind, what),) = said.items()
         self.seen.append((index, seen["size"], digest(seen["root"])))
-        keys = sorted(self.keys.get(by, ()))
-        self.statements.append((index, kind, text, url64(signature), keys))
+        signature = url64(signature)
+        keys = self.signers(by, kind, what, signature)
+        self.statements.append((index, kind, text, signature, sorted(keys)))
+        if kind == "delegation":
+            self.delegated[say["id"]] = (by, what["key"])
+        if kind == "acceptance":
+            self.agents.setdefault(by, set()).update(keys)
+            self.taken[what["of"]] = index
+        if kind == "login":
+            self.keys.setdefault(by, set()).update(keys)
         if kind == "person-add":
             self.keys.setdefault(what["person"], set()).update(what["keys"])
         if kind == "key-add":
@@ -424,6 +443,36 @@ class Log:
         if kind == "key-revoke":
             self.keys.get(what["person"], set()).discard(what["key"])
         return kind == "read"
+
+    def signers(self, by, kind, what, signature):
+        """The keys of which one must have signed."""
+        if kind == "acceptance":
+            person, key = self.delegated.get(what["of"], (None, None))
+            return {key} if person == by else set()
+        if kind == "login":
+            # It introduces its key, which the signature holds (OpenSSH PROTOCOL.sshsig).
+            start = len("SSHSIG") + 4
+            (length,) = struct.unpack_from(">I", signature, start)
+            blob = signature[start + 4 : start + 4 + length]
+            (length,) = struct.unpack_from(">I", blob)
+            return {f"{blob[4 : 4 + length].decode()} {base64.b64encode(blob).decode()}"}
+        keys = set(self.keys.get(by, ()))
+        if kind in ("delegation", "delegation-revoke", "connect"):
+            keys |= self.agents.get(by, set())
+        return keys
+
+    def login(self, index, body, refs):
+        """The key that logged in: the person's, or the agent's that the session names."""
+        if "certificate" in body or "login" in body:
+            return
+        keys = self.keys.get(body["person"], set())
+        if "delegation" in body:
+            named = [ref["index"] for ref in refs if ref["rel"] == "acceptance"]
+            taken = [self.taken.get(body["delegation"])]
+            demand(named == taken, f"entry {index}: another acceptance")
+            person, key = self.delegated.get(body["delegation"], (None, None))
+            keys = {key} & self.agents.get(body["person"], set()) if person == body["person"] else set()
+        demand(body["key"] in map(fingerprint, keys), f"entry {index}: the login's key")
 
     def head(self, index, writer, head):
         seq, hash_, sig = exactly(head, "seq", "hash", "sig")
