@@ -7,6 +7,7 @@
 
 use ascribe_tlog::{Checkpoint, VerifierKey, leaf_hash, verify_inclusion};
 
+use crate::database::{SqlIntent, Step};
 use crate::entry::{Body, Entry, Intent, Pty};
 use crate::id::{ActionId, EntryHash, EntryId, SessionId};
 use crate::record::{Proposal, Receipt, Scope, Standing};
@@ -35,6 +36,23 @@ pub struct Action {
     pub lends: Vec<String>,
     /// The action that it is a part of.
     pub within: Option<ActionId>,
+    /// What kind of statement it is, of a database.
+    pub sql: Option<Sql>,
+}
+
+/// What is said of a statement; see [`SqlIntent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sql {
+    /// Its classes.
+    pub classes: Vec<String>,
+    /// Its flags.
+    pub flags: Vec<String>,
+    /// What it names, where the grant bounds that.
+    pub objects: Vec<String>,
+    /// Which statement of an approved script it is.
+    pub step: Option<Step>,
+    /// What is kept of its values.
+    pub values: Option<Vec<u8>>,
 }
 
 /// Random values that the gate needs, drawn by the caller.
@@ -44,6 +62,8 @@ pub struct Salts {
     pub command: [u8; 32],
     /// For the environment.
     pub env: [u8; 32],
+    /// For a statement's values.
+    pub values: [u8; 32],
     /// For the entry.
     pub entry: [u8; 16],
 }
@@ -120,9 +140,17 @@ impl Authorized {
             .clone()
             .map(|c| seal("command", salts.command, c));
         let env = (!action.env.is_empty()).then(|| seal("env", salts.env, env_bytes(&action.env)));
+        let sql = action.sql.as_ref().map(|sql| SqlIntent {
+            classes: sql.classes.clone(),
+            flags: sql.flags.clone(),
+            objects: sql.objects.clone(),
+            step: sql.step,
+            values: sql.values.clone().map(|v| seal("values", salts.values, v)),
+        });
         let intent = Intent {
             action: action.action,
             session: action.session,
+            sql,
             kind: action.kind.to_owned(),
             command,
             env,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::database::SqlScope;
 use crate::entry::Body;
 use crate::entry::Certificate;
 use crate::entry::CloseReason;
@@ -91,6 +92,8 @@ pub struct GrantView {
     pub break_glass: bool,
     /// What may be forwarded besides.
     pub forwards: Vec<Forward>,
+    /// What statements may be executed, where the target is a database.
+    pub sql: Option<SqlScope>,
 }
 
 /// What the door needs to know.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::{Postgres, SqlScope};
 use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
 use crate::directory::Directory;
 use crate::encoding::{self, Bytes, EncodingError};
@@ -167,6 +168,9 @@ pub struct Request {
     /// The workload that will act; its owner asks.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "for")]
     pub beneficiary: Option<PersonId>,
+    /// What statements may be executed, where the target is a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlScope>,
 }
 
 /// One kind of forwarding that a grant allows, with its only destination. Nothing else is forwarded.
@@ -415,6 +419,9 @@ pub struct Target {
     /// Sessions open only while no entry is older than this that witnesses have not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unwitnessed_seconds: Option<u64>,
+    /// What a PostgreSQL server has besides; it is reached by that protocol and has no host keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Postgres>,
 }
 
 fn is_false(value: &bool) -> bool {

@@ -25,6 +25,7 @@ fn action() -> Action {
         lends: Vec::new(),
         pty: None,
         within: Some(ActionId::new([6; 16])),
+        sql: None,
     }
 }
 
@@ -32,6 +33,7 @@ fn check(standing: Standing, now: i64) -> Result<Authorized, GateError> {
     let salts = Salts {
         command: [3; 32],
         env: [4; 32],
+        values: [3; 32],
         entry: [5; 16],
     };
     let now = Timestamp::from_millis(now);

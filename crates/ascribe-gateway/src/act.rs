@@ -144,6 +144,7 @@ impl Act {
                 .map(|(signal, _, _)| signal_name(signal)),
             status,
             streams,
+            sql: None,
         };
         self.connection.report(&self.session, outcome).await;
     }
@@ -171,6 +172,7 @@ impl Connection {
         let salts = Salts {
             command: self.random(),
             env: self.random(),
+            values: self.random(),
             entry: self.random(),
         };
         let standing = recorder.standing(session.id);

@@ -179,6 +179,7 @@ impl<'a> Files<'a> {
             lends: Vec::new(),
             pty: None,
             within: Some(self.within),
+            sql: None,
         };
         let begun = Instant::now();
         self.set_recording(Some(id));
@@ -247,6 +248,7 @@ fn outcome(action: ActionId, status: Status) -> Outcome {
         exit_code: None,
         signal: None,
         streams: Vec::new(),
+        sql: None,
     }
 }
 

@@ -326,6 +326,7 @@ impl Tunnel {
             signal: None,
             status,
             streams,
+            sql: None,
         };
         self.connection.report(&self.session, outcome).await;
     }
@@ -417,6 +418,7 @@ impl Connection {
             lends: Vec::new(),
             pty: None,
             within: None,
+            sql: None,
         };
         let tunnel = Tunnel {
             connection: Arc::clone(self),

@@ -213,6 +213,7 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            postgres: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(
@@ -279,6 +280,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         });
         let scope = Scope::Session(session);
         Proposal {
@@ -298,6 +300,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: vec![],
+            sql: None,
         }))
     }
     fn close(&self, session: SessionId) -> Proposal {

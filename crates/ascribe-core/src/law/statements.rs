@@ -217,6 +217,7 @@ impl State {
         self.check_beneficiary(by, request.beneficiary)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
+        super::databases::check_scope(target, request)?;
         rules::check_prose(
             &request.justification,
             target.min_justification,

@@ -85,6 +85,7 @@ impl People {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            postgres: None,
         }
     }
 
@@ -195,6 +196,7 @@ impl People {
             recurrence: None,
             beneficiary: None,
             ticket: Some(ticket),
+            sql: None,
         };
         let scope = Scope::Request(StatementId::new([0; 16]));
         let (id, receipt) = self
@@ -228,6 +230,7 @@ impl People {
             recurrence: None,
             beneficiary: Some(workload),
             ticket: Some(ticket),
+            sql: None,
         };
         let scope = Scope::Request(StatementId::new([0; 16]));
         let (id, receipt) = self

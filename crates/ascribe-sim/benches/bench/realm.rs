@@ -202,6 +202,7 @@ impl Realm {
             actor_assurance: Some(2),
             approver_assurance: Some(2),
             max_unwitnessed_seconds: None,
+            postgres: None,
         };
         self.decree(Say::TargetSet(target), vec![])
     }
@@ -279,6 +280,7 @@ impl Realm {
             forwards: vec![],
             recurrence: None,
             beneficiary,
+            sql: None,
         };
         let (id, request) =
             self.statement(person(n), &[n; 32], Say::Request(request), vec![why])?;
@@ -543,6 +545,7 @@ impl Realm {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         self.record(GATEWAY, Body::Intent(intent), vec![command])?;
         let stdout = ascribe_core::entry::StreamTotal {
@@ -558,6 +561,7 @@ impl Realm {
             exit_code: Some(0),
             signal: None,
             streams: vec![stdout],
+            sql: None,
         };
         self.record(GATEWAY, Body::Outcome(outcome), vec![])
     }

@@ -284,6 +284,7 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            postgres: None,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)
@@ -342,6 +343,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         });
         let scope = Scope::Session(session);
         (action, self.proposal(body, vec![command], scope))
@@ -361,6 +363,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: vec![stdout],
+            sql: None,
         });
         self.proposal(body, vec![], Scope::None)
     }

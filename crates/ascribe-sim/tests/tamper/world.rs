@@ -245,6 +245,7 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            postgres: None,
         }
     }
     /// Asked for by Olu, approved by Ada.
@@ -266,6 +267,7 @@ impl World {
             recurrence: None,
             beneficiary: None,
             ticket: None,
+            sql: None,
         };
         let (of, asked) = say(Who::Olu, Say::Request(request), Some(why));
         let entry = ascribe_core::entry::entry_hash(&asked.entry);
@@ -312,6 +314,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         });
         let scope = Scope::Session(session);
         self.record(ledger, intent, vec![command], scope).unwrap();
@@ -340,6 +343,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: vec![],
+            sql: None,
         });
         self.record(ledger, outcome, vec![], Scope::None).unwrap();
     }

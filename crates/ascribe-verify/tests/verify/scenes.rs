@@ -66,6 +66,7 @@ impl Forge {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            postgres: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }
@@ -96,6 +97,7 @@ impl Forge {
                 system: "jira".to_owned(),
                 id: "OPS-42".to_owned(),
             }),
+            sql: None,
         };
         change(&mut request);
         let say = Say::Request(request.clone());
@@ -111,6 +113,7 @@ impl Forge {
             uses: request.uses,
             break_glass: false,
             windows: Vec::new(),
+            sql: None,
         };
         (Ask { id, place }, grant)
     }
@@ -163,6 +166,7 @@ impl Forge {
             uses: Uses::Reusable,
             break_glass: true,
             windows: Vec::new(),
+            sql: None,
         };
         self.grant(Ask { id, place }, &[], body)
     }
@@ -280,6 +284,7 @@ impl Forge {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         let openings = [command].into_iter().chain(env).collect();
         let parents = [("session", session.place)];
@@ -301,6 +306,7 @@ impl Forge {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         let parents = [("session", session.place)];
         let place = self.record("gw", &parents, Body::Intent(intent), vec![]);
@@ -341,6 +347,7 @@ impl Forge {
             exit_code,
             signal: signal.map(str::to_owned),
             streams: vec![],
+            sql: None,
         };
         self.record("gw", &[("intent", of.1)], Body::Outcome(outcome), vec![]);
     }

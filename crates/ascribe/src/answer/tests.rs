@@ -130,6 +130,7 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        postgres: None,
     };
     let link = IdentityLink {
         person: id(OLU),

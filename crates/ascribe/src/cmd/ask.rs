@@ -198,6 +198,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             ticket,
             recurrence: recurrence.clone(),
             beneficiary,
+            sql: None,
         };
         (Say::Request(request), opening)
     };

@@ -282,6 +282,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        postgres: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;
@@ -303,6 +304,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
             system: "demo".to_owned(),
             id: "OPS-1".to_owned(),
         }),
+        sql: None,
     };
     let (id, _, _) = asker.submit(&hello, Say::Request(request), vec![opening])?;
     let known = registry(&admin)?;

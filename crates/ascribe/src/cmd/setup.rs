@@ -396,6 +396,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         actor_assurance: args.actor_assurance,
         approver_assurance: args.approver_assurance,
         max_unwitnessed_seconds: args.max_unwitnessed,
+        postgres: None,
     })
 }
 

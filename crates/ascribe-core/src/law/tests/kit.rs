@@ -241,6 +241,7 @@ pub(super) fn target(name: &str) -> Target {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        postgres: None,
     }
 }
 /// An authority whose principal `req` stands for the requester.
