@@ -17,6 +17,7 @@ mod guard;
 mod handler;
 mod incoming;
 mod inner;
+mod life;
 mod listen;
 mod places;
 mod relay;
@@ -24,5 +25,6 @@ mod stream;
 mod upstream;
 
 pub use inner::Arrival;
-pub use listen::{Fill, GatewayConfig, GatewayError, UpstreamAuth, serve};
+pub use life::Fill;
+pub use listen::{GatewayConfig, GatewayError, UpstreamAuth, serve};
 pub use places::{Place, Places, Turn};

@@ -220,6 +220,7 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
         forwards: vec![],
         recurrence: None,
         beneficiary: None,
+        sql: None,
     });
     let (of, entry) = says(ledger, (OLU, OLU), request, vec![why]).await;
     let yes = Answer {
