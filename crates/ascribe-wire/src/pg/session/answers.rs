@@ -258,11 +258,12 @@ impl Tracker {
         };
         if copying.from_client {
             // What was sent before the client knew: the server reads over Syncs, and fails at all else.
-            let behind = self.pending.split_off(1);
-            if behind.iter().any(|one| !matches!(one.awaits, Awaits::Sync)) {
+            let mut behind = self.pending.iter().skip(1);
+            if behind.any(|one| !matches!(one.awaits, Awaits::Sync)) {
                 return Err(SessionError::DuringCopy);
             }
-            copying.syncs = behind.len();
+            copying.syncs = self.pending.len().saturating_sub(1);
+            self.pending.truncate(1);
         }
         self.copying = Some(copying);
         Ok(())
