@@ -1,0 +1,143 @@
+//! A PostgreSQL server of its own for each test.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// Where a program of PostgreSQL is.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    Path::new(BIN).join(name)
+}
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    dir: PathBuf,
+    child: Child,
+}
+
+/// As the server's own user, for it refuses to run as root.
+fn as_postgres(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(program)
+        .current_dir("/");
+    command
+}
+
+impl Server {
+    /// None where there is none to start.
+    pub(crate) fn start() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !tool("postgres").exists() {
+            return None;
+        }
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("ascribe-pg-{}-{count}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let owned = Command::new("chown")
+            .arg("postgres")
+            .arg(&dir)
+            .status()
+            .unwrap();
+        assert!(owned.success());
+        let data = dir.join("data");
+        let made = as_postgres(&tool("initdb"))
+            .args([
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-N",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-D",
+            ])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut command = as_postgres(&tool("postgres"));
+        command.arg("-D").arg(&data);
+        for setting in [
+            &format!("port={port}"),
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            "shared_buffers=16MB",
+            "log_statement=all",
+            "log_destination=jsonlog",
+            "logging_collector=on",
+            "log_filename=log",
+            "wal_level=logical",
+        ] {
+            command.arg("-c").arg(setting);
+        }
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { port, dir, child };
+        let begun = Instant::now();
+        while !server.is_ready() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "the server does not start"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(server)
+    }
+
+    fn is_ready(&self) -> bool {
+        let asked = Command::new(tool("pg_isready"))
+            .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .status();
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok() && asked.unwrap().success()
+    }
+
+    /// The texts that this process has run, in order.
+    pub(crate) fn logged(&self, process: u32) -> Vec<String> {
+        let log = std::fs::read_to_string(self.dir.join("data/log/log.json")).unwrap_or_default();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|line: &serde_json::Value| {
+                line["pid"] == process && line["error_severity"] == "LOG"
+            })
+            .filter_map(|line| {
+                let message = line["message"].as_str()?;
+                if message.starts_with("fastpath function call") {
+                    return Some("function".to_owned());
+                }
+                let (how, text) = message.split_once(": ")?;
+                let ran = how == "statement" || how.starts_with("execute ");
+                ran.then(|| text.to_owned())
+            })
+            .collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGINT is a fast shutdown; setpriv has become the server.
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-INT", &pid]).status().ok();
+        self.child.wait().ok();
+        std::fs::remove_dir_all(&self.dir).ok();
+    }
+}
