@@ -15,6 +15,7 @@ use ascribe_core::segment::{self, BLOCK, PAYLOAD, Scan};
 use ascribe_core::statement::{Signed, SshKey, Statement};
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
+use ascribe_sql::{Encoding, Reading};
 use ascribe_tlog::{
     AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
     cosignature_lines, decode_entry_bundle, encode_entry_bundle, parse_tile_path, recorded_size,
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     ("sftp", sftp),
     ("snapshot", snapshot),
     ("source_address", source_address),
+    ("sql", sql),
     ("sshsig", sshsig),
     ("statement", statement),
     ("tile_path", tile_path),
@@ -621,5 +623,37 @@ pub fn verify_bundle(data: &[u8]) {
     assert!(!ascribe_verify::render(&report).is_empty());
     if report.problems.is_empty() {
         assert!(Bundle::parse(data).is_ok());
+    }
+}
+
+/// Texts of SQL, the first byte of which says how the rest is read. Ranges are in order and apart, and
+/// a statement by itself is what it was among others.
+pub fn sql(bytes: &[u8]) {
+    let Some((first, text)) = bytes.split_first() else {
+        return;
+    };
+    let encoding = match first & 3 {
+        0 | 1 => Encoding::Utf8,
+        2 => Encoding::AsciiSafe,
+        _ => Encoding::Other,
+    };
+    let reading = Reading {
+        encoding,
+        standard_conforming_strings: first & 4 == 0,
+        replication: first & 8 != 0,
+    };
+    let mut end = 0;
+    for statement in ascribe_sql::read(text, reading).unwrap_or_default() {
+        assert!(end <= statement.range.start && statement.range.end <= text.len());
+        assert!(!statement.classes.is_empty());
+        end = statement.range.end;
+        let own = &text[statement.range.clone()];
+        let alone = ascribe_sql::read(own, reading).expect("a statement by itself");
+        assert_eq!(alone.len(), 1);
+        let same = &alone[0];
+        assert_eq!(same.range, 0..own.len());
+        assert_eq!(same.classes, statement.classes);
+        assert_eq!(same.flags, statement.flags);
+        assert_eq!(same.objects, statement.objects);
     }
 }

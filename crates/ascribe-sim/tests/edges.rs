@@ -14,6 +14,7 @@ mod edges {
         ("ascribe-core", &["ascribe-tlog"]),
         ("ascribe-evidence", &["ascribe-core"]),
         ("ascribe-wire", &["ascribe-core"]),
+        ("ascribe-sql", &[]),
         ("ascribe-ledger", &["ascribe-core", "ascribe-tlog"]),
         (
             "ascribe-gateway",
@@ -21,6 +22,7 @@ mod edges {
                 "ascribe-core",
                 "ascribe-wire",
                 "ascribe-evidence",
+                "ascribe-sql",
                 "ascribe-tlog",
             ],
         ),
