@@ -14,6 +14,9 @@ pub const UNREAD: &str = "unread";
 /// The class of a statement that PostgreSQL's grammar does not know.
 pub const UNPARSED: &str = "unparsed";
 
+/// The class of a text without a statement.
+pub const EMPTY: &str = "empty";
+
 /// What a target that is a PostgreSQL server has besides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

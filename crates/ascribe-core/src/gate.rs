@@ -5,6 +5,8 @@
 //! [`Authorized::recorded`] checks the receipt's inclusion proof and the log's signature itself,
 //! so nothing is sent on the word of whoever answered.
 
+use std::sync::{Mutex, PoisonError};
+
 use ascribe_tlog::{Checkpoint, VerifierKey, leaf_hash, verify_inclusion};
 
 use crate::database::{SqlIntent, Step};
@@ -77,6 +79,37 @@ pub enum GateError {
     /// The receipt is for something else, or proves nothing.
     #[error("the ledger's receipt does not prove this action: {0}")]
     Receipt(&'static str),
+}
+
+/// The log whose receipts count. Receipts of one batch have the same checkpoint, so the one whose
+/// signature was checked last is remembered.
+#[derive(Debug)]
+pub struct Log {
+    key: VerifierKey,
+    checked: Mutex<Option<(String, Checkpoint)>>,
+}
+
+impl Log {
+    /// The log with this key.
+    pub fn new(key: VerifierKey) -> Self {
+        Self {
+            key,
+            checked: Mutex::new(None),
+        }
+    }
+
+    fn checkpoint(&self, note: &str) -> Result<Checkpoint, GateError> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, checkpoint)) = &*checked
+            && known == note
+        {
+            return Ok(checkpoint.clone());
+        }
+        let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&self.key))
+            .map_err(|_| GateError::Receipt("checkpoint not signed by the log"))?;
+        *checked = Some((note.to_owned(), checkpoint.clone()));
+        Ok(checkpoint)
+    }
 }
 
 /// An action that the local pre-check did not refuse. It cannot be sent yet.
@@ -183,7 +216,7 @@ impl Authorized {
     ///
     /// # Errors
     /// [`GateError::Receipt`] when it does not.
-    pub fn recorded(self, receipt: &Receipt, log: &VerifierKey) -> Result<Recorded, GateError> {
+    pub fn recorded(self, receipt: &Receipt, log: &Log) -> Result<Recorded, GateError> {
         let entry =
             Entry::from_bytes(&receipt.entry).map_err(|_| GateError::Receipt("not an entry"))?;
         let same = entry.id == self.proposal.id
@@ -192,8 +225,7 @@ impl Authorized {
         if !same {
             return Err(GateError::Receipt("another entry"));
         }
-        let checkpoint = Checkpoint::open(receipt.checkpoint.as_bytes(), std::slice::from_ref(log))
-            .map_err(|_| GateError::Receipt("checkpoint not signed by the log"))?;
+        let checkpoint = log.checkpoint(&receipt.checkpoint)?;
         if checkpoint.origin != entry.log {
             return Err(GateError::Receipt("another log"));
         }

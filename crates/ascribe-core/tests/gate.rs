@@ -1,7 +1,7 @@
 //! The gate: what does not compile, and which receipts it refuses.
 
 use ascribe_core::entry::{Body, CloseReason, Entry, Writer};
-use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Salts};
+use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Log, Salts};
 use ascribe_core::id::{ActionId, EntryHash, EntryId, SessionId};
 use ascribe_core::record::{Receipt, Standing};
 use ascribe_core::time::Timestamp;
@@ -97,7 +97,7 @@ mod receipts {
 
     pub(super) fn refused(receipt: &Receipt) -> &'static str {
         let log = key(ORIGIN, 1).verifier();
-        match authorized().recorded(receipt, &log) {
+        match authorized().recorded(receipt, &Log::new(log.clone())) {
             Err(GateError::Receipt(why)) => why,
             other => panic!("{other:?}"),
         }
@@ -110,7 +110,7 @@ fn a_true_receipt_opens_the_gate_for_exactly_its_action() {
     let entry = receipts::entry();
     let receipt = receipts::receipt(&entry, ORIGIN, &log);
     let recorded = receipts::authorized()
-        .recorded(&receipt, &log.verifier())
+        .recorded(&receipt, &Log::new(log.verifier()))
         .unwrap();
     let hash = EntryHash(leaf_hash(&receipt.entry));
     assert_eq!(recorded.entry(), (hash, 5));

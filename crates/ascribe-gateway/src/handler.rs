@@ -15,6 +15,7 @@ use crate::channel::{env_fits, terminal_fits};
 use crate::connection::{Connection, Login};
 use crate::entrance::Wish;
 use crate::forward::{Destination, Lent, Listening, lends};
+use crate::life::Holder;
 
 /// Shown before login: nothing that helps a stranger.
 const BANNER: &str = "This system is for authorised use. Sessions are recorded.\r\n";
@@ -122,13 +123,11 @@ impl Downstream {
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let recorder = &self.connection.shared.common.recorder;
-        let person = recorder.person_by_key(&fingerprint);
-        let agent = match person {
-            Some(_) => None,
-            None => recorder.agent_by_key(&fingerprint),
-        };
-        let person = person.or(agent.as_ref().map(|agent| agent.person))?;
-        let session_key = recorder.login_by_key(&fingerprint);
+        let Holder {
+            person,
+            session_key,
+            agent,
+        } = Holder::of(&**recorder, &fingerprint)?;
         let welcome = self.connection.entrance.lets_in(person, &fingerprint);
         welcome.then_some(Login {
             person,

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, CloseReason, Outcome, Refusal, SessionClose};
-use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Recorded, Salts};
+use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Log, Recorded, Salts};
 use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
-use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder, Scope, Standing};
+use ascribe_core::record::{AgentLogin, Proposal, Receipt, RecordError, Recorder, Scope, Standing};
 use ascribe_core::sealed::Opening;
-use ascribe_tlog::VerifierKey;
+use ascribe_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +34,7 @@ pub(crate) struct Common {
     /// The writer that entries are chained under.
     pub(crate) writer: String,
     /// The log whose receipts count.
-    pub(crate) log_key: VerifierKey,
+    pub(crate) log: Log,
     pub(crate) fill: Fill,
     pub(crate) stop: CancellationToken,
     pub(crate) idle_timeout: Duration,
@@ -70,6 +70,43 @@ impl std::fmt::Display for Shut {
 pub(crate) struct Actor {
     pub(crate) person: PersonId,
     pub(crate) delegation: Option<StatementId>,
+}
+
+/// Whose key it is that logged in, and what else it takes for it to count.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    pub(crate) person: PersonId,
+    /// The login that introduced the key, and its end, where it is a session key.
+    pub(crate) session_key: Option<(StatementId, Timestamp)>,
+    /// In whose name and by which delegation, where the key is an agent's.
+    pub(crate) agent: Option<AgentLogin>,
+}
+
+impl Holder {
+    /// Whose key is this, if anybody's?
+    pub(crate) fn of(recorder: &dyn Recorder, fingerprint: &str) -> Option<Self> {
+        let person = recorder.person_by_key(fingerprint);
+        let agent = match person {
+            Some(_) => None,
+            None => recorder.agent_by_key(fingerprint),
+        };
+        Some(Self {
+            person: person.or(agent.as_ref().map(|agent| agent.person))?,
+            session_key: recorder.login_by_key(fingerprint),
+            agent,
+        })
+    }
+
+    /// The first instant at which the key no longer counts, where it has one.
+    pub(crate) fn ends(&self) -> Option<Timestamp> {
+        let login = self.session_key.map(|(_, until)| until);
+        let agent = self.agent.as_ref().map(|agent| agent.until);
+        login.into_iter().chain(agent).min()
+    }
+
+    pub(crate) fn delegation(&self) -> Option<StatementId> {
+        self.agent.as_ref().map(|agent| agent.delegation)
+    }
 }
 
 /// One connection's life.
@@ -205,7 +242,7 @@ impl Life {
             }
         };
         authorized
-            .recorded(&receipt, &self.common.log_key)
+            .recorded(&receipt, &self.common.log)
             .map_err(|error| Shut::NotSent(format!("not run: {error}")))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::entry::CloseReason;
+use ascribe_core::gate::Log;
 use ascribe_core::record::Recorder;
 use ascribe_tlog::VerifierKey;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
@@ -148,7 +149,7 @@ pub async fn serve(
         common: Arc::new(Common {
             recorder,
             writer: config.writer.clone(),
-            log_key: config.log_key.clone(),
+            log: Log::new(config.log_key.clone()),
             fill,
             stop: stop.clone(),
             idle_timeout: config.idle_timeout,

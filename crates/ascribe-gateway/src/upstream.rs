@@ -221,7 +221,7 @@ impl From<russh::Error> for UpstreamError {
 }
 
 /// Connects to the first of the pinned addresses that answers. No resolver is asked.
-async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
+pub(crate) async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
     let mut why = UpstreamError::Connect("it has no address".to_owned());
     for address in target.addresses.iter().filter_map(|text| text.parse().ok()) {
         let address = SocketAddr::new(address, target.port);

@@ -406,10 +406,7 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             Err(denied) => Reply::denied(&api.named(denied)),
         };
     }
-    let proposal = match proposal(&statement, body, openings) {
-        Ok(proposal) => proposal,
-        Err(reply) => return reply,
-    };
+    let proposal = proposal(&statement, signed.clone(), openings);
     // The same statement twice gets the same receipt, but a read is answered once.
     let known = api
         .ledger
@@ -470,7 +467,7 @@ fn read_query(read: &Read, body: &Body, openings: &[Opening]) -> Result<Query, R
     }
 }
 
-fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result<Proposal, Reply> {
+fn proposal(statement: &Statement, signed: Signed, openings: Vec<Opening>) -> Proposal {
     let scope = match &statement.say {
         Say::Request(_) | Say::Extension(_) | Say::BreakGlass(_) => Scope::Request(statement.id),
         Say::Approval(answer) | Say::Denial(answer) | Say::Cancellation(answer) => {
@@ -501,18 +498,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };
-    // The entry's id follows from the statement's: a retried statement gets the same receipt.
-    let id = EntryId::new(ascribe_core::id::derived(
-        "ascribe/statement/v1",
-        &[statement.id.bytes()],
-    ));
-    Ok(Proposal {
-        id,
-        writer: SERVER.to_owned(),
-        body,
-        openings,
-        scope,
-    })
+    Proposal::of_statement(statement.id, signed, openings, scope)
 }
 
 /// The answer, found beside the event loop.

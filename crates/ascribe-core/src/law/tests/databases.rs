@@ -151,6 +151,10 @@ fn what_is_dangerous_by_itself_is_refused_unless_the_target_allows_it() {
     for flag in ["set-role", "unread", "copy-program"] {
         assert_eq!(no(w.execute(session, flagged(flag))), "flag", "{flag}");
     }
+    // The connection itself is recorded, and may set what is dangerous.
+    let connect = |w: &mut World, sql| w.intent_of("pg.connect", session, |i| i.sql = Some(sql));
+    connect(&mut w, sql(&["connect"])).unwrap();
+    assert_eq!(no(connect(&mut w, flagged("set-role"))), "flag");
     // What the grammar does not know is let through, and on record, where nothing is bounded.
     w.execute(session, sql(&[UNPARSED])).unwrap();
 }
@@ -169,7 +173,11 @@ fn a_grant_bounds_classes_and_objects() {
     };
     w.execute(session, on(&["select"], &["public.orders", "audit.log"]))
         .unwrap();
+    w.execute(session, sql(&["empty"])).unwrap();
+    w.intent_of("pg.connect", session, |i| i.sql = Some(sql(&["connect"])))
+        .unwrap();
     for outside in [
+        on(&["empty", "delete"], &[]),
         on(&["delete"], &["public.orders"]),
         on(&["select", "delete"], &["public.orders"]),
         on(&["select"], &["public.people"]),
