@@ -21,12 +21,11 @@ use ascribe_sql::Classifier;
 use ascribe_tlog::VerifierKey;
 use ascribe_wire::pg::Secret;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::GatewayError;
 use crate::life::{Common, Fill};
 use crate::places::Places;
 
@@ -68,8 +67,8 @@ pub struct PgConfig {
     pub writer: String,
     /// The log whose receipts count.
     pub log_key: VerifierKey,
-    /// How it proves itself to clients at its own port.
-    pub tls: Arc<rustls::ServerConfig>,
+    /// How it proves itself to clients at its own port; none where it has no port.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The credentials of its targets.
     pub credentials: Arc<dyn Credentials>,
     /// What says what statements are.
@@ -115,17 +114,14 @@ pub(crate) struct Shared {
 
 /// Serves until `stop`, what comes to `listener` and what others hand in; then ends every session and
 /// waits for its last entry.
-///
-/// # Errors
-/// When the listener itself fails.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     mut arrivals: mpsc::Receiver<PgArrival>,
     recorder: Arc<dyn Recorder>,
     config: PgConfig,
     fill: Fill,
     stop: CancellationToken,
-) -> Result<(), GatewayError> {
+) {
     let places = Places::new(config.max_connections_per_addr, MAX_WAITING);
     let shared = Arc::new(Shared {
         common: Arc::new(Common {
@@ -147,7 +143,7 @@ pub async fn serve(
                 let address = arrival.peer.ip();
                 (door::Came::Signed(arrival), address)
             }
-            accepted = listener.accept() => match accepted {
+            accepted = accept(listener.as_ref()) => match accepted {
                 Ok((socket, peer)) => (door::Came::Plain(socket, peer), peer.ip()),
                 Err(error) => {
                     // Usually too many open files: it passes when connections end.
@@ -161,7 +157,14 @@ pub async fn serve(
     }
     tasks.close();
     tasks.wait().await;
-    Ok(())
+}
+
+/// The next connection at the gateway's own port, if it has one.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// One connection: waits for its place, then is served.

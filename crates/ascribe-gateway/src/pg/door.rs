@@ -164,7 +164,10 @@ async fn within_tls(
     peer: SocketAddr,
     direct: bool,
 ) -> std::io::Result<Entered> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&shared.config.tls));
+    let Some(tls) = &shared.config.tls else {
+        return Ok(Entered::Nobody);
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(tls));
     let stream = acceptor.accept(socket).await?;
     // Without it another protocol's client could be led here (ALPACA).
     if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
