@@ -134,7 +134,7 @@ impl State {
                 format!("the target does not allow `{flag}`")
             };
             return Err(Denied::new("flag", what).with_help(format!(
-                "administrators can allow it: `ascribe target set ... --allow {flag}`"
+                "administrators can allow it: register the target again with `--allow {flag}`"
             )));
         }
         let grant = &self.grant(session.open.grant)?.grant;

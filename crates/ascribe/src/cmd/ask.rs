@@ -385,19 +385,21 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
     }
     match (kind, grant, missing) {
         (Kind::Approve, Some(grant), _) => {
-            let (host, port) = hello
-                .ssh
-                .rsplit_once(':')
-                .unwrap_or((hello.ssh.as_str(), "22"));
+            let place = format!("{}@{}", grant.account, grant.target);
+            let database = known
+                .targets
+                .iter()
+                .any(|target| target.name == grant.target && target.postgres.is_some());
+            let how = match hello.ssh.rsplit_once(':') {
+                _ if database => format!("ascribe psql {place} -- DATABASE"),
+                Some((host, port)) => format!("ssh -p {port} {place}@{host}"),
+                None => format!("ssh {place}@{}", hello.ssh),
+            };
             say(&format!(
-                "grant {} for {}@{} {}\nnext: {} connects: ssh -p {port} {}@{}@{host}",
+                "grant {} for {place} {}\nnext: {} connects: {how}",
                 grant.id,
-                grant.account,
-                grant.target,
                 grant.when(),
                 known.shown(grant.person),
-                grant.account,
-                grant.target
             ));
         }
         (Kind::Approve, None, 0) if ask.is_some_and(|ask| ask.status == "open") => {
