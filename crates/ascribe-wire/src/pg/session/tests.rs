@@ -47,7 +47,7 @@ impl Talk {
                 max_rows: 0,
             },
             b"C" | b"D" => {
-                let what = b(&said[1..]);
+                let what = b(said.get(1..).unwrap());
                 let named = match what[0] {
                     b'S' => Named::Statement,
                     _ => Named::Portal,
