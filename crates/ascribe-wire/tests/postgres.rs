@@ -147,6 +147,29 @@ fn pgbench() {
     std::fs::remove_file(script).unwrap();
 }
 
+/// Copies both ways, and several results and copies of one query.
+#[test]
+fn replication() {
+    let Some((_server, relay)) = started() else {
+        return;
+    };
+    let dir = std::env::temp_dir().join(format!("ascribe-backup-{}", std::process::id()));
+    let to = dir.to_str().unwrap();
+    let (text, mut sessions) = run(&relay, "pg_basebackup", &["-X", "stream", "-D", to], "");
+    assert!(dir.join("PG_VERSION").exists(), "{text}");
+    std::fs::remove_dir_all(&dir).unwrap();
+    let slot = ["-d", "postgres", "-S", "s", "--create-slot"];
+    sessions.extend(run(&relay, "pg_recvlogical", &slot, "").1);
+    let start = [
+        "-d", "postgres", "-S", "s", "--start", "-f", "-", "-E", "0/FFFFFF", "-n",
+    ];
+    sessions.extend(run(&relay, "pg_recvlogical", &start, "").1);
+    assert!(sessions.len() >= 4);
+    for session in sessions {
+        assert_eq!((&session.error, session.open), (&None, 0), "{session:?}");
+    }
+}
+
 fn play(server: &Server, relay: &Relay, cases: &[(&str, talk::Steps)]) -> Vec<Session> {
     let mut all = Vec::new();
     for (case, steps) in cases {

@@ -1,3 +1,4 @@
+use super::super::client::Values;
 use super::super::server::{self, Passing, Report};
 use super::*;
 
@@ -184,10 +185,12 @@ fn sign(step: Result<Step, SessionError>) -> String {
             let runs = match &runs {
                 Runs::Query(query) => text(query),
                 Runs::Function { .. } => "function".to_owned(),
-                Runs::UnknownPortal { why, .. } => format!("{why:?}"),
+                Runs::UnknownPortal { .. } => "NotNamed".to_owned(),
+                Runs::DoubtfulPortal { .. } => "Doubtful".to_owned(),
                 Runs::Portal { portal, .. } => match &portal.statement {
                     Origin::Known(statement) => text(&statement.text),
-                    Origin::Unknown(_, why) => format!("({why:?})"),
+                    Origin::Doubtful(_) => "(Doubtful)".to_owned(),
+                    Origin::Unknown(_) => "(NotNamed)".to_owned(),
                 },
             };
             format!("{}:{runs}", number.0)
@@ -571,9 +574,21 @@ fn copying_from_the_server_and_both_ways() {
     talk.server(&["W", "d"]);
     assert_eq!(talk.client(&["d", "c"]), "copy6 copy6");
     assert_eq!(
-        talk.server(&["d", "c", "C", "C", "ZI"]),
-        "6:/3/210 6:/0/0 6:ok"
+        talk.server(&["d", "c", "T", "D", "C", "C", "ZI"]),
+        "6:/4/310 6:/0/0 6:ok"
     );
+    // A base backup is several results and copies of one query.
+    talk.client(&["Q BASE_BACKUP"]);
+    let all = [
+        "T", "D", "C", "H", "d", "c", "H", "d", "c", "T", "D", "C", "C", "ZI",
+    ];
+    assert_eq!(talk.server(&all), "7:/1/100 7:/3/300 7:/0/0 7:ok");
+    // What comes while data is copied is not the outcome.
+    talk.client(&["Q COPY t TO STDOUT"]);
+    talk.server(&["H", "d"]);
+    for said in ["C", "D", "H", "ZI", "I"] {
+        assert!(talk.try_server(said).is_err(), "{said}");
+    }
 }
 
 #[test]
