@@ -11,6 +11,7 @@ mod server;
 mod talk;
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use relay::{Relay, Session};
 use server::{Server, tool};
@@ -60,8 +61,8 @@ fn run(relay: &Relay, name: &str, arguments: &[&str], input: &str) -> (String, V
     (String::from_utf8_lossy(&text).into_owned(), sessions)
 }
 
-fn started() -> Option<(Server, Relay)> {
-    let server = Server::start();
+fn started() -> Option<(Arc<Server>, Relay)> {
+    let server = Server::shared();
     if server.is_none() {
         eprintln!("SKIPPED: the tracker before PostgreSQL, because its server is not installed");
     }
@@ -155,7 +156,12 @@ fn replication() {
     };
     let dir = std::env::temp_dir().join(format!("ascribe-backup-{}", std::process::id()));
     let to = dir.to_str().unwrap();
-    let (text, mut sessions) = run(&relay, "pg_basebackup", &["-X", "stream", "-D", to], "");
+    let (text, mut sessions) = run(
+        &relay,
+        "pg_basebackup",
+        &["-c", "fast", "-X", "stream", "-D", to],
+        "",
+    );
     assert!(dir.join("PG_VERSION").exists(), "{text}");
     std::fs::remove_dir_all(&dir).unwrap();
     let slot = ["-d", "postgres", "-S", "s", "--create-slot"];

@@ -1,9 +1,11 @@
-//! A PostgreSQL server of its own for each test.
+//! A PostgreSQL server for the tests that run at the same time.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -20,34 +22,49 @@ pub(crate) struct Server {
     child: Child,
 }
 
-/// As the server's own user, for it refuses to run as root.
-fn as_postgres(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-        .arg(program)
-        .current_dir("/");
+/// A program of the server, which refuses to run as root: then as the user `postgres`.
+fn program(name: &str, root: bool) -> Command {
+    let program = tool(name);
+    let mut command = if root {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/");
     command
 }
 
 impl Server {
-    /// None where there is none to start.
-    pub(crate) fn start() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
+    /// The one that runs, or a new one; none where none is installed.
+    pub(crate) fn shared() -> Option<Arc<Self>> {
+        static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         if !tool("postgres").exists() {
             return None;
         }
+        let mut server = SERVER.lock().unwrap();
+        Some(server.upgrade().unwrap_or_else(|| {
+            let started = Arc::new(Self::start());
+            *server = Arc::downgrade(&started);
+            started
+        }))
+    }
+
+    fn start() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("ascribe-pg-{}-{count}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
-        let owned = Command::new("chown")
-            .arg("postgres")
-            .arg(&dir)
-            .status()
-            .unwrap();
-        assert!(owned.success());
+        let root = std::fs::metadata(&dir).unwrap().uid() == 0;
+        if root {
+            let owned = Command::new("chown").arg("postgres").arg(&dir).status();
+            assert!(owned.unwrap().success());
+        }
         let data = dir.join("data");
-        let made = as_postgres(&tool("initdb"))
+        let made = program("initdb", root)
             .args([
                 "-A",
                 "trust",
@@ -69,7 +86,7 @@ impl Server {
             .local_addr()
             .unwrap()
             .port();
-        let mut command = as_postgres(&tool("postgres"));
+        let mut command = program("postgres", root);
         command.arg("-D").arg(&data);
         for setting in [
             &format!("port={port}"),
@@ -99,7 +116,7 @@ impl Server {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(server)
+        server
     }
 
     fn is_ready(&self) -> bool {
