@@ -148,6 +148,28 @@ fn pgbench() {
     std::fs::remove_file(script).unwrap();
 }
 
+/// Messages too large to be kept go through in both directions; of an error what it is is still told.
+#[test]
+fn large_messages() {
+    let Some((_server, relay)) = started() else {
+        return;
+    };
+    let large = "x".repeat(200_000);
+    let script = format!(
+        "SELECT length('{large}');\nSELECT '{large}'::int;\nSELECT length(repeat('y', 300000));\n\
+         SELECT repeat('z', 100000)::int;\n"
+    );
+    let (text, sessions) = run(&relay, "psql", &["-X", "-At", "-d", "postgres"], &script);
+    assert!(text.contains("200000\n300000\n"), "{}", text.len());
+    assert!(text.contains(&format!("integer: \"{large}\"")));
+    let [session] = &sessions[..] else {
+        panic!("{sessions:?}")
+    };
+    assert_eq!((&session.error, session.open), (&None, 0));
+    let failed: Vec<bool> = session.recorded.iter().map(|(_, _, done)| !done).collect();
+    assert_eq!(failed, [false, true, false, true]);
+}
+
 /// Copies both ways, and several results and copies of one query.
 #[test]
 fn replication() {
