@@ -529,6 +529,7 @@ impl Tracker {
 /// What is forwarded in place of what is denied.
 fn instead(simple: bool) -> Bytes {
     match simple {
+        // For a function call, too: it drops what has no name, as a Query does.
         true => encode::query(REFUSED),
         // The name keeps the unnamed statement as it is. Nothing is ever stored under it.
         false => encode::parse(REFUSED, REFUSED),

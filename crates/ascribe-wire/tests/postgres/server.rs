@@ -95,6 +95,7 @@ impl Server {
             "fsync=off",
             "shared_buffers=16MB",
             "log_statement=all",
+            "log_disconnections=on",
             "log_destination=jsonlog",
             "logging_collector=on",
             "log_filename=log",
@@ -126,26 +127,42 @@ impl Server {
         TcpStream::connect(("127.0.0.1", self.port)).is_ok() && asked.unwrap().success()
     }
 
+    /// What this process has logged, when it has ended: its log comes by way of another process.
+    fn lines(&self, process: u32) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(self.dir.join("data/log/log.json"));
+            let log = log.unwrap_or_default();
+            let lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            let lines: Vec<String> = lines
+                .filter(|line: &serde_json::Value| line["pid"] == process)
+                .filter(|line| line["error_severity"] == "LOG")
+                .filter_map(|line| line["message"].as_str().map(str::to_owned))
+                .collect();
+            if lines.iter().any(|line| line.starts_with("disconnection: ")) {
+                return lines;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{process} goes on"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The texts that this process has run, in order.
     pub(crate) fn logged(&self, process: u32) -> Vec<String> {
-        let log = std::fs::read_to_string(self.dir.join("data/log/log.json")).unwrap_or_default();
-        let lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        lines
-            .filter(|line: &serde_json::Value| {
-                line["pid"] == process && line["error_severity"] == "LOG"
-            })
-            .filter_map(|line| {
-                let message = line["message"].as_str()?;
-                if message.starts_with("fastpath function call") {
-                    return Some("function".to_owned());
-                }
-                let (how, text) = message.split_once(": ")?;
-                let ran = how == "statement" || how.starts_with("execute ");
-                ran.then(|| text.to_owned())
-            })
-            .collect()
+        let text = |line: String| {
+            if line.starts_with("fastpath function call") {
+                return Some("function".to_owned());
+            }
+            let (how, text) = line.split_once(": ")?;
+            let ran = how == "statement" || how.starts_with("execute ");
+            ran.then(|| text.to_owned())
+        };
+        self.lines(process).into_iter().filter_map(text).collect()
     }
 }
 
