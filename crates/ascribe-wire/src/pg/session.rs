@@ -213,6 +213,9 @@ impl Tracker {
         match message {
             Message::Terminate | Message::Flush => Ok(Step::Forward(self.number())),
             Message::CopyDone | Message::CopyFail(_) => Ok(self.copied(message)),
+            Message::Sync if self.is_crowded() && self.is_copying_in() => {
+                Err(SessionError::DuringCopy)
+            }
             Message::Sync => Ok(self.sync()),
             _ if self.dropping => Ok(Step::Drop),
             _ if self.is_copying_in() => Err(SessionError::DuringCopy),
@@ -347,11 +350,17 @@ impl Tracker {
         self.unclear
             || self.copying.is_some_and(unclear)
             || first.is_some_and(|first| first <= self.settles)
-            || self.pending.len() >= MAX_PENDING
+            || self.is_crowded()
+    }
+
+    /// Is as much pending as can be, with the Syncs that may be again?
+    fn is_crowded(&self) -> bool {
+        let syncs = self.copying.map_or(0, |copying| copying.syncs);
+        self.pending.len() + syncs >= MAX_PENDING
     }
 
     fn sync(&mut self) -> Step {
-        if self.pending.len() >= MAX_PENDING {
+        if self.is_crowded() {
             return Step::Wait(Some(Message::Sync));
         }
         let number = self.number();

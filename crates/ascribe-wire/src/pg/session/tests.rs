@@ -670,4 +670,14 @@ fn no_more_messages_than_can_be_waited_for() {
     assert_eq!(talk.client(&["S", "Q x"]), "wait wait");
     talk.server(&["ZI"]);
     assert_eq!(talk.client(&["S", "Q x"]), ". wait");
+    // While data is copied the server reads over them. They count, for they may be pending again.
+    let mut talk = Talk::default();
+    talk.client(&["Q COPY"]);
+    talk.server(&["G"]);
+    for _ in 0..MAX_PENDING - 1 {
+        assert!(matches!(talk.0.client(Message::Sync), Ok(Step::Forward(_))));
+    }
+    assert_eq!(talk.step("S"), Err(SessionError::DuringCopy));
+    assert_eq!(talk.client(&["c", "S"]), "copy1 wait");
+    talk.server(&["E22P04"]);
 }
