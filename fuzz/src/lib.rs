@@ -25,6 +25,9 @@ use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
 use ascribe_wire::{command, quote, source, user};
 
+mod pg;
+pub use pg::{pg_client, pg_server, pg_session, pg_startup};
+
 /// A target: its name, which is its corpus's name too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
@@ -40,6 +43,10 @@ pub const TARGETS: &[Target] = &[
     ("law", law),
     ("note", note),
     ("pack", pack),
+    ("pg_client", pg_client),
+    ("pg_server", pg_server),
+    ("pg_session", pg_session),
+    ("pg_startup", pg_startup),
     ("public_key", public_key),
     ("scim", scim),
     ("scp", scp),

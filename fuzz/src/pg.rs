@@ -362,9 +362,9 @@ fn recorded(executed: &Executed) -> Option<String> {
         Runs::Query(text) => Some(plain(text)),
         Runs::Portal { portal, .. } => match &portal.statement {
             Origin::Known(statement) => Some(plain(&statement.text)),
-            Origin::Unknown(..) => None,
+            Origin::Doubtful(_) | Origin::Unknown(_) => None,
         },
-        Runs::UnknownPortal { .. } | Runs::Function { .. } => None,
+        Runs::DoubtfulPortal { .. } | Runs::UnknownPortal { .. } | Runs::Function { .. } => None,
     }
 }
 

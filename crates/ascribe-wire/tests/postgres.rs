@@ -11,6 +11,7 @@ mod server;
 mod talk;
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use relay::{Relay, Session};
 use server::{Server, tool};
@@ -60,8 +61,8 @@ fn run(relay: &Relay, name: &str, arguments: &[&str], input: &str) -> (String, V
     (String::from_utf8_lossy(&text).into_owned(), sessions)
 }
 
-fn started() -> Option<(Server, Relay)> {
-    let server = Server::start();
+fn started() -> Option<(Arc<Server>, Relay)> {
+    let server = Server::shared();
     if server.is_none() {
         eprintln!("SKIPPED: the tracker before PostgreSQL, because its server is not installed");
     }
@@ -145,6 +146,56 @@ fn pgbench() {
         sessions.iter().for_each(|session| check(&server, session));
     }
     std::fs::remove_file(script).unwrap();
+}
+
+/// Messages too large to be kept go through in both directions; of an error what it is is still told.
+#[test]
+fn large_messages() {
+    let Some((_server, relay)) = started() else {
+        return;
+    };
+    let large = "x".repeat(200_000);
+    let script = format!(
+        "SELECT length('{large}');\nSELECT '{large}'::int;\nSELECT length(repeat('y', 300000));\n\
+         SELECT repeat('z', 100000)::int;\n"
+    );
+    let (text, sessions) = run(&relay, "psql", &["-X", "-At", "-d", "postgres"], &script);
+    assert!(text.contains("200000\n300000\n"), "{}", text.len());
+    assert!(text.contains(&format!("integer: \"{large}\"")));
+    let [session] = &sessions[..] else {
+        panic!("{sessions:?}")
+    };
+    assert_eq!((&session.error, session.open), (&None, 0));
+    let failed: Vec<bool> = session.recorded.iter().map(|(_, _, done)| !done).collect();
+    assert_eq!(failed, [false, true, false, true]);
+}
+
+/// Copies both ways, and several results and copies of one query.
+#[test]
+fn replication() {
+    let Some((_server, relay)) = started() else {
+        return;
+    };
+    let dir = std::env::temp_dir().join(format!("ascribe-backup-{}", std::process::id()));
+    let to = dir.to_str().unwrap();
+    let (text, mut sessions) = run(
+        &relay,
+        "pg_basebackup",
+        &["-c", "fast", "-X", "stream", "-D", to],
+        "",
+    );
+    assert!(dir.join("PG_VERSION").exists(), "{text}");
+    std::fs::remove_dir_all(&dir).unwrap();
+    let slot = ["-d", "postgres", "-S", "s", "--create-slot"];
+    sessions.extend(run(&relay, "pg_recvlogical", &slot, "").1);
+    let start = [
+        "-d", "postgres", "-S", "s", "--start", "-f", "-", "-E", "0/FFFFFF", "-n",
+    ];
+    sessions.extend(run(&relay, "pg_recvlogical", &start, "").1);
+    assert!(sessions.len() >= 4);
+    for session in sessions {
+        assert_eq!((&session.error, session.open), (&None, 0), "{session:?}");
+    }
 }
 
 fn play(server: &Server, relay: &Relay, cases: &[(&str, talk::Steps)]) -> Vec<Session> {

@@ -8,13 +8,15 @@ use ascribe_core::id::{ActionId, ContentDigest, SessionId};
 use ascribe_sql::{Access, Classifier, Flag, Reading, Statement, Unparsed};
 use ascribe_tlog::Hash;
 use ascribe_wire::pg::client::{Text, Values};
-use ascribe_wire::pg::session::{Executed, Origin, Portal, Runs};
+use ascribe_wire::pg::session::{Executed, Origin, Runs, Statement as Prepared};
 use ascribe_wire::pg::startup::Startup;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 /// Stands for objects that a statement names and that cannot be told. No grant is for it.
 const UNTOLD: &str = "*";
+/// The class of what SQL prepared by name.
+const EXECUTE: &str = "execute";
 /// Hexadecimal digits of a digest.
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -46,14 +48,20 @@ impl Recording<'_> {
     ) -> Drafted {
         match &executed.runs {
             Runs::Query(Text::Here(text)) => self.texts("pg.query", text, None, next, id).await,
-            Runs::Portal { portal, .. } => {
+            Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => {
                 let values = self.kept(&portal.values);
-                match text_of(portal) {
-                    Some(text) => self.texts("pg.execute", &text, values, next, id).await,
-                    None => self.unread("pg.execute", name_of(portal), values, id),
+                let known = matches!(executed.runs, Runs::Portal { .. });
+                match &portal.statement {
+                    Origin::Known(statement) if known => {
+                        self.prepared(statement, values, next, id).await
+                    }
+                    Origin::Known(statement) | Origin::Doubtful(statement) => {
+                        self.doubtful(statement, values, id).await
+                    }
+                    Origin::Unknown(name) => self.by_name(name, values, id),
                 }
             }
-            Runs::UnknownPortal { name, .. } => self.unread("pg.execute", name, None, id),
+            Runs::UnknownPortal { name, .. } => self.by_name(name, None, id),
             Runs::Query(Text::Spooled(_)) => self.unread("pg.query", b"", None, id),
             Runs::Function {
                 function,
@@ -73,6 +81,64 @@ impl Recording<'_> {
                 }
             }
         }
+    }
+
+    /// What a Parse of this session prepared.
+    async fn prepared(
+        &self,
+        statement: &Prepared,
+        values: Option<Vec<u8>>,
+        next: &mut u32,
+        id: &mut impl FnMut() -> ActionId,
+    ) -> Drafted {
+        match &statement.text {
+            Text::Here(text) => self.texts("pg.execute", text, values, next, id).await,
+            Text::Spooled(_) => self.unread("pg.execute", &statement.name, values, id),
+        }
+    }
+
+    /// The same, unless SQL put another in its place: that one's text is on record by itself. So it is
+    /// recorded as both, and is no step of a script.
+    async fn doubtful(
+        &self,
+        statement: &Prepared,
+        values: Option<Vec<u8>>,
+        id: &mut impl FnMut() -> ActionId,
+    ) -> Drafted {
+        let mut past = u32::MAX;
+        let mut drafted = self.prepared(statement, values, &mut past, id).await;
+        for action in &mut drafted.actions {
+            if let Some(sql) = &mut action.sql {
+                sql.classes.push(EXECUTE.to_owned());
+            }
+        }
+        drafted
+    }
+
+    /// What only SQL can have made under this name: what it does is on record where that was made.
+    fn by_name(
+        &self,
+        name: &[u8],
+        values: Option<Vec<u8>>,
+        id: &mut impl FnMut() -> ActionId,
+    ) -> Drafted {
+        let sql = Sql {
+            classes: vec![EXECUTE.to_owned()],
+            flags: Vec::new(),
+            objects: self.untold(),
+            step: None,
+            values,
+        };
+        Drafted {
+            actions: vec![self.action(id(), "pg.execute", name.to_vec(), Some(sql))],
+            changes_reading: true,
+        }
+    }
+
+    /// Objects that are not told, where the grant bounds them.
+    fn untold(&self) -> Vec<String> {
+        let bounded = self.scope.is_some_and(|scope| !scope.objects.is_empty());
+        bounded.then(|| UNTOLD.to_owned()).into_iter().collect()
     }
 
     async fn texts(
@@ -252,23 +318,6 @@ pub(super) fn action_of(
         lends: Vec::new(),
         within: None,
         sql,
-    }
-}
-
-fn text_of(portal: &Portal) -> Option<Bytes> {
-    match &portal.statement {
-        Origin::Known(statement) => match &statement.text {
-            Text::Here(text) => Some(text.clone()),
-            Text::Spooled(_) => None,
-        },
-        Origin::Unknown(..) => None,
-    }
-}
-
-fn name_of(portal: &Portal) -> &[u8] {
-    match &portal.statement {
-        Origin::Known(statement) => &statement.name,
-        Origin::Unknown(name, _) => name,
     }
 }
 

@@ -15,8 +15,9 @@ pub struct Malformed {
     pub why: &'static str,
 }
 
-/// A password, a token or the key of a cancel request. It is not printed, and wiped when dropped. The
-/// buffer that it arrived in is its owner's to wipe.
+/// A password, a token or the key of a cancel request. It is not printed, and wiped when dropped; the
+/// buffer that it arrived in is its owner's to wipe ([`Frame::wipe`]). The comparison takes a time that tells
+/// how much is equal: it is for tests.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 

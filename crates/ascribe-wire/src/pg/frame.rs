@@ -5,6 +5,7 @@
 //! forwarded in one write. Nothing is allocated because of a length that is only claimed.
 
 use bytes::{Bytes, BytesMut};
+use zeroize::Zeroize as _;
 
 /// A message's type and length.
 pub const HEADER: usize = 5;
@@ -108,6 +109,13 @@ impl Frame {
     /// What follows type and length.
     pub fn body(&self) -> Bytes {
         self.bytes.slice(HEADER.min(self.bytes.len())..)
+    }
+
+    /// Wipes the buffer that it arrived in, and tells whether it could: only if nothing else is held of
+    /// what was pushed with it.
+    pub fn wipe(self) -> bool {
+        let bytes = self.bytes.try_into_mut();
+        bytes.map(|mut bytes| bytes.as_mut().zeroize()).is_ok()
     }
 }
 
@@ -360,7 +368,7 @@ impl Frames {
             self.rest.split_to(length.min(self.rest.len()))
         } else {
             // INVARIANT: never more is kept than is needed for what is taken next.
-            self.kept.split().freeze()
+            std::mem::take(&mut self.kept).freeze()
         }
     }
 

@@ -2,11 +2,15 @@
 //! which answer is whose.
 //!
 //! The relay around a [`Tracker`] hands in every message of the client before it is forwarded and every
-//! message of the server before it is passed on, and does what [`Step`] and [`Turn`] say.
+//! message of the server before it is passed on, and does what [`Step`] and [`Turn`] say. The parts of a
+//! large message go the way of its beginning. What has to wait ([`Step::Wait`]) is handed in again when
+//! the server has said something; everything before it is to be forwarded first, or the server will
+//! say nothing. A client can bring about that it never does, by not ending a group in which copying has
+//! failed: a relay that waits for long ends the session.
 //!
 //! # Names
 //!
-//! A text that is told is the one that the server runs, or it is told as [`Unknown`]. Names are
+//! A text that is told is the one that the server runs, or it is told as doubtful or unknown. Names are
 //! resolved before the server has answered what came before, so:
 //!
 //! - The server works through a group (what is sent up to a Sync) in order and, after the first error,
@@ -17,7 +21,7 @@
 //! - Named ones can be dropped by SQL (`DEALLOCATE`, `DISCARD`, `CLOSE`, the end of a transaction). Then the
 //!   server answers with an error, and the outcome says so. But SQL can also make another in their place,
 //!   with `PREPARE` or `DECLARE`. A text that has one of these words makes every earlier name doubtful
-//!   ([`Unknown::Doubtful`]) until it is named again.
+//!   ([`Origin::Doubtful`], [`Runs::DoubtfulPortal`]) until it is named again.
 //! - A function on the server, or SQL put together at run time, can do so without the word. That is not
 //!   seen. The call is recorded before it runs; whoever must exclude it refuses named statements.
 //! - The server looks at 63 bytes of a name, in its own encoding. Longer names, and those that are not ASCII,
@@ -35,130 +39,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::client::{Message, Named, Text, Values};
+use super::client::{Message, Named, Text};
 use super::encode;
 use super::server::Status;
 
 mod answers;
 mod names;
+mod steps;
 
 pub use answers::{Done, End, Event, How, Outcomes, Turn, What};
 use names::{Found, Mentions, Names, is_name};
-pub use names::{Limits, Origin, Portal, Statement, Unknown};
+pub use names::{Limits, Origin, Portal, Statement};
+pub use steps::{Denied, Executed, Number, Refusal, Runs, SessionError, Step};
 
 /// Most messages that wait for an answer; the server sends answers before it holds back as many.
 pub const MAX_PENDING: usize = 65_536;
 /// The text that is forwarded in place of a refused one. It is an error in every dialect.
 pub const REFUSED: &[u8] = b"refused by ascribe";
-
-/// A message that was handed in, counted from 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number(pub u64);
-
-/// What is to be recorded before it is forwarded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Executed {
-    /// Its number.
-    pub number: Number,
-    /// What it runs.
-    pub runs: Runs,
-}
-
-/// What is run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Runs {
-    /// A text of one or several statements.
-    Query(Text),
-    /// A portal, as it was when it was bound.
-    Portal {
-        /// The portal.
-        portal: Arc<Portal>,
-        /// As many rows at most; 0 is no limit.
-        max_rows: u32,
-    },
-    /// A portal that is not known.
-    UnknownPortal {
-        /// Its name.
-        name: Bytes,
-        /// Why.
-        why: Unknown,
-        /// As many rows at most; 0 is no limit.
-        max_rows: u32,
-    },
-    /// A function.
-    Function {
-        /// Its OID.
-        function: u32,
-        /// Its arguments.
-        arguments: Values,
-    },
-}
-
-/// What to do with a message of the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum Step {
-    /// Nothing is run by it: forward it in its place.
-    Forward(Number),
-    /// Record it, then forward it in its place; or [`Tracker::deny`] it.
-    Record(Executed),
-    /// Forward it: it belongs to what this statement copies.
-    Copy(Number),
-    /// It must not be forwarded: [`Tracker::deny`] it.
-    Refuse(Number, Refusal),
-    /// Do not forward it: the server would throw it away.
-    Drop,
-    /// Hand it in again when the server has said more. It is handed back, except copied data.
-    Wait(Option<Message>),
-}
-
-/// Why a message must be denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The name might be taken for another one.
-    #[error("names of statements and portals have up to 63 ASCII characters")]
-    Name,
-    /// Too many, or too large ones.
-    #[error(
-        "too many prepared statements, or too long ones; close those that are not needed any more"
-    )]
-    Statements,
-    /// Too many, or too large ones.
-    #[error("too many portals, or too large ones; close those that are not needed any more")]
-    Portals,
-}
-
-/// Why a session cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
-    /// The server said something that answers nothing.
-    #[error("the server sent {said} where {awaited} was to come")]
-    Unexpected {
-        /// What it said.
-        said: &'static str,
-        /// What was awaited.
-        awaited: &'static str,
-    },
-    /// The client sent something else than copied data.
-    #[error("a message that is not allowed while data is copied to the server")]
-    DuringCopy,
-    /// A message with the given number is not to be denied.
-    #[error("a message was denied that was never handed in, or that cannot be denied")]
-    Deny,
-}
-
-/// What is forwarded in place of a denied message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub struct Denied {
-    /// To be forwarded instead. Empty where the server throws the message away anyway.
-    pub instead: Bytes,
-    /// What was to be recorded behind it and is now not to be forwarded, with all else of its group up to the
-    /// Sync. A Flush may be forwarded.
-    pub dropped: Vec<Number>,
-    /// Everything up to the next Sync goes with it.
-    pub whole_group: bool,
-}
 
 /// A message that the server has not answered.
 #[derive(Debug)]
@@ -212,6 +109,13 @@ struct Copying {
     client_ended: bool,
     /// So many Syncs came before. The server reads over them while it copies.
     syncs: usize,
+}
+
+impl Copying {
+    /// The server has sent all of it, and nothing came from the client.
+    fn is_sent(self) -> bool {
+        !self.from_client && !self.from_server
+    }
 }
 
 /// One session, from its first ReadyForQuery on.
@@ -309,6 +213,9 @@ impl Tracker {
         match message {
             Message::Terminate | Message::Flush => Ok(Step::Forward(self.number())),
             Message::CopyDone | Message::CopyFail(_) => Ok(self.copied(message)),
+            Message::Sync if self.is_crowded() && self.is_copying_in() => {
+                Err(SessionError::DuringCopy)
+            }
             Message::Sync => Ok(self.sync()),
             _ if self.dropping => Ok(Step::Drop),
             _ if self.is_copying_in() => Err(SessionError::DuringCopy),
@@ -443,11 +350,17 @@ impl Tracker {
         self.unclear
             || self.copying.is_some_and(unclear)
             || first.is_some_and(|first| first <= self.settles)
-            || self.pending.len() >= MAX_PENDING
+            || self.is_crowded()
+    }
+
+    /// Is as much pending as can be, with the Syncs that may be again?
+    fn is_crowded(&self) -> bool {
+        let syncs = self.copying.map_or(0, |copying| copying.syncs);
+        self.pending.len() + syncs >= MAX_PENDING
     }
 
     fn sync(&mut self) -> Step {
-        if self.pending.len() >= MAX_PENDING {
+        if self.is_crowded() {
             return Step::Wait(Some(Message::Sync));
         }
         let number = self.number();
@@ -579,11 +492,9 @@ impl Tracker {
                     results,
                 }));
             }
-            Found::Here(known) if self.mentions.doubt_statement(&known) => {
-                Origin::Unknown(statement.clone(), Unknown::Doubtful)
-            }
+            Found::Here(known) if self.mentions.doubt_statement(&known) => Origin::Doubtful(known),
             Found::Here(known) => Origin::Known(known),
-            Found::Nowhere => Origin::Unknown(statement.clone(), Unknown::NotNamed),
+            Found::Nowhere => Origin::Unknown(statement.clone()),
         };
         let number = self.number();
         if !is_name(&name) || !is_name(&statement) {
@@ -612,20 +523,11 @@ impl Tracker {
             return self.refuse(number, Refusal::Name);
         }
         let runs = match found {
-            Found::Here(portal) if !self.mentions.doubt_portal(&portal) => {
-                Runs::Portal { portal, max_rows }
+            Found::Here(portal) if self.mentions.doubt_portal(&portal) => {
+                Runs::DoubtfulPortal { portal, max_rows }
             }
-            found => {
-                let why = match found {
-                    Found::Here(_) => Unknown::Doubtful,
-                    _ => Unknown::NotNamed,
-                };
-                Runs::UnknownPortal {
-                    name,
-                    why,
-                    max_rows,
-                }
-            }
+            Found::Here(portal) => Runs::Portal { portal, max_rows },
+            Found::Nowhere | Found::Later => Runs::UnknownPortal { name, max_rows },
         };
         self.mentions.run(number, &runs);
         self.push(number, Awaits::Execute);
@@ -636,6 +538,7 @@ impl Tracker {
 /// What is forwarded in place of what is denied.
 fn instead(simple: bool) -> Bytes {
     match simple {
+        // For a function call, too: it drops what has no name, as a Query does.
         true => encode::query(REFUSED),
         // The name keeps the unnamed statement as it is. Nothing is ever stored under it.
         false => encode::parse(REFUSED, REFUSED),

@@ -230,9 +230,9 @@ fn text(executed: &Executed) -> String {
         Runs::Query(text) => text,
         Runs::Portal { portal, .. } => match &portal.statement {
             Origin::Known(statement) => &statement.text,
-            Origin::Unknown(_, why) => return format!("{why:?}"),
+            Origin::Doubtful(_) | Origin::Unknown(_) => return "unknown".to_owned(),
         },
-        Runs::UnknownPortal { why, .. } => return format!("{why:?}"),
+        Runs::DoubtfulPortal { .. } | Runs::UnknownPortal { .. } => return "unknown".to_owned(),
         Runs::Function { .. } => return "function".to_owned(),
     };
     match text {

@@ -110,12 +110,12 @@ pub(crate) const REFUSALS: &[(&str, Steps)] = &[
     (
         "in a group",
         &[
-            ("Q CREATE TABLE t (a int)", "CZ"),
+            ("Q CREATE TABLE r (a int)", "CZ"),
             (
-                "P i INSERT INTO t VALUES (1)|B  i|E |P f SELECT 'forbidden'|B  f|E |B  i|E |S|Q SELECT * FROM t",
+                "P i INSERT INTO r VALUES (1)|B  i|E |P f SELECT 'forbidden'|B  f|E |B  i|E |S|Q SELECT * FROM r",
                 "12C12E42501ZTCZ",
             ),
-            ("B  i|E |S|Q SELECT * FROM t", "2CZTDCZ"),
+            ("B  i|E |S|Q SELECT * FROM r", "2CZTDCZ"),
         ],
     ),
     (

@@ -177,6 +177,25 @@ fn a_claimed_length_takes_no_memory() {
     assert!(frames.kept.capacity() < 4096);
 }
 
+#[test]
+fn a_password_is_wiped_where_nothing_else_holds_it() {
+    let password = message(b'p', b"hunter2\0");
+    for size in [3, password.len()] {
+        let mut frames = Frames::new(Side::Client);
+        let mut whole = None;
+        for chunk in password.chunks(size) {
+            frames.push(Bytes::copy_from_slice(chunk));
+            whole = frames.next().unwrap().or(whole);
+        }
+        let Some(Piece::Whole(frame)) = whole else {
+            panic!("no message")
+        };
+        let held = frame.clone();
+        assert!(!frame.wipe());
+        assert!(held.wipe());
+    }
+}
+
 proptest! {
     #[test]
     fn any_chunking_is_read_alike(cuts in proptest::collection::vec(0..12_000usize, 0..40), client: bool) {

@@ -213,7 +213,7 @@ impl Tracker {
             .is_some_and(|first| matches!(first.awaits, Awaits::Query { .. }));
         let how = match message {
             Message::Pass(Passing::RowDescription, _) if is_query => return Ok(()),
-            Message::Pass(Passing::DataRow, begun) if self.copying.is_none() => {
+            Message::Pass(Passing::DataRow, begun) if !self.is_copying() => {
                 self.count(Passing::DataRow, *begun, bytes);
                 return Ok(());
             }
@@ -221,16 +221,25 @@ impl Tracker {
                 self.count(Passing::CopyData, *begun, bytes);
                 return Ok(());
             }
-            Message::CopyIn | Message::CopyOut | Message::CopyBoth if self.copying.is_none() => {
+            Message::CopyIn | Message::CopyBoth if self.copying.is_none() => {
                 return self.copy(message);
             }
-            Message::CopyDone if self.is_copying_out() => return Ok(()),
-            Message::CommandComplete { tag, rows } if !self.is_copying_in() => How::Complete {
+            Message::CopyOut if self.copying.is_none_or(Copying::is_sent) => {
+                return self.copy(message);
+            }
+            // Results, or more to copy, can follow in a replication connection.
+            Message::CopyDone if self.is_copying_out() => {
+                if let Some(copying) = &mut self.copying {
+                    copying.from_server = false;
+                }
+                return Ok(());
+            }
+            Message::CommandComplete { tag, rows } if !self.is_copying() => How::Complete {
                 tag: tag.clone(),
                 rows: *rows,
             },
-            Message::EmptyQuery if self.copying.is_none() => How::Empty,
-            Message::PortalSuspended if !is_query && self.copying.is_none() => How::Suspended,
+            Message::EmptyQuery if !self.is_copying() => How::Empty,
+            Message::PortalSuspended if !is_query && !self.is_copying() => How::Suspended,
             _ => return unexpected(message, "the outcome of a statement"),
         };
         self.copying = None;
@@ -242,6 +251,11 @@ impl Tracker {
             out.events.push(Event { number, what });
         }
         Ok(())
+    }
+
+    /// Copied data is awaited from either side.
+    fn is_copying(&self) -> bool {
+        self.is_copying_in() || self.is_copying_out()
     }
 
     fn is_copying_out(&self) -> bool {
@@ -276,7 +290,7 @@ impl Tracker {
         };
         match one.awaits {
             Awaits::Sync => self.synced = one.number,
-            Awaits::Query { failed } if self.copying.is_none() => {
+            Awaits::Query { failed } if !self.is_copying() => {
                 self.end_unless(failed, out);
             }
             Awaits::Function { failed } => self.end_unless(failed, out),

@@ -72,23 +72,16 @@ impl Statement {
     }
 }
 
-/// Why it is not known what is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
-    /// Nothing of this name was made by Parse or Bind in this session. It may have been by SQL, or by
-    /// messages so entangled that they were not followed.
-    NotNamed,
-    /// SQL that ran since may have put another in its place.
-    Doubtful,
-}
-
 /// Which statement a portal is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// This one.
     Known(Arc<Statement>),
-    /// One of this name.
-    Unknown(Bytes, Unknown),
+    /// This one, unless SQL that ran since has put another in its place.
+    Doubtful(Arc<Statement>),
+    /// One of this name, which no Parse of this session gave. SQL may have, or messages so entangled
+    /// that they were not followed.
+    Unknown(Bytes),
 }
 
 /// A statement with its values, as it was bound.
@@ -377,11 +370,11 @@ impl Mentions {
             Runs::Query(text) => Words::of(text),
             Runs::Portal { portal, .. } => match &portal.statement {
                 Origin::Known(statement) => statement.words,
-                Origin::Unknown(..) => self.parsed,
+                Origin::Doubtful(_) | Origin::Unknown(_) => self.parsed,
             },
             // Neither PREPARE nor DECLARE gives a name to anything that could give names, so it
             // is a statement that was parsed, or it has none of these words.
-            Runs::UnknownPortal { .. } => self.parsed,
+            Runs::DoubtfulPortal { .. } | Runs::UnknownPortal { .. } => self.parsed,
             Runs::Function { .. } => Words::default(),
         };
         if words.prepare {

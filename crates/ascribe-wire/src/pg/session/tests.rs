@@ -1,3 +1,4 @@
+use super::super::client::Values;
 use super::super::server::{self, Passing, Report};
 use super::*;
 
@@ -47,7 +48,7 @@ impl Talk {
                 max_rows: 0,
             },
             b"C" | b"D" => {
-                let what = b(&said[1..]);
+                let what = b(said.get(1..).unwrap());
                 let named = match what[0] {
                     b'S' => Named::Statement,
                     _ => Named::Portal,
@@ -184,10 +185,12 @@ fn sign(step: Result<Step, SessionError>) -> String {
             let runs = match &runs {
                 Runs::Query(query) => text(query),
                 Runs::Function { .. } => "function".to_owned(),
-                Runs::UnknownPortal { why, .. } => format!("{why:?}"),
+                Runs::UnknownPortal { .. } => "NotNamed".to_owned(),
+                Runs::DoubtfulPortal { .. } => "Doubtful".to_owned(),
                 Runs::Portal { portal, .. } => match &portal.statement {
                     Origin::Known(statement) => text(&statement.text),
-                    Origin::Unknown(_, why) => format!("({why:?})"),
+                    Origin::Doubtful(_) => "(Doubtful)".to_owned(),
+                    Origin::Unknown(_) => "(NotNamed)".to_owned(),
                 },
             };
             format!("{}:{runs}", number.0)
@@ -571,9 +574,21 @@ fn copying_from_the_server_and_both_ways() {
     talk.server(&["W", "d"]);
     assert_eq!(talk.client(&["d", "c"]), "copy6 copy6");
     assert_eq!(
-        talk.server(&["d", "c", "C", "C", "ZI"]),
-        "6:/3/210 6:/0/0 6:ok"
+        talk.server(&["d", "c", "T", "D", "C", "C", "ZI"]),
+        "6:/4/310 6:/0/0 6:ok"
     );
+    // A base backup is several results and copies of one query.
+    talk.client(&["Q BASE_BACKUP"]);
+    let all = [
+        "T", "D", "C", "H", "d", "c", "H", "d", "c", "T", "D", "C", "C", "ZI",
+    ];
+    assert_eq!(talk.server(&all), "7:/1/100 7:/3/300 7:/0/0 7:ok");
+    // What comes while data is copied is not the outcome.
+    talk.client(&["Q COPY t TO STDOUT"]);
+    talk.server(&["H", "d"]);
+    for said in ["C", "D", "H", "ZI", "I"] {
+        assert!(talk.try_server(said).is_err(), "{said}");
+    }
 }
 
 #[test]
@@ -655,4 +670,14 @@ fn no_more_messages_than_can_be_waited_for() {
     assert_eq!(talk.client(&["S", "Q x"]), "wait wait");
     talk.server(&["ZI"]);
     assert_eq!(talk.client(&["S", "Q x"]), ". wait");
+    // While data is copied the server reads over them. They count, for they may be pending again.
+    let mut talk = Talk::default();
+    talk.client(&["Q COPY"]);
+    talk.server(&["G"]);
+    for _ in 0..MAX_PENDING - 1 {
+        assert!(matches!(talk.0.client(Message::Sync), Ok(Step::Forward(_))));
+    }
+    assert_eq!(talk.step("S"), Err(SessionError::DuringCopy));
+    assert_eq!(talk.client(&["c", "S"]), "copy1 wait");
+    talk.server(&["E22P04"]);
 }

@@ -149,7 +149,7 @@ fn parameters_and_versions() {
             (spoken, answered)
         );
     }
-    let options = parsed(0, b"_pq_.a\01\0user\0x\0\0")
+    let options = parsed(0, b"_pq_.a\x001\0user\0x\0\0")
         .negotiate(NEWEST)
         .unwrap();
     assert_eq!(&options[5..], b"\0\x03\0\0\0\0\0\x01_pq_.a\0");
