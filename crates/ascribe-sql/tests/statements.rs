@@ -471,7 +471,10 @@ fn a_text_is_cut_into_its_statements_without_a_change() {
     let text = "  -- first; comment\n SELECT ';', E'it\\'s; ', \"a;b\" /* ; /* nested; */ */ ;;\n\
         DO $x$ BEGIN; $y$;$y$ END $x$ ;\tDELETE FROM ü WHERE a = 'é;'; \u{b}";
     let all = read(text.as_bytes(), PLAIN).unwrap();
-    let texts: Vec<&str> = all.iter().map(|one| text.get(one.range.clone()).unwrap()).collect();
+    let texts: Vec<&str> = all
+        .iter()
+        .map(|one| text.get(one.range.clone()).unwrap())
+        .collect();
     assert_eq!(
         texts,
         [
