@@ -20,6 +20,7 @@ use ascribe_tlog::{
     AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
     cosignature_lines, decode_entry_bundle, encode_entry_bundle, parse_tile_path, recorded_size,
 };
+use ascribe_wire::pglog::{Format, Reader, Records};
 use ascribe_wire::scim::{Filter, Path};
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     ("pg_server", pg_server),
     ("pg_session", pg_session),
     ("pg_startup", pg_startup),
+    ("pglog", pglog),
     ("public_key", public_key),
     ("scim", scim),
     ("scp", scp),
@@ -663,4 +665,28 @@ pub fn sql(bytes: &[u8]) {
         assert_eq!(same.flags, statement.flags);
         assert_eq!(same.objects, statement.objects);
     }
+}
+
+/// Logs of PostgreSQL, the first byte of which says the format. In pieces they say what they say whole.
+pub fn pglog(bytes: &[u8]) {
+    let Some((first, log)) = bytes.split_first() else {
+        return;
+    };
+    let format = match first % 3 {
+        0 => Format::Csv,
+        1 => Format::Json,
+        _ => Format::Stderr,
+    };
+    let read = |size: usize| -> Records {
+        let mut reader = Reader::new(format);
+        let mut records: Records = log
+            .chunks(size)
+            .flat_map(|piece| reader.push(piece))
+            .collect();
+        records.extend(reader.finish());
+        records
+    };
+    let whole = read(log.len().max(1));
+    assert_eq!(read(7), whole);
+    assert!(whole.len() <= log.iter().filter(|byte| **byte == b'\n').count() + 1);
 }

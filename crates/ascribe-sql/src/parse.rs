@@ -10,7 +10,7 @@ use crate::statement::{
     Access, Class, Encoding, Flag, MAX_OBJECTS, Object, Reading, Statement, Unparsed,
 };
 use crate::tree::{Value, tree};
-use crate::walk::{ANY_PARAMETER, Found, found};
+use crate::walk::{ANY_PARAMETER, Found, found, is_parameters};
 
 /// Longest text, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
@@ -243,6 +243,9 @@ fn by_summary(text: &str) -> Result<Statement, Unparsed> {
         };
         if access == Access::Ddl {
             found.classes.push(Class::Ddl);
+        }
+        if access == Access::Write && is_parameters(&table.schema_name, &table.table_name) {
+            found.flags.push(Flag::ChangesReading);
         }
         found
             .objects

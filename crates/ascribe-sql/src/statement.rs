@@ -131,7 +131,8 @@ pub enum Flag {
     /// A command of the streaming replication protocol.
     Replication,
     /// The server may read later texts differently: `standard_conforming_strings` or the client's
-    /// encoding may change. Whoever reads the next text must know the outcome first.
+    /// encoding may change. Whoever reads the next text must know the outcome first, from
+    /// `ParameterStatus`. A rollback undoes such a change, and that is a change too.
     ChangesReading,
 }
 

@@ -163,6 +163,9 @@ impl Found {
 
     fn relation(&mut self, tree: &Tree, access: Access) {
         let (schema, name) = (tree.text("schemaname"), tree.text("relname"));
+        if access == Access::Write && is_parameters(schema, name) {
+            self.flags.push(Flag::ChangesReading);
+        }
         let read = access == Access::Read && schema.is_empty();
         if !(read && self.scope.iter().any(|known| known == name)) {
             self.add(schema, name, access);
@@ -247,6 +250,12 @@ pub(crate) const ANY_PARAMETER: [Flag; 3] = [
     Flag::SetSessionAuthorization,
     Flag::ChangesReading,
 ];
+
+/// Whether a relation is the view that sets parameters when it is updated. It does not show the role
+/// and the session's user, so it cannot set them.
+pub(crate) fn is_parameters(schema: &str, name: &str) -> bool {
+    name == "pg_settings" && matches!(schema, "" | "pg_catalog")
+}
 
 /// What setting a parameter means. Names are compared as the server does, without case.
 fn parameter(name: &str) -> Option<Flag> {

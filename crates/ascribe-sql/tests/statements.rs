@@ -52,6 +52,7 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
         "r:Big.t r:u",
     ),
     ("SELECT * FROM a FOR UPDATE OF a", "select", "", "r:a"),
+    ("SELECT * FROM a x FOR UPDATE OF x", "select", "", "r:a"),
     (
         "SELECT (SELECT x FROM b) FROM a WHERE EXISTS (SELECT FROM c)",
         "select",
@@ -353,6 +354,12 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
         "select",
         "set-role set-session-authorization changes-reading",
         "c:set_config",
+    ),
+    (
+        "UPDATE pg_settings SET setting = 'off' WHERE name ~ 'strings'",
+        "update",
+        "changes-reading",
+        "w:pg_settings",
     ),
     (
         "SELECT set_config($1, $2, $3)",

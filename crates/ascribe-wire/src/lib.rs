@@ -5,6 +5,7 @@ pub mod command;
 pub mod cut;
 pub mod inner;
 pub mod pg;
+pub mod pglog;
 pub mod quote;
 pub mod request;
 pub mod scim;
