@@ -151,8 +151,8 @@ pub(super) fn request(world: &World) -> (Statement, Opening) {
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-7".to_owned(),
-            sql: None,
         }),
+        sql: None,
     });
     (statement(world, "operator", say), why)
 }

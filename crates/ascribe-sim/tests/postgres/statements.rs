@@ -297,3 +297,41 @@ fn values_are_kept_as_the_rules_say() {
         "[\"one\"]"
     );
 }
+
+#[test]
+fn a_killed_server_leaves_nothing_executed_that_is_not_recorded() {
+    let mut bank = Bank::open();
+    bank.cluster.sql(
+        "orders",
+        "create table t (a int); alter table t owner to dba",
+    );
+    let script = bank.world.path("many.sql");
+    let many: String = (0..5000)
+        .map(|n| format!("insert into t values ({n});\n"))
+        .collect();
+    std::fs::write(&script, many).unwrap();
+    let psql = bank.psql_in_background(&["-q", "-f", script.to_str().unwrap()]);
+    wait_for("some of the statements", PATIENCE, || {
+        let count = bank.cluster.sql("orders", "select count(*) from t");
+        (count.trim().parse::<u32>().unwrap() > 100).then_some(())
+    });
+    bank.server().signal(Signal::KILL);
+    drop(psql);
+    bank.restart();
+    let recorded: std::collections::BTreeSet<String> = bank
+        .actions()
+        .iter()
+        .filter_map(|action| Some(action["what"]["command"].as_str()?.to_owned()))
+        .collect();
+    let executed = bank.cluster.sql("orders", "select a from t order by a");
+    for row in executed.lines() {
+        let text = format!("insert into t values ({row})");
+        assert!(
+            recorded.contains(&text),
+            "{text} was executed and is not on record"
+        );
+    }
+    let last = bank.actions().pop().unwrap();
+    assert_eq!(last["what"]["outcome"]["status"], "unknown", "{last}");
+    bank.psql(&["-c", "select 'on'"]).exits(0);
+}
