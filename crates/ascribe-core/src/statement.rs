@@ -374,7 +374,8 @@ pub struct Target {
     pub loopback: bool,
     /// TCP port.
     pub port: u16,
-    /// Pinned host keys.
+    /// Pinned host keys; none of a database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_keys: Vec<SshKey>,
     /// Accounts that may be asked for.
     pub accounts: Vec<String>,
