@@ -10,6 +10,7 @@ mod decide;
 mod delegations;
 mod directories;
 mod identities;
+mod providers;
 mod rules;
 mod said;
 mod snapshot;
@@ -37,9 +38,8 @@ use said::Said;
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
-pub use identities::{
-    KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
-};
+pub use identities::{LinkState, LoginState, check_token, withheld_until};
+pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
