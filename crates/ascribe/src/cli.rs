@@ -517,6 +517,9 @@ pub(crate) struct ProviderAdd {
     /// A signature algorithm that counts.
     #[arg(long = "algorithm", default_values = ["ES256", "RS256"])]
     pub(crate) algorithms: Vec<String>,
+    /// How old its keys on record may be when somebody logs in: an hour to a week, a day if not given.
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    pub(crate) max_keys_age: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

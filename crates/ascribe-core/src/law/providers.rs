@@ -75,6 +75,9 @@ fn is_trust_domain(issuer: &str) -> bool {
         .is_some_and(|name| (1..=255).contains(&name.len()) && name.bytes().all(plain))
 }
 
+/// A provider's keys may be this old, in seconds: an hour to a week.
+const KEYS_AGE: core::ops::RangeInclusive<u64> = 3_600..=604_800;
+
 fn check_provider(provider: &Provider) -> Result<(), Denied> {
     let refuse = |text: &str| Err(Denied::new("provider", text));
     if !rules::is_name(&provider.name) {
@@ -88,6 +91,12 @@ fn check_provider(provider: &Provider) -> Result<(), Denied> {
     }
     if provider.kind == ProviderKind::SpiffeX509 && !is_trust_domain(&provider.issuer) {
         return refuse("the issuer of X.509-SVIDs is their trust domain: `spiffe://DOMAIN`");
+    }
+    if provider
+        .max_keys_age_seconds
+        .is_some_and(|age| !KEYS_AGE.contains(&age))
+    {
+        return refuse("a provider's keys may be an hour to a week old");
     }
     let mut seen = BTreeSet::new();
     let known = |name: &String| ALGORITHMS.contains(&name.as_str());
@@ -121,6 +130,23 @@ impl State {
             return Err(Denied::new("withdrawn", "the provider was withdrawn"));
         }
         Ok(known)
+    }
+
+    /// Refuses a login by keys that nobody has seen published for too long: they may be long gone.
+    pub(super) fn check_keys_age(&self, at: Timestamp, name: &str) -> Result<(), Denied> {
+        let known = self.live_provider(name)?;
+        let fetched = known.keys.as_ref().map(|keys| keys.fetched);
+        let most = known.provider.max_keys_age_ms();
+        let Some(fetched) = fetched.filter(|fetched| at.since(*fetched) >= most) else {
+            return Ok(());
+        };
+        Err(Denied::new(
+            "provider-keys-age",
+            format!(
+                "the keys of provider `{name}` were last seen published at {fetched}, too long ago"
+            ),
+        )
+        .with_help("see the server's log for why it cannot fetch them"))
     }
 
     pub(super) fn check_provider_set(&self, provider: &Provider) -> Result<(), Denied> {

@@ -67,6 +67,7 @@ impl State {
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
             Say::Login(login) => {
+                self.check_keys_age(at, &login.provider)?;
                 self.check_login_token(judge, by, &key, login, said.token)?;
                 self.take_login(id, by, at, (login, key), place)?;
             }

@@ -203,6 +203,7 @@ impl Login {
                 issuer: claims["iss"].as_str().unwrap().to_owned(),
                 jwks_uri: "https://id.example/keys".into(),
                 kind,
+                max_keys_age_seconds: None,
                 name: "provider".into(),
                 withdrawn: false,
             },

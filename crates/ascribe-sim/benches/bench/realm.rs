@@ -97,6 +97,7 @@ fn provider(name: &str, kind: ProviderKind, algorithm: &str) -> Provider {
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,
+        max_keys_age_seconds: None,
         name: name.to_owned(),
         withdrawn: false,
     }

@@ -40,6 +40,7 @@ fn provider() -> Provider {
         issuer: "https://idp.example".into(),
         jwks_uri: "https://idp.example/keys".into(),
         kind: ProviderKind::Oidc,
+        max_keys_age_seconds: None,
         name: "idp".into(),
         withdrawn: false,
     }

@@ -24,6 +24,7 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> Provider {
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,
+        max_keys_age_seconds: None,
         name: name.to_owned(),
         withdrawn: false,
     }

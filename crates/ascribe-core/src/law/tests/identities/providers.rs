@@ -5,7 +5,9 @@ use super::*;
 #[test]
 fn providers_and_their_keys_are_what_they_must_be() {
     let mut w = World::with_providers();
-    let edits: [Edit<Provider>; 13] = [
+    let edits: [Edit<Provider>; 15] = [
+        (|p| p.max_keys_age_seconds = Some(3_599), "provider"),
+        (|p| p.max_keys_age_seconds = Some(604_801), "provider"),
         (|p| p.name = "Corp IdP".into(), "provider"),
         (|p| p.issuer = String::new(), "provider"),
         (|p| p.issuer = "https://a b".into(), "provider"),
@@ -133,4 +135,54 @@ fn the_issuer_of_x509_svids_is_their_trust_domain() {
         let done = w.say(ADA, Say::ProviderSet(mesh), vec![]);
         assert_eq!(done.err().map(|d| d.code), refused, "{issuer}");
     }
+}
+
+#[test]
+fn keys_that_nobody_saw_published_for_too_long_let_nobody_in() {
+    const DAY: i64 = 24 * HOUR;
+    let mut w = World::with_providers();
+    w.after(DAY - 1);
+    w.log_in(REQ, |_| ()).unwrap();
+    w.after(1);
+    assert_eq!(no(w.log_in(REQ, |_| ())), "provider-keys-age");
+    assert_eq!(no(w.log_in(BOT, |_| ())), "provider-keys-age");
+    // The same keys, seen again, count again; another provider's are as old as they were.
+    w.publish("idp", &[1, 2]).unwrap();
+    w.log_in(REQ, |_| ()).unwrap();
+    assert_eq!(no(w.log_in(BOT, |_| ())), "provider-keys-age");
+    // An hour for this one; what it makes too old is too old at once.
+    let mut strict = provider("idp", ProviderKind::Oidc);
+    strict.max_keys_age_seconds = Some(3_600);
+    w.after(HOUR);
+    w.say(ADA, Say::ProviderSet(strict), vec![]).unwrap();
+    assert_eq!(no(w.log_in(REQ, |_| ())), "provider-keys-age");
+    w.publish("idp", &[1, 2]).unwrap();
+    w.log_in(REQ, |_| ()).unwrap();
+}
+
+#[test]
+fn a_replay_without_the_token_still_wants_keys_that_are_fresh() {
+    let mut w = World::with_providers();
+    w.log_in(REQ, |_| ()).unwrap();
+    let last = w.log.len() - 1;
+    let mut entry = Entry::from_bytes(&w.log[last]).unwrap();
+    let Body::Statement(signed) = &entry.body else {
+        panic!("no statement")
+    };
+    let mut late = signed.statement().unwrap();
+    let day = 24 * HOUR;
+    if let Say::Login(login) = &mut late.say {
+        login.claims.issued = login.claims.issued.plus_millis(day);
+        login.claims.expires = login.claims.expires.plus_millis(day);
+        login.until = login.until.plus_millis(day);
+    }
+    late.at = late.at.plus_millis(day);
+    entry.at = entry.at.plus_millis(day);
+    entry.body = Body::Statement(sign(&key(243, 0), &late));
+    let mut state = State::new(ORIGIN);
+    for bytes in &w.log[..last] {
+        state.apply(&Fake, bytes).unwrap();
+    }
+    let done = state.apply(&Fake, &entry.to_bytes().unwrap());
+    assert_eq!(no(done), "provider-keys-age");
 }
