@@ -1,7 +1,6 @@
 //! A person logs in at their provider, and the record and its proof outlive the provider's keys.
 
 use std::process::Command;
-use std::time::Duration;
 
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
@@ -115,9 +114,12 @@ fn a_logout_ends_what_the_key_opened() {
     let ssh = Running::start(ssh, &world.path("logs"), false);
     wait_for("running command", PATIENCE, || file.exists().then_some(()));
     agent.run(&world, &["logout"]).exits(0);
-    let out = ssh.wait(Duration::from_secs(10));
+    let out = ssh.wait(PATIENCE);
     assert_ne!(out.code, Some(0), "{out:?}");
     assert!(out.stderr.contains("revoked"), "{out:?}");
+    let action = world.actions(&["--text", "touch"]).remove(0);
+    let took = world.ended_after(action["session_id"].as_str().unwrap(), "logout");
+    assert!((0..=2000).contains(&took), "{took} ms");
     agent.ssh(&world, "id").exits(255);
 }
 
