@@ -4,6 +4,7 @@
 //! stored. Both go through the same checks, so a replay proves that no recorded action ran outside
 //! a grant that held at that moment.
 
+mod admission;
 mod authorities;
 mod chain;
 mod decide;

@@ -370,7 +370,7 @@ pub(crate) struct TargetAdd {
     /// key.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) actor_assurance: Option<u8>,
-    /// Least assurance of whoever approves.
+    /// Least assurance of whoever approves or breaks glass; 2 if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) approver_assurance: Option<u8>,
     /// Let no new sessions in while something older than this is recorded that witnesses have not seen.

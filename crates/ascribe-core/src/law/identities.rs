@@ -28,7 +28,7 @@ const MAX_LOGINS: usize = 256;
 /// The assurance of a key that an outside authority certified: the gateway alone saw that.
 const CERTIFIED: u8 = 1;
 /// The assurance of a key that is enrolled, or that a token is bound to.
-const BOUND: u8 = 2;
+pub(super) const BOUND: u8 = 2;
 
 /// Whom a subject stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,11 @@ impl LoginState {
             Binding::None if self.provider.kind.is_of_people() => 0,
             Binding::None => 1,
         }
+    }
+
+    /// Did something end it before its own end?
+    pub(super) fn was_cut(&self) -> bool {
+        self.ended.is_some_and(|ended| ended < self.login.until)
     }
 
     /// Does its key count at this moment?
@@ -198,6 +203,16 @@ fn check_times(at: Timestamp, login: &Login, people: bool) -> Result<(), Denied>
         );
     }
     Ok(())
+}
+
+/// Would whatever a provider signed count now as it did then? Its tokens are read alike, its keys are
+/// published where they were, and no algorithm was given up.
+fn means_no_less(now: &Provider, then: &Provider) -> bool {
+    now.issuer == then.issuer
+        && now.audience == then.audience
+        && now.kind == then.kind
+        && now.jwks_uri == then.jwks_uri
+        && then.algorithms.iter().all(|a| now.algorithms.contains(a))
 }
 
 /// Does the token's binding fit its provider?
@@ -469,10 +484,9 @@ impl State {
 
     fn has_basis(&self, state: &LoginState) -> bool {
         let LoginState { by, login, .. } = state;
-        let meaning = |p: &Provider| (p.issuer.clone(), p.audience.clone(), p.kind);
         let counts = self
             .live_provider(&login.provider)
-            .is_ok_and(|now| meaning(&now.provider) == meaning(&state.provider));
+            .is_ok_and(|now| means_no_less(&now.provider, &state.provider));
         let still = match &state.workload {
             None => {
                 self.linked(&login.provider, &login.claims.subject) == Some(*by)
@@ -495,6 +509,11 @@ impl State {
         self.session_keys = keys
             .map(|(id, login)| (login.key.fingerprint(), *id))
             .collect();
+    }
+
+    /// The login that introduced this key, whatever became of it.
+    pub(super) fn login_of_key(&self, fingerprint: &str) -> Option<&LoginState> {
+        self.logins.get(self.session_keys.get(fingerprint)?)
     }
 
     /// The login that introduced this key and its end, if it counts.
@@ -520,8 +539,7 @@ impl State {
         if self.people.get(&by).is_some_and(enrolled) {
             return Ok(());
         }
-        let login = self.session_keys.get(&fingerprint);
-        match login.and_then(|id| self.logins.get(id)) {
+        match self.login_of_key(&fingerprint) {
             Some(login) if login.by == by && login.counts(at) => Ok(()),
             Some(login) if login.by == by => Err(Denied::new(
                 "logged-out",
@@ -560,8 +578,7 @@ impl State {
 
     /// How strongly a key shows who signs with it, 0 to 4: its login's, or that of an enrolled key.
     pub fn assurance(&self, fingerprint: &str) -> u8 {
-        let login = self.session_keys.get(fingerprint);
-        match login.and_then(|id| self.logins.get(id)) {
+        match self.login_of_key(fingerprint) {
             Some(login) => login.assurance(),
             None if self.keys.contains_key(fingerprint) => BOUND,
             None => 0,

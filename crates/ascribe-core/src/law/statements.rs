@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::identities::{check_levels, need_assurance, signer};
+use super::identities::{BOUND, check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
     SIGNER_SKEW_MS, Said, State, TargetState, rules,
@@ -56,6 +56,7 @@ impl State {
             }
             Say::BreakGlass(emergency) => {
                 self.check_break_glass(by, at, emergency)?;
+                self.check_gives(&emergency.target, &key)?;
                 self.put_ask(id, by, at, Asked::Emergency(emergency.clone()), place);
             }
             Say::Approval(answer) => self.take_approval((by, &key), at, answer, place)?,
@@ -419,9 +420,20 @@ impl State {
             Asked::Proposal(_) => return self.check_carries_law(key),
             Asked::Emergency(_) => return Ok(()),
         };
-        let needed = self.target(target)?.target.approver_assurance;
+        self.check_gives(target, key)
+    }
+
+    /// Is this key strong enough to give access to the target? Where that says nothing else, whoever
+    /// could get a code confirmed on another device must not be able to.
+    fn check_gives(&self, target: &str, key: &SshKey) -> Result<(), Denied> {
+        let target = &self.target(target)?.target;
+        let needed = target.approver_assurance.unwrap_or(BOUND);
         let level = self.assurance(&key.fingerprint());
-        need_assurance(needed, level, "approvals for this target need")
+        need_assurance(
+            Some(needed),
+            level,
+            "approvals and break-glass for this target need",
+        )
     }
 
     /// Does whoever asked for a workload still answer for it?

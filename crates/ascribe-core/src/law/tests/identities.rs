@@ -6,6 +6,7 @@ use crate::identity::{
     Workload, key_commitment, subject, token_digest,
 };
 
+mod agents;
 mod assurance;
 mod logins;
 mod providers;

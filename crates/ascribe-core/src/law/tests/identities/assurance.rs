@@ -78,3 +78,44 @@ fn a_proposal_is_not_carried_by_a_bearer_token() {
     let (_, strong) = w.log_in(BEN, |_| ()).unwrap();
     w.say_as(BEN, &strong, yes, vec![]).unwrap();
 }
+
+#[test]
+fn a_key_that_somebody_else_could_have_introduced_gives_nobody_access() {
+    let mut w = World::with_providers();
+    let unbound = |l: &mut Login| {
+        l.claims.binding = Binding::None;
+        l.until = l.claims.expires;
+    };
+    let (_, weak_pat) = w.log_in(PAT, unbound).unwrap();
+    let (_, weak_req) = w.log_in(REQ, unbound).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let yes = Say::Approval(answer(ask));
+    let glass = |w: &mut World, key: &SshKey| {
+        let (emergency, opening) = prose("emergency", "the database is down for all");
+        let say = Say::BreakGlass(BreakGlass {
+            target: "db1".to_owned(),
+            account: "root".to_owned(),
+            not_after: w.now.plus_millis(HOUR / 2),
+            emergency,
+            ticket: None,
+        });
+        w.say_as(REQ, key, say, vec![opening])
+    };
+    // The target asks no level.
+    assert_eq!(w.state.targets["db1"].target.approver_assurance, None);
+    assert_eq!(
+        no(w.say_as(PAT, &weak_pat, yes.clone(), vec![])),
+        "assurance"
+    );
+    assert_eq!(no(glass(&mut w, &weak_req)), "assurance");
+    // No is a word that anybody may have.
+    let other = w.request(REQ, |_| ()).unwrap();
+    let no_to = Say::Denial(answer(other));
+    w.say_as(PAT, &weak_pat, no_to, vec![]).unwrap();
+    // A target may say that they are enough.
+    let mut lax = target("db1");
+    lax.approver_assurance = Some(0);
+    w.say(ADA, Say::TargetSet(lax), vec![]).unwrap();
+    w.say_as(PAT, &weak_pat, yes, vec![]).unwrap();
+    glass(&mut w, &weak_req).unwrap();
+}

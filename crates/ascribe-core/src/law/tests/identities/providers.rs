@@ -74,7 +74,35 @@ fn providers_and_their_keys_are_what_they_must_be() {
     w.say(ADA, Say::ProviderSet(moved), vec![]).unwrap();
     let done = w.log_in(REQ, |l| l.claims.key = thumbprint(2));
     assert_eq!(no(done), "provider-keys");
-    w.intent(session).unwrap();
+    assert_eq!(no(w.intent(session)), "revoked");
+}
+
+#[test]
+fn a_provider_that_means_less_than_it_did_ends_its_logins() {
+    let edits: [(fn(&mut Provider), bool); 8] = [
+        (|p| p.max_keys_age_seconds = Some(7_200), true),
+        (|p| p.algorithms.push("RS256".into()), true),
+        (|p| p.algorithms = vec!["RS256".into()], false),
+        (|p| p.audience.push('2'), false),
+        (|p| p.issuer.push('2'), false),
+        (|p| p.jwks_uri.push('2'), false),
+        (|p| p.kind = ProviderKind::Entra, false),
+        (|p| p.withdrawn = true, false),
+    ];
+    for (edit, goes_on) in edits {
+        let mut w = World::with_providers();
+        let grant = w.grant(|_| ());
+        let (login, key) = w.log_in(REQ, |_| ()).unwrap();
+        let session = w.open_with(grant, login, &key).unwrap();
+        let mut now = provider("idp", ProviderKind::Oidc);
+        edit(&mut now);
+        w.say(ADA, Say::ProviderSet(now), vec![]).unwrap();
+        assert_eq!(w.intent(session).is_ok(), goes_on);
+        // As it was: what had ended stays ended.
+        let before = Say::ProviderSet(provider("idp", ProviderKind::Oidc));
+        w.say(ADA, before, vec![]).unwrap();
+        assert_eq!(w.intent(session).is_ok(), goes_on);
+    }
 }
 
 #[test]
