@@ -39,7 +39,7 @@ use said::Said;
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
-pub use identities::{LinkState, LoginState, check_token, withheld_until};
+pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
 pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
@@ -220,6 +220,8 @@ pub struct Approval {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// Where.
     pub place: Place,
 }
@@ -257,6 +259,8 @@ pub struct Ask {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// What.
     pub asked: Asked,
     /// Where.

@@ -1,6 +1,8 @@
 //! Logins: whom providers' subjects stand for, and the session keys that their tokens introduce.
 //! The law reads what a login states; [`check_token`] holds it against the token.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::providers::is_line;
@@ -58,8 +60,24 @@ pub struct LoginState {
     pub place: Place,
     /// The provider as it was then.
     pub provider: Provider,
+    /// Did its key sign something besides its own sessions, reads and end?
+    pub vouched: bool,
     /// The workload's name and owner as they were then; none for a person.
     pub workload: Option<(String, PersonId)>,
+}
+
+/// What a login's key signed for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginLink {
+    /// It opened the session.
+    Session,
+    /// It signed the first delegation of the agent's chain.
+    Delegation,
+    /// It asked for the grant.
+    Request,
+    /// It approved the grant, or an extension.
+    Approval,
 }
 
 impl LoginState {
@@ -405,6 +423,7 @@ impl State {
             login: login.clone(),
             place,
             provider: known.provider.clone(),
+            vouched: false,
             workload,
         };
         self.forget_expired(at);
@@ -574,6 +593,32 @@ impl State {
                 .with_help("log in again: `ascribe login`"));
         }
         Ok(())
+    }
+
+    pub(super) fn take_vouched(&mut self, fingerprint: &str) {
+        let id = self.session_keys.get(fingerprint);
+        if let Some(login) = id.and_then(|id| self.logins.get_mut(id)) {
+            login.vouched = true;
+        }
+    }
+
+    /// The logins whose keys signed what a session rests on, each with what that was.
+    pub fn logins_behind(&self, open: &SessionOpen) -> BTreeSet<(LoginLink, StatementId)> {
+        let chain = open.delegation.map(|id| self.delegation_chain(id));
+        let head = chain.as_ref().and_then(|chain| chain.first());
+        let grant = self.grants.get(&open.grant);
+        let ask = grant.and_then(|grant| self.asks.get(&grant.request));
+        let extended = grant.into_iter().flat_map(|grant| &grant.extensions);
+        let approvals = grant.into_iter().flat_map(|grant| &grant.approvals);
+        let approvals = approvals.chain(extended.flat_map(|extended| &extended.approvals));
+        let keys = head
+            .map(|(_, head)| (LoginLink::Delegation, &head.key))
+            .into_iter()
+            .chain(ask.map(|ask| (LoginLink::Request, &ask.key)))
+            .chain(approvals.map(|approval| (LoginLink::Approval, &approval.key)));
+        let behind = keys.filter_map(|(link, key)| Some((link, *self.session_keys.get(key)?)));
+        let own = open.login.map(|id| (LoginLink::Session, id));
+        behind.chain(own).collect()
     }
 
     /// How strongly a key shows who signs with it, 0 to 4: its login's, or that of an enrolled key.

@@ -45,19 +45,34 @@ impl State {
         let Author { key, agent } =
             self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
+        let own = matches!(
+            &statement.say,
+            Say::Login(_) | Say::Logout(_) | Say::Connect(_) | Say::Read(_)
+        );
+        let vouches = (!own).then(|| key.fingerprint());
         match &statement.say {
             Say::Request(request) => {
                 self.check_request(by, at, request)?;
-                self.put_ask(id, by, at, Asked::Request(request.clone()), place);
+                self.put_ask((id, by, &key), at, Asked::Request(request.clone()), place);
             }
             Say::Extension(extension) => {
                 self.check_extension(by, at, extension)?;
-                self.put_ask(id, by, at, Asked::Extension(extension.clone()), place);
+                self.put_ask(
+                    (id, by, &key),
+                    at,
+                    Asked::Extension(extension.clone()),
+                    place,
+                );
             }
             Say::BreakGlass(emergency) => {
                 self.check_break_glass(by, at, emergency)?;
                 self.check_gives(&emergency.target, &key)?;
-                self.put_ask(id, by, at, Asked::Emergency(emergency.clone()), place);
+                self.put_ask(
+                    (id, by, &key),
+                    at,
+                    Asked::Emergency(emergency.clone()),
+                    place,
+                );
             }
             Say::Approval(answer) => self.take_approval((by, &key), at, answer, place)?,
             Say::Denial(answer) => self.take_denial(by, answer)?,
@@ -94,8 +109,11 @@ impl State {
             | Say::DirectorySet(_)
             | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
-                self.take_proposal(statement, at, place)?;
+                self.take_proposal(statement, &key, at, place)?;
             }
+        }
+        if let Some(key) = vouches {
+            self.take_vouched(&key);
         }
         self.statements.insert(id);
         Ok(())
@@ -169,8 +187,7 @@ impl State {
 
     fn put_ask(
         &mut self,
-        id: StatementId,
-        by: PersonId,
+        (id, by, key): (StatementId, PersonId, &SshKey),
         at: Timestamp,
         asked: Asked,
         place: Place,
@@ -178,6 +195,7 @@ impl State {
         let ask = Ask {
             by,
             at,
+            key: key.fingerprint(),
             asked,
             place,
             approvals: Vec::new(),
@@ -394,7 +412,12 @@ impl State {
             ));
         }
         let mut carried = ask.clone();
-        carried.approvals.push(Approval { by, at, place });
+        carried.approvals.push(Approval {
+            by,
+            at,
+            key: key.fingerprint(),
+            place,
+        });
         if let Asked::Proposal(say) = &carried.asked
             && self.is_carried(&carried)
         {
@@ -685,6 +708,7 @@ impl State {
     fn take_proposal(
         &mut self,
         statement: &Statement,
+        key: &SshKey,
         at: Timestamp,
         place: Place,
     ) -> Result<(), Denied> {
@@ -703,7 +727,7 @@ impl State {
             ));
         }
         let asked = Asked::Proposal(statement.say.clone());
-        self.put_ask(statement.id, statement.by, at, asked, place);
+        self.put_ask((statement.id, statement.by, key), at, asked, place);
         if self
             .asks
             .get(&statement.id)

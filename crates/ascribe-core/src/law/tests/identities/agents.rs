@@ -161,8 +161,12 @@ fn logins_and_delegations_wait_for_no_witness_and_count_as_unseen() {
     w.now_seen().unwrap();
     type Step = fn(&mut World);
     let steps: [Step; 3] = [
-        |w| drop(w.log_in(REQ, |_| ()).unwrap()),
-        |w| drop(w.agent(1, |d| d.targets = vec!["db1".to_owned()])),
+        |w| {
+            w.log_in(REQ, |_| ()).unwrap();
+        },
+        |w| {
+            w.agent(1, |d| d.targets = vec!["db1".to_owned()]);
+        },
         |w| w.publish("idp", &[1, 2]).unwrap(),
     ];
     for step in steps {
