@@ -546,6 +546,19 @@ impl State {
         (login.counts(at) && !self.has_left(login.by)).then_some((*id, login.login.until))
     }
 
+    /// Why the holder of this key may do nothing at this moment, where the key is known and they may not.
+    pub fn why_nobody(&self, at: Timestamp, fingerprint: &str) -> Option<Denied> {
+        if let Some(person) = self.keys.get(fingerprint) {
+            return self.check_present(*person).err();
+        }
+        if self.revoked_keys.contains(fingerprint) {
+            return Some(Denied::new("revoked", "the key was revoked"));
+        }
+        let login = self.login_of_key(fingerprint)?;
+        let ended = || (!login.counts(at)).then(logged_out);
+        self.check_present(login.by).err().or_else(ended)
+    }
+
     /// Is this key one of the actor's, enrolled or introduced by a login?
     pub(super) fn check_key_of(
         &self,
@@ -560,11 +573,7 @@ impl State {
         }
         match self.login_of_key(&fingerprint) {
             Some(login) if login.by == by && login.counts(at) => Ok(()),
-            Some(login) if login.by == by => Err(Denied::new(
-                "logged-out",
-                "the login that introduced this key has ended",
-            )
-            .with_help("log in again: `ascribe login`")),
+            Some(login) if login.by == by => Err(logged_out()),
             Some(_) | None => Err(Denied::new(
                 "key",
                 "the statement is signed by a key that is not its author's",
@@ -677,6 +686,11 @@ impl State {
         };
         check_token(judge, &known.provider, &keys.body.0, key, login, token)
     }
+}
+
+fn logged_out() -> Denied {
+    Denied::new("logged-out", "the login that introduced this key has ended")
+        .with_help("log in again: `ascribe login`")
 }
 
 /// Who signed a statement.

@@ -119,6 +119,8 @@ fn inactive_is_suspended_and_active_is_back() {
         w.state.person_by_key(w.now, &key(REQ, 1).fingerprint()),
         None
     );
+    let why = w.state.why_nobody(w.now, &key(REQ, 0).fingerprint());
+    assert_eq!(why.unwrap().code, "suspended");
     assert!(w.state.has_left(deploy().workload), "its owner is away");
     w.hear(REQ, |_| ()).unwrap();
     assert!(!w.who(REQ).is_away() && !w.state.has_left(deploy().workload));

@@ -397,3 +397,39 @@ fn a_token_is_withheld_until_it_has_expired() {
     let first = Entry::from_bytes(&w.log[0]).unwrap();
     assert_eq!(withheld_until(&first.body), None);
 }
+
+#[test]
+fn whoever_is_nobody_any_more_learns_why() {
+    let mut w = World::with_providers();
+    let why = |w: &World, key: &SshKey| {
+        let denied = w.state.why_nobody(w.now, &key.fingerprint());
+        denied.map(|denied| denied.code)
+    };
+    let (login, session) = w.log_in(REQ, |_| ()).unwrap();
+    let (_, other) = w
+        .log_in(REQ, |l| l.until = l.claims.issued.plus_millis(HOUR))
+        .unwrap();
+    let (_, job) = w.log_in(BOT, |_| ()).unwrap();
+    let enrolled = key(REQ, 0);
+    for key in [&enrolled, &session, &other, &job, &key(99, 0)] {
+        assert_eq!(why(&w, key), None);
+    }
+    w.say(REQ, Say::Logout(Logout { login }), vec![]).unwrap();
+    w.after(HOUR);
+    assert_eq!(why(&w, &session), Some("logged-out"));
+    assert_eq!(why(&w, &other), Some("logged-out"));
+    let leaver = Offboard {
+        person: person(REQ),
+    };
+    w.say(ADA, Say::Offboard(leaver), vec![]).unwrap();
+    for key in [&enrolled, &session] {
+        assert_eq!(why(&w, key), Some("offboarded"));
+    }
+    assert_eq!(why(&w, &job), Some("orphaned"));
+    let pair = PersonKey {
+        person: person(PAT),
+        key: key(PAT, 0),
+    };
+    w.say(PAT, Say::KeyRevoke(pair), vec![]).unwrap();
+    assert_eq!(why(&w, &key(PAT, 0)), Some("revoked"));
+}
