@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
+use super::providers::Provider;
 use super::world::{Out, PATIENCE, Running, World, need, wait_for};
 
 impl Agent {
@@ -26,29 +27,14 @@ impl Agent {
 /// A demo with the provider registered, and the operator linked to its account.
 fn linked(idp: &Idp) -> World {
     let world = World::new();
-    let add = [
-        "provider",
-        "add",
-        "idp",
-        "--kind",
-        "oidc",
-        "--issuer",
-        &idp.issuer,
-        "--audience",
-        CLIENT,
-    ];
-    world.run_as("approver", &add).exits(0);
-    let operator = world.person("operator").0;
-    let link = [
-        "identity",
-        "link",
-        &operator,
-        "--provider",
-        "idp",
-        "--subject",
-        SUBJECT,
-    ];
-    world.run_as("approver", &link).exits(0);
+    world.add_provider(&Provider {
+        name: "idp",
+        kind: "oidc",
+        issuer: &idp.issuer,
+        audience: CLIENT,
+        jwks: None,
+    });
+    world.link_operator(SUBJECT);
     world
 }
 
