@@ -94,7 +94,10 @@ impl State {
                 self.openers.retain(|_, old| is_fresh(at, old.at));
                 self.openers.insert(id, opener);
             }
-            Say::Read(read) => self.take_read(by, read)?,
+            Say::Read(read) => {
+                self.check_read_key(by, &key, read)?;
+                self.take_read(by, read)?;
+            }
             Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
@@ -634,6 +637,22 @@ impl State {
         self.keys.remove(&fingerprint);
         self.revoked_keys.insert(fingerprint);
         Ok(())
+    }
+
+    /// What others did is not shown to whoever could get a code confirmed on another device.
+    fn check_read_key(&self, by: PersonId, key: &SshKey, read: &Read) -> Result<(), Denied> {
+        let asked = read.request.and_then(|id| self.asks.get(&id));
+        let session = read.session.and_then(|id| self.sessions.get(&id));
+        let own = match read.view {
+            View::Registry => true,
+            View::Request => asked.is_some_and(|ask| ask.by == by),
+            View::Actions | View::Replay | View::Export | View::Watch => {
+                session.is_some_and(|session| session.open.person == by)
+            }
+        };
+        let needed = (!own).then_some(BOUND);
+        let level = self.assurance(&key.fingerprint());
+        need_assurance(needed, level, "reading what others did needs")
     }
 
     fn take_read(&mut self, by: PersonId, read: &Read) -> Result<(), Denied> {

@@ -119,3 +119,39 @@ fn a_key_that_somebody_else_could_have_introduced_gives_nobody_access() {
     w.say_as(PAT, &weak_pat, yes, vec![]).unwrap();
     glass(&mut w, &weak_req).unwrap();
 }
+
+#[test]
+fn such_a_key_reads_what_its_person_did_and_nothing_else() {
+    let mut w = World::with_providers();
+    w.say(ADA, Say::IdentityLink(link(AUD)), vec![]).unwrap();
+    let unbound = |l: &mut Login| {
+        l.claims.binding = Binding::None;
+        l.until = l.claims.expires;
+    };
+    let (_, auditor) = w.log_in(AUD, unbound).unwrap();
+    let (_, actor) = w.log_in(REQ, unbound).unwrap();
+    let (_, strong) = w.log_in(AUD, |_| ()).unwrap();
+    let grant = w.grant(|_| ());
+    let session = w.open(grant).unwrap();
+    let read = |w: &mut World, by: u8, key: &SshKey, view: View, session| {
+        let query = opening("query", "{}");
+        let say = Say::Read(Read {
+            view,
+            query: query.commitment(),
+            request: None,
+            session,
+        });
+        w.say_as(by, key, say, vec![query])
+    };
+    for view in [View::Actions, View::Replay, View::Watch] {
+        let of = Some(session);
+        assert_eq!(no(read(&mut w, AUD, &auditor, view, of)), "assurance");
+        read(&mut w, AUD, &strong, view, of).unwrap();
+        read(&mut w, REQ, &actor, view, of).unwrap();
+    }
+    assert_eq!(
+        no(read(&mut w, AUD, &auditor, View::Actions, None)),
+        "assurance"
+    );
+    read(&mut w, AUD, &auditor, View::Registry, None).unwrap();
+}

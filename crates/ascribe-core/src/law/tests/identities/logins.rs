@@ -433,3 +433,23 @@ fn whoever_is_nobody_any_more_learns_why() {
     w.say(PAT, Say::KeyRevoke(pair), vec![]).unwrap();
     assert_eq!(why(&w, &key(PAT, 0)), Some("revoked"));
 }
+
+#[test]
+fn every_session_of_a_login_ends_with_it_and_none_of_another() {
+    let mut w = World::with_providers();
+    let grant = w.grant(|_| ());
+    let (login, key) = w.log_in(REQ, |_| ()).unwrap();
+    let (other, other_key) = w.log_in(REQ, |_| ()).unwrap();
+    let ours = [
+        w.open_with(grant, login, &key).unwrap(),
+        w.open_with(grant, login, &key).unwrap(),
+    ];
+    assert_eq!(no(w.open_with(grant, login, &other_key)), "key");
+    let theirs = w.open_with(grant, other, &other_key).unwrap();
+    w.say(REQ, Say::Logout(Logout { login }), vec![]).unwrap();
+    for session in ours {
+        assert_eq!(w.standing(session), Standing::Ended(CloseReason::Revoked));
+        assert_eq!(no(w.intent(session)), "revoked");
+    }
+    w.intent(theirs).unwrap();
+}

@@ -396,3 +396,30 @@ fn a_workload_only_acts() {
         .unwrap();
     assert_eq!(w.standing(session), Standing::Ended(CloseReason::Revoked));
 }
+
+#[test]
+fn a_token_of_one_workload_is_no_login_of_another() {
+    let mut w = World::with_providers();
+    let other = Workload {
+        conditions: vec![
+            condition("repository_id", &["43"]),
+            condition("ref", &["refs/heads/main"]),
+        ],
+        name: "report".to_owned(),
+        workload: person(BOT + 1),
+        ..deploy()
+    };
+    w.say(ADA, Say::WorkloadSet(other), vec![]).unwrap();
+    // The job of `deploy` calls itself `report`, with what its token says and with what it does not.
+    let mut draft = w.draft(BOT);
+    draft.by = BOT + 1;
+    assert_eq!(no(w.hand_in(&draft)), "conditions");
+    let mut draft = w.draft(BOT);
+    draft.by = BOT + 1;
+    draft.token = Some(draft.login.claims.clone());
+    draft.login.claims.facts = vec![fact("ref", "refs/heads/main"), fact("repository_id", "43")];
+    assert_eq!(no(w.hand_in(&draft)), "claims");
+    // What was refused was not spent: it is still the token of whom it names.
+    let draft = w.draft(BOT);
+    w.hand_in(&draft).unwrap();
+}
