@@ -216,3 +216,6 @@ pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
         Err(why) => Reply::failure("denied", "provider", why),
     }
 }
+
+#[cfg(test)]
+mod tests;
