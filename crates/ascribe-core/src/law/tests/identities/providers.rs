@@ -79,7 +79,8 @@ fn providers_and_their_keys_are_what_they_must_be() {
 
 #[test]
 fn a_provider_that_means_less_than_it_did_ends_its_logins() {
-    let edits: [(fn(&mut Provider), bool); 8] = [
+    type Change = fn(&mut Provider);
+    let edits: [(Change, bool); 8] = [
         (|p| p.max_keys_age_seconds = Some(7_200), true),
         (|p| p.algorithms.push("RS256".into()), true),
         (|p| p.algorithms = vec!["RS256".into()], false),
