@@ -547,6 +547,7 @@ fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied
         issuer: ISSUER.into(),
         jwks_uri: String::new(),
         kind,
+        max_keys_age_seconds: None,
         name: String::new(),
         withdrawn: false,
     };

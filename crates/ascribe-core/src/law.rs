@@ -4,6 +4,7 @@
 //! stored. Both go through the same checks, so a replay proves that no recorded action ran outside
 //! a grant that held at that moment.
 
+mod admission;
 mod authorities;
 mod chain;
 mod databases;
@@ -11,6 +12,7 @@ mod decide;
 mod delegations;
 mod directories;
 mod identities;
+mod providers;
 mod rules;
 mod said;
 mod snapshot;
@@ -38,9 +40,8 @@ use said::Said;
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
-pub use identities::{
-    KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
-};
+pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
+pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
@@ -220,6 +221,8 @@ pub struct Approval {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// Where.
     pub place: Place,
 }
@@ -257,6 +260,8 @@ pub struct Ask {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// What.
     pub asked: Asked,
     /// Where.

@@ -224,6 +224,7 @@ impl State {
         }
         let mut words = self.words();
         let ids: Vec<PersonId> = self.people.keys().copied().collect();
+        let mut away = Vec::new();
         for id in ids {
             let word = words.remove(&id).unwrap_or_default();
             let suspended = self.suspended_by(id, &word, at);
@@ -233,7 +234,12 @@ impl State {
                 person.directory_roles = word.roles;
                 person.suspended = if spared { BTreeMap::new() } else { suspended };
                 person.spared = spared;
+                away.extend((!person.suspended.is_empty()).then_some(id));
             }
+        }
+        // Like logins, delegations do not come back with whoever comes back.
+        for id in away {
+            self.end_delegations(id, at);
         }
         self.end_logins(at);
     }

@@ -15,7 +15,7 @@ use crate::entry::{
     Chunk, Door, Evidence, Head, Intent, OpenedBy, Outcome, Refusal, SessionClose, Status,
     WriterKey, head_message,
 };
-use crate::record::{Admission, Proposal, Scope, Standing};
+use crate::record::{Admission, Proposal, Scope, Standing, Wanted};
 use crate::sealed::{Opening, Prose};
 use crate::statement::{
     Answer, Authority, Mapping, Offboard, OverCap, PersonAdd, PersonKey, Read, Review, Revocation,
