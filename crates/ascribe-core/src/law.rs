@@ -45,7 +45,7 @@ pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 6;
+pub const LAW_VERSION: u32 = 7;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -341,6 +341,17 @@ struct OpenAction {
     session: SessionId,
     kind: String,
     place: Place,
+    /// What it is a part of.
+    within: Option<ActionId>,
+    /// Bytes that the outcomes of its parts have digested so far.
+    parts: PartBytes,
+}
+
+/// Contents of files, in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct PartBytes {
+    read: u64,
+    written: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
