@@ -42,7 +42,7 @@ impl Act {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let protocol = Protocol::of(&action);
         let begun = Instant::now();
-        let recorded = match self.connection.gate(&self.session, action).await {
+        let recorded = match Box::pin(self.connection.gate(&self.session, action)).await {
             Ok(recorded) => recorded,
             Err(Shut::NotRecorded(text)) => {
                 self.connection.refuse(kind, "not-recorded", &text);

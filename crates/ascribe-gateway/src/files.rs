@@ -202,7 +202,11 @@ impl<'a> Files<'a> {
                     self.moved.notified().await;
                 }
                 Step::Operate(bytes, operation) => {
-                    if to.send(bytes).await.is_err() || !self.operate(operation, to).await? {
+                    if to.send(bytes).await.is_err() {
+                        return Ok(false);
+                    }
+                    // Boxed: it is rare and large, and would be a part of every channel.
+                    if !Box::pin(self.operate(operation, to)).await? {
                         return Ok(false);
                     }
                 }

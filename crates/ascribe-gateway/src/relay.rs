@@ -1,6 +1,7 @@
 //! Bytes between client and target, each recorded before it goes on.
 
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -241,7 +242,7 @@ impl Act {
                     let to = To::Client(&self.client.write, &self.upstream);
                     let taken = match files {
                         Some(files) => {
-                            let pass = files.pass(From::Target, to);
+                            let pass = pin!(files.pass(From::Target, to));
                             sealing(pass, [&mut *out, &mut *err]).await?
                         }
                         None => to.send(data).await.is_ok(),
@@ -325,10 +326,9 @@ async fn take(
 /// Hands on bytes that may have to wait for the ledger or the other side, and meanwhile seals what
 /// is due.
 async fn sealing<'a>(
-    pass: impl Future<Output = Result<bool, Halt>>,
+    mut pass: Pin<&mut impl Future<Output = Result<bool, Halt>>>,
     recordings: impl IntoIterator<Item = &'a mut Recording>,
 ) -> Result<bool, Halt> {
-    tokio::pin!(pass);
     for recording in recordings {
         while let Some(due) = recording.due() {
             tokio::select! {
@@ -373,7 +373,7 @@ async fn to_target(
                 overdue.wait().await;
                 match files {
                     Some(files) => {
-                        let pass = files.pass(From::Client, To::Target(to));
+                        let pass = pin!(files.pass(From::Client, To::Target(to)));
                         if !sealing(pass, stdin.as_deref_mut()).await? {
                             return Ok(Left::Input);
                         }
