@@ -349,6 +349,17 @@ struct OpenAction {
     session: SessionId,
     kind: String,
     place: Place,
+    /// What it is a part of.
+    within: Option<ActionId>,
+    /// Bytes that the outcomes of its parts have digested so far.
+    parts: PartBytes,
+}
+
+/// Contents of files, in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct PartBytes {
+    read: u64,
+    written: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use super::Approval;
 use super::identities::need_assurance;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, Person, Place, SessionState,
-    State, TargetState, databases,
+    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, PartBytes, Person, Place,
+    SessionState, State, TargetState, databases,
 };
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
@@ -485,6 +485,8 @@ impl State {
                 session: intent.session,
                 kind: intent.kind.clone(),
                 place,
+                within: intent.within,
+                parts: PartBytes::default(),
             },
         );
         if let Some(session) = self.sessions.get_mut(&intent.session) {
@@ -567,7 +569,34 @@ impl State {
     pub(super) fn take_outcome(&mut self, outcome: &Outcome) -> Result<(), Denied> {
         databases::check_answer(outcome)?;
         // The links were checked, so the action is open.
+        let Some(open) = self.open_actions.get(&outcome.action) else {
+            return Ok(());
+        };
+        for total in &outcome.streams {
+            let digested = match total.stream.as_str() {
+                "stdin" => open.parts.written,
+                "stdout" => open.parts.read,
+                _ => 0,
+            };
+            if total.in_files > digested.min(total.bytes.saturating_sub(total.stored)) {
+                return Err(Denied::new(
+                    "in-files",
+                    "a stream leaves out bytes that the outcomes of its files do not have",
+                ));
+            }
+        }
+        let within = open.within;
         self.open_actions.remove(&outcome.action);
+        if let Some(whole) = within.and_then(|whole| self.open_actions.get_mut(&whole)) {
+            for total in &outcome.streams {
+                let parts = match total.stream.as_str() {
+                    "read" | "read-parts" => &mut whole.parts.read,
+                    "written" | "written-parts" => &mut whole.parts.written,
+                    _ => continue,
+                };
+                *parts = parts.saturating_add(total.bytes);
+            }
+        }
         Ok(())
     }
 

@@ -689,6 +689,7 @@ impl Realm {
         let stdout = ascribe_core::entry::StreamTotal {
             stream: "stdout".to_owned(),
             bytes: 120,
+            in_files: 0,
             stored: 0,
             sha256: ContentDigest(leaf_hash(b"")),
         };

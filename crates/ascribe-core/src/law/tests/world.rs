@@ -261,14 +261,21 @@ impl World {
         Ok(action)
     }
     pub(super) fn outcome(&mut self, action: ActionId) -> Result<(), Denied> {
+        self.outcome_with(action, Vec::new())
+    }
+    pub(super) fn outcome_with(
+        &mut self,
+        action: ActionId,
+        streams: Vec<StreamTotal>,
+    ) -> Result<(), Denied> {
         let outcome = Outcome {
             notes: Vec::new(),
             action,
             status: Status::Succeeded,
             exit_code: Some(0),
             signal: None,
-            streams: Vec::new(),
             sql: None,
+            streams,
         };
         self.record("gw", Body::Outcome(outcome), Vec::new())?;
         Ok(())
