@@ -278,6 +278,10 @@ pub(crate) struct Login {
     /// File with its private key, PEM. The key stays there; it signs for this login's key.
     #[arg(long, value_name = "KEY.pem", requires = "svid")]
     pub(crate) svid_key: Option<PathBuf>,
+    /// Where no ssh-agent is at hand: keep the key in this new file, encrypted with a passphrase. It goes
+    /// with the login.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
     /// How long the key counts, at most 12h.
     #[arg(long = "for", value_name = "DURATION", default_value = "8h", value_parser = seconds)]
     pub(crate) lasts: u64,
