@@ -530,6 +530,8 @@ const AUDIENCE: &str = "ascribe";
 const SESSION_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOHU8jiIKT4KL4NzRwX9lPp7HrRgmnONpiNqoZ9HM0oI";
 const FACTS: [&str; 3] = ["a/b", "kubernetes.io/namespace", "repository_id"];
+/// Groups that are looked for, with the claim that lists them.
+const GROUPS: [(&str, &str); 2] = [("groups", "staff"), ("realm_access/roles", "DBA")];
 
 /// What a token of this kind says.
 fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied> {
@@ -546,6 +548,7 @@ fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied
         key: &SshKey(SESSION_KEY.into()),
         rz: &[7; 32],
         facts: &FACTS,
+        groups: &GROUPS,
     };
     SshSignatures.token(&provider, keys, token, &asked)
 }
@@ -606,6 +609,12 @@ pub fn token(data: &[u8]) {
                 .facts
                 .iter()
                 .all(|fact| FACTS.contains(&fact.claim.as_str()))
+        );
+        assert!(
+            claims
+                .groups
+                .iter()
+                .all(|group| { GROUPS.contains(&(group.claim.as_str(), group.value.as_str())) })
         );
         let again = encoding::encode(&claims).map(|bytes| encoding::decode(&bytes));
         assert!(matches!(again, Ok(Ok(again)) if claims == again));

@@ -56,6 +56,7 @@ fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
         key: &SshKey(SESSION_KEY.into()),
         rz: &[7; 32],
         facts: &["sub"],
+        groups: &[],
     };
     SshSignatures.token(&provider, bundle, proof, &asked)
 }

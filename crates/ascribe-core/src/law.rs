@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::DirectoryGroup;
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{
     ActionId, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId,
@@ -124,6 +125,8 @@ pub struct TokenAsked<'a> {
     pub rz: &'a [u8],
     /// Names of claims that become facts.
     pub facts: &'a [&'a str],
+    /// Groups that are looked for in a person's token: the claim that lists them, and the group.
+    pub groups: &'a [(&'a str, &'a str)],
 }
 
 /// One finished entry.
@@ -172,7 +175,18 @@ pub struct Person {
     pub spared: bool,
     /// Roles by groups of directories.
     pub directory_roles: BTreeSet<Role>,
+    /// The groups that they are in, and the newest entry that says so.
+    pub groups: Vec<Membership>,
     /// Where they were enrolled.
+    pub place: Place,
+}
+
+/// Somebody's place in a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The group.
+    pub group: DirectoryGroup,
+    /// The newest entry that says so.
     pub place: Place,
 }
 
@@ -459,6 +473,23 @@ impl State {
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
+        let expired = self.end_expired(entry.at);
+        let taken = self.take_entry(judge, entry, said, place);
+        if taken.is_err() {
+            self.revive(expired);
+        }
+        taken
+    }
+
+    /// The same, of an entry in its place.
+    fn take_entry(
+        &mut self,
+        judge: &dyn Judge,
+        entry: &Entry,
+        said: &Said<'_>,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let index = place.index;
         if entry.refs != self.refs_for(&entry.body, said)? {
             return Err(Denied::new(
                 "links",

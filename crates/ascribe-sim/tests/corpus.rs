@@ -148,6 +148,20 @@ fn the_svids_of_the_corpus_are_good_and_what_they_lead_to_is_reached() {
     assert_eq!(code("authority"), Some("svid-ca"));
 }
 
+#[test]
+fn the_statements_of_the_corpus_are_statements() {
+    for name in names(&fuzz().join("corpus/statement")) {
+        let bytes = std::fs::read(fuzz().join("corpus/statement").join(&name)).unwrap();
+        let read =
+            ascribe_core::encoding::decode::<ascribe_core::statement::Statement>(&bytes).is_ok();
+        assert_eq!(
+            read,
+            !["space", "unknown"].contains(&name.as_str()),
+            "{name}"
+        );
+    }
+}
+
 /// What a log of today keeps, for the ledgers of the corpus. `ASCRIBE_BLESS=1` writes it anew.
 #[test]
 fn the_snapshots_of_the_corpus_are_of_todays_form() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ascribe_core::directory::GroupRole;
+use ascribe_core::directory::{DirectoryGroup, GroupRole};
 use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId};
 use ascribe_core::identity::ProviderKind;
 use ascribe_core::statement::{
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     /// Witnesses of the log, who remember how far it had grown.
     #[command(subcommand)]
     Witness(WitnessCommand),
-    /// Directories of people, which say over SCIM who is still there and in which groups.
+    /// Directories of people, which say who is in which groups: over SCIM, in signed files, or by tokens.
     #[command(subcommand)]
     Directory(DirectoryCommand),
     /// Ask for a grant.
@@ -377,6 +377,9 @@ pub(crate) struct TargetAdd {
     /// Least assurance of whoever approves.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) approver_assurance: Option<u8>,
+    /// Whoever approves is in this group; repeatable, one of them is enough. The directory's rules name it.
+    #[arg(long = "approver-group", value_name = "DIRECTORY:GROUP", value_parser = directory_group)]
+    pub(crate) approver_groups: Vec<DirectoryGroup>,
     /// Let no new sessions in while something older than this is recorded that witnesses have not seen.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) max_unwitnessed: Option<u64>,
@@ -547,8 +550,16 @@ pub(crate) struct IdentityArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DirectoryCommand {
-    /// Register a directory, or replace its rules. Its token is printed once.
+    /// Register a directory, or replace its rules. The token of one that speaks SCIM is printed once.
     Add(DirectoryAdd),
+    /// Sign a file that says who is there, for a directory with `--signer`. Whoever it lists no longer is
+    /// inactive.
+    File {
+        /// The directory.
+        name: String,
+        /// A line for each person: the subject, and after a tab each of their groups. `#` begins a remark.
+        file: PathBuf,
+    },
     /// List directories.
     List,
     /// Draw another token and print it once; the one before counts no longer.
@@ -570,6 +581,13 @@ pub(crate) struct DirectoryAdd {
     /// The provider whose subjects its users are: SCIM's `externalId` is the subject.
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: String,
+    /// It speaks by files that this person signs, instead of SCIM; repeatable.
+    #[arg(long = "signer", value_name = "PERSON", conflicts_with = "claim")]
+    pub(crate) signers: Vec<String>,
+    /// It speaks by logins, instead of SCIM: this claim of the provider's tokens lists a person's groups. They
+    /// count while the login does.
+    #[arg(long, value_name = "NAME", conflicts_with = "suspend")]
+    pub(crate) claim: Option<String>,
     /// Suspend linked people whom it calls inactive.
     #[arg(long)]
     pub(crate) suspend: bool,
@@ -928,6 +946,14 @@ fn seconds(text: &str) -> Result<u64, String> {
         .checked_mul(factor)
         .filter(|s| *s > 0 && *s < 1 << 40)
         .ok_or_else(bad)
+}
+
+fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
+    let (directory, group) = text.split_once(':').ok_or("write `DIRECTORY:GROUP`")?;
+    Ok(DirectoryGroup {
+        directory: directory.to_owned(),
+        group: group.to_owned(),
+    })
 }
 
 fn group_role(text: &str) -> Result<GroupRole, String> {

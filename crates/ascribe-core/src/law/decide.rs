@@ -113,6 +113,7 @@ fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
         Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
         Say::Read(read) => vec![Sealable::plain("query", read.query)],
         Say::Login(login) => vec![Sealable::plain("token", login.token)],
+        Say::DirectoryFile(file) => vec![Sealable::plain("file", file.file)],
         Say::WorkloadSet(workload) => workload
             .confirmed
             .iter()

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Place, SERVER, State, rules};
-use crate::directory::{Directory, DirectoryChange, ResourceKind};
+use super::{Ask, Denied, Membership, Place, SERVER, State, rules};
+use crate::directory::{
+    Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
+};
 use crate::entry::Entry;
 use crate::id::{ContentDigest, PersonId, ResourceId};
-use crate::statement::Role;
+use crate::identity::Login;
+use crate::statement::{Role, SshKey, Target};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
 
@@ -19,6 +22,8 @@ const MAX_DIRECTORIES: usize = 16;
 const MAX_RULES: usize = 64;
 /// Longest name of a group, in bytes.
 const MAX_GROUP: usize = 256;
+/// Most signers of one directory, and groups of a target's approvers.
+const MAX_NAMED: usize = 16;
 /// Most resources of one directory.
 pub const MAX_RESOURCES: usize = 65_536;
 
@@ -29,10 +34,23 @@ pub struct DirectoryState {
     pub directory: Directory,
     /// The statement that set them.
     pub place: Place,
+    /// Who was ever listed, where it speaks by files.
+    pub listed: BTreeMap<ContentDigest, Listed>,
     /// What it keeps. Users that stood for a subject stay when they are deleted.
     pub resources: BTreeMap<ResourceId, ResourceState>,
     /// The newest user of each subject.
     pub subjects: BTreeMap<ContentDigest, ResourceId>,
+}
+
+/// Somebody whom a file listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Does the newest file?
+    pub active: bool,
+    /// In which of the named groups.
+    pub groups: Vec<String>,
+    /// The newest file.
+    pub place: Place,
 }
 
 /// A resource, as its directory last described it.
@@ -55,12 +73,49 @@ impl ResourceState {
     }
 }
 
+/// What one directory says of somebody, and the entry in which.
+struct Heard<'a> {
+    active: bool,
+    groups: Vec<&'a str>,
+    place: Place,
+}
+
 /// What the directories together say of one person.
 #[derive(Default)]
 struct Word {
     /// Each directory that knows the person: are all of their users active?
     active: BTreeMap<String, bool>,
+    /// Each group, and the newest entry that says so.
+    groups: BTreeMap<DirectoryGroup, Place>,
     roles: BTreeSet<Role>,
+}
+
+impl Word {
+    fn take(&mut self, known: &DirectoryState, heard: &Heard<'_>) {
+        let Directory { name, roles, .. } = &known.directory;
+        *self.active.entry(name.clone()).or_insert(true) &= heard.active;
+        let given = roles
+            .iter()
+            .filter(|rule| heard.active && heard.groups.contains(&rule.group.as_str()));
+        for GroupRole { group, role } in given {
+            self.roles.insert(*role);
+            let group = DirectoryGroup {
+                directory: name.clone(),
+                group: group.clone(),
+            };
+            let place = self.groups.entry(group).or_insert(heard.place);
+            if place.index < heard.place.index {
+                *place = heard.place;
+            }
+        }
+    }
+}
+
+fn memberships(groups: BTreeMap<DirectoryGroup, Place>) -> Vec<Membership> {
+    let groups = groups.into_iter();
+    groups
+        .map(|(group, place)| Membership { group, place })
+        .collect()
 }
 
 fn check_rules(directory: &Directory) -> Result<(), Denied> {
@@ -82,7 +137,40 @@ fn check_rules(directory: &Directory) -> Result<(), Denied> {
     if directory.roles.len() > MAX_RULES || !fits {
         return refuse("a directory has at most 64 different rules, each of a group's name");
     }
-    Ok(())
+    check_way(directory)
+}
+
+/// Each directory speaks in one way.
+fn check_way(directory: &Directory) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("directory", text));
+    let signers: BTreeSet<&PersonId> = directory.signers.iter().collect();
+    if signers.len() > MAX_NAMED || signers.len() < directory.signers.len() {
+        return refuse("a directory's files are signed by 16 different people at most");
+    }
+    let ways = [
+        directory.claim.is_some(),
+        !signers.is_empty(),
+        directory.token.is_some(),
+    ];
+    if ways.iter().filter(|way| **way).count() != 1 {
+        return refuse("a directory speaks in one way: over SCIM, in signed files or by a claim");
+    }
+    let is_claim = |text: &String| {
+        (1..=MAX_GROUP).contains(&text.len())
+            && !text.chars().any(|c| c.is_whitespace() || is_unsafe(c))
+    };
+    match &directory.claim {
+        Some(claim) if !is_claim(claim) => refuse("a claim's name is a word"),
+        Some(_) if directory.suspend => {
+            refuse("tokens say nothing of those who do not log in, so they suspend nobody")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How it speaks.
+fn way(directory: &Directory) -> (bool, bool) {
+    (directory.claim.is_some(), directory.token.is_some())
 }
 
 impl State {
@@ -103,11 +191,18 @@ impl State {
             ));
         }
         check_rules(directory)?;
-        if known.is_some_and(|known| known.directory.provider != directory.provider) {
+        let other = |known: &DirectoryState| {
+            let known = &known.directory;
+            known.provider != directory.provider || way(known) != way(directory)
+        };
+        if known.is_some_and(other) {
             return Err(Denied::new(
                 "directory",
-                "a directory keeps its provider; register another one",
+                "a directory keeps its provider and the way it speaks; register another one",
             ));
+        }
+        for signer in &directory.signers {
+            self.person(*signer)?;
         }
         if directory.withdrawn {
             return Ok(());
@@ -124,7 +219,9 @@ impl State {
             ));
         }
         let mut others = self.directories.values().map(|known| &known.directory);
-        if others.any(|other| other.name != directory.name && other.token == directory.token) {
+        if others.any(|other| {
+            other.name != directory.name && other.token == directory.token && other.token.is_some()
+        }) {
             return Err(Denied::new(
                 "duplicate",
                 "another directory has this token; each has its own",
@@ -136,12 +233,13 @@ impl State {
     pub(super) fn take_directory(&mut self, directory: &Directory, place: Place) {
         let before = self.directories.remove(&directory.name);
         let before = before.filter(|_| !directory.withdrawn);
-        let (resources, subjects) = before.map_or_else(Default::default, |before| {
-            (before.resources, before.subjects)
+        let (listed, resources, subjects) = before.map_or_else(Default::default, |before| {
+            (before.listed, before.resources, before.subjects)
         });
         let state = DirectoryState {
             directory: directory.clone(),
             place,
+            listed,
             resources,
             subjects,
         };
@@ -168,6 +266,46 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn take_directory_file(
+        &mut self,
+        (by, key): (PersonId, &SshKey),
+        at: Timestamp,
+        file: &DirectoryFile,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let refuse = |code, text: &str| Err(Denied::new(code, text));
+        let known = self.directory(&file.directory)?;
+        if known.directory.withdrawn {
+            return refuse("withdrawn", "the directory was withdrawn");
+        }
+        if !known.directory.signers.contains(&by) {
+            return refuse("role", "the directory's files are signed by others");
+        }
+        self.check_carries_law(key)?;
+        if !file
+            .users
+            .is_sorted_by(|one, next| one.subject < next.subject)
+        {
+            return refuse("file", "a file lists each subject once, sorted");
+        }
+        if !file.users.iter().all(|user| known.names(&user.groups)) {
+            return refuse(
+                "groups",
+                "a file names groups that the directory's rules name, sorted",
+            );
+        }
+        let fresh = file.users.iter().map(|user| &user.subject);
+        let fresh = fresh.filter(|subject| !known.listed.contains_key(subject));
+        if known.listed.len() + fresh.count() > MAX_RESOURCES {
+            return refuse("too-many", "the directory listed 65,536 people already");
+        }
+        if let Some(known) = self.directories.get_mut(&file.directory) {
+            known.list(file, place);
+        }
+        self.hear_directories(at);
+        Ok(())
+    }
+
     fn check_directory_change(&self, writer: &str, change: &DirectoryChange) -> Result<(), Denied> {
         let refuse = |code, text: &str| Err(Denied::new(code, text));
         let known = self.directory(&change.directory)?;
@@ -177,9 +315,10 @@ impl State {
         if known.directory.withdrawn {
             return refuse("withdrawn", "the directory was withdrawn");
         }
-        let named = |group: &String| known.directory.roles.iter().any(|r| r.group == *group);
-        let sorted = change.groups.is_sorted_by(|one, next| one < next);
-        if !sorted || !change.groups.iter().all(named) {
+        if known.directory.token.is_none() {
+            return refuse("directory", "the directory does not speak over SCIM");
+        }
+        if !known.names(&change.groups) {
             return refuse(
                 "groups",
                 "a change names groups that the directory's rules name, sorted",
@@ -222,6 +361,44 @@ impl State {
         if self.directories.is_empty() {
             return;
         }
+        self.give_effect(at);
+        self.end_logins(at);
+        // What a login said that has just ended counts no longer.
+        if self.hears_logins() {
+            self.give_effect(at);
+        }
+    }
+
+    /// The same after a login began or ended, where that says anything.
+    pub(super) fn hear_logins(&mut self, at: Timestamp) {
+        if self.hears_logins() {
+            self.hear_directories(at);
+        }
+    }
+
+    /// After a login ended by itself: the roles and groups that its actor had until then, if they have others now.
+    pub(super) fn lose_groups(
+        &mut self,
+        by: PersonId,
+    ) -> Option<(BTreeSet<Role>, Vec<Membership>)> {
+        if !self.hears_logins() {
+            return None;
+        }
+        let word = self.words().remove(&by).unwrap_or_default();
+        let person = self.people.get_mut(&by)?;
+        let before = (
+            std::mem::replace(&mut person.directory_roles, word.roles),
+            std::mem::replace(&mut person.groups, memberships(word.groups)),
+        );
+        Some(before)
+    }
+
+    fn hears_logins(&self) -> bool {
+        let mut all = self.directories.values();
+        all.any(|known| known.directory.claim.is_some())
+    }
+
+    fn give_effect(&mut self, at: Timestamp) {
         let mut words = self.words();
         let ids: Vec<PersonId> = self.people.keys().copied().collect();
         for id in ids {
@@ -231,11 +408,11 @@ impl State {
             let spared = !suspended.is_empty() && self.check_admins_without(id).is_err();
             if let Some(person) = self.people.get_mut(&id) {
                 person.directory_roles = word.roles;
+                person.groups = memberships(word.groups);
                 person.suspended = if spared { BTreeMap::new() } else { suspended };
                 person.spared = spared;
             }
         }
-        self.end_logins(at);
     }
 
     /// By which directories this person is suspended from now on. Only the directory's own word, or a
@@ -267,22 +444,147 @@ impl State {
             if self.live_provider(provider).is_err() {
                 continue;
             }
-            for (name, known) in &self.directories {
-                let user = known.subjects.get(subject);
-                let user = user.and_then(|id| known.resources.get(id));
-                let (Some(user), true) = (user, known.directory.provider == *provider) else {
+            for known in self.directories.values() {
+                if known.directory.provider != *provider || known.directory.withdrawn {
                     continue;
-                };
-                let word = words.entry(person).or_default();
-                *word.active.entry(name.clone()).or_insert(true) &= user.said.active;
-                if user.said.active {
-                    let rules = known.directory.roles.iter();
-                    let given = rules.filter(|rule| user.said.groups.contains(&rule.group));
-                    word.roles.extend(given.map(|rule| rule.role));
+                }
+                for heard in self.heard(known, subject, person) {
+                    words.entry(person).or_default().take(known, &heard);
                 }
             }
         }
         words
+    }
+
+    /// What a directory says of the person whom a subject stands for.
+    fn heard<'a>(
+        &'a self,
+        known: &'a DirectoryState,
+        subject: &ContentDigest,
+        person: PersonId,
+    ) -> Vec<Heard<'a>> {
+        if let Some(claim) = &known.directory.claim {
+            let logins = self.logins_of.get(&person).into_iter().flatten();
+            let logins = logins.filter_map(|id| self.logins.get(id)).filter(|state| {
+                state.login.provider == known.directory.provider
+                    && state.login.claims.subject == *subject
+            });
+            return logins
+                .map(|state| Heard {
+                    active: true,
+                    groups: state
+                        .login
+                        .claims
+                        .groups
+                        .iter()
+                        .filter(|group| group.claim == *claim)
+                        .map(|group| group.value.as_str())
+                        .collect(),
+                    place: state.place,
+                })
+                .collect();
+        }
+        let listed = known.listed.get(subject).map(|listed| Heard {
+            active: listed.active,
+            groups: listed.groups.iter().map(String::as_str).collect(),
+            place: listed.place,
+        });
+        let user = known.subjects.get(subject);
+        let user = user.and_then(|id| known.resources.get(id));
+        let user = user.map(|user| Heard {
+            active: user.said.active,
+            groups: user.said.groups.iter().map(String::as_str).collect(),
+            place: user.place,
+        });
+        listed.into_iter().chain(user).collect()
+    }
+
+    /// The entry that says that an approver is in one of the groups that the target names; none where it
+    /// names none.
+    pub(super) fn check_approver_group(
+        &self,
+        by: PersonId,
+        ask: &Ask,
+    ) -> Result<Option<Place>, Denied> {
+        let Some(target) = self.target_of(ask)? else {
+            return Ok(None);
+        };
+        let groups = &target.approver_groups;
+        let own = self.people.get(&by).map_or(&[][..], |own| &own.groups);
+        let found = own.iter().filter(|own| groups.contains(&own.group));
+        let found = found.map(|own| own.place).max_by_key(|place| place.index);
+        if groups.is_empty() || found.is_some() {
+            return Ok(found);
+        }
+        let names: Vec<String> = groups
+            .iter()
+            .map(|group| format!("`{}` of `{}`", group.group, group.directory))
+            .collect();
+        Err(Denied::new(
+            "group",
+            format!(
+                "requests for this target are approved by members of {}, and no directory says that you are one",
+                names.join(" or ")
+            ),
+        )
+        .with_help("where groups come from your provider's tokens, log in first: `ascribe login`"))
+    }
+
+    /// A target names groups that could have members who may approve.
+    pub(super) fn check_named_groups(&self, target: &Target) -> Result<(), Denied> {
+        let groups = &target.approver_groups;
+        let distinct: BTreeSet<&DirectoryGroup> = groups.iter().collect();
+        if groups.len() > MAX_NAMED || distinct.len() < groups.len() {
+            return Err(Denied::new(
+                "target",
+                "a target's approvers are of 16 different groups at most",
+            ));
+        }
+        for group in groups {
+            let known = self.directory(&group.directory)?;
+            if known.directory.withdrawn || !known.gives(&group.group) {
+                return Err(Denied::new(
+                    "group",
+                    format!(
+                        "no rule of directory `{}` names the group `{}`",
+                        crate::text::clean(&group.directory, 64),
+                        crate::text::clean(&group.group, MAX_GROUP)
+                    ),
+                )
+                .with_help(
+                    "name it there first: `ascribe directory add ... --role GROUP=approver`",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A login states groups that rules of directories at its provider look for, and no others.
+    pub(super) fn check_groups(&self, login: &Login) -> Result<(), Denied> {
+        let groups = &login.claims.groups;
+        let wanted = self.wanted_groups(&login.provider);
+        let known = |group: &(&str, &str)| wanted.contains(group);
+        let pairs: Vec<(&str, &str)> = groups
+            .iter()
+            .map(|group| (group.claim.as_str(), group.value.as_str()))
+            .collect();
+        if pairs.is_sorted_by(|one, next| one < next) && pairs.iter().all(known) {
+            return Ok(());
+        }
+        Err(Denied::new(
+            "groups",
+            "a login states groups that a directory's rules name, sorted",
+        )
+        .with_help("the rules changed just now: log in again"))
+    }
+
+    /// The groups that a login at this provider looks for in its token, with the claim that lists them.
+    pub fn wanted_groups(&self, provider: &str) -> BTreeSet<(&str, &str)> {
+        let all = self.directories.values().map(|known| &known.directory);
+        let live = all.filter(|d| d.provider == provider && !d.withdrawn);
+        live.filter_map(|d| Some((d.claim.as_deref()?, &d.roles)))
+            .flat_map(|(claim, roles)| roles.iter().map(move |rule| (claim, rule.group.as_str())))
+            .collect()
     }
 
     /// May this directory suspend whoever its provider's subjects stand for?
@@ -299,14 +601,44 @@ impl State {
         live.find(|known| {
             let directory = &known.directory;
             // Digests of secrets are compared in constant time.
-            let pairs = directory.token.0.0.iter().zip(&token.0.0);
-            let differ = pairs.fold(0, |differ, (one, other)| differ | (one ^ other));
-            !directory.withdrawn && differ == 0
+            directory.token.is_some_and(|known| {
+                let pairs = known.0.0.iter().zip(&token.0.0);
+                let differ = pairs.fold(0, |differ, (one, other)| differ | (one ^ other));
+                !directory.withdrawn && differ == 0
+            })
         })
     }
 }
 
 impl DirectoryState {
+    /// Do its rules name this group?
+    fn gives(&self, group: &str) -> bool {
+        self.directory.roles.iter().any(|rule| rule.group == group)
+    }
+
+    /// Do they name all of these, which are sorted?
+    fn names(&self, groups: &[String]) -> bool {
+        groups.is_sorted_by(|one, next| one < next) && groups.iter().all(|group| self.gives(group))
+    }
+
+    fn list(&mut self, file: &DirectoryFile, place: Place) {
+        for listed in self.listed.values_mut() {
+            *listed = Listed {
+                active: false,
+                groups: Vec::new(),
+                place,
+            };
+        }
+        for user in &file.users {
+            let listed = Listed {
+                active: true,
+                groups: user.groups.clone(),
+                place,
+            };
+            self.listed.insert(user.subject, listed);
+        }
+    }
+
     fn check_subject(&self, change: &DirectoryChange) -> Result<(), Denied> {
         let holder = change
             .subject

@@ -81,6 +81,7 @@ impl State {
             Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
+            Say::DirectoryFile(file) => self.take_directory_file((by, &key), at, file, place)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
@@ -410,15 +411,25 @@ impl State {
         Ok(())
     }
 
-    /// Is the approver's key strong enough for what is asked?
-    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
-        let target = match &ask.asked {
+    /// The rules of the target that a request or an extension is about.
+    pub(super) fn target_of(&self, ask: &Ask) -> Result<Option<&Target>, Denied> {
+        let name = match &ask.asked {
             Asked::Request(request) => &request.target,
             Asked::Extension(extension) => &self.grant(extension.grant)?.grant.target,
-            Asked::Proposal(_) => return self.check_carries_law(key),
-            Asked::Emergency(_) => return Ok(()),
+            Asked::Proposal(_) | Asked::Emergency(_) => return Ok(None),
         };
-        let needed = self.target(target)?.target.approver_assurance;
+        Ok(Some(&self.target(name)?.target))
+    }
+
+    /// Is the approver's key strong enough for what is asked?
+    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
+        if matches!(ask.asked, Asked::Proposal(_)) {
+            return self.check_carries_law(key);
+        }
+        let Some(target) = self.target_of(ask)? else {
+            return Ok(());
+        };
+        let needed = target.approver_assurance;
         let level = self.assurance(&key.fingerprint());
         need_assurance(needed, level, "approvals for this target need")
     }
@@ -764,7 +775,7 @@ impl State {
         for person in target.required_approvers.iter().chain(&target.break_glass) {
             self.person(*person)?;
         }
-        Ok(())
+        self.check_named_groups(target)
     }
 
     pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
@@ -832,6 +843,7 @@ impl State {
             suspended: BTreeMap::new(),
             spared: false,
             directory_roles: BTreeSet::new(),
+            groups: Vec::new(),
             place,
         };
         self.people.insert(person.person, state);

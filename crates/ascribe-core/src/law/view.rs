@@ -93,6 +93,7 @@ impl State {
             .filter(|(id, person)| {
                 person.may(role) && **id != ask.by && ask.approvals.iter().all(|a| a.by != **id)
             })
+            .filter(|(id, _)| self.check_approver_group(**id, ask).is_ok())
             .map(|(id, _)| *id)
             .collect()
     }

@@ -178,6 +178,7 @@ pub(super) struct Login {
     /// What becomes of the finished token.
     pub(super) last: fn(String) -> String,
     pub(super) facts: Vec<&'static str>,
+    pub(super) groups: Vec<(&'static str, &'static str)>,
     pub(super) key: SshKey,
 }
 
@@ -217,6 +218,7 @@ impl Login {
             claims_text: None,
             last: |token| token,
             facts: vec![],
+            groups: vec![],
             key: session_key(),
         }
     }
@@ -282,6 +284,7 @@ pub(super) fn judge(login: &Login, token: &[u8]) -> Result<Claims, Denied> {
         key: &login.key,
         rz: &RZ,
         facts: &login.facts,
+        groups: &login.groups,
     };
     SshSignatures.token(&login.provider, login.keys_text().as_bytes(), token, &asked)
 }

@@ -85,6 +85,7 @@ impl People {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
         }
     }
 

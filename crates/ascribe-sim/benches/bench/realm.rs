@@ -202,6 +202,7 @@ impl Realm {
             actor_assurance: Some(2),
             approver_assurance: Some(2),
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
         };
         self.decree(Say::TargetSet(target), vec![])
     }
@@ -436,6 +437,7 @@ impl Realm {
         let asked = TokenAsked {
             key: &key,
             rz: &RZ,
+            groups: &[],
             facts: match actor.by {
                 By::WorkloadsLogin => &["ref", "repository_id"],
                 By::Key | By::PersonsLogin => &[],

@@ -284,6 +284,7 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)

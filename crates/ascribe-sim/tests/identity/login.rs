@@ -17,7 +17,7 @@ impl Agent {
 }
 
 /// Logs in, with the browser played.
-fn log_in(world: &World, idp: &Idp, command: Command) -> Out {
+pub(super) fn log_in(world: &World, idp: &Idp, command: Command) -> Out {
     let login = Running::start(command, &world.path("logs"), false);
     let address = wait_for("address", PATIENCE, || {
         let said = login.stderr();

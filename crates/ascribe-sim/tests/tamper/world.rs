@@ -245,6 +245,7 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
         }
     }
     /// Asked for by Olu, approved by Ada.

@@ -66,6 +66,7 @@ impl Forge {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }

@@ -130,6 +130,7 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        approver_groups: vec![],
     };
     let link = IdentityLink {
         person: id(OLU),
@@ -181,6 +182,7 @@ async fn logged_in(
         key: &key,
         rz: &rz,
         facts: &[],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(provider, jwks, token.as_bytes(), &asked)

@@ -145,10 +145,15 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
         Done::Ok((token, keys.body))
     })?;
     let facts: Vec<&str> = view.facts.iter().map(String::as_str).collect();
+    let groups = view.groups.iter();
+    let groups: Vec<(&str, &str)> = groups
+        .map(|group| (group.claim.as_str(), group.value.as_str()))
+        .collect();
     let asked = TokenAsked {
         key: &public,
         rz: &rz,
         facts: &facts,
+        groups: &groups,
     };
     let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
     if claims.binding == Binding::None {

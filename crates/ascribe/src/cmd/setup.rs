@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Offboard, PersonAdd, PersonKey, Say, SshKey, Target, TicketRule};
+use ascribe_core::text::clean;
 use serde_json::json;
 
 use super::probe::{Found, probe};
@@ -276,12 +277,26 @@ fn level(whose: &str, needed: Option<u8>) -> String {
     })
 }
 
+/// Of which groups its approvers are, where it says so.
+fn groups(target: &Target) -> String {
+    let groups = target.approver_groups.iter();
+    groups
+        .map(|group| {
+            format!(
+                "  approvers of {}:{}",
+                group.directory,
+                clean(&group.group, 256)
+            )
+        })
+        .collect()
+}
+
 fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
     if cli.json() {
         return say_json(target);
     }
     say(&format!(
-        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}",
+        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}{}",
         target.name,
         target.host,
         target.port,
@@ -295,6 +310,7 @@ fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
         )),
         level("actors", target.actor_assurance),
         level("approvers", target.approver_assurance),
+        groups(target),
     ));
     Ok(())
 }
@@ -396,6 +412,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         actor_assurance: args.actor_assurance,
         approver_assurance: args.approver_assurance,
         max_unwitnessed_seconds: args.max_unwitnessed,
+        approver_groups: args.approver_groups.clone(),
     })
 }
 

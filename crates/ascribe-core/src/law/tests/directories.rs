@@ -17,7 +17,9 @@ pub(super) fn directory() -> Directory {
             role: Role::Auditor,
         }],
         suspend: true,
-        token: bearer_digest(b"a long random token"),
+        token: Some(bearer_digest(b"a long random token")),
+        claim: None,
+        signers: vec![],
         withdrawn: false,
     }
 }
