@@ -76,6 +76,9 @@ pub struct FileUser {
     /// Those of the user's groups that the directory's rules name, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// Who their manager is at the directory's provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<ContentDigest>,
     /// Who it is at the directory's provider.
     pub subject: ContentDigest,
 }
@@ -106,6 +109,9 @@ pub struct DirectoryChange {
     pub id: ResourceId,
     /// A user or a group.
     pub kind: ResourceKind,
+    /// The user who is the user's manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<ResourceId>,
     /// Commitment to all that the directory says of it; none where it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Commitment>,

@@ -177,6 +177,8 @@ pub struct Person {
     pub directory_roles: BTreeSet<Role>,
     /// The groups that they are in, and the newest entry that says so.
     pub groups: Vec<Membership>,
+    /// Their manager.
+    pub manager: Option<Manager>,
     /// Where they were enrolled.
     pub place: Place,
 }
@@ -186,6 +188,15 @@ pub struct Person {
 pub struct Membership {
     /// The group.
     pub group: DirectoryGroup,
+    /// The newest entry that says so.
+    pub place: Place,
+}
+
+/// Somebody's manager, as a directory has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manager {
+    /// Who.
+    pub person: PersonId,
     /// The newest entry that says so.
     pub place: Place,
 }

@@ -418,6 +418,9 @@ pub struct Target {
     /// Whoever approves is in one of these groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approver_groups: Vec<DirectoryGroup>,
+    /// The manager of whoever asks is among the approvers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub manager_approves: bool,
 }
 
 fn is_false(value: &bool) -> bool {

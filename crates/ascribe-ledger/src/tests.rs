@@ -214,6 +214,7 @@ impl World {
             approver_assurance: None,
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
+            manager_approves: false,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(

@@ -380,6 +380,9 @@ pub(crate) struct TargetAdd {
     /// Whoever approves is in this group; repeatable, one of them is enough. The directory's rules name it.
     #[arg(long = "approver-group", value_name = "DIRECTORY:GROUP", value_parser = directory_group)]
     pub(crate) approver_groups: Vec<DirectoryGroup>,
+    /// The manager of whoever asks is among the approvers. A directory says who that is.
+    #[arg(long)]
+    pub(crate) manager_approves: bool,
     /// Let no new sessions in while something older than this is recorded that witnesses have not seen.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) max_unwitnessed: Option<u64>,
@@ -557,7 +560,8 @@ pub(crate) enum DirectoryCommand {
     File {
         /// The directory.
         name: String,
-        /// A line for each person: the subject, and after a tab each of their groups. `#` begins a remark.
+        /// A line for each person: the subject, and after a tab each of their groups, and `manager=SUBJECT`. `#` begins
+        /// a remark.
         file: PathBuf,
     },
     /// List directories.

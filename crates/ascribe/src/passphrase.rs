@@ -127,7 +127,8 @@ fn line(mut from: impl Read) -> Done<Passphrase> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX + 1));
     let mut byte = Zeroizing::new([0u8; 1]);
     while from.read(byte.as_mut()).attempt("read the passphrase")? == 1 {
-        match byte[0] {
+        let [typed] = *byte;
+        match typed {
             b'\r' | b'\n' => break,
             // Interrupt, end of file.
             0x03 | 0x04 => return Err(Failure::new(Kind::Failure, "no passphrase was given")),

@@ -222,10 +222,10 @@ impl State {
                 let ask = self.ask(answer.of)?;
                 let group = self.check_approver_group(statement.by, ask)?;
                 let group = group.map(|place| link("group", place));
-                [link("answers", ask.place)]
-                    .into_iter()
-                    .chain(group)
-                    .collect()
+                let manager = self.as_manager(statement.by, ask)?;
+                let manager = manager.map(|place| link("manager", place));
+                let answers = [link("answers", ask.place)];
+                answers.into_iter().chain(group).chain(manager).collect()
             }
             Say::Denial(answer) | Say::Cancellation(answer) => {
                 vec![link("answers", self.ask(answer.of)?.place)]

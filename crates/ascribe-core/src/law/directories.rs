@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, Denied, Membership, Place, SERVER, State, rules};
+use super::{Ask, Denied, Manager, Membership, Place, SERVER, State, rules};
 use crate::directory::{
     Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
 };
@@ -49,6 +49,8 @@ pub struct Listed {
     pub active: bool,
     /// In which of the named groups.
     pub groups: Vec<String>,
+    /// The manager's subject.
+    pub manager: Option<ContentDigest>,
     /// The newest file.
     pub place: Place,
 }
@@ -77,6 +79,8 @@ impl ResourceState {
 struct Heard<'a> {
     active: bool,
     groups: Vec<&'a str>,
+    /// The manager's subject.
+    manager: Option<&'a ContentDigest>,
     place: Place,
 }
 
@@ -88,6 +92,8 @@ struct Word {
     /// Each group, and the newest entry that says so.
     groups: BTreeMap<DirectoryGroup, Place>,
     roles: BTreeSet<Role>,
+    /// As the newest entry says.
+    manager: Option<Manager>,
 }
 
 impl Word {
@@ -324,12 +330,15 @@ impl State {
                 "a change names groups that the directory's rules name, sorted",
             );
         }
-        let bare = change.subject.is_none() && change.groups.is_empty() && !change.active;
+        let bare = change.subject.is_none()
+            && change.groups.is_empty()
+            && change.manager.is_none()
+            && !change.active;
         if change.kind == ResourceKind::Group && !bare {
             return refuse("resource", "a group is nobody and in no group");
         }
         let gone = change.resource.is_none();
-        if gone && (change.active || !change.groups.is_empty()) {
+        if gone && (change.active || !change.groups.is_empty() || change.manager.is_some()) {
             return refuse(
                 "resource",
                 "what was deleted is neither active nor in a group",
@@ -409,6 +418,7 @@ impl State {
             if let Some(person) = self.people.get_mut(&id) {
                 person.directory_roles = word.roles;
                 person.groups = memberships(word.groups);
+                person.manager = word.manager;
                 person.suspended = if spared { BTreeMap::new() } else { suspended };
                 person.spared = spared;
             }
@@ -449,7 +459,17 @@ impl State {
                     continue;
                 }
                 for heard in self.heard(known, subject, person) {
-                    words.entry(person).or_default().take(known, &heard);
+                    let word = words.entry(person).or_default();
+                    word.take(known, &heard);
+                    let manager = heard.manager.filter(|_| heard.active);
+                    let manager = manager.and_then(|subject| self.linked(provider, subject));
+                    let place = heard.place;
+                    let newer = |known: &Manager| known.place.index < place.index;
+                    if let Some(person) = manager
+                        && word.manager.as_ref().is_none_or(newer)
+                    {
+                        word.manager = Some(Manager { person, place });
+                    }
                 }
             }
         }
@@ -480,6 +500,7 @@ impl State {
                         .filter(|group| group.claim == *claim)
                         .map(|group| group.value.as_str())
                         .collect(),
+                    manager: None,
                     place: state.place,
                 })
                 .collect();
@@ -487,6 +508,7 @@ impl State {
         let listed = known.listed.get(subject).map(|listed| Heard {
             active: listed.active,
             groups: listed.groups.iter().map(String::as_str).collect(),
+            manager: listed.manager.as_ref(),
             place: listed.place,
         });
         let user = known.subjects.get(subject);
@@ -494,6 +516,11 @@ impl State {
         let user = user.map(|user| Heard {
             active: user.said.active,
             groups: user.said.groups.iter().map(String::as_str).collect(),
+            manager: user.said.manager.and_then(|id| {
+                let manager = known.resources.get(&id)?;
+                let there = Some(manager).filter(|manager| !manager.is_gone())?;
+                there.said.subject.as_ref()
+            }),
             place: user.place,
         });
         listed.into_iter().chain(user).collect()
@@ -528,6 +555,38 @@ impl State {
             ),
         )
         .with_help("where groups come from your provider's tokens, log in first: `ascribe login`"))
+    }
+
+    /// The manager of somebody, as directories have it.
+    pub fn manager_of(&self, id: PersonId) -> Option<&Manager> {
+        self.people.get(&id)?.manager.as_ref()
+    }
+
+    /// Where a manager has to approve there is one, and it is somebody else.
+    pub(super) fn check_manager(&self, by: PersonId, target: &Target) -> Result<(), Denied> {
+        if !target.manager_approves {
+            return Ok(());
+        }
+        let refuse = |text| {
+            Err(Denied::new("manager", text)
+                .with_help("whoever runs the directory enters the manager there"))
+        };
+        match self.manager_of(by) {
+            None => refuse("your manager approves here, and no directory says who that is"),
+            Some(manager) if manager.person == by => {
+                refuse("your manager approves here, and the directory says that you are your own")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The entry that says that somebody approves as the manager of whoever asked, where the target wants that.
+    pub(super) fn as_manager(&self, by: PersonId, ask: &Ask) -> Result<Option<Place>, Denied> {
+        let target = self.target_of(ask)?;
+        let manager = self.manager_of(ask.by);
+        let manager = manager.filter(|manager| manager.person == by);
+        let wanted = target.is_some_and(|target| target.manager_approves);
+        Ok(manager.filter(|_| wanted).map(|manager| manager.place))
     }
 
     /// A target names groups that could have members who may approve.
@@ -626,6 +685,7 @@ impl DirectoryState {
             *listed = Listed {
                 active: false,
                 groups: Vec::new(),
+                manager: None,
                 place,
             };
         }
@@ -633,6 +693,7 @@ impl DirectoryState {
             let listed = Listed {
                 active: true,
                 groups: user.groups.clone(),
+                manager: user.manager,
                 place,
             };
             self.listed.insert(user.subject, listed);

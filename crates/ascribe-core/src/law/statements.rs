@@ -216,6 +216,7 @@ impl State {
             Some(windows) => rules::check_recurrence(target, request, windows, at)?,
         }
         self.check_beneficiary(by, request.beneficiary)?;
+        self.check_manager(by, target)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         rules::check_prose(
@@ -262,6 +263,7 @@ impl State {
             ));
         }
         let target = &self.target(&grant.target)?.target;
+        self.check_manager(by, target)?;
         rules::check_window(target, grant.not_before, extension.not_after, at)?;
         rules::check_prose(
             &extension.justification,
@@ -844,6 +846,7 @@ impl State {
             spared: false,
             directory_roles: BTreeSet::new(),
             groups: Vec::new(),
+            manager: None,
             place,
         };
         self.people.insert(person.person, state);

@@ -3,8 +3,8 @@
 use super::Approval;
 use super::identities::need_assurance;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, Person, Place, SessionState,
-    State, TargetState,
+    Ask, AskStatus, Asked, Denied, GrantState, Manager, OpenAction, Opener, Person, Place,
+    SessionState, State, TargetState,
 };
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
@@ -103,23 +103,17 @@ impl State {
     /// # Errors
     /// When the target is gone.
     pub fn missing_approvals(&self, ask: &Ask) -> Result<Vec<Option<PersonId>>, Denied> {
-        let (quorum, required) = match &ask.asked {
-            Asked::Emergency(_) => return Ok(Vec::new()),
-            Asked::Proposal(_) => (
+        let (quorum, required) = match (&ask.asked, self.target_of(ask)?) {
+            (Asked::Emergency(_), _) => return Ok(Vec::new()),
+            (_, Some(target)) => (target.quorum, target.required_approvers.as_slice()),
+            (_, None) => (
                 self.genesis_rules()?.admin_quorum.saturating_sub(1),
                 &[][..],
             ),
-            Asked::Request(request) => {
-                let target = &self.target(&request.target)?.target;
-                (target.quorum, target.required_approvers.as_slice())
-            }
-            Asked::Extension(extension) => {
-                let target = &self
-                    .target(&self.grant(extension.grant)?.grant.target)?
-                    .target;
-                (target.quorum, target.required_approvers.as_slice())
-            }
         };
+        let target = self.target_of(ask)?;
+        let needs_manager = target.is_some_and(|target| target.manager_approves);
+        let manager = needs_manager.then(|| self.manager_of(ask.by));
         let given = |person: &PersonId| ask.approvals.iter().any(|a| a.by == *person);
         let mut missing: Vec<Option<PersonId>> = required
             .iter()
@@ -127,6 +121,11 @@ impl State {
             .map(|p| Some(*p))
             .collect();
         let lacking = (quorum as usize).saturating_sub(ask.approvals.len());
+        match manager {
+            Some(Some(Manager { person, .. })) if given(person) || required.contains(person) => {}
+            Some(manager) => missing.push(manager.map(|manager| manager.person)),
+            None => {}
+        }
         while missing.len() < lacking {
             missing.push(None);
         }

@@ -86,6 +86,7 @@ impl People {
             approver_assurance: None,
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
+            manager_approves: false,
         }
     }
 

@@ -203,6 +203,7 @@ impl Realm {
             approver_assurance: Some(2),
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
+            manager_approves: false,
         };
         self.decree(Say::TargetSet(target), vec![])
     }

@@ -285,6 +285,7 @@ impl World {
             approver_assurance: None,
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
+            manager_approves: false,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)

@@ -100,15 +100,19 @@ fn a_signed_file_says_who_approves_and_who_is_gone() {
         .exits(0);
     let signer = world.person("approver").0;
     directory(&world, "hr", &["--signer", &signer, "--suspend"]);
-    world.change_target(&["--approver-group", &format!("hr:{GROUP}")]);
+    let group = format!("hr:{GROUP}");
+    world.change_target(&["--approver-group", &group, "--manager-approves"]);
     let file = world.path("people.tsv");
     let sign = |role: &str, text: &str| {
         std::fs::write(&file, text).unwrap();
         world.run_as(role, &["directory", "file", "hr", file.to_str().unwrap()])
     };
-    let both = format!("# who is here\n{SUBJECT}\tEverybody\t{GROUP}\n\n00u-other\tEverybody\n");
-    let request = world.request(WHY);
-    world.run_as("approver", &["approve", &request]).exits(2);
+    let both = format!(
+        "# who is here\n{SUBJECT}\tEverybody\t{GROUP}\n\n00u-other\tEverybody\tmanager={SUBJECT}\n"
+    );
+    let ask = ["request", &world.place(), "--for", "30m", "--why", WHY];
+    let nobody = world.run_as("operator", &ask).exits(2);
+    assert!(nobody.stderr.contains("manager"), "{nobody:?}");
     sign("operator", &both).exits(2);
     assert!(
         sign("approver", "a\na\n")
@@ -116,11 +120,12 @@ fn a_signed_file_says_who_approves_and_who_is_gone() {
             .stderr
             .contains("line 2")
     );
+    let twice = format!("a\tmanager={SUBJECT}\tmanager=b\n");
+    sign("approver", &twice).exits(3);
     assert_eq!(sign("approver", &both).exits(0).line()["users"], 2);
-    world.approve(&request);
+    world.approve(&world.request(WHY));
     // Whoever is listed no longer is suspended, with what they asked for.
     sign("approver", &format!("{SUBJECT}\t{GROUP}\n")).exits(0);
-    let ask = ["request", &world.place(), "--for", "30m", "--why", WHY];
     world.run_as("operator", &ask).exits(2);
     sign("approver", &both).exits(0);
     world.request(WHY);

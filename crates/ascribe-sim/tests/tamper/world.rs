@@ -246,6 +246,7 @@ impl World {
             approver_assurance: None,
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
+            manager_approves: false,
         }
     }
     /// Asked for by Olu, approved by Ada.

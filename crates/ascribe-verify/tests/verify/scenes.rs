@@ -67,6 +67,7 @@ impl Forge {
             approver_assurance: None,
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
+            manager_approves: false,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }

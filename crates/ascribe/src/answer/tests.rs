@@ -131,6 +131,7 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         approver_assurance: None,
         max_unwitnessed_seconds: None,
         approver_groups: vec![],
+        manager_approves: false,
     };
     let link = IdentityLink {
         person: id(OLU),

@@ -283,6 +283,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         approver_assurance: None,
         max_unwitnessed_seconds: None,
         approver_groups: vec![],
+        manager_approves: false,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use ascribe_core::directory::{Directory, DirectoryFile, FileUser, bearer_digest, subject_of};
 use ascribe_core::encoding::base64url;
-use ascribe_core::id::ContentDigest;
 use ascribe_core::identity::Provider;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
@@ -110,12 +109,11 @@ pub(crate) fn directory(cli: &Cli, command: &DirectoryCommand) -> Done {
     Ok(())
 }
 
-/// Who is there, with their groups: a line for each subject, then each group after a tab.
-fn parse_file(
-    text: &str,
-    provider: &Provider,
-    named: &BTreeSet<&str>,
-) -> Done<BTreeMap<ContentDigest, Vec<String>>> {
+/// What begins the part of a line that names the manager's subject.
+const MANAGER: &str = "manager=";
+
+/// Who is there: a line for each subject, then each group, and the manager, after a tab.
+fn parse_file(text: &str, provider: &Provider, named: &BTreeSet<&str>) -> Done<Vec<FileUser>> {
     let mut users = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_end();
@@ -124,30 +122,44 @@ fn parse_file(
         }
         let mut parts = line.split('\t').map(str::trim);
         let subject = parts.next().unwrap_or_default();
-        let groups: BTreeSet<&str> = parts.filter(|group| named.contains(group)).collect();
+        let (managers, groups): (Vec<&str>, BTreeSet<&str>) = (
+            parts
+                .clone()
+                .filter_map(|part| part.strip_prefix(MANAGER))
+                .collect(),
+            parts.filter(|group| named.contains(group)).collect(),
+        );
         if subject.is_empty() {
             return Err(Failure::usage(format!(
                 "line {number} begins with no subject"
             )));
         }
-        let groups = groups.into_iter().map(str::to_owned).collect();
-        if users
-            .insert(subject_of(provider, subject), groups)
-            .is_some()
-        {
+        if managers.len() > 1 {
+            return Err(Failure::usage(format!(
+                "line {number} names several managers"
+            )));
+        }
+        let subject = subject_of(provider, subject);
+        let user = FileUser {
+            groups: groups.into_iter().map(str::to_owned).collect(),
+            manager: managers
+                .first()
+                .map(|manager| subject_of(provider, manager)),
+            subject,
+        };
+        if users.insert(subject, user).is_some() {
             return Err(Failure::usage(format!(
                 "line {number} is about a subject that an earlier line is about"
             )));
         }
     }
-    Ok(users)
+    Ok(users.into_values().collect())
 }
 
 fn sign_file(cli: &Cli, client: &Client, known: &Registry, name: &str, file: &Path) -> Done {
     let directory = known.directory(name)?;
-    let provider = known.providers.iter().map(|row| &row.provider);
-    let provider = provider
-        .into_iter()
+    let mut providers = known.providers.iter().map(|row| &row.provider);
+    let provider = providers
         .find(|provider| provider.name == directory.provider)
         .ok_or_else(|| Failure::usage("the directory's provider is not registered"))?;
     let what = format!("read `{}`", file.display());
@@ -155,21 +167,18 @@ fn sign_file(cli: &Cli, client: &Client, known: &Registry, name: &str, file: &Pa
     let named = directory.roles.iter().map(|rule| rule.group.as_str());
     let users = parse_file(&text, provider, &named.collect())?;
     let count = users.len();
-    let users = users.into_iter();
     let opening = Opening::new("file", random()?, text.into_bytes());
     let say_file = Say::DirectoryFile(DirectoryFile {
         directory: name.to_owned(),
         file: opening.commitment(),
-        users: users
-            .map(|(subject, groups)| FileUser { groups, subject })
-            .collect(),
+        users,
     });
     let (id, _, _) = client.submit(&client.hello()?, say_file, vec![opening])?;
     if cli.json() {
         return say_json(&json!({ "directory": name, "statement": id, "users": count }));
     }
     say(&format!(
-        "directory `{}` lists {count} people now; whoever it listed before is inactive",
+        "directory `{}` lists {count} people now; whom an earlier file listed and this one does not is inactive",
         clean(name, 63)
     ));
     Ok(())

@@ -207,10 +207,15 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     let mut logins = known()?;
     logins.push(made.clone());
     remember(logins)?;
+    show(cli, &made, &public.fingerprint())
+}
+
+fn show(cli: &Cli, made: &Known, fingerprint: &str) -> Done {
+    let Known { actor, until, .. } = made;
     if cli.json() {
         return say_json(
-            &json!({ "login": login, "actor": actor, "provider": view.provider.name,
-            "key": public.fingerprint(), "key_file": made.file, "until": until }),
+            &json!({ "login": made.login, "actor": actor, "provider": made.provider,
+            "key": fingerprint, "key_file": made.file, "until": until }),
         );
     }
     say(&format!("logged in as {actor} until {until}"));

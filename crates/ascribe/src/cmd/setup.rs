@@ -413,6 +413,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         approver_assurance: args.approver_assurance,
         max_unwitnessed_seconds: args.max_unwitnessed,
         approver_groups: args.approver_groups.clone(),
+        manager_approves: args.manager_approves,
     })
 }
 

@@ -68,6 +68,7 @@ impl World {
             groups: Vec::new(),
             id: user(n),
             kind: ResourceKind::User,
+            manager: None,
             resource: Some(opening.commitment()),
             subject: Some(link(n).subject),
         };

@@ -47,7 +47,16 @@ fn group(directory: &str) -> DirectoryGroup {
 fn user(n: u8, groups: &[&str]) -> FileUser {
     FileUser {
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        manager: None,
         subject: link(n).subject,
+    }
+}
+
+/// In no group, with this manager.
+fn under(n: u8, manager: u8) -> FileUser {
+    FileUser {
+        manager: Some(link(manager).subject),
+        ..user(n, &[])
     }
 }
 
@@ -295,4 +304,76 @@ fn a_target_says_of_which_group_its_approvers_are() {
     assert_eq!(no(w.approve(PAT, longer)), "group");
     w.log_in_with(PAT, &[DBA]).unwrap();
     w.approve(PAT, longer).unwrap();
+}
+
+#[test]
+fn where_a_manager_approves_nobody_else_is_enough() {
+    let mut w = World::with_groups();
+    w.target_with(|t| t.manager_approves = true).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    w.file(AUD, vec![under(REQ, REQ)]).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    // Whom nobody is linked to manages nobody.
+    w.file(AUD, vec![under(REQ, AUD)]).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    w.file(AUD, vec![under(REQ, PAT), user(PAT, &[])]).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let missing = |w: &World, ask: AskRef| w.state.missing_approvals(&w.state.asks[&ask.0]);
+    assert_eq!(missing(&w, ask).unwrap(), [Some(person(PAT))]);
+    // Another approver alone is not enough.
+    w.say(ADA, Say::IdentityLink(link(AUD)), vec![]).unwrap();
+    w.file(
+        AUD,
+        vec![under(REQ, PAT), user(PAT, &[]), user(AUD, &[DBA])],
+    )
+    .unwrap();
+    w.approve(AUD, ask).unwrap();
+    assert_eq!(w.grant_of(ask), None);
+    // The approval of the manager links to what says so.
+    let file = w
+        .file(AUD, vec![under(REQ, PAT), user(PAT, &[]), user(AUD, &[])])
+        .unwrap();
+    w.approve(PAT, ask).unwrap();
+    let approval = Entry::from_bytes(&w.log[w.log.len() - 2]).unwrap();
+    let refs: Vec<_> = approval
+        .refs
+        .iter()
+        .map(|r| (r.rel.as_str(), r.hash))
+        .collect();
+    assert_eq!(refs, [("answers", ask.1), ("manager", file.1)]);
+    let grant = w.grant_of(ask).unwrap();
+
+    // An extension likewise; with the manager gone from the directory nobody is enough.
+    let until = w.now.plus_millis(2 * HOUR);
+    let longer = w.extend(REQ, grant, until).unwrap();
+    w.file(AUD, vec![user(REQ, &[]), user(PAT, &[]), user(AUD, &[])])
+        .unwrap();
+    assert_eq!(missing(&w, longer).unwrap(), [None]);
+    w.approve(PAT, longer).unwrap();
+    assert_eq!(missing(&w, longer).unwrap(), [None]);
+    assert_eq!(no(w.extend(REQ, grant, until)), "manager");
+}
+
+#[test]
+fn over_scim_a_manager_is_another_user_of_the_directory() {
+    let mut w = World::with_groups();
+    w.say(ADA, Say::DirectorySet(directory()), vec![]).unwrap();
+    w.target_with(|t| t.manager_approves = true).unwrap();
+    let boss = crate::id::ResourceId::new([PAT; 16]);
+    w.hear(REQ, |c| c.manager = Some(boss)).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    w.hear(PAT, |_| ()).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.approve(PAT, ask).unwrap();
+    assert!(w.grant_of(ask).is_some());
+    w.hear(PAT, |c| (c.active, c.resource) = (false, None))
+        .unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    assert_eq!(
+        no(w.hear(ADA, |c| {
+            (c.kind, c.subject, c.active) = (crate::directory::ResourceKind::Group, None, false);
+            c.manager = Some(boss);
+        })),
+        "resource"
+    );
 }

@@ -244,6 +244,7 @@ pub(super) fn target(name: &str) -> Target {
         approver_assurance: None,
         max_unwitnessed_seconds: None,
         approver_groups: vec![],
+        manager_approves: false,
     }
 }
 /// An authority whose principal `req` stands for the requester.
