@@ -10,7 +10,7 @@ use crate::directory::{
     Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
 };
 use crate::entry::Entry;
-use crate::id::{ContentDigest, PersonId, ResourceId};
+use crate::id::{ContentDigest, PersonId, ResourceId, StatementId};
 use crate::identity::Login;
 use crate::statement::{Role, SshKey, Target};
 use crate::text::is_unsafe;
@@ -385,21 +385,27 @@ impl State {
         }
     }
 
-    /// After a login ended by itself: the roles and groups that its actor had until then, if they have others now.
+    /// After logins ended by themselves: the roles and groups that their people had until then.
     pub(super) fn lose_groups(
         &mut self,
-        by: PersonId,
-    ) -> Option<(BTreeSet<Role>, Vec<Membership>)> {
-        if !self.hears_logins() {
-            return None;
+        ended: &[StatementId],
+    ) -> Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)> {
+        if ended.is_empty() || !self.hears_logins() {
+            return Vec::new();
         }
-        let word = self.words().remove(&by).unwrap_or_default();
-        let person = self.people.get_mut(&by)?;
-        let before = (
-            std::mem::replace(&mut person.directory_roles, word.roles),
-            std::mem::replace(&mut person.groups, memberships(word.groups)),
-        );
-        Some(before)
+        let mut words = self.words();
+        let by = ended.iter().filter_map(|id| self.logins.get(id));
+        let people: BTreeSet<PersonId> = by.map(|login| login.by).collect();
+        let mut before = Vec::new();
+        for id in people {
+            let word = words.remove(&id).unwrap_or_default();
+            if let Some(person) = self.people.get_mut(&id) {
+                let roles = std::mem::replace(&mut person.directory_roles, word.roles);
+                let groups = std::mem::replace(&mut person.groups, memberships(word.groups));
+                before.push((id, roles, groups));
+            }
+        }
+        before
     }
 
     fn hears_logins(&self) -> bool {

@@ -118,12 +118,11 @@ impl LoginState {
     }
 }
 
-/// A login that ended by itself, and what its actor had before.
+/// Logins that ended by themselves, and the roles and groups that people had before.
 #[must_use]
 pub(super) struct Expired {
-    id: StatementId,
-    by: Option<PersonId>,
-    groups: Option<(BTreeSet<Role>, Vec<Membership>)>,
+    logins: Vec<StatementId>,
+    groups: Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)>,
 }
 
 /// Until when nobody may be shown what this entry seals: a token is a credential until it has expired.
@@ -599,30 +598,29 @@ impl State {
 
     /// Ends the logins that are over by now, with the groups that their tokens listed. Says what was
     /// before, for an entry that is refused changes nothing.
-    pub(super) fn end_expired(&mut self, at: Timestamp) -> Vec<Expired> {
-        let mut expired = Vec::new();
+    pub(super) fn end_expired(&mut self, at: Timestamp) -> Expired {
+        let mut logins = Vec::new();
         while let Some((until, id)) = self.live_logins.first().copied()
             && until <= at
         {
             self.end_login(id, at);
-            let by = self.logins.get(&id).map(|login| login.by);
-            let groups = by.and_then(|by| self.lose_groups(by));
-            expired.push(Expired { id, by, groups });
+            logins.push(id);
         }
-        expired
+        let groups = self.lose_groups(&logins);
+        Expired { logins, groups }
     }
 
     /// Takes that back.
-    pub(super) fn revive(&mut self, expired: Vec<Expired>) {
-        for Expired { id, by, groups } in expired.into_iter().rev() {
-            let Some(login) = self.logins.get_mut(&id) else {
-                continue;
-            };
-            login.ended = None;
-            self.live_logins.insert((login.login.until, id));
-            self.logins_of.entry(login.by).or_default().insert(id);
-            let person = by.and_then(|by| self.people.get_mut(&by));
-            if let (Some(person), Some((roles, groups))) = (person, groups) {
+    pub(super) fn revive(&mut self, expired: Expired) {
+        for id in expired.logins {
+            if let Some(login) = self.logins.get_mut(&id) {
+                login.ended = None;
+                self.live_logins.insert((login.login.until, id));
+                self.logins_of.entry(login.by).or_default().insert(id);
+            }
+        }
+        for (by, roles, groups) in expired.groups {
+            if let Some(person) = self.people.get_mut(&by) {
                 (person.directory_roles, person.groups) = (roles, groups);
             }
         }
