@@ -201,6 +201,24 @@ impl State {
         &mut self,
         judge: &dyn Judge,
         at: Timestamp,
+        named: (EntryId, &str),
+        body: Body,
+        said: &Said<'_>,
+    ) -> Result<Sequenced, Denied> {
+        let at = self.last_at.map_or(at, |last| last.max(at));
+        // What the entry links to is as it is at its own time.
+        let expired = self.end_expired(at);
+        let placed = self.place_at(judge, at, named, body, said);
+        if placed.is_err() {
+            self.revive(expired);
+        }
+        placed
+    }
+
+    fn place_at(
+        &mut self,
+        judge: &dyn Judge,
+        at: Timestamp,
         (id, writer): (EntryId, &str),
         body: Body,
         said: &Said<'_>,
@@ -210,7 +228,7 @@ impl State {
             v: 1,
             log: self.origin.clone(),
             id,
-            at: self.last_at.map_or(at, |last| last.max(at)),
+            at,
             writer,
             law: self.law_head.map(|place| place.hash),
             refs: self.refs_for(&body, said)?,

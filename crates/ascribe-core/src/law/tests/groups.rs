@@ -377,3 +377,27 @@ fn over_scim_a_manager_is_another_user_of_the_directory() {
         "resource"
     );
 }
+
+#[test]
+fn of_two_logins_the_one_that_lasts_carries_the_approval() {
+    let mut w = World::with_groups();
+    w.target_with(|t| t.approver_groups = vec![group("sso")])
+        .unwrap();
+    w.log_in_with(PAT, &[DBA]).unwrap();
+    let longer = w.state.people[&person(PAT)].groups[0].place;
+    w.log_in(PAT, |login| {
+        login.claims.groups = vec![fact("groups", DBA)];
+        login.until = soon_after(login.claims.issued);
+    })
+    .unwrap();
+    assert_ne!(w.state.people[&person(PAT)].groups[0].place, longer);
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.after(10 * MIN);
+    w.approve(PAT, ask).unwrap();
+    assert_eq!(w.state.people[&person(PAT)].groups[0].place, longer);
+}
+
+/// Ten minutes after a token was issued.
+fn soon_after(issued: Timestamp) -> Timestamp {
+    issued.plus_millis(10 * MIN)
+}
