@@ -9,6 +9,7 @@ mod chain;
 mod decide;
 mod delegations;
 mod directories;
+mod groups;
 mod identities;
 mod rules;
 mod said;
