@@ -124,6 +124,13 @@ fn a_signed_file_says_who_approves_and_who_is_gone() {
     sign("approver", &twice).exits(3);
     assert_eq!(sign("approver", &both).exits(0).line()["users"], 2);
     world.approve(&world.request(WHY));
+    let people = world
+        .run_as("approver", &["person", "list"])
+        .exits(0)
+        .lines();
+    let row = |id: &str| people.iter().find(|row| row["id"] == id).unwrap();
+    assert_eq!(row(&signer)["groups"][0]["group"], GROUP);
+    assert_eq!(row(&operator)["manager"], signer.as_str());
     // Whoever is listed no longer is suspended, with what they asked for.
     sign("approver", &format!("{SUBJECT}\t{GROUP}\n")).exits(0);
     world.run_as("operator", &ask).exits(2);

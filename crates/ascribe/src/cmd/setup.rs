@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ascribe_core::directory::DirectoryGroup;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Offboard, PersonAdd, PersonKey, Say, SshKey, Target, TicketRule};
 use ascribe_core::text::clean;
@@ -147,6 +148,12 @@ fn list_people(cli: &Cli, known: &Registry) -> Done {
             ascribe_core::text::clean(&person.name, 40),
             roles.join(",")
         ));
+        for DirectoryGroup { directory, group } in &person.groups {
+            say(&format!("  group    {directory}:{}", clean(group, 256)));
+        }
+        if let Some(manager) = person.manager {
+            say(&format!("  manager  {}", known.shown(manager)));
+        }
     }
     Ok(())
 }
