@@ -17,14 +17,19 @@ use ascribe_core::segment::{self, BLOCK, PAYLOAD, Scan};
 use ascribe_core::statement::{Signed, SshKey, Statement};
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
+use ascribe_sql::{Encoding, Reading};
 use ascribe_tlog::{
     AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
     cosignature_lines, decode_entry_bundle, encode_entry_bundle, parse_tile_path, recorded_size,
 };
+use ascribe_wire::pglog::{Format, Reader, Records};
 use ascribe_wire::scim::{Filter, Path};
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
 use ascribe_wire::{command, quote, source, user};
+
+mod pg;
+pub use pg::{pg_client, pg_server, pg_session, pg_startup};
 
 /// A target: its name, which is its corpus's name too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -41,6 +46,11 @@ pub const TARGETS: &[Target] = &[
     ("law", law),
     ("note", note),
     ("pack", pack),
+    ("pg_client", pg_client),
+    ("pg_server", pg_server),
+    ("pg_session", pg_session),
+    ("pg_startup", pg_startup),
+    ("pglog", pglog),
     ("public_key", public_key),
     ("scim", scim),
     ("scp", scp),
@@ -49,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("sftp", sftp),
     ("snapshot", snapshot),
     ("source_address", source_address),
+    ("sql", sql),
     ("sshsig", sshsig),
     ("statement", statement),
     ("svid", svid::svid),
@@ -632,4 +643,60 @@ pub fn verify_bundle(data: &[u8]) {
     if report.problems.is_empty() {
         assert!(Bundle::parse(data).is_ok());
     }
+}
+
+/// Texts of SQL, the first byte of which says how the rest is read. Ranges are in order and apart, and
+/// a statement by itself is what it was among others.
+pub fn sql(bytes: &[u8]) {
+    let Some((first, text)) = bytes.split_first() else {
+        return;
+    };
+    let encoding = match first & 3 {
+        0 | 1 => Encoding::Utf8,
+        2 => Encoding::AsciiSafe,
+        _ => Encoding::Other,
+    };
+    let reading = Reading {
+        encoding,
+        standard_conforming_strings: first & 4 == 0,
+        replication: first & 8 != 0,
+    };
+    let mut end = 0;
+    for statement in ascribe_sql::read(text, reading).unwrap_or_default() {
+        assert!(end <= statement.range.start && statement.range.end <= text.len());
+        assert!(!statement.classes.is_empty());
+        end = statement.range.end;
+        let own = &text[statement.range.clone()];
+        let alone = ascribe_sql::read(own, reading).expect("a statement by itself");
+        assert_eq!(alone.len(), 1);
+        let same = &alone[0];
+        assert_eq!(same.range, 0..own.len());
+        assert_eq!(same.classes, statement.classes);
+        assert_eq!(same.flags, statement.flags);
+        assert_eq!(same.objects, statement.objects);
+    }
+}
+
+/// Logs of PostgreSQL, the first byte of which says the format. In pieces they say what they say whole.
+pub fn pglog(bytes: &[u8]) {
+    let Some((first, log)) = bytes.split_first() else {
+        return;
+    };
+    let format = match first % 3 {
+        0 => Format::Csv,
+        1 => Format::Json,
+        _ => Format::Stderr,
+    };
+    let read = |size: usize| -> Records {
+        let mut reader = Reader::new(format);
+        let mut records: Records = log
+            .chunks(size)
+            .flat_map(|piece| reader.push(piece))
+            .collect();
+        records.extend(reader.finish());
+        records
+    };
+    let whole = read(log.len().max(1));
+    assert_eq!(read(7), whole);
+    assert!(whole.len() <= log.iter().filter(|byte| **byte == b'\n').count() + 1);
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::{Job, SqlOutcome};
 use crate::delegation::agent_id;
 use crate::encoding::base64url;
 use crate::entry::{
@@ -164,8 +165,30 @@ pub struct What {
     pub method: String,
     /// How far that can be relied on.
     pub confidence: String,
+    /// What kind of statement it is, of a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlRecord>,
     /// What became of it.
     pub outcome: OutcomeRecord,
+}
+
+/// A statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlRecord {
+    /// What kinds of statement it is.
+    pub classes: Vec<String>,
+    /// What makes it dangerous by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// What it names, where the grant bounds that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+    /// The values that it was executed with, as the target's rules keep them, where they are disclosed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<String>,
+    /// Which statement of an approved script it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
 }
 
 /// What became of an action.
@@ -180,6 +203,9 @@ pub struct OutcomeRecord {
     /// What was noticed on the way, such as `ssh-inside`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What a database answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlOutcome>,
     /// When the outcome was recorded.
     pub at: Option<Timestamp>,
     /// What passed.
@@ -238,6 +264,9 @@ pub struct Why {
     /// The one of the grant's windows that the session was opened in, where it has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// The maintenance job that was approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
 }
 
 /// One yes.
@@ -499,6 +528,7 @@ impl Fold {
         let method = match seen.intent.kind.split_once('.') {
             Some(("ssh", what)) => format!("gateway.{what}"),
             Some((files @ ("sftp" | "scp"), _)) => format!("gateway.{files}"),
+            Some(("pg", _)) => "gateway.postgres".to_owned(),
             Some(_) | None => "gateway.other".to_owned(),
         };
         Some(ActionRecord {
@@ -535,6 +565,7 @@ impl Fold {
                 not_after,
                 break_glass: grant.grant.break_glass,
                 window: opened.filter(|_| !grant.grant.windows.is_empty()),
+                job: grant.grant.sql.as_ref().and_then(|sql| sql.job.clone()),
             },
             integrity: Integrity {
                 origin: state.origin.clone(),
@@ -601,7 +632,10 @@ impl Fold {
     ) -> What {
         let opening = seen.intent.command.and_then(|commit| self.opened(commit));
         // An action is its command with its environment: one that is not disclosed counts.
+        let sql = seen.intent.sql.as_ref();
+        let values = sql.and_then(|sql| sql.values);
         let sealed = seen.intent.command.into_iter().chain(seen.intent.env);
+        let sealed = sealed.chain(values);
         let whole = sealed
             .into_iter()
             .all(|commit| self.opened(commit).is_some());
@@ -612,6 +646,7 @@ impl Fold {
                 exit_code: outcome.exit_code,
                 signal: outcome.signal.clone(),
                 notes: outcome.notes.clone(),
+                sql: outcome.sql.clone(),
                 at: Some(*at),
                 streams: outcome.streams.iter().map(StreamRecord::of).collect(),
             },
@@ -620,6 +655,7 @@ impl Fold {
                 exit_code: None,
                 signal: None,
                 notes: Vec::new(),
+                sql: None,
                 at: None,
                 streams: Vec::new(),
             },
@@ -638,6 +674,15 @@ impl Fold {
                 .map(|session| session.owner),
             method,
             confidence: "observed".to_owned(),
+            sql: sql.map(|sql| SqlRecord {
+                classes: sql.classes.clone(),
+                flags: sql.flags.clone(),
+                objects: sql.objects.clone(),
+                values: values
+                    .and_then(|commit| self.opened(commit))
+                    .map(|opening| clean_bytes(&opening.bytes.0, SHOWN)),
+                step: sql.step.map(|step| step.number),
+            }),
             outcome,
         }
     }

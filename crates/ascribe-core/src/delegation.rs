@@ -91,6 +91,7 @@ pub fn class_of(kind: &str) -> Option<&'static str> {
         ("ssh", "scp") | ("scp", _) => Some("scp"),
         ("ssh", what) if what.starts_with("forward.") => Some("forward"),
         ("ssh", _) => Some("ssh"),
+        ("pg", _) => Some("pg"),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use ascribe_tlog::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
 
+use crate::database::{SqlIntent, SqlOutcome, SqlScope};
 use crate::directory::DirectoryChange;
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{
@@ -117,6 +118,9 @@ pub struct Grant {
     /// The request's windows, where it names several. Outside them the grant allows nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<Window>,
+    /// What statements may be executed, where the target is a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlScope>,
 }
 
 impl Grant {
@@ -176,10 +180,21 @@ pub enum OpenedBy {
 pub enum Door {
     /// Through `ascribe connect`, which opens with a signed statement.
     Connect,
+    /// With a signed statement as the password, at a database gateway's own port.
+    Password,
+    /// Through `ascribe tunnel` or `ascribe psql`, which open with a signed statement.
+    Tunnel,
     /// `ssh ACCOUNT@TARGET@GATEWAY`.
     Direct,
     /// `ssh -J GATEWAY ACCOUNT@TARGET`.
     Jump,
+}
+
+impl Door {
+    /// Does it open only with a statement that the actor signed?
+    pub fn is_signed(self) -> bool {
+        matches!(self, Self::Connect | Self::Password | Self::Tunnel)
+    }
 }
 
 /// A session begins.
@@ -301,7 +316,7 @@ pub struct Intent {
     pub env: Option<Commitment>,
     /// Milliseconds after which the gateway must not send it any more.
     pub forward_within_ms: u64,
-    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, `sftp.open`, ...
+    /// `ssh.exec`, `ssh.shell`, `ssh.sftp`, `sftp.open`, `pg.query`, ...
     pub kind: String,
     /// What of the client's its programs may use: `agent`, `x11`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -311,6 +326,9 @@ pub struct Intent {
     pub pty: Option<Pty>,
     /// The session that it belongs to.
     pub session: SessionId,
+    /// What kind of statement it is, of a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlIntent>,
     /// The action that it is a part of: a file transfer, of a file's operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<ActionId>,
@@ -362,6 +380,9 @@ pub struct Outcome {
     /// Signal name, where one ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// What a database answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlOutcome>,
     /// What became of it.
     pub status: Status,
     /// What passed.

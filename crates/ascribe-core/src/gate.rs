@@ -5,8 +5,11 @@
 //! [`Authorized::recorded`] checks the receipt's inclusion proof and the log's signature itself,
 //! so nothing is sent on the word of whoever answered.
 
+use std::sync::{Mutex, PoisonError};
+
 use ascribe_tlog::{Checkpoint, VerifierKey, leaf_hash, verify_inclusion};
 
+use crate::database::{SqlIntent, Step};
 use crate::entry::{Body, Entry, Intent, Pty};
 use crate::id::{ActionId, EntryHash, EntryId, SessionId};
 use crate::record::{Proposal, Receipt, Scope, Standing};
@@ -35,6 +38,23 @@ pub struct Action {
     pub lends: Vec<String>,
     /// The action that it is a part of.
     pub within: Option<ActionId>,
+    /// What kind of statement it is, of a database.
+    pub sql: Option<Sql>,
+}
+
+/// What is said of a statement; see [`SqlIntent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sql {
+    /// Its classes.
+    pub classes: Vec<String>,
+    /// Its flags.
+    pub flags: Vec<String>,
+    /// What it names, where the grant bounds that.
+    pub objects: Vec<String>,
+    /// Which statement of an approved script it is.
+    pub step: Option<Step>,
+    /// What is kept of its values.
+    pub values: Option<Vec<u8>>,
 }
 
 /// Random values that the gate needs, drawn by the caller.
@@ -44,6 +64,8 @@ pub struct Salts {
     pub command: [u8; 32],
     /// For the environment.
     pub env: [u8; 32],
+    /// For a statement's values.
+    pub values: [u8; 32],
     /// For the entry.
     pub entry: [u8; 16],
 }
@@ -57,6 +79,37 @@ pub enum GateError {
     /// The receipt is for something else, or proves nothing.
     #[error("the ledger's receipt does not prove this action: {0}")]
     Receipt(&'static str),
+}
+
+/// The log whose receipts count. Receipts of one batch have the same checkpoint, so the one whose
+/// signature was checked last is remembered.
+#[derive(Debug)]
+pub struct Log {
+    key: VerifierKey,
+    checked: Mutex<Option<(String, Checkpoint)>>,
+}
+
+impl Log {
+    /// The log with this key.
+    pub fn new(key: VerifierKey) -> Self {
+        Self {
+            key,
+            checked: Mutex::new(None),
+        }
+    }
+
+    fn checkpoint(&self, note: &str) -> Result<Checkpoint, GateError> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, checkpoint)) = &*checked
+            && known == note
+        {
+            return Ok(checkpoint.clone());
+        }
+        let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&self.key))
+            .map_err(|_| GateError::Receipt("checkpoint not signed by the log"))?;
+        *checked = Some((note.to_owned(), checkpoint.clone()));
+        Ok(checkpoint)
+    }
 }
 
 /// An action that the local pre-check did not refuse. It cannot be sent yet.
@@ -120,9 +173,17 @@ impl Authorized {
             .clone()
             .map(|c| seal("command", salts.command, c));
         let env = (!action.env.is_empty()).then(|| seal("env", salts.env, env_bytes(&action.env)));
+        let sql = action.sql.as_ref().map(|sql| SqlIntent {
+            classes: sql.classes.clone(),
+            flags: sql.flags.clone(),
+            objects: sql.objects.clone(),
+            step: sql.step,
+            values: sql.values.clone().map(|v| seal("values", salts.values, v)),
+        });
         let intent = Intent {
             action: action.action,
             session: action.session,
+            sql,
             kind: action.kind.to_owned(),
             command,
             env,
@@ -155,7 +216,7 @@ impl Authorized {
     ///
     /// # Errors
     /// [`GateError::Receipt`] when it does not.
-    pub fn recorded(self, receipt: &Receipt, log: &VerifierKey) -> Result<Recorded, GateError> {
+    pub fn recorded(self, receipt: &Receipt, log: &Log) -> Result<Recorded, GateError> {
         let entry =
             Entry::from_bytes(&receipt.entry).map_err(|_| GateError::Receipt("not an entry"))?;
         let same = entry.id == self.proposal.id
@@ -164,8 +225,7 @@ impl Authorized {
         if !same {
             return Err(GateError::Receipt("another entry"));
         }
-        let checkpoint = Checkpoint::open(receipt.checkpoint.as_bytes(), std::slice::from_ref(log))
-            .map_err(|_| GateError::Receipt("checkpoint not signed by the log"))?;
+        let checkpoint = log.checkpoint(&receipt.checkpoint)?;
         if checkpoint.origin != entry.log {
             return Err(GateError::Receipt("another log"));
         }

@@ -6,6 +6,7 @@
 
 mod authorities;
 mod chain;
+mod databases;
 mod decide;
 mod delegations;
 mod directories;
@@ -47,7 +48,7 @@ pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 6;
+pub const LAW_VERSION: u32 = 7;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -347,6 +348,8 @@ pub struct SessionState {
     pub actions: u64,
     /// Intents, outcomes, evidence and refusals so far.
     pub entries: u64,
+    /// The first statement of its approved script that may still be executed.
+    pub next_step: u32,
     /// When and why it ended.
     pub closed: Option<(Timestamp, CloseReason)>,
 }

@@ -12,6 +12,7 @@
 pub mod attribution;
 mod binary;
 pub mod bundle;
+pub mod database;
 pub mod delegation;
 pub mod directory;
 pub mod encoding;

@@ -3,12 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::database::SqlScope;
 use crate::entry::Body;
 use crate::entry::Certificate;
 use crate::entry::CloseReason;
-use crate::id::{EntryId, GrantId, PersonId, ResourceId, SessionId, StatementId};
+use crate::id::{EntryId, GrantId, PersonId, ResourceId, SessionId, StatementId, derived};
+use crate::law::SERVER;
 use crate::sealed::Opening;
-use crate::statement::{Connect, Forward, Serial, Target};
+use crate::statement::{Connect, Forward, Serial, Signed, Target};
 use crate::time::Timestamp;
 
 /// Under which evidence key openings are encrypted. Destroying that key erases them.
@@ -41,6 +43,25 @@ pub struct Proposal {
     pub openings: Vec<Opening>,
     /// Under which key the openings go.
     pub scope: Scope,
+}
+
+impl Proposal {
+    /// A signed statement as an entry. Its id follows from the statement's, so that one that is handed
+    /// in again gets the same receipt.
+    pub fn of_statement(
+        id: StatementId,
+        signed: Signed,
+        openings: Vec<Opening>,
+        scope: Scope,
+    ) -> Self {
+        Self {
+            id: EntryId::new(derived("ascribe/statement/v1", &[id.bytes()])),
+            writer: SERVER.to_owned(),
+            body: Body::Statement(signed),
+            openings,
+            scope,
+        }
+    }
 }
 
 /// Proof that one entry is durable: it is in the tree that the log signed.
@@ -91,6 +112,8 @@ pub struct GrantView {
     pub break_glass: bool,
     /// What may be forwarded besides.
     pub forwards: Vec<Forward>,
+    /// What statements may be executed, where the target is a database.
+    pub sql: Option<SqlScope>,
 }
 
 /// What the door needs to know.

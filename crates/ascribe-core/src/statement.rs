@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::{Postgres, SqlScope};
 use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
 use crate::directory::{Directory, DirectoryFile, DirectoryGroup};
 use crate::encoding::{self, Bytes, EncodingError};
@@ -167,6 +168,9 @@ pub struct Request {
     /// The workload that will act; its owner asks.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "for")]
     pub beneficiary: Option<PersonId>,
+    /// What statements may be executed, where the target is a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlScope>,
 }
 
 /// One kind of forwarding that a grant allows, with its only destination. Nothing else is forwarded.
@@ -370,7 +374,8 @@ pub struct Target {
     pub loopback: bool,
     /// TCP port.
     pub port: u16,
-    /// Pinned host keys.
+    /// Pinned host keys; none of a database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_keys: Vec<SshKey>,
     /// Accounts that may be asked for.
     pub accounts: Vec<String>,
@@ -421,6 +426,9 @@ pub struct Target {
     /// The manager of whoever asks is among the approvers.
     #[serde(default, skip_serializing_if = "is_false")]
     pub manager_approves: bool,
+    /// What a PostgreSQL server has besides; it is reached by that protocol and has no host keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Postgres>,
 }
 
 fn is_false(value: &bool) -> bool {

@@ -1,7 +1,7 @@
 //! The gate: what does not compile, and which receipts it refuses.
 
 use ascribe_core::entry::{Body, CloseReason, Entry, Writer};
-use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Salts};
+use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Log, Salts};
 use ascribe_core::id::{ActionId, EntryHash, EntryId, SessionId};
 use ascribe_core::record::{Receipt, Standing};
 use ascribe_core::time::Timestamp;
@@ -25,6 +25,7 @@ fn action() -> Action {
         lends: Vec::new(),
         pty: None,
         within: Some(ActionId::new([6; 16])),
+        sql: None,
     }
 }
 
@@ -32,6 +33,7 @@ fn check(standing: Standing, now: i64) -> Result<Authorized, GateError> {
     let salts = Salts {
         command: [3; 32],
         env: [4; 32],
+        values: [3; 32],
         entry: [5; 16],
     };
     let now = Timestamp::from_millis(now);
@@ -95,7 +97,7 @@ mod receipts {
 
     pub(super) fn refused(receipt: &Receipt) -> &'static str {
         let log = key(ORIGIN, 1).verifier();
-        match authorized().recorded(receipt, &log) {
+        match authorized().recorded(receipt, &Log::new(log.clone())) {
             Err(GateError::Receipt(why)) => why,
             other => panic!("{other:?}"),
         }
@@ -108,7 +110,7 @@ fn a_true_receipt_opens_the_gate_for_exactly_its_action() {
     let entry = receipts::entry();
     let receipt = receipts::receipt(&entry, ORIGIN, &log);
     let recorded = receipts::authorized()
-        .recorded(&receipt, &log.verifier())
+        .recorded(&receipt, &Log::new(log.verifier()))
         .unwrap();
     let hash = EntryHash(leaf_hash(&receipt.entry));
     assert_eq!(recorded.entry(), (hash, 5));

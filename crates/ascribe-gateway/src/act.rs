@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ascribe_core::entry::{Body, CloseReason, Outcome, Status, StreamTotal};
-use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Recorded, Salts};
-use ascribe_core::id::{ActionId, EntryId};
-use ascribe_core::record::{Proposal, RecordError, Scope, Standing};
+use ascribe_core::entry::{CloseReason, Outcome, Status, StreamTotal};
+use ascribe_core::gate::{Action, FORWARD_WITHIN_MS};
+use ascribe_core::id::ActionId;
 use russh::Sig;
 
 use crate::channel::{Client, End, Loans};
 use crate::connection::{Connection, Session};
 use crate::files::Protocol;
 use crate::incoming::Incoming;
+use crate::life::Shut;
 use crate::relay::Running;
 use crate::upstream::{Sent, Upstream, forward};
 
@@ -29,22 +29,15 @@ pub(crate) struct Act {
     pub(crate) loans: Loans,
 }
 
-/// Why there is no recorded action.
-pub(crate) enum Shut {
-    /// It is not in the ledger.
-    NotRecorded(String),
-    /// It may be in the ledger, and is not sent.
-    NotSent(String),
-}
-
 impl Act {
     pub(crate) async fn run(self, action: Action, read: Incoming) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let protocol = Protocol::of(&action);
         let begun = Instant::now();
-        let recorded = match self.connection.gate(&self.session, action).await {
+        let recorded = match self.connection.gate(action).await {
             Ok(recorded) => recorded,
-            Err(Shut::NotRecorded(text)) => {
+            Err(shut @ Shut::NotRecorded(_)) => {
+                let text = shut.to_string();
                 self.connection.refuse(kind, "not-recorded", &text);
                 return self.client.refuse(&text).await;
             }
@@ -144,68 +137,9 @@ impl Act {
                 .map(|(signal, _, _)| signal_name(signal)),
             status,
             streams,
+            sql: None,
         };
-        self.connection.report(&self.session, outcome).await;
-    }
-}
-
-impl Connection {
-    /// Why a recorded action must not be sent any more, if so.
-    pub(crate) fn too_late(&self, recorded: &Recorded, begun: Instant) -> Option<&'static str> {
-        let recorder = &self.shared.recorder;
-        let stands = matches!(recorder.standing(recorded.session()), Standing::Until(_))
-            && recorder.now() < recorded.until()
-            && !self.over.is_cancelled();
-        if !stands {
-            Some("the session has ended; the action was not sent")
-        } else if begun.elapsed() > Duration::from_millis(FORWARD_WITHIN_MS) {
-            Some("it took too long; the action was not sent")
-        } else {
-            None
-        }
-    }
-
-    /// Authorise, record, check the receipt.
-    pub(crate) async fn gate(&self, session: &Session, action: Action) -> Result<Recorded, Shut> {
-        let recorder = &self.shared.recorder;
-        let salts = Salts {
-            command: self.random(),
-            env: self.random(),
-            entry: self.random(),
-        };
-        let standing = recorder.standing(session.id);
-        let authorized = Authorized::check(action, self.writer(), standing, recorder.now(), salts)
-            .map_err(|e| Shut::NotRecorded(e.to_string()))?;
-        let receipt = match self.record(authorized.proposal()).await {
-            Ok(receipt) => receipt,
-            Err(error @ RecordError::Denied(_)) => {
-                return Err(Shut::NotRecorded(format!(
-                    "not recorded, so not run: {error}"
-                )));
-            }
-            // It may still become durable: whatever waits in the ledger's queue is not taken back.
-            Err(error @ RecordError::Unavailable(_)) => {
-                return Err(Shut::NotSent(format!("not recorded, so not run: {error}")));
-            }
-        };
-        authorized
-            .recorded(&receipt, &self.shared.config.log_key)
-            .map_err(|error| Shut::NotSent(format!("not run: {error}")))
-    }
-
-    /// Records what became of an action. Without that the session ends.
-    pub(crate) async fn report(&self, session: &Session, outcome: Outcome) {
-        let proposal = Proposal {
-            id: EntryId::new(self.random()),
-            writer: self.writer().to_owned(),
-            body: Body::Outcome(outcome),
-            openings: Vec::new(),
-            scope: Scope::Session(session.id),
-        };
-        if let Err(error) = self.record(proposal).await {
-            tracing::error!("an outcome could not be recorded, the session ends: {error}");
-            self.end(CloseReason::LedgerUnavailable);
-        }
+        self.connection.report(self.session.id, outcome).await;
     }
 }
 

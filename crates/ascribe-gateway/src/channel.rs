@@ -182,6 +182,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         lends: loans.names(),
         pty: asked.pty,
         within: None,
+        sql: None,
     };
     Act {
         connection,

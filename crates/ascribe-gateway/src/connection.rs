@@ -1,15 +1,13 @@
 //! One client connection and its session: opened at the first action, closed with a reason.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ascribe_core::entry::{Body, Certificate, CloseReason, Refusal, SessionClose, SessionOpen};
+use ascribe_core::entry::{Body, Certificate, CloseReason, SessionOpen};
 use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
-use ascribe_core::record::{
-    Admission, AgentLogin, GrantView, Proposal, Receipt, RecordError, Scope, Standing,
-};
+use ascribe_core::record::{Admission, AgentLogin, GrantView, Proposal, RecordError, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::time::Timestamp;
 use ascribe_wire::request::{Policy, Request};
@@ -22,18 +20,10 @@ use crate::entrance::{Entrance, Wish};
 use crate::forward::Listening;
 use crate::guard::Switch;
 use crate::incoming::Held;
+use crate::life::{Actor, Life, PULSE};
 use crate::listen::Shared;
 use crate::upstream::Upstream;
 
-/// A ledger that does not answer for so long is away.
-const LEDGER_AWAY: Duration = Duration::from_secs(10);
-/// How long a ledger that is away is waited for again, and any ledger once the gateway stops. What
-/// is proposed stays proposed.
-const LEDGER_LAST: Duration = Duration::from_secs(1);
-/// How often a session's standing is looked at.
-const PULSE: Duration = Duration::from_millis(250);
-/// Most refusals of one connection that become entries.
-const MAX_REFUSALS: u32 = 100;
 /// Most connections within one at once.
 const MAX_INNER: u32 = 64;
 /// Most logins of a session that are made because a client holds up another.
@@ -89,6 +79,8 @@ impl Session {
 
 /// One connection.
 pub(crate) struct Connection {
+    /// What it has as any connection has; its tasks are channels and refusals.
+    life: Life,
     pub(crate) shared: Arc<Shared>,
     pub(crate) switch: Switch,
     pub(crate) held: Held,
@@ -98,9 +90,6 @@ pub(crate) struct Connection {
     pub(crate) entrance: Entrance,
     login: Mutex<Option<Login>>,
     session: OnceCell<Result<Arc<Session>, String>>,
-    opened: Mutex<Option<SessionId>>,
-    reason: Mutex<Option<CloseReason>>,
-    refusals: AtomicU32,
     /// Who watches, where the target's rule has the actor told.
     pub(crate) watchers: watch::Sender<Vec<String>>,
     /// The way to channels that open towards the client.
@@ -109,15 +98,8 @@ pub(crate) struct Connection {
     targets: Mutex<Vec<Switch>>,
     /// What the target listens at for the client.
     listening: Mutex<Vec<Listening>>,
-    ledger_away: AtomicBool,
     /// Connections within this one.
     inner: AtomicU32,
-    begun: Instant,
-    moved_ms: AtomicU64,
-    /// Cancelled when the session must end.
-    pub(crate) over: CancellationToken,
-    /// Channels and refusals; the session's last entry waits for them.
-    pub(crate) tasks: TaskTracker,
     watch: TaskTracker,
     gone: CancellationToken,
 }
@@ -145,6 +127,7 @@ impl Connection {
             Entrance::Outer => Held::new(),
         };
         Self {
+            life: Life::new(Arc::clone(&shared.common)),
             shared,
             switch,
             held,
@@ -153,19 +136,11 @@ impl Connection {
             entrance,
             login: Mutex::new(None),
             session: OnceCell::new(),
-            opened: Mutex::new(None),
-            reason: Mutex::new(None),
-            refusals: AtomicU32::new(0),
             watchers: watch::Sender::new(Vec::new()),
             client: OnceLock::new(),
             targets: Mutex::default(),
             listening: Mutex::default(),
-            ledger_away: AtomicBool::new(false),
             inner: AtomicU32::new(0),
-            begun: Instant::now(),
-            moved_ms: AtomicU64::new(0),
-            over: CancellationToken::new(),
-            tasks: TaskTracker::new(),
             watch: TaskTracker::new(),
             gone: CancellationToken::new(),
         }
@@ -177,41 +152,12 @@ impl Connection {
         Some(peer.ip())
     }
 
-    pub(crate) fn writer(&self) -> &str {
-        &self.shared.config.writer
-    }
-
-    pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
-        let mut out = [0; N];
-        (self.shared.fill)(&mut out);
-        out
-    }
-
-    /// Records one entry. A ledger that does not answer ends the session; ending it does not need
-    /// the ledger.
-    pub(crate) async fn record(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
-        let recorded = tokio::select! {
-            recorded = self.shared.recorder.record(proposal) => return recorded,
-            () = self.patience() => RecordError::Unavailable("it did not answer in time".to_owned()),
-        };
-        self.ledger_away.store(true, Ordering::Relaxed);
-        self.end(CloseReason::LedgerUnavailable);
-        Err(recorded)
-    }
-
-    /// How long the ledger may take.
-    async fn patience(&self) {
-        if self.ledger_away.load(Ordering::Relaxed) {
-            return tokio::time::sleep(LEDGER_LAST).await;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LEDGER_AWAY) => {}
-            () = self.shared.stop.cancelled() => tokio::time::sleep(LEDGER_LAST).await,
-        }
-    }
-
     /// The one login of this connection. Nothing of a failed attempt is kept.
     pub(crate) fn log_in(&self, login: Login) {
+        self.is_by(Actor {
+            person: login.person,
+            delegation: login.agent.as_ref().map(|agent| agent.delegation),
+        });
         *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login);
         self.switch.log_in();
     }
@@ -283,25 +229,6 @@ impl Connection {
         Some(self.login()?.agent?.delegation)
     }
 
-    /// Something moved: the session is not idle.
-    pub(crate) fn moved(&self) {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved_ms.store(now, Ordering::Relaxed);
-    }
-
-    /// Ends the session; the first reason counts.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        self.reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(reason);
-        self.over.cancel();
-    }
-
-    pub(crate) fn reason(&self) -> Option<CloseReason> {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The session, opened at the first call; or what the client is told.
     pub(crate) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, String> {
         self.session.get_or_init(|| self.open()).await.clone()
@@ -318,10 +245,12 @@ impl Connection {
                     .to_owned(),
             );
         };
-        let admission =
-            self.shared
-                .recorder
-                .admit(login.person, &user.account, &user.target, user.grant);
+        let admission = self.shared.common.recorder.admit(
+            login.person,
+            &user.account,
+            &user.target,
+            user.grant,
+        );
         let view = match admission {
             Admission::Grant(mut view) => {
                 // The session ends with its certificate, its login, and its agent's delegation.
@@ -378,8 +307,7 @@ impl Connection {
             }
             Err(error) => return Err(format!("no session without a record: {error}")),
         }
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
-        self.moved();
+        self.opened(id);
         Ok(Arc::new(Session {
             id,
             view,
@@ -418,7 +346,7 @@ impl Connection {
 
     /// Watches the connection from its first byte to its last.
     pub(crate) fn watch(self: &Arc<Self>) {
-        self.watch.spawn(Arc::clone(self).pulse());
+        self.watch.spawn(Arc::clone(self).watched());
     }
 
     /// One more connection within this one; it ends no sooner for want of movement.
@@ -430,30 +358,16 @@ impl Connection {
     }
 
     /// Watches grant, revocation and idleness.
-    async fn pulse(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(PULSE);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.gone.cancelled() => return,
-                () = self.over.cancelled() => break,
-            }
-            let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-            match opened.map(|session| self.shared.recorder.standing(session)) {
-                Some(Standing::Until(end)) if self.shared.recorder.now() >= end => {
-                    self.end(CloseReason::Expired);
-                }
-                Some(Standing::Ended(reason)) => self.end(reason),
-                Some(Standing::Until(_)) | None => {}
-            }
+    async fn watched(self: Arc<Self>) {
+        let look = || {
             self.look_for_watchers();
             if self.inner.load(Ordering::Relaxed) > 0 {
                 self.moved();
             }
-            let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
-            if self.begun.elapsed().saturating_sub(moved) > self.shared.config.idle_timeout {
-                self.end(CloseReason::Idle);
-            }
+        };
+        tokio::select! {
+            () = self.pulse(look) => {}
+            () = self.gone.cancelled() => return,
         }
         // Channels say goodbye, which must reach the client; who does not leave is cut off. With the
         // pulse all of it stays within 2 s.
@@ -471,7 +385,7 @@ impl Connection {
             return;
         };
         if session.view.target.watch_notice {
-            let now = self.shared.recorder.watchers(session.id);
+            let now = self.shared.common.recorder.watchers(session.id);
             self.watchers.send_if_modified(|known| {
                 let more = now.len() > known.len();
                 *known = now;
@@ -506,40 +420,12 @@ impl Connection {
 
     /// Records that something was refused, without holding up the connection.
     pub(crate) fn refuse(self: &Arc<Self>, what: &str, code: &str, detail: &str) {
-        let Some(login) = self.login() else { return };
-        let (what, code, detail) = match self.refusals.fetch_add(1, Ordering::Relaxed) {
-            count if count < MAX_REFUSALS => (what, code, detail),
-            MAX_REFUSALS => (
-                "refusals",
-                "suppressed",
-                "further refusals of this connection are not listed",
-            ),
-            _ => return,
-        };
-        let opening = Opening::new("detail", self.random(), detail.as_bytes().to_vec());
-        let session = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusal = Refusal {
-            delegation: login.agent.as_ref().map(|agent| agent.delegation),
-            person: login.person,
-            what: what.to_owned(),
-            code: code.to_owned(),
-            session,
-            detail: Some(opening.commitment()),
-        };
-        let proposal = Proposal {
-            id: EntryId::new(self.random()),
-            writer: self.writer().to_owned(),
-            body: Body::Refusal(refusal),
-            openings: vec![opening],
-            scope: session.map_or(Scope::Person(login.person), Scope::Session),
+        let Some(refusal) = self.refusal(what, code, detail) else {
+            return;
         };
         let connection = Arc::clone(self);
-        self.tasks.spawn(async move {
-            if let Err(error) = connection.record(proposal).await {
-                tracing::error!("a refusal could not be recorded, the session ends: {error}");
-                connection.end(CloseReason::LedgerUnavailable);
-            }
-        });
+        self.tasks
+            .spawn(async move { connection.record_refusal(refusal).await });
     }
 
     /// The connection is over: waits for every task, then closes the session in the ledger.
@@ -551,26 +437,16 @@ impl Connection {
         self.tasks.wait().await;
         self.watch.close();
         self.watch.wait().await;
-        let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(session) = opened else { return };
-        let close = SessionClose {
-            session,
-            reason: self.reason().unwrap_or(CloseReason::Disconnected),
-            // The sequencer counts.
-            actions: 0,
-            entries: 0,
-        };
-        let proposal = Proposal {
-            id: EntryId::new(self.random()),
-            writer: self.writer().to_owned(),
-            body: Body::SessionClose(close),
-            openings: Vec::new(),
-            scope: Scope::None,
-        };
-        if let Err(error) = self.record(proposal).await {
-            // Recovery closes it as interrupted: an open session in the ledger is never forgotten.
-            tracing::error!("a session's end could not be recorded: {error}");
-        }
+        self.life.close().await;
+    }
+}
+
+/// A connection is a life with SSH around it.
+impl std::ops::Deref for Connection {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        &self.life
     }
 }
 

@@ -19,8 +19,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::act::{Act, FORWARD_TIMEOUT, Shut};
+use crate::act::{Act, FORWARD_TIMEOUT};
 use crate::connection::Connection;
+use crate::life::Shut;
 use crate::stream::Halt;
 use crate::upstream::{Sent, To, forward_operation};
 
@@ -179,14 +180,16 @@ impl<'a> Files<'a> {
             lends: Vec::new(),
             pty: None,
             within: Some(self.within),
+            sql: None,
         };
         let begun = Instant::now();
         self.set_recording(Some(id));
-        let recorded = self.act.connection.gate(&self.act.session, action).await;
+        let recorded = self.act.connection.gate(action).await;
         self.set_recording(None);
         let recorded = match recorded {
             Ok(recorded) => recorded,
-            Err(Shut::NotRecorded(text)) => {
+            Err(shut @ Shut::NotRecorded(_)) => {
+                let text = shut.to_string();
                 self.act.connection.refuse(kind, "not-recorded", &text);
                 return Err(Halt::Files(text));
             }
@@ -247,6 +250,7 @@ fn outcome(action: ActionId, status: Status) -> Outcome {
         exit_code: None,
         signal: None,
         streams: Vec::new(),
+        sql: None,
     }
 }
 

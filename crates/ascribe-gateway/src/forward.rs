@@ -16,9 +16,9 @@ use russh::server::{ChannelOpenHandle, Handle};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelWriteHalf};
 use sha2::{Digest as _, Sha256};
 
-use crate::act::Shut;
 use crate::connection::{Connection, Session};
 use crate::incoming::{Incoming, Messages};
+use crate::life::Shut;
 use crate::upstream::{Opened, Way, open};
 
 /// What was noticed when SSH is spoken within a forwarded connection.
@@ -326,8 +326,9 @@ impl Tunnel {
             signal: None,
             status,
             streams,
+            sql: None,
         };
-        self.connection.report(&self.session, outcome).await;
+        self.connection.report(self.session.id, outcome).await;
     }
 
     async fn not_sent(&self, why: &str) {
@@ -417,6 +418,7 @@ impl Connection {
             lends: Vec::new(),
             pty: None,
             within: None,
+            sql: None,
         };
         let tunnel = Tunnel {
             connection: Arc::clone(self),
@@ -424,9 +426,10 @@ impl Connection {
             action,
         };
         let begun = Instant::now();
-        let recorded = match self.gate(session, wanted).await {
+        let recorded = match self.gate(wanted).await {
             Ok(recorded) => recorded,
-            Err(Shut::NotRecorded(why)) => {
+            Err(shut @ Shut::NotRecorded(_)) => {
+                let why = shut.to_string();
                 self.refuse("forwarding", "not-recorded", &why);
                 return Err(why);
             }

@@ -15,6 +15,7 @@ use crate::channel::{env_fits, terminal_fits};
 use crate::connection::{Connection, Login};
 use crate::entrance::Wish;
 use crate::forward::{Destination, Lent, Listening, lends};
+use crate::life::Holder;
 
 /// Shown before login: nothing that helps a stranger.
 const BANNER: &str = "This system is for authorised use. Sessions are recorded.\r\n";
@@ -121,14 +122,12 @@ impl Downstream {
             return None;
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let recorder = &self.connection.shared.recorder;
-        let person = recorder.person_by_key(&fingerprint);
-        let agent = match person {
-            Some(_) => None,
-            None => recorder.agent_by_key(&fingerprint),
-        };
-        let person = person.or(agent.as_ref().map(|agent| agent.person))?;
-        let session_key = recorder.login_by_key(&fingerprint);
+        let recorder = &self.connection.shared.common.recorder;
+        let Holder {
+            person,
+            session_key,
+            agent,
+        } = Holder::of(&**recorder, &fingerprint)?;
         let welcome = self.connection.entrance.lets_in(person, &fingerprint);
         welcome.then_some(Login {
             person,
@@ -144,7 +143,7 @@ impl Downstream {
     /// nothing. Anybody's own certificates are not worth a line, for they would fill the log.
     fn note_refused(&self, certificate: &Certificate, why: &str) {
         let ca = certificate.signature_key().fingerprint(HashAlg::Sha256);
-        let known = self.connection.shared.recorder.ca_keys();
+        let known = self.connection.shared.common.recorder.ca_keys();
         if known.contains(&ca.to_string()) {
             let id = ascribe_core::text::clean(certificate.key_id(), 256);
             let serial = certificate.serial();
@@ -156,7 +155,7 @@ impl Downstream {
     fn certified(&self, user: &str, certificate: &Certificate) -> Result<Login, String> {
         let wish = self.connection.entrance.wish(user);
         let wish = wish.ok_or("the user name is none for this door")?;
-        let recorder = self.connection.shared.recorder.as_ref();
+        let recorder = self.connection.shared.common.recorder.as_ref();
         let from = self.connection.address();
         let (person, named) = crate::certificate::holder(recorder, certificate, from)?;
         let key = certificate.public_key().fingerprint(HashAlg::Sha256);
@@ -190,7 +189,7 @@ impl Handler for Downstream {
         // An offer does not say whether the key comes with a certificate. Where authorities are
         // registered it may, so that such a key is told after its signature, not before.
         let may_be_certified = || {
-            let recorder = &self.connection.shared.recorder;
+            let recorder = &self.connection.shared.common.recorder;
             self.connection.entrance.wish(user).is_some()
                 && accepted(offer.public_key)
                 && !recorder.ca_keys().is_empty()

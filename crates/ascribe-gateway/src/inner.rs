@@ -43,7 +43,7 @@ impl Connection {
         let within = self.hold();
         let shown = ascribe_core::text::clean(&host, 255);
         let fits = |own: u16| port == SSH_PORT || port == u32::from(own);
-        let target = self.shared.recorder.target(&host);
+        let target = self.shared.common.recorder.target(&host);
         let found = match (target.filter(|t| fits(t.port)), self.login(), &within) {
             (None, _, _) | (_, None, _) => {
                 Err(format!("no target is called {shown} with port {port}"))
@@ -112,7 +112,7 @@ pub(crate) async fn arrive(shared: Arc<Shared>, arrival: Arrival) {
         peer,
         opening,
     } = arrival;
-    let Some(signed) = shared.recorder.signed_opening(opening) else {
+    let Some(signed) = shared.common.recorder.signed_opening(opening) else {
         tracing::debug!("{peer} shows an opening that is not there");
         return;
     };
@@ -166,8 +166,8 @@ pub(crate) async fn serve<S>(
 fn certificate(shared: &Shared, name: &str) -> Option<Certificate> {
     let ca = shared.config.host_ca.as_ref()?;
     let mut nonce = [0; 32];
-    (shared.fill)(&mut nonce);
-    let now = shared.recorder.now().millis().unsigned_abs() / 1000;
+    (shared.common.fill)(&mut nonce);
+    let now = shared.common.recorder.now().millis().unsigned_abs() / 1000;
     let (from, until) = (
         now.saturating_sub(CERTIFICATE_SECONDS),
         now.saturating_add(CERTIFICATE_SECONDS),

@@ -17,12 +17,16 @@ mod guard;
 mod handler;
 mod incoming;
 mod inner;
+mod life;
 mod listen;
+mod pg;
 mod places;
 mod relay;
 mod stream;
 mod upstream;
 
 pub use inner::Arrival;
-pub use listen::{Fill, GatewayConfig, GatewayError, UpstreamAuth, serve};
+pub use life::Fill;
+pub use listen::{GatewayConfig, GatewayError, UpstreamAuth, serve};
+pub use pg::{Credentials, Io, PASSWORD_PREFIX, PgArrival, PgConfig, serve as serve_postgres};
 pub use places::{Place, Places, Turn};

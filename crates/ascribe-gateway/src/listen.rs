@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::entry::CloseReason;
+use ascribe_core::gate::Log;
 use ascribe_core::record::Recorder;
 use ascribe_tlog::VerifierKey;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
@@ -22,6 +23,7 @@ use crate::guard::{Guarded, Switch};
 use crate::handler::Downstream;
 use crate::incoming::WINDOW;
 use crate::inner::{Arrival, arrive};
+use crate::life::{Common, Fill};
 use crate::places::Places;
 
 /// How the gateway proves itself to targets.
@@ -67,9 +69,6 @@ pub enum GatewayError {
     Listen(#[from] std::io::Error),
 }
 
-/// Fills bytes with randomness.
-pub type Fill = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
-
 /// Most connections of one address that wait for a place; more are closed at once.
 const MAX_WAITING: usize = 512;
 /// A client's ciphers. Each withstands a cut handshake (CVE-2023-48795) whatever the client's key
@@ -89,10 +88,8 @@ const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
 
 /// What all connections share.
 pub(crate) struct Shared {
-    pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) common: Arc<Common>,
     pub(crate) config: GatewayConfig,
-    pub(crate) fill: Fill,
-    pub(crate) stop: CancellationToken,
 }
 
 pub(crate) fn server_config(config: &GatewayConfig) -> russh::server::Config {
@@ -149,10 +146,15 @@ pub async fn serve(
     let ssh = Arc::new(server_config(&config));
     let places = Places::new(config.max_connections_per_addr, MAX_WAITING);
     let shared = Arc::new(Shared {
-        recorder,
+        common: Arc::new(Common {
+            recorder,
+            writer: config.writer.clone(),
+            log: Log::new(config.log_key.clone()),
+            fill,
+            stop: stop.clone(),
+            idle_timeout: config.idle_timeout,
+        }),
         config,
-        fill,
-        stop: stop.clone(),
     });
     let tasks = TaskTracker::new();
     loop {
@@ -185,7 +187,7 @@ pub async fn serve(
             // The time before login counts from when the connection is served.
             let place = tokio::select! {
                 place = turn.place() => place,
-                () = shared.stop.cancelled() => return,
+                () = shared.common.stop.cancelled() => return,
             };
             match came {
                 _ if place.is_none() => {}
@@ -224,7 +226,7 @@ pub(crate) async fn one<S>(
 {
     let switch = Switch::default();
     let limit = shared.config.pre_auth_timeout;
-    let stop = shared.stop.clone();
+    let stop = shared.common.stop.clone();
     let connection = Arc::new(Connection::new(shared, switch.clone(), peer, entrance));
     connection.watch();
     let handler = Downstream::new(Arc::clone(&connection));

@@ -221,7 +221,7 @@ impl From<russh::Error> for UpstreamError {
 }
 
 /// Connects to the first of the pinned addresses that answers. No resolver is asked.
-async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
+pub(crate) async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
     let mut why = UpstreamError::Connect("it has no address".to_owned());
     for address in target.addresses.iter().filter_map(|text| text.parse().ok()) {
         let address = SocketAddr::new(address, target.port);
@@ -309,7 +309,7 @@ impl Upstream {
             ..Config::default()
         };
         // As it is registered now: what an administrator replaced is not reached any more.
-        let target = &connection.shared.recorder.target(&view.target.name);
+        let target = &connection.shared.common.recorder.target(&view.target.name);
         let target = target.as_ref().ok_or(UpstreamError::Ended)?;
         let (incoming, mut backs) = mpsc::channel(INCOMING);
         let pinned = Pinned {
@@ -408,7 +408,7 @@ fn certificate(
     ca: &PrivateKey,
 ) -> Result<(PrivateKey, russh::keys::Certificate), UpstreamError> {
     let wrong = |e: russh::keys::ssh_key::Error| UpstreamError::Certificate(e.to_string());
-    let recorder = &connection.shared.recorder;
+    let recorder = &connection.shared.common.recorder;
     let Standing::Until(until) = recorder.standing(session.id) else {
         return Err(UpstreamError::Ended);
     };

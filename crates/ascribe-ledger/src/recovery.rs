@@ -236,6 +236,7 @@ fn close_what_was_open(core: &mut Core) -> Result<(), LedgerError> {
             exit_code: None,
             signal: None,
             streams: Vec::new(),
+            sql: None,
         }));
     }
     for session in core.state.open_sessions() {

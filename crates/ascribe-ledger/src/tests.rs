@@ -215,6 +215,7 @@ impl World {
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
             manager_approves: false,
+            postgres: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(
@@ -281,6 +282,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         });
         let scope = Scope::Session(session);
         Proposal {
@@ -300,6 +302,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: vec![],
+            sql: None,
         }))
     }
     fn close(&self, session: SessionId) -> Proposal {

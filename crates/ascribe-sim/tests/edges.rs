@@ -14,6 +14,7 @@ mod edges {
         ("ascribe-core", &["ascribe-tlog"]),
         ("ascribe-evidence", &["ascribe-core"]),
         ("ascribe-wire", &["ascribe-core"]),
+        ("ascribe-sql", &[]),
         ("ascribe-ledger", &["ascribe-core", "ascribe-tlog"]),
         (
             "ascribe-gateway",
@@ -21,6 +22,7 @@ mod edges {
                 "ascribe-core",
                 "ascribe-wire",
                 "ascribe-evidence",
+                "ascribe-sql",
                 "ascribe-tlog",
             ],
         ),
@@ -35,6 +37,7 @@ mod edges {
                 "ascribe-evidence",
                 "ascribe-gateway",
                 "ascribe-ledger",
+                "ascribe-sql",
                 "ascribe-tlog",
                 "ascribe-verify",
                 "ascribe-wire",

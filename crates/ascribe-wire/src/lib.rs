@@ -1,9 +1,11 @@
-//! Untrusted protocol bytes to actions: SSH user names, channel requests, file transfers. Pure and
+//! Untrusted protocol bytes to actions: SSH user names, channel requests, file transfers, PostgreSQL. Pure and
 //! bounded.
 
 pub mod command;
 pub mod cut;
 pub mod inner;
+pub mod pg;
+pub mod pglog;
 pub mod quote;
 pub mod request;
 pub mod scim;

@@ -56,6 +56,11 @@ pub(crate) enum Call {
     },
     /// What is this provider, and whom does it name? Asked before there is a key to sign with.
     Provider(ProviderAsk),
+    /// A way to a database: after the reply the connection is the gateway's.
+    Tunnel {
+        /// The signed opening, which is on record.
+        opening: StatementId,
+    },
     /// A signed statement.
     Submit {
         /// The statement.

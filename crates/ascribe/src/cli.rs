@@ -11,6 +11,8 @@ use ascribe_core::statement::{
 use ascribe_core::witness::Demand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod database;
+
 /// Privileged session attribution: who did what, when and why, provable offline.
 #[derive(Debug, Parser)]
 #[command(
@@ -65,6 +67,12 @@ pub(crate) enum Command {
     Logout(Logout),
     /// Open a session that you sign: ssh's ProxyCommand, as `ssh-config` writes it.
     Connect(Connect),
+    /// Run psql on a database, in a session that you sign.
+    Psql(database::Psql),
+    /// Lend your programs a way to a database: a port on loopback, each connection a session that you sign.
+    Tunnel(database::Tunnel),
+    /// Print a password for one connection to a database: a statement that you sign.
+    Token(database::Token),
     /// Targets.
     #[command(subcommand)]
     Target(TargetCommand),
@@ -203,6 +211,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) scim: Option<String>,
     #[command(flatten)]
+    pub(crate) postgres: database::ServePostgres,
+    #[command(flatten)]
     pub(crate) bounds: Bounds,
 }
 
@@ -323,8 +333,8 @@ pub(crate) struct TargetAdd {
     #[arg(long)]
     pub(crate) address: String,
     /// A file with its host keys: `.pub` lines, or `ssh-keyscan` output.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) host_keys: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "postgres")]
+    pub(crate) host_keys: Option<PathBuf>,
     /// Accounts that may be asked for.
     #[arg(long = "account", required = true)]
     pub(crate) accounts: Vec<String>,
@@ -386,6 +396,8 @@ pub(crate) struct TargetAdd {
     /// Let no new sessions in while something older than this is recorded that witnesses have not seen.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) max_unwitnessed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) database: database::PostgresTarget,
 }
 
 #[derive(Debug, Subcommand)]
@@ -677,6 +689,8 @@ pub(crate) struct Request {
     /// `remote:PORT`, `remote-socket:/PATH`, `agent` or `x11`. May be given several times.
     #[arg(long = "forward", value_name = "WHAT", value_parser = forward)]
     pub(crate) forwards: Vec<Forward>,
+    #[command(flatten)]
+    pub(crate) sql: database::SqlRequest,
     /// An emergency: starts at once, without approval, and is reviewed.
     #[arg(long, conflicts_with_all = ["from", "reusable", "forwards"])]
     pub(crate) break_glass: bool,

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::entry::Entry;
@@ -187,7 +188,7 @@ impl Client {
     }
 
     /// A statement by this client's key, signed.
-    fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
+    pub(crate) fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
         let signer = self.signer()?;
         let by = hello.author().ok_or_else(|| unknown_key(signer))?;
         self.signed_as(hello, by, say)
@@ -333,12 +334,17 @@ impl Client {
         read_frame(&mut self.dial(call)?)
     }
 
+    /// TLS with this server and no other.
+    pub(crate) fn tls(&self) -> Done<Arc<rustls::ClientConfig>> {
+        let pin = ascribe_core::encoding::from_base64_std(&self.server.pin)
+            .ok_or_else(|| Failure::usage("the server's pinned key is damaged"))?;
+        crate::tls::client(pin)
+    }
+
     /// A connection on which a call was made.
     fn dial(&self, call: impl FnOnce(&rustls::ClientConnection) -> Done<Call>) -> Done<Dialled> {
         let api = &self.server.api;
-        let pin = ascribe_core::encoding::from_base64_std(&self.server.pin)
-            .ok_or_else(|| Failure::usage("the server's pinned key is damaged"))?;
-        let config = crate::tls::client(pin)?;
+        let config = self.tls()?;
         let mut tcp = TcpStream::connect(api).map_err(|e| {
             Failure::new(
                 Kind::Failure,

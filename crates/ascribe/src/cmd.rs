@@ -16,6 +16,7 @@ pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod setup;
+pub(crate) mod tunnel;
 pub(crate) mod witness;
 pub(crate) mod workload;
 

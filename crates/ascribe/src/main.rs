@@ -24,7 +24,7 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command};
 use crate::cmd::{
     ask, ca, connect, delegate, demo, directory, identity, init, ledger, list, manual, read,
-    remark, serve, setup, workload,
+    remark, serve, setup, tunnel, workload,
 };
 use crate::exit::{Done, Failure, Kind};
 
@@ -36,6 +36,9 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Demo(args) => demo::run(cli, args),
         Command::SshConfig(args) => connect::ssh_config(cli, args),
         Command::Connect(args) => connect::connect(cli, args),
+        Command::Psql(args) => tunnel::psql(cli, args),
+        Command::Tunnel(args) => tunnel::tunnel(cli, args),
+        Command::Token(args) => tunnel::token(cli, args),
         Command::Login(args) => cmd::login::login(cli, args),
         Command::Logout(args) => cmd::login::logout(cli, args),
         Command::Target(command) => setup::target(cli, command),

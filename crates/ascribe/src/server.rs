@@ -11,7 +11,7 @@ use ascribe_core::law::{SERVER, commitments};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Read, Say, Signed, Statement};
-use ascribe_gateway::{Arrival, Places};
+use ascribe_gateway::{Arrival, PgArrival, Places};
 use ascribe_ledger::Ledger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,6 +56,8 @@ pub(crate) struct Api {
     pub(crate) ssh_host_ca: String,
     /// The way of signed connections to the gateway.
     pub(crate) arrivals: tokio::sync::mpsc::Sender<Arrival>,
+    /// The same to databases.
+    pub(crate) tunnels: tokio::sync::mpsc::Sender<PgArrival>,
     pub(crate) view: View,
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
@@ -166,6 +168,22 @@ async fn one_call(
         Ok::<_, std::io::Error>((stream, call))
     };
     let (mut stream, call) = tokio::time::timeout(HEAR_TIMEOUT, heard).await??;
+    if let Ok(Call::Tunnel { opening }) = call {
+        let answer = serde_json::Value::Null;
+        let receipt = None;
+        send(&mut stream, Reply::Done { receipt, answer }).await?;
+        let stream = Box::new(stream);
+        let arrival = PgArrival {
+            stream,
+            peer,
+            opening,
+        };
+        // That gateway, too, has places of its own.
+        return api
+            .tunnels
+            .try_send(arrival)
+            .map_err(|_| std::io::ErrorKind::ConnectionRefused.into());
+    }
     let answered = async {
         match call {
             Ok(Call::Hello { key, seen }) => {
@@ -175,6 +193,11 @@ async fn one_call(
             }
             Ok(Call::Provider(ask)) => Ok((providers::view(&api.ledger, &ask), None)),
             Ok(Call::Submit { signed, openings }) => Ok(submit(api, signed, openings).await),
+            // Taken before.
+            Ok(Call::Tunnel { .. }) => Ok((
+                Reply::failure("invalid", "malformed", "no tunnel here"),
+                None,
+            )),
             Err(reply) => Ok::<_, std::io::Error>((reply, None)),
         }
     };
@@ -406,10 +429,7 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             Err(denied) => Reply::denied(&api.named(denied)),
         };
     }
-    let proposal = match proposal(&statement, body, openings) {
-        Ok(proposal) => proposal,
-        Err(reply) => return reply,
-    };
+    let proposal = proposal(&statement, signed.clone(), openings);
     // The same statement twice gets the same receipt, but a read is answered once.
     let known = api
         .ledger
@@ -470,7 +490,7 @@ fn read_query(read: &Read, body: &Body, openings: &[Opening]) -> Result<Query, R
     }
 }
 
-fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result<Proposal, Reply> {
+fn proposal(statement: &Statement, signed: Signed, openings: Vec<Opening>) -> Proposal {
     let scope = match &statement.say {
         Say::Request(_) | Say::Extension(_) | Say::BreakGlass(_) => Scope::Request(statement.id),
         Say::Approval(answer) | Say::Denial(answer) | Say::Cancellation(answer) => {
@@ -502,18 +522,7 @@ fn proposal(statement: &Statement, body: Body, openings: Vec<Opening>) -> Result
         | Say::Use(_)
         | Say::Connect(_) => Scope::None,
     };
-    // The entry's id follows from the statement's: a retried statement gets the same receipt.
-    let id = EntryId::new(ascribe_core::id::derived(
-        "ascribe/statement/v1",
-        &[statement.id.bytes()],
-    ));
-    Ok(Proposal {
-        id,
-        writer: SERVER.to_owned(),
-        body,
-        openings,
-        scope,
-    })
+    Proposal::of_statement(statement.id, signed, openings, scope)
 }
 
 /// The answer, found beside the event loop.
@@ -633,6 +642,7 @@ impl Naming {
     }
 }
 
+pub(crate) mod postgres;
 pub(crate) mod providers;
 pub(crate) mod scim;
 #[cfg(test)]

@@ -68,7 +68,9 @@ fn commitments_of(body: &Body, statement: Option<&Statement>) -> Vec<Sealable> {
         Body::Intent(intent) => {
             let command = intent.command.map(|c| Sealable::plain("command", c));
             let env = intent.env.map(|c| Sealable::plain("env", c));
-            command.into_iter().chain(env).collect()
+            let sql = intent.sql.as_ref().and_then(|sql| sql.values);
+            let values = sql.map(|c| Sealable::plain("values", c));
+            command.into_iter().chain(env).chain(values).collect()
         }
         Body::Evidence(evidence) => evidence
             .chunks

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Person, Place, State, rules, view};
+use super::{Denied, Person, Place, State, databases, rules, view};
 use crate::delegation::{Acceptance, Asserted, Delegation, DelegationRevoke, covers};
 use crate::entry::{CloseReason, Intent, Refusal, SessionOpen};
 use crate::id::{PersonId, StatementId};
@@ -31,7 +31,7 @@ const MIN_TASK: u32 = 12;
 /// Longest text that an agent says of itself, in bytes.
 const MAX_ASSERTED: usize = 128;
 /// What stands for several kinds of actions.
-const CLASSES: [&str; 4] = ["ssh", "sftp", "scp", "forward"];
+const CLASSES: [&str; 5] = ["ssh", "sftp", "scp", "forward", "pg"];
 
 /// A delegation and what happened to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,10 @@ fn is_within<T: PartialEq>(few: &[T], many: impl Fn(&T) -> bool) -> bool {
 }
 
 fn is_kind(kind: &str) -> bool {
-    CLASSES.contains(&kind) || view::KINDS.contains(&kind) || view::is_part(kind)
+    CLASSES.contains(&kind)
+        || view::KINDS.contains(&kind)
+        || databases::KINDS.contains(&kind)
+        || view::is_part(kind)
 }
 
 impl State {

@@ -81,8 +81,15 @@ pub(super) fn check_target(target: &Target) -> Result<(), Denied> {
         return refuse("a target's host is a host name or an address");
     }
     check_addresses(target)?;
-    if target.port == 0 || target.host_keys.is_empty() || target.host_keys.len() > 16 {
-        return refuse("a target has a port and one to sixteen pinned host keys");
+    if target.port == 0 {
+        return refuse("a target has a port");
+    }
+    match &target.postgres {
+        Some(postgres) => super::databases::check_postgres(target, postgres)?,
+        None if !(1..=16).contains(&target.host_keys.len()) => {
+            return refuse("a target has one to sixteen pinned host keys");
+        }
+        None => {}
     }
     if target.accounts.is_empty()
         || target.accounts.len() > 256

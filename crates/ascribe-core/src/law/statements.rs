@@ -219,6 +219,7 @@ impl State {
         self.check_manager(by, target)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
+        super::databases::check_scope(target, request)?;
         rules::check_prose(
             &request.justification,
             target.min_justification,

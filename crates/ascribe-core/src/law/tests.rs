@@ -23,6 +23,7 @@ use crate::statement::{
 };
 
 mod authorities;
+mod databases;
 mod delegations;
 mod directories;
 mod entries;

@@ -4,7 +4,7 @@ use super::Approval;
 use super::identities::need_assurance;
 use super::{
     Ask, AskStatus, Asked, Denied, GrantState, Manager, OpenAction, Opener, Person, Place,
-    SessionState, State, TargetState,
+    SessionState, State, TargetState, databases,
 };
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
@@ -103,7 +103,8 @@ impl State {
     /// # Errors
     /// When the target is gone.
     pub fn missing_approvals(&self, ask: &Ask) -> Result<Vec<Option<PersonId>>, Denied> {
-        let (quorum, required) = match (&ask.asked, self.target_of(ask)?) {
+        let target = self.target_of(ask)?;
+        let (quorum, required) = match (&ask.asked, target) {
             (Asked::Emergency(_), _) => return Ok(Vec::new()),
             (_, Some(target)) => (target.quorum, target.required_approvers.as_slice()),
             (_, None) => (
@@ -111,18 +112,26 @@ impl State {
                 &[][..],
             ),
         };
-        let target = self.target_of(ask)?;
+        // A job runs unattended: whoever answers for its target is among those who said yes.
+        let job = match &ask.asked {
+            Asked::Request(request) => request.sql.as_ref().and_then(|sql| sql.job.as_ref()),
+            _ => None,
+        };
+        let owner = job.and(target).map(|target| target.system_owner);
         let needs_manager = target.is_some_and(|target| target.manager_approves);
         let manager = needs_manager.then(|| self.manager_of(ask.by));
         let given = |person: &PersonId| ask.approvals.iter().any(|a| a.by == *person);
+        let owner = owner.filter(|owner| !required.contains(owner));
         let mut missing: Vec<Option<PersonId>> = required
             .iter()
+            .chain(&owner)
             .filter(|p| !given(p))
             .map(|p| Some(*p))
             .collect();
         let lacking = (quorum as usize).saturating_sub(ask.approvals.len());
         match manager {
-            Some(Some(Manager { person, .. })) if given(person) || required.contains(person) => {}
+            Some(Some(Manager { person, .. }))
+                if given(person) || missing.contains(&Some(*person)) => {}
             Some(manager) => missing.push(manager.map(|manager| manager.person)),
             None => {}
         }
@@ -159,6 +168,7 @@ impl State {
                     .recurrence
                     .as_ref()
                     .map_or(Vec::new(), |recurrence| recurrence.windows.clone()),
+                sql: request.sql.clone(),
             }),
             Asked::Emergency(emergency) => Ok(Grant {
                 grant: id,
@@ -171,6 +181,7 @@ impl State {
                 break_glass: true,
                 forwards: Vec::new(),
                 windows: Vec::new(),
+                sql: None,
             }),
             Asked::Extension(_) | Asked::Proposal(_) => Err(Denied::new(
                 "grant",
@@ -341,6 +352,7 @@ impl State {
             watchers: Vec::new(),
             actions: 0,
             entries: 0,
+            next_step: 0,
             closed: None,
         };
         self.sessions.insert(open.session, session);
@@ -393,9 +405,13 @@ impl State {
         if open.opened_by == OpenedBy::Signed && open.certificate.is_some() {
             return refuse("a signed opening is by an enrolled key, not by a certificate");
         }
+        let target = &self.target(&open.target)?.target;
+        let database = matches!(open.door, Door::Tunnel | Door::Password);
+        if database != target.postgres.is_some() {
+            return Err(databases::wrong_door(target));
+        }
         let Some(id) = open.opening else {
-            let target = &self.target(&open.target)?.target;
-            return if open.opened_by == OpenedBy::Signed || open.door == Door::Connect {
+            return if open.opened_by == OpenedBy::Signed || open.door.is_signed() {
                 refuse("a signed opening names the statement that was signed")
             } else if target.signed_opening {
                 Err(Denied::new(
@@ -419,7 +435,7 @@ impl State {
             && connect.target == open.target
             && connect.account == open.account
             && connect.grant.is_none_or(|grant| grant == open.grant);
-        if open.opened_by != OpenedBy::Signed || open.door != Door::Connect || !same {
+        if open.opened_by != OpenedBy::Signed || !open.door.is_signed() || !same {
             refuse("the session is not the one that its actor signed")
         } else if !super::statements::is_fresh(at, opener.at) {
             refuse("the signed opening is too old")
@@ -459,6 +475,7 @@ impl State {
         self.check_kind(intent)?;
         self.check_delegated(intent)?;
         self.count_delegated(intent);
+        self.take_step(intent);
         self.open_actions.insert(
             intent.action,
             OpenAction {
@@ -489,7 +506,10 @@ impl State {
             }
         };
         let kind = intent.kind.as_str();
+        let database = self.is_database(intent.session)?;
         let fits = match (kind.split_once('.'), whole) {
+            (Some(("pg", _)), None) => databases::KINDS.contains(&kind) && database,
+            _ if database || intent.sql.is_some() => false,
             (Some(("ssh", _)), None) => KINDS.contains(&kind),
             (Some(("sftp", _)), Some("ssh.sftp")) | (Some(("scp", _)), Some("ssh.scp")) => {
                 is_part(kind)
@@ -498,6 +518,9 @@ impl State {
         };
         if !fits {
             return Err(Denied::new("kind", "no such action may be recorded here"));
+        }
+        if database {
+            return self.check_statement(intent);
         }
         let session = self.session(intent.session)?;
         let granted = &self.grant(session.open.grant)?.grant.forwards;
@@ -539,6 +562,7 @@ impl State {
     }
 
     pub(super) fn take_outcome(&mut self, outcome: &Outcome) -> Result<(), Denied> {
+        databases::check_answer(outcome)?;
         // The links were checked, so the action is open.
         self.open_actions.remove(&outcome.action);
         Ok(())
@@ -743,6 +767,7 @@ impl State {
                 .map(|t| format!("{}:{}", t.system, t.id)),
             break_glass: state.grant.break_glass,
             forwards: state.grant.forwards.clone(),
+            sql: state.grant.sql.clone(),
         })
     }
 

@@ -1,8 +1,8 @@
 //! The local pre-check alone opens nothing.
 use ascribe_core::gate::{Authorized, GateError, Recorded};
-use ascribe_tlog::VerifierKey;
+use ascribe_core::gate::Log;
 
-fn without(authorized: Authorized, log: &VerifierKey) -> Result<Recorded, GateError> {
+fn without(authorized: Authorized, log: &Log) -> Result<Recorded, GateError> {
     authorized.recorded(log)
 }
 

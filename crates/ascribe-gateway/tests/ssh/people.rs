@@ -87,6 +87,7 @@ impl People {
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
             manager_approves: false,
+            postgres: None,
         }
     }
 
@@ -197,6 +198,7 @@ impl People {
             recurrence: None,
             beneficiary: None,
             ticket: Some(ticket),
+            sql: None,
         };
         let scope = Scope::Request(StatementId::new([0; 16]));
         let (id, receipt) = self
@@ -230,6 +232,7 @@ impl People {
             recurrence: None,
             beneficiary: Some(workload),
             ticket: Some(ticket),
+            sql: None,
         };
         let scope = Scope::Request(StatementId::new([0; 16]));
         let (id, receipt) = self

@@ -424,6 +424,7 @@ fn a_destroyed_key_stays_an_absence_when_its_scope_is_used_again() {
         beneficiary: None,
         ticket: None,
         uses: Uses::Reusable,
+        sql: None,
     };
     let asked = world.statement(Say::Request(request), vec![why]);
     let Scope::Request(of) = asked.scope else {

@@ -204,6 +204,7 @@ impl Realm {
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
             manager_approves: false,
+            postgres: None,
         };
         self.decree(Say::TargetSet(target), vec![])
     }
@@ -281,6 +282,7 @@ impl Realm {
             forwards: vec![],
             recurrence: None,
             beneficiary,
+            sql: None,
         };
         let (id, request) =
             self.statement(person(n), &[n; 32], Say::Request(request), vec![why])?;
@@ -546,6 +548,7 @@ impl Realm {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         self.record(GATEWAY, Body::Intent(intent), vec![command])?;
         let stdout = ascribe_core::entry::StreamTotal {
@@ -561,6 +564,7 @@ impl Realm {
             exit_code: Some(0),
             signal: None,
             streams: vec![stdout],
+            sql: None,
         };
         self.record(GATEWAY, Body::Outcome(outcome), vec![])
     }

@@ -286,6 +286,7 @@ impl World {
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
             manager_approves: false,
+            postgres: None,
         };
         ledger
             .record(self.statement(Say::TargetSet(target), vec![])?)
@@ -344,6 +345,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         });
         let scope = Scope::Session(session);
         (action, self.proposal(body, vec![command], scope))
@@ -363,6 +365,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: vec![stdout],
+            sql: None,
         });
         self.proposal(body, vec![], Scope::None)
     }

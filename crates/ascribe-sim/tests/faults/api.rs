@@ -152,6 +152,7 @@ pub(super) fn request(world: &World) -> (Statement, Opening) {
             system: "demo".to_owned(),
             id: "OPS-7".to_owned(),
         }),
+        sql: None,
     });
     (statement(world, "operator", say), why)
 }

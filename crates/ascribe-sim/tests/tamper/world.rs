@@ -247,6 +247,7 @@ impl World {
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
             manager_approves: false,
+            postgres: None,
         }
     }
     /// Asked for by Olu, approved by Ada.
@@ -268,6 +269,7 @@ impl World {
             recurrence: None,
             beneficiary: None,
             ticket: None,
+            sql: None,
         };
         let (of, asked) = say(Who::Olu, Say::Request(request), Some(why));
         let entry = ascribe_core::entry::entry_hash(&asked.entry);
@@ -314,6 +316,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         });
         let scope = Scope::Session(session);
         self.record(ledger, intent, vec![command], scope).unwrap();
@@ -342,6 +345,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: vec![],
+            sql: None,
         });
         self.record(ledger, outcome, vec![], Scope::None).unwrap();
     }

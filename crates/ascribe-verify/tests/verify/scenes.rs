@@ -68,6 +68,7 @@ impl Forge {
             max_unwitnessed_seconds: None,
             approver_groups: vec![],
             manager_approves: false,
+            postgres: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }
@@ -98,6 +99,7 @@ impl Forge {
                 system: "jira".to_owned(),
                 id: "OPS-42".to_owned(),
             }),
+            sql: None,
         };
         change(&mut request);
         let say = Say::Request(request.clone());
@@ -113,6 +115,7 @@ impl Forge {
             uses: request.uses,
             break_glass: false,
             windows: Vec::new(),
+            sql: None,
         };
         (Ask { id, place }, grant)
     }
@@ -165,6 +168,7 @@ impl Forge {
             uses: Uses::Reusable,
             break_glass: true,
             windows: Vec::new(),
+            sql: None,
         };
         self.grant(Ask { id, place }, &[], body)
     }
@@ -282,6 +286,7 @@ impl Forge {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         let openings = [command].into_iter().chain(env).collect();
         let parents = [("session", session.place)];
@@ -303,6 +308,7 @@ impl Forge {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         let parents = [("session", session.place)];
         let place = self.record("gw", &parents, Body::Intent(intent), vec![]);
@@ -343,6 +349,7 @@ impl Forge {
             exit_code,
             signal: signal.map(str::to_owned),
             streams: vec![],
+            sql: None,
         };
         self.record("gw", &[("intent", of.1)], Body::Outcome(outcome), vec![]);
     }

@@ -132,6 +132,7 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         max_unwitnessed_seconds: None,
         approver_groups: vec![],
         manager_approves: false,
+        postgres: None,
     };
     let link = IdentityLink {
         person: id(OLU),
@@ -222,6 +223,7 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
         forwards: vec![],
         recurrence: None,
         beneficiary: None,
+        sql: None,
     });
     let (of, entry) = says(ledger, (OLU, OLU), request, vec![why]).await;
     let yes = Answer {

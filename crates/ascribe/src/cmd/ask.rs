@@ -1,6 +1,9 @@
 //! Asking and answering: request, approve, deny, cancel, extend, revoke, review, use.
 
-use ascribe_core::id::StatementId;
+use std::path::Path;
+
+use ascribe_core::database::{SqlScope, bare};
+use ascribe_core::id::{ContentDigest, StatementId};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
     Answer, BreakGlass, Extension, Forward, Recurrence, Request, Review, Revocation, Say,
@@ -9,12 +12,13 @@ use ascribe_core::statement::{
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::{prose, registry, remark, say, say_json};
 use crate::api::Hello;
 use crate::cli::{self, Cli};
 use crate::client::{Client, now};
-use crate::exit::{Done, Failure};
+use crate::exit::{Attempt as _, Done, Failure};
 use crate::windows::{Bound, Zones};
 
 /// Submits, and returns the statement's id with the server's answer.
@@ -153,6 +157,61 @@ fn check_windows(recurrence: &Recurrence) -> Done {
     Err(Failure::new(crate::exit::Kind::Failure, why).help(help))
 }
 
+/// A script, as it is approved.
+pub(crate) struct Script {
+    /// SHA-256 of the file.
+    pub(crate) definition: ContentDigest,
+    /// Of each statement.
+    pub(crate) statements: Vec<ContentDigest>,
+    /// Each statement's text.
+    pub(crate) texts: Vec<Vec<u8>>,
+}
+
+/// Reads a script and takes it apart as the gateway will.
+pub(crate) fn script(file: &Path) -> Done<Script> {
+    let text = std::fs::read(file).attempt(format!("read `{}`", file.display()))?;
+    let reading = ascribe_sql::Reading {
+        encoding: ascribe_sql::Encoding::Utf8,
+        standard_conforming_strings: true,
+        replication: false,
+    };
+    let found = ascribe_sql::read(&text, reading).map_err(|error| {
+        Failure::usage(format!("`{}` cannot be read: {error}", file.display())).help(
+            "a script holds SQL alone, in UTF-8; psql's own commands, such as \\i, are not SQL",
+        )
+    })?;
+    let digest = |bytes: &[u8]| ContentDigest(ascribe_tlog::Hash(Sha256::digest(bytes).into()));
+    let texts: Vec<Vec<u8>> = found
+        .iter()
+        .filter_map(|statement| text.get(statement.range.clone()))
+        .map(|text| bare(text).to_vec())
+        .filter(|text| !text.is_empty())
+        .collect();
+    if texts.is_empty() {
+        return Err(Failure::usage(format!(
+            "`{}` holds no statement",
+            file.display()
+        )));
+    }
+    Ok(Script {
+        definition: digest(&text),
+        statements: texts.iter().map(|text| digest(text)).collect(),
+        texts,
+    })
+}
+
+/// What statements are asked for.
+fn scope(args: &cli::database::SqlRequest) -> Done<Option<SqlScope>> {
+    let script = args.script.as_deref().map(script).transpose()?;
+    let scope = SqlScope {
+        classes: args.classes.clone(),
+        objects: args.objects.clone(),
+        job: None,
+        script: script.map_or(Vec::new(), |script| script.statements),
+    };
+    Ok((scope != SqlScope::default()).then_some(scope))
+}
+
 pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
     let (account, target) = args.what.rsplit_once('@').ok_or_else(|| {
         Failure::usage(format!("`{}` is not ACCOUNT@TARGET", args.what))
@@ -198,6 +257,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             ticket,
             recurrence: recurrence.clone(),
             beneficiary,
+            sql: scope(&args.sql)?,
         };
         (Say::Request(request), opening)
     };
@@ -325,19 +385,21 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
     }
     match (kind, grant, missing) {
         (Kind::Approve, Some(grant), _) => {
-            let (host, port) = hello
-                .ssh
-                .rsplit_once(':')
-                .unwrap_or((hello.ssh.as_str(), "22"));
+            let place = format!("{}@{}", grant.account, grant.target);
+            let database = known
+                .targets
+                .iter()
+                .any(|target| target.name == grant.target && target.postgres.is_some());
+            let how = match hello.ssh.rsplit_once(':') {
+                _ if database => format!("ascribe psql {place} -- DATABASE"),
+                Some((host, port)) => format!("ssh -p {port} {place}@{host}"),
+                None => format!("ssh {place}@{}", hello.ssh),
+            };
             say(&format!(
-                "grant {} for {}@{} {}\nnext: {} connects: ssh -p {port} {}@{}@{host}",
+                "grant {} for {place} {}\nnext: {} connects: {how}",
                 grant.id,
-                grant.account,
-                grant.target,
                 grant.when(),
                 known.shown(grant.person),
-                grant.account,
-                grant.target
             ));
         }
         (Kind::Approve, None, 0) if ask.is_some_and(|ask| ask.status == "open") => {

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::init::{POLICY_FILE, USER_CA_KEY, first_admin, make, make_ssh_key};
 use super::serve::{Running, Signals, runtime, start, until_stopped};
 use super::{READER_FILE, ReaderKey, SERVER_FILE, prose, registry, remark};
+use crate::cli::database::ServePostgres;
 use crate::cli::{Cli, Demo};
 use crate::client::{Client, new_person, random, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
@@ -284,6 +285,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         max_unwitnessed_seconds: None,
         approver_groups: vec![],
         manager_approves: false,
+        postgres: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;
@@ -305,6 +307,7 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
             system: "demo".to_owned(),
             id: "OPS-1".to_owned(),
         }),
+        sql: None,
     };
     let (id, _, _) = asker.submit(&hello, Say::Request(request), vec![opening])?;
     let known = registry(&admin)?;
@@ -380,7 +383,15 @@ pub(crate) fn run(cli: &Cli, args: &Demo) -> Done {
     runtime()?.block_on(async {
         let ssh = format!("127.0.0.1:{}", args.ssh_port);
         let signals = Signals::listen()?;
-        let running = start(&place.data, &ssh, "127.0.0.1:0", None, &args.bounds).await?;
+        let running = start(
+            &place.data,
+            &ssh,
+            "127.0.0.1:0",
+            None,
+            &ServePostgres::default(),
+            &args.bounds,
+        )
+        .await?;
         let ready = tokio::task::block_in_place(|| {
             populate(&place.data, &people, &sshd, &account)?;
             announce(&place, args, &running, &people, &account, sshd.port)

@@ -14,8 +14,9 @@ use ascribe_core::record::{
 };
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
-use ascribe_gateway::{GatewayConfig, UpstreamAuth};
+use ascribe_gateway::{GatewayConfig, PgConfig, UpstreamAuth, serve_postgres};
 use ascribe_ledger::Ledger;
+use ascribe_sql::Classifier;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::init::{API_KEY, HOST_CA_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
 use super::{SERVER_FILE, remark};
 use crate::answer::View;
+use crate::cli::database::ServePostgres;
 use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
@@ -34,6 +36,8 @@ use crate::witness::client;
 const GATEWAY: &str = "gateway";
 /// Signed connections that wait for the gateway to take them.
 const ARRIVALS: usize = 64;
+/// Threads that say what statements are.
+const CLASSIFIERS: usize = 2;
 
 /// The ledger as the gateway sees it: refusals name people by name.
 struct Front {
@@ -99,6 +103,8 @@ pub(crate) struct Running {
     pub(crate) api: String,
     /// Where directories are served, if they are.
     scim: Option<String>,
+    /// Where databases are, if there is such a port.
+    postgres: Option<String>,
     pub(crate) ssh_host_key: String,
     pub(crate) ssh_host_ca: String,
     ledger: Arc<Ledger>,
@@ -197,6 +203,7 @@ pub(crate) async fn start(
     ssh: &str,
     api: &str,
     scim: Option<&str>,
+    postgres: &ServePostgres,
     bounds: &Bounds,
 ) -> Done<Running> {
     let drivers = drivers();
@@ -219,6 +226,16 @@ pub(crate) async fn start(
     let scim = directories(scim, &ledger).await?;
     let first_entry = first_entry(&ledger)?;
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
+    let (tunnels, tunnelled) = tokio::sync::mpsc::channel(ARRIVALS);
+    let door = match &postgres.postgres {
+        Some(address) => Some(listen(address, "PostgreSQL").await?),
+        None => None,
+    };
+    let pg_tls = match (&postgres.postgres_cert, &postgres.postgres_key) {
+        (Some(certificate), Some(key)) => Some(crate::server::postgres::tls(certificate, key)?),
+        _ => None,
+    };
+    let credentials = crate::server::postgres::Files::new(postgres.credentials.as_deref(), dir);
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
     let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
@@ -230,6 +247,7 @@ pub(crate) async fn start(
         ssh_host_key: ssh_host_key.clone(),
         ssh_host_ca: ssh_host_ca.clone(),
         arrivals,
+        tunnels,
         view: View::default(),
         reads: crate::server::reads(),
         watches: crate::server::watches(),
@@ -249,17 +267,35 @@ pub(crate) async fn start(
         tasks.spawn(scim.serve(listener, stop.clone()));
         address
     });
+    let pg_address = door.as_ref().map(|(_, address)| address.clone());
+    let own: Vec<std::net::SocketAddr> = [
+        Some(&ssh),
+        Some(&api_address),
+        scim.as_ref(),
+        pg_address.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    .filter_map(|own| own.parse().ok())
+    .collect();
+    let pg_config = PgConfig {
+        writer: GATEWAY.to_owned(),
+        log_key: ledger.log_key(),
+        tls: pg_tls,
+        credentials: Arc::new(credentials),
+        classifier: Classifier::new(CLASSIFIERS).attempt("start the classifier")?,
+        own: own.clone(),
+        idle_timeout: Duration::from_secs(bounds.idle),
+        pre_auth_timeout: Duration::from_secs(10),
+        max_connections_per_addr: bounds.per_address,
+    };
     let config = GatewayConfig {
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),
         host_key,
         host_ca: Some(host_ca),
         upstream: UpstreamAuth::UserCa(user_ca),
-        own: [Some(&ssh), Some(&api_address), scim.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(|own| own.parse().ok())
-            .collect(),
+        own: own.clone(),
         idle_timeout: Duration::from_secs(bounds.idle),
         pre_auth_timeout: Duration::from_secs(10),
         max_connections_per_addr: bounds.per_address,
@@ -267,6 +303,12 @@ pub(crate) async fn start(
     let front: Arc<dyn Recorder> = Arc::new(Front {
         ledger: Arc::clone(&ledger),
         naming: Naming { api },
+    });
+    let (pg_stop, pg_front) = (stop.clone(), Arc::clone(&front));
+    let door = door.map(|(listener, _)| listener);
+    tasks.spawn(async move {
+        let fill: ascribe_gateway::Fill = Arc::new(fill_random);
+        serve_postgres(door, tunnelled, pg_front, pg_config, fill, pg_stop).await;
     });
     let gateway_stop = stop.clone();
     tasks.spawn(async move {
@@ -287,6 +329,7 @@ pub(crate) async fn start(
         ssh,
         api: api_address,
         scim,
+        postgres: pg_address,
         ssh_host_key,
         ssh_host_ca,
         ledger,
@@ -320,6 +363,11 @@ impl Signals {
 }
 
 impl Signals {
+    /// Waits until the process is told to end. Ctrl-C is meant for somebody else.
+    pub(crate) async fn terminated(mut self) {
+        self.term.recv().await;
+    }
+
     /// Waits until somebody ends the process.
     pub(crate) async fn wait(mut self) {
         tokio::select! {
@@ -365,9 +413,13 @@ pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let scim = args.scim.as_deref();
-        let running = start(&dir, &args.ssh, &args.api, scim, &args.bounds).await?;
+        let (postgres, bounds) = (&args.postgres, &args.bounds);
+        let running = start(&dir, &args.ssh, &args.api, scim, postgres, bounds).await?;
         if let Some(scim) = &running.scim {
             remark(&format!("scim http://{scim}/scim/v2"));
+        }
+        if let Some(postgres) = &running.postgres {
+            remark(&format!("postgres {postgres}"));
         }
         remark(&format!("ssh  {}\napi  {}", running.ssh, running.api));
         remark(&format!(

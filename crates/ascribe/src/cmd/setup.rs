@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use ascribe_core::database::Postgres;
 use ascribe_core::directory::DirectoryGroup;
+use ascribe_core::encoding::Bytes;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Offboard, PersonAdd, PersonKey, Say, SshKey, Target, TicketRule};
 use ascribe_core::text::clean;
@@ -10,6 +12,7 @@ use serde_json::json;
 
 use super::probe::{Found, probe};
 use super::{registry, remark, say, say_json};
+use crate::cli::database::PostgresTarget;
 use crate::cli::{Cli, Join, KeyCommand, PersonCommand, TargetAdd, TargetCommand};
 use crate::client::{Client, Server, config_dir, new_person, random, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
@@ -245,6 +248,12 @@ pub(crate) fn target(cli: &Cli, command: &TargetCommand) -> Done {
 
 /// Says who could still log in to the target directly, past ascribe.
 fn report_bypass(known: &Registry, target: &Target) -> Done {
+    if target.postgres.is_some() {
+        remark(
+            "its own log shows who comes past ascribe: see `log_line_prefix` in the documentation",
+        );
+        return Ok(());
+    }
     let present = known.people.iter().filter(|p| p.offboarded.is_none());
     let holders: Vec<_> = present
         .flat_map(|person| person.public_keys.iter().map(move |key| (person, key)))
@@ -364,6 +373,24 @@ fn resolve(host: &str, port: u16) -> Done<Vec<String>> {
     Ok(addresses)
 }
 
+/// What a database has besides.
+fn postgres(args: &PostgresTarget) -> Done<Option<Postgres>> {
+    if !args.postgres {
+        return Ok(None);
+    }
+    let mut trust = Vec::new();
+    for file in &args.tls_ca {
+        let found = crate::server::postgres::certificates(file)?;
+        trust.extend(found.into_iter().map(Bytes));
+    }
+    Ok(Some(Postgres {
+        allow: args.allow.clone(),
+        databases: args.databases.clone(),
+        trust,
+        values: args.values.into(),
+    }))
+}
+
 fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
     let (host, port) = match args.address.rsplit_once(':') {
         Some((host, port)) => {
@@ -372,6 +399,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
                 .map_err(|_| Failure::usage(format!("`{port}` is no port")))?;
             (host.trim_matches(['[', ']']).to_owned(), port)
         }
+        None if args.database.postgres => (args.address.clone(), 5432),
         None => (args.address.clone(), 22),
     };
     let people = |names: &[String]| {
@@ -399,7 +427,12 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         addresses,
         loopback: args.allow_loopback,
         port,
-        host_keys: host_keys(&args.host_keys)?,
+        host_keys: args
+            .host_keys
+            .as_deref()
+            .map(host_keys)
+            .transpose()?
+            .unwrap_or_default(),
         accounts: args.accounts.clone(),
         system_owner: known.person(&args.owner)?,
         quorum: args
@@ -421,6 +454,7 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         max_unwitnessed_seconds: args.max_unwitnessed,
         approver_groups: args.approver_groups.clone(),
         manager_approves: args.manager_approves,
+        postgres: postgres(&args.database)?,
     })
 }
 

@@ -74,6 +74,7 @@ impl World {
             ssh_host_key: String::new(),
             ssh_host_ca: String::new(),
             arrivals: tokio::sync::mpsc::channel(1).0,
+            tunnels: tokio::sync::mpsc::channel(1).0,
             view: View::default(),
             reads: reads(),
             watches: watches(),

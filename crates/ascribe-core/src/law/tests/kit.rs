@@ -245,6 +245,7 @@ pub(super) fn target(name: &str) -> Target {
         max_unwitnessed_seconds: None,
         approver_groups: vec![],
         manager_approves: false,
+        postgres: None,
     }
 }
 /// An authority whose principal `req` stands for the requester.

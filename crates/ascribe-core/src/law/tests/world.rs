@@ -135,6 +135,7 @@ impl World {
             beneficiary: None,
             recurrence: None,
             ticket: None,
+            sql: None,
         };
         (request, opening)
     }
@@ -253,6 +254,7 @@ impl World {
             pty: None,
             forward_within_ms: 2000,
             within: None,
+            sql: None,
         };
         edit(&mut intent);
         self.record("gw", Body::Intent(intent), vec![command])?;
@@ -266,6 +268,7 @@ impl World {
             exit_code: Some(0),
             signal: None,
             streams: Vec::new(),
+            sql: None,
         };
         self.record("gw", Body::Outcome(outcome), Vec::new())?;
         Ok(())

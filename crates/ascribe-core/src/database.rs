@@ -1,0 +1,232 @@
+//! Databases: what the rules of a target, a request, an intent and an outcome say of SQL.
+//!
+//! Classes and flags are names that the gateway takes from PostgreSQL's own grammar. They tell what a
+//! statement is by its text. What it does beside that (functions, triggers, rules) only the role in
+//! the database bounds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::Bytes;
+use crate::id::{Commitment, ContentDigest};
+
+/// The flag of a statement whose text was too large, too deep or in an encoding that cannot be read.
+pub const UNREAD: &str = "unread";
+/// The class of a statement that PostgreSQL's grammar does not know.
+pub const UNPARSED: &str = "unparsed";
+
+/// The class of a text without a statement.
+pub const EMPTY: &str = "empty";
+
+/// What a target that is a PostgreSQL server has besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// Flags of statements that are allowed here; the others are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Databases that may be connected to; all, where none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// Certificates (DER) one of which must have signed the server's, or be it. None only on the
+    /// gateway's own machine, where no TLS is used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<Bytes>,
+    /// What is kept of bound values.
+    pub values: Values,
+}
+
+/// What is kept of the values that a statement is executed with; what is kept is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Values {
+    /// Nothing.
+    None,
+    /// Their SHA-256, so that who knows them can show that they were these.
+    Commitment,
+    /// The values.
+    Full,
+}
+
+/// What a request asks for, and its grant allows, on a database. An empty list bounds nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlScope {
+    /// Classes of statements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// What statements may name: `SCHEMA.TABLE`, or `SCHEMA.*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+    /// The maintenance job that this is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
+    /// SHA-256 of each statement of the approved script, in order. Only these run, each at most once
+    /// in a session, none before one that is above it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub script: Vec<ContentDigest>,
+}
+
+/// A maintenance job: a script that runs again and again, each run a session of its own. Its owner
+/// asks for it, in the name of the workload that runs it, and the target's system owner must approve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// SHA-256 of the whole file.
+    pub definition: ContentDigest,
+    /// Name, as people type it.
+    pub name: String,
+    /// When it is meant to run, in its owner's words. Nothing here starts it.
+    pub schedule: String,
+}
+
+impl SqlScope {
+    /// Does a statement have to be understood to be allowed?
+    pub fn reads(&self) -> bool {
+        !self.classes.is_empty() || !self.objects.is_empty()
+    }
+
+    /// Does the scope hold an object that a statement names?
+    pub fn holds(&self, object: &str) -> bool {
+        self.objects.iter().any(|allowed| {
+            allowed == object
+                || match (allowed.strip_suffix(".*"), object.split_once('.')) {
+                    (Some(schema), Some((of, _))) => schema == of,
+                    _ => false,
+                }
+        })
+    }
+}
+
+/// What an intent says of its statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlIntent {
+    /// What kinds of statement it is; several where one statement holds others.
+    pub classes: Vec<String>,
+    /// What makes it dangerous by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// What it names, where the grant bounds that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+    /// Which statement of the approved script it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// Commitment to what is kept of its values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Commitment>,
+}
+
+/// A statement of an approved script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Counts from 0.
+    pub number: u32,
+    /// SHA-256 of the statement, without comments and white space around it.
+    pub sha256: ContentDigest,
+}
+
+/// What the database answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlOutcome {
+    /// Bytes of the answer, all messages.
+    pub bytes: u64,
+    /// Microseconds from sending to the answer's end.
+    pub duration_us: u64,
+    /// Rows that the answer held.
+    pub rows: u64,
+    /// The error's code, where it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// The command tag, where it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+/// A statement without the comments, white space and semicolons around it, as scripts are approved.
+pub fn bare(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_ascii_start();
+        rest = match rest {
+            [b'-', b'-', line @ ..] => {
+                let end = line.iter().position(|b| matches!(b, b'\n' | b'\r'));
+                end.and_then(|end| line.get(end..)).unwrap_or_default()
+            }
+            [b'/', b'*', ..] => match comment(rest) {
+                Some(after) => after,
+                None => break,
+            },
+            [b';', after @ ..] => after,
+            _ => break,
+        };
+    }
+    loop {
+        rest = match rest.trim_ascii_end() {
+            [before @ .., b';'] => before,
+            trimmed => break trimmed,
+        };
+    }
+}
+
+/// What follows a comment, which may hold others (SQL:2016, 5.2).
+fn comment(text: &[u8]) -> Option<&[u8]> {
+    let (mut rest, mut depth) = (text, 0_u32);
+    loop {
+        rest = match rest {
+            [b'/', b'*', after @ ..] => {
+                depth = depth.checked_add(1)?;
+                after
+            }
+            [b'*', b'/', after @ ..] => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(after);
+                }
+                after
+            }
+            [_, after @ ..] => after,
+            [] => return None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_compared_without_what_surrounds_its_statements() {
+        for (text, left) in [
+            ("select 1", "select 1"),
+            (" \n select 1 ;\n ; ", "select 1"),
+            ("-- why\nselect 1 -- what\n", "select 1 -- what"),
+            ("/* a /* b */ c */ ;select ';'", "select ';'"),
+            ("/* open", "/* open"),
+            ("-- only", ""),
+            ("", ""),
+        ] {
+            assert_eq!(bare(text.as_bytes()), left.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_named_whole_or_by_its_schema() {
+        let scope = SqlScope {
+            objects: vec!["public.orders".to_owned(), "audit.*".to_owned()],
+            ..SqlScope::default()
+        };
+        for (object, held) in [
+            ("public.orders", true),
+            ("public.orders2", false),
+            ("orders", false),
+            ("audit.log", true),
+            ("audit", false),
+            ("audit2.log", false),
+        ] {
+            assert_eq!(scope.holds(object), held, "{object}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Databases: what a target's rules and a grant allow of statements.
+
+use super::{Denied, State};
+use crate::database::{EMPTY, Postgres, SqlScope, UNPARSED, UNREAD};
+use crate::entry::{Intent, Outcome};
+use crate::id::SessionId;
+use crate::statement::{Request, Target};
+use crate::text::is_unsafe;
+
+/// What is done on a database: it is connected to, a simple query's statement, a prepared statement's execution, a
+/// function called by its number, a statement under way that is cancelled.
+pub(super) const KINDS: [&str; 5] = [
+    "pg.connect",
+    "pg.query",
+    "pg.execute",
+    "pg.call",
+    "pg.cancel",
+];
+
+/// Most certificates of a target, and the length of each.
+const MAX_TRUST: usize = 16;
+const CERTIFICATE: core::ops::RangeInclusive<usize> = 64..=8192;
+/// Most databases, classes or flags of a list, and letters of one.
+const MAX_WORDS: usize = 64;
+const MAX_WORD: usize = 64;
+/// Most objects of a grant or an intent, and bytes of one.
+const MAX_OBJECTS: usize = 256;
+const MAX_OBJECT: usize = 160;
+/// Most statements of a script.
+const MAX_SCRIPT: usize = 512;
+/// Longest command tag, in bytes.
+const MAX_TAG: usize = 64;
+
+fn is_word(text: &str) -> bool {
+    (1..=MAX_WORD).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn are_words(list: &[String]) -> bool {
+    list.len() <= MAX_WORDS && list.iter().all(|word| is_word(word))
+}
+
+fn are_objects(list: &[String]) -> bool {
+    let fits = |text: &String| {
+        (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
+    };
+    list.len() <= MAX_OBJECTS && list.iter().all(fits)
+}
+
+/// The part of a target's rules that only a database has.
+pub(super) fn check_postgres(target: &Target, postgres: &Postgres) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("target", text));
+    let trusted = postgres.trust.len() <= MAX_TRUST
+        && postgres
+            .trust
+            .iter()
+            .all(|certificate| CERTIFICATE.contains(&certificate.0.len()));
+    if !target.host_keys.is_empty() {
+        return refuse("a database has certificates, not SSH host keys");
+    }
+    if !trusted || (postgres.trust.is_empty() && !target.loopback) {
+        return refuse(
+            "a database has one to sixteen certificates that it is known by; only on the gateway's own machine may it have none",
+        );
+    }
+    if !are_words(&postgres.allow) {
+        return refuse("what a database allows is a list of flags, such as `set-role`");
+    }
+    let named =
+        |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(|c| is_unsafe(c));
+    if postgres.databases.len() > MAX_WORDS || !postgres.databases.iter().all(named) {
+        return refuse("a database's name has 1 to 63 bytes");
+    }
+    Ok(())
+}
+
+/// Does what is asked for fit the kind of target, and is it within bounds?
+pub(super) fn check_scope(target: &Target, request: &Request) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("sql", text));
+    if target.postgres.is_some() && !request.forwards.is_empty() {
+        return refuse("nothing is forwarded through a database");
+    }
+    let Some(scope) = &request.sql else {
+        return Ok(());
+    };
+    if target.postgres.is_none() {
+        return refuse("the target is no database");
+    }
+    if !are_words(&scope.classes) || !are_objects(&scope.objects) {
+        return refuse("classes are words such as `select`; objects are SCHEMA.TABLE or SCHEMA.*");
+    }
+    if scope.script.len() > MAX_SCRIPT {
+        return refuse("a script has at most 512 statements");
+    }
+    let Some(job) = &scope.job else {
+        return Ok(());
+    };
+    if scope.script.is_empty() || request.beneficiary.is_none() {
+        return refuse("a job has a script, and a workload that runs it");
+    }
+    if !super::rules::is_name(&job.name) || !is_schedule(&job.schedule) {
+        return refuse("a job has a name as targets have one, and says in one line when it runs");
+    }
+    Ok(())
+}
+
+fn is_schedule(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
+}
+
+impl State {
+    /// May this statement be executed in its session?
+    pub(super) fn check_statement(&self, intent: &Intent) -> Result<(), Denied> {
+        let session = self.session(intent.session)?;
+        let Some(postgres) = &self.target(&session.open.target)?.target.postgres else {
+            return Err(Denied::new("kind", "the target is no database"));
+        };
+        let Some(sql) = &intent.sql else {
+            // A cancel stops what was recorded before; a function is called by its number alone.
+            return match intent.kind.as_str() {
+                "pg.cancel" => Ok(()),
+                _ => Err(Denied::new("sql", "a statement says what kind it is of")),
+            };
+        };
+        if !are_words(&sql.classes) || !are_words(&sql.flags) || !are_objects(&sql.objects) {
+            return Err(Denied::new("sql", "the statement's classes are malformed"));
+        }
+        if let Some(flag) = sql.flags.iter().find(|f| !postgres.allow.contains(f)) {
+            let what = if flag == UNREAD {
+                "the statement cannot be read, so nobody knows what it does".to_owned()
+            } else {
+                format!("the target does not allow `{flag}`")
+            };
+            return Err(Denied::new("flag", what).with_help(format!(
+                "administrators can allow it: register the target again with `--allow {flag}`"
+            )));
+        }
+        let grant = &self.grant(session.open.grant)?.grant;
+        match &grant.sql {
+            // Connecting runs nothing; what it sets is flagged.
+            Some(scope) if intent.kind != "pg.connect" => self.check_within(scope, intent),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_within(&self, scope: &SqlScope, intent: &Intent) -> Result<(), Denied> {
+        let Some(sql) = &intent.sql else {
+            return Ok(());
+        };
+        let refuse = |text: String| Err(Denied::new("outside-grant", text));
+        if sql.classes.iter().all(|class| class == EMPTY) && !sql.classes.is_empty() {
+            return Ok(());
+        }
+        let understood = !sql.classes.is_empty() && !sql.classes.iter().any(|c| c == UNPARSED);
+        if scope.reads() && !understood {
+            return refuse(
+                "the grant bounds what statements do, and this one cannot be read".into(),
+            );
+        }
+        let other = |class: &&String| !scope.classes.contains(class);
+        if let Some(class) = sql.classes.iter().find(other)
+            && !scope.classes.is_empty()
+        {
+            return refuse(format!(
+                "the grant is not for statements of class `{class}`"
+            ));
+        }
+        if let Some(object) = sql.objects.iter().find(|object| !scope.holds(object))
+            && !scope.objects.is_empty()
+        {
+            let object = crate::text::clean(object, 120);
+            return refuse(format!("the grant is not for `{object}`"));
+        }
+        if scope.script.is_empty() {
+            return Ok(());
+        }
+        let Some(step) = sql.step else {
+            return refuse("the statement is not in the approved script".into());
+        };
+        let approved = scope.script.get(step.number as usize);
+        if approved != Some(&step.sha256) {
+            return refuse("the statement is not the one of the approved script".into());
+        }
+        if step.number < self.session(intent.session)?.next_step {
+            return refuse("the approved script is past this statement".into());
+        }
+        Ok(())
+    }
+
+    /// The approved script goes on behind this statement.
+    pub(super) fn take_step(&mut self, intent: &Intent) {
+        let step = intent.sql.as_ref().and_then(|sql| sql.step);
+        if let (Some(step), Some(session)) = (step, self.sessions.get_mut(&intent.session)) {
+            session.next_step = step.number.saturating_add(1);
+        }
+    }
+
+    /// Is the session one with a database?
+    pub(super) fn is_database(&self, session: SessionId) -> Result<bool, Denied> {
+        let target = &self.session(session)?.open.target;
+        Ok(self.target(target)?.target.postgres.is_some())
+    }
+}
+
+/// A session came by a door that does not lead to its target.
+pub(super) fn wrong_door(target: &Target) -> Denied {
+    let name = &target.name;
+    if target.postgres.is_some() {
+        Denied::new("door", format!("`{name}` is a database"))
+            .with_help(format!("connect to it with: ascribe psql ROLE@{name}"))
+    } else {
+        Denied::new("door", format!("`{name}` is no database"))
+            .with_help(format!("log in to it with: ssh ACCOUNT@{name}"))
+    }
+}
+
+/// What a database is said to have answered is within bounds.
+pub(super) fn check_answer(outcome: &Outcome) -> Result<(), Denied> {
+    let Some(sql) = &outcome.sql else {
+        return Ok(());
+    };
+    let code = |text: &String| text.len() == 5 && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(|c| is_unsafe(c));
+    if sql.sqlstate.as_ref().is_none_or(code) && sql.tag.as_ref().is_none_or(tag) {
+        Ok(())
+    } else {
+        Err(Denied::new("sql", "the database's answer is malformed"))
+    }
+}

@@ -1,0 +1,301 @@
+//! Databases: by which door, which statements, and a script that is run as it was approved.
+
+use super::*;
+use crate::database::{Job, Postgres, SqlIntent, SqlOutcome, SqlScope, Step, UNPARSED, Values};
+use crate::id::ContentDigest;
+use crate::statement::{Anywhere, Connect, Forward};
+
+fn postgres() -> Postgres {
+    Postgres {
+        allow: Vec::new(),
+        databases: Vec::new(),
+        trust: vec![Bytes(vec![0x30; 64])],
+        values: Values::Full,
+    }
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+fn sql(classes: &[&str]) -> SqlIntent {
+    SqlIntent {
+        classes: words(classes),
+        flags: Vec::new(),
+        objects: Vec::new(),
+        step: None,
+        values: None,
+    }
+}
+
+fn digest(text: &str) -> ContentDigest {
+    ContentDigest(ascribe_tlog::Hash(Sha256::digest(text).into()))
+}
+
+fn step(number: u32, text: &str) -> SqlIntent {
+    let sha256 = digest(text);
+    SqlIntent {
+        step: Some(Step { number, sha256 }),
+        ..sql(&["update"])
+    }
+}
+
+impl World {
+    fn database(edit: impl FnOnce(&mut Postgres)) -> Self {
+        let mut own = postgres();
+        edit(&mut own);
+        Self::with(|target| {
+            target.host_keys = Vec::new();
+            target.postgres = Some(own);
+        })
+    }
+    fn open_database(&mut self, grant: GrantId) -> Result<SessionId, Denied> {
+        let say = Say::Connect(Connect {
+            target: "db1".to_owned(),
+            account: "root".to_owned(),
+            grant: None,
+        });
+        let opening = self.say(REQ, say, Vec::new())?.0;
+        let (mut open, from) = self.session_for(grant);
+        (open.door, open.opened_by) = (Door::Tunnel, OpenedBy::Signed);
+        open.opening = Some(opening);
+        let id = open.session;
+        self.record("gw", Body::SessionOpen(open), vec![from])?;
+        Ok(id)
+    }
+    fn execute(&mut self, session: SessionId, sql: SqlIntent) -> Result<ActionId, Denied> {
+        self.intent_of("pg.query", session, |intent| intent.sql = Some(sql))
+    }
+    fn bounded(&mut self, scope: SqlScope) -> SessionId {
+        let grant = self.grant(|request| request.sql = Some(scope));
+        self.open_database(grant).unwrap()
+    }
+}
+
+#[test]
+fn a_database_is_known_by_its_certificates() {
+    let set = |edit: fn(&mut Target)| {
+        let mut w = World::new(1);
+        let mut db1 = target("db1");
+        db1.host_keys = Vec::new();
+        db1.postgres = Some(postgres());
+        edit(&mut db1);
+        w.say(ADA, Say::TargetSet(db1), Vec::new()).map(drop)
+    };
+    assert_eq!(set(|_| ()), Ok(()));
+    let wrong: [fn(&mut Target); 8] = [
+        |t| t.host_keys = vec![key(200, 0)],
+        |t| t.postgres = None,
+        |t| t.postgres.as_mut().unwrap().trust.clear(),
+        |t| t.postgres.as_mut().unwrap().trust = vec![Bytes(vec![0; 64]); 17],
+        |t| t.postgres.as_mut().unwrap().trust = vec![Bytes(vec![0; 63])],
+        |t| t.postgres.as_mut().unwrap().allow = words(&["SET ROLE"]),
+        |t| t.postgres.as_mut().unwrap().databases = words(&[""]),
+        |t| t.postgres.as_mut().unwrap().databases = vec!["a".repeat(64)],
+    ];
+    for (n, edit) in wrong.into_iter().enumerate() {
+        assert_eq!(set(edit).unwrap_err().code, "target", "{n}");
+    }
+    // On the gateway's own machine no wire is listened to.
+    assert_eq!(
+        set(|t| {
+            (t.host, t.addresses) = ("127.0.0.1".to_owned(), vec!["127.0.0.1".to_owned()]);
+            t.loopback = true;
+            t.postgres.as_mut().unwrap().trust.clear();
+        }),
+        Ok(())
+    );
+}
+
+#[test]
+fn a_database_is_reached_by_a_signed_door_and_nothing_else_by_it() {
+    let mut w = World::database(|_| ());
+    let grant = w.grant(|_| ());
+    for door in [Door::Direct, Door::Jump, Door::Connect] {
+        let (mut open, from) = w.session_for(grant);
+        open.door = door;
+        let opened = w.record("gw", Body::SessionOpen(open), vec![from]);
+        assert_eq!(no(opened), "door");
+    }
+    let (mut open, from) = w.session_for(grant);
+    open.door = Door::Password;
+    let unsigned = w.record("gw", Body::SessionOpen(open), vec![from]);
+    assert_eq!(no(unsigned), "opening");
+    let session = w.open_database(grant).unwrap();
+    assert_eq!(no(w.intent(session)), "kind");
+    assert_eq!(no(w.intent_of("pg.other", session, |_| ())), "kind");
+    assert_eq!(no(w.intent_of("pg.query", session, |_| ())), "sql");
+    let done = w.execute(session, sql(&["select"])).unwrap();
+    w.intent_of("pg.cancel", session, |_| ()).unwrap();
+    w.outcome(done).unwrap();
+
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    assert_eq!(no(w.open_database(grant)), "door");
+    let session = w.open(grant).unwrap();
+    assert_eq!(no(w.execute(session, sql(&["select"]))), "kind");
+    let with = w.intent_of("ssh.exec", session, |i| i.sql = Some(sql(&["select"])));
+    assert_eq!(no(with), "kind");
+}
+
+#[test]
+fn what_is_dangerous_by_itself_is_refused_unless_the_target_allows_it() {
+    let mut w = World::database(|p| p.allow = words(&["do"]));
+    let grant = w.grant(|_| ());
+    let session = w.open_database(grant).unwrap();
+    let flagged = |flag: &str| SqlIntent {
+        flags: words(&[flag]),
+        ..sql(&["other"])
+    };
+    w.execute(session, flagged("do")).unwrap();
+    for flag in ["set-role", "unread", "copy-program"] {
+        assert_eq!(no(w.execute(session, flagged(flag))), "flag", "{flag}");
+    }
+    // The connection itself is recorded, and may set what is dangerous.
+    let connect = |w: &mut World, sql| w.intent_of("pg.connect", session, |i| i.sql = Some(sql));
+    connect(&mut w, sql(&["connect"])).unwrap();
+    assert_eq!(no(connect(&mut w, flagged("set-role"))), "flag");
+    // What the grammar does not know is let through, and on record, where nothing is bounded.
+    w.execute(session, sql(&[UNPARSED])).unwrap();
+}
+
+#[test]
+fn a_grant_bounds_classes_and_objects() {
+    let mut w = World::database(|_| ());
+    let session = w.bounded(SqlScope {
+        classes: words(&["select", "update"]),
+        objects: words(&["public.orders", "audit.*"]),
+        ..SqlScope::default()
+    });
+    let on = |classes: &[&str], objects: &[&str]| SqlIntent {
+        objects: words(objects),
+        ..sql(classes)
+    };
+    w.execute(session, on(&["select"], &["public.orders", "audit.log"]))
+        .unwrap();
+    w.execute(session, sql(&["empty"])).unwrap();
+    w.intent_of("pg.connect", session, |i| i.sql = Some(sql(&["connect"])))
+        .unwrap();
+    for outside in [
+        on(&["empty", "delete"], &[]),
+        on(&["delete"], &["public.orders"]),
+        on(&["select", "delete"], &["public.orders"]),
+        on(&["select"], &["public.people"]),
+        on(&["select"], &["orders"]),
+        on(&[UNPARSED], &[]),
+        on(&[], &[]),
+    ] {
+        assert_eq!(
+            no(w.execute(session, outside.clone())),
+            "outside-grant",
+            "{outside:?}"
+        );
+    }
+}
+
+#[test]
+fn an_approved_script_runs_in_order_and_once_a_session() {
+    let mut w = World::database(|_| ());
+    let scope = SqlScope {
+        script: vec![digest("a"), digest("b"), digest("a"), digest("c")],
+        ..SqlScope::default()
+    };
+    let session = w.bounded(scope.clone());
+    assert_eq!(no(w.execute(session, sql(&["update"]))), "outside-grant");
+    assert_eq!(no(w.execute(session, step(0, "b"))), "outside-grant");
+    assert_eq!(no(w.execute(session, step(4, "a"))), "outside-grant");
+    w.execute(session, step(0, "a")).unwrap();
+    assert_eq!(no(w.execute(session, step(0, "a"))), "outside-grant");
+    w.execute(session, step(2, "a")).unwrap();
+    assert_eq!(no(w.execute(session, step(1, "b"))), "outside-grant");
+    w.execute(session, step(3, "c")).unwrap();
+    // Stopping needs no step.
+    w.intent_of("pg.cancel", session, |_| ()).unwrap();
+
+    // For one session means once in all.
+    let grant = w.grant(|request| {
+        request.sql = Some(scope);
+        request.uses = Uses::Single;
+    });
+    w.open_database(grant).unwrap();
+    assert_eq!(no(w.open_database(grant)), "used");
+}
+
+#[test]
+fn what_is_asked_for_fits_the_target() {
+    let mut w = World::database(|_| ());
+    let job = |name: &str, schedule: &str| Job {
+        definition: digest("file"),
+        name: name.to_owned(),
+        schedule: schedule.to_owned(),
+    };
+    let scope = |edit: &dyn Fn(&mut SqlScope)| {
+        let mut scope = SqlScope::default();
+        edit(&mut scope);
+        scope
+    };
+    let many = (0..513).map(|n| digest(&n.to_string())).collect::<Vec<_>>();
+    for (n, wrong) in [
+        scope(&|s| s.classes = words(&["SELECT"])),
+        scope(&|s| s.classes = vec!["a".to_owned(); 65]),
+        scope(&|s| s.objects = words(&["a\nb"])),
+        scope(&|s| s.objects = vec!["a".repeat(161)]),
+        scope(&|s| s.script = many.clone()),
+        scope(&|s| s.job = Some(job("nightly", "at night"))),
+        scope(&|s| {
+            // No workload runs it.
+            s.job = Some(job("nightly", "at night"));
+            s.script = vec![digest("a")];
+        }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let asked = w.request(REQ, |request| request.sql = Some(wrong));
+        assert_eq!(no(asked), "sql", "{n}");
+    }
+    let forwarding = w.request(REQ, |request| {
+        request.forwards = vec![Forward::Agent(Anywhere {})];
+    });
+    assert_eq!(no(forwarding), "sql");
+    let mut ssh = World::plain();
+    let asked = ssh.request(REQ, |request| request.sql = Some(SqlScope::default()));
+    assert_eq!(no(asked), "sql");
+}
+
+#[test]
+fn an_answer_is_within_bounds() {
+    let mut w = World::database(|_| ());
+    let grant = w.grant(|_| ());
+    let session = w.open_database(grant).unwrap();
+    let mut answer = |tag: Option<&str>, sqlstate: Option<&str>| {
+        let action = w.execute(session, sql(&["select"])).unwrap();
+        let outcome = Outcome {
+            action,
+            exit_code: None,
+            notes: Vec::new(),
+            signal: None,
+            sql: Some(SqlOutcome {
+                bytes: 9,
+                duration_us: 7,
+                rows: 1,
+                sqlstate: sqlstate.map(str::to_owned),
+                tag: tag.map(str::to_owned),
+            }),
+            status: Status::Succeeded,
+            streams: Vec::new(),
+        };
+        w.record("gw", Body::Outcome(outcome), Vec::new()).map(drop)
+    };
+    assert_eq!(answer(Some("SELECT 1"), None), Ok(()));
+    assert_eq!(answer(None, Some("42P01")), Ok(()));
+    for (tag, code) in [
+        (Some("a\nb"), None),
+        (None, Some("42P0")),
+        (None, Some("42P0\u{e9}")),
+    ] {
+        assert_eq!(answer(tag, code).unwrap_err().code, "sql");
+    }
+    let long = "a".repeat(65);
+    assert_eq!(answer(Some(&long), None).unwrap_err().code, "sql");
+}

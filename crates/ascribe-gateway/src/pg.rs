@@ -1,0 +1,192 @@
+//! The PostgreSQL gateway: between a stock client and a real server, each statement is on record before
+//! the server sees it.
+//!
+//! Bytes are forwarded as they came; what is decoded is a view of them
+//! ([`ascribe_wire::pg`]). A client comes in by one of two doors, both of which the actor signed for: at
+//! the gateway's own port with a signed statement as the password, over TLS; or by the API's
+//! (`ascribe tunnel`). Nobody who comes in holds the target's credential.
+//!
+//! In scope: startup, relaying, outcomes, cancels. Out of scope: what is lawful and what is durable.
+//!
+//! Start from [`serve`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ascribe_core::gate::Log;
+use ascribe_core::id::StatementId;
+use ascribe_core::record::{BoxFuture, Recorder};
+use ascribe_sql::Classifier;
+use ascribe_tlog::VerifierKey;
+use ascribe_wire::pg::Secret;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::life::{Common, Fill};
+use crate::places::Places;
+
+mod action;
+mod cancel;
+mod door;
+mod outcomes;
+mod relay;
+mod session;
+mod target;
+
+use cancel::Cancels;
+pub use door::PASSWORD_PREFIX;
+
+/// Most connections of one address that wait for a place; more are closed at once.
+const MAX_WAITING: usize = 512;
+
+/// A connection's bytes, whatever carries them.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Where the credentials of targets are.
+pub trait Credentials: Send + Sync {
+    /// The password of a role on a target, read anew for each connection; none where the target asks for
+    /// none.
+    ///
+    /// # Errors
+    /// When it cannot be had, with the reason and the way out. The reason never holds the secret.
+    fn password<'a>(
+        &'a self,
+        target: &'a str,
+        account: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Secret>, String>>;
+}
+
+/// What a PostgreSQL gateway needs to know.
+pub struct PgConfig {
+    /// The writer that its entries are chained under.
+    pub writer: String,
+    /// The log whose receipts count.
+    pub log_key: VerifierKey,
+    /// How it proves itself to clients at its own port; none where it has no port.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The credentials of its targets.
+    pub credentials: Arc<dyn Credentials>,
+    /// What says what statements are.
+    pub classifier: Classifier,
+    /// Where the server itself listens: no target is there.
+    pub own: Vec<SocketAddr>,
+    /// Sessions in which nothing moves for so long are ended.
+    pub idle_timeout: Duration,
+    /// A client must have logged in within this time.
+    pub pre_auth_timeout: Duration,
+    /// Connections of one address that are served at once; more of them wait.
+    pub max_connections_per_addr: usize,
+}
+
+impl std::fmt::Debug for PgConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PgConfig").finish_non_exhaustive()
+    }
+}
+
+/// A connection whose opening the actor signed beforehand (`ascribe tunnel`).
+pub struct PgArrival {
+    /// The client; its startup message begins with the next byte.
+    pub stream: Box<dyn Io>,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// What was signed.
+    pub opening: StatementId,
+}
+
+impl std::fmt::Debug for PgArrival {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PgArrival({}, {})", self.peer, self.opening)
+    }
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) common: Arc<Common>,
+    pub(crate) config: PgConfig,
+    pub(crate) cancels: Cancels,
+}
+
+/// Serves until `stop`, what comes to `listener` and what others hand in; then ends every session and
+/// waits for its last entry.
+pub async fn serve(
+    listener: Option<TcpListener>,
+    mut arrivals: mpsc::Receiver<PgArrival>,
+    recorder: Arc<dyn Recorder>,
+    config: PgConfig,
+    fill: Fill,
+    stop: CancellationToken,
+) {
+    let places = Places::new(config.max_connections_per_addr, MAX_WAITING);
+    let shared = Arc::new(Shared {
+        common: Arc::new(Common {
+            recorder,
+            writer: config.writer.clone(),
+            log: Log::new(config.log_key.clone()),
+            fill,
+            stop: stop.clone(),
+            idle_timeout: config.idle_timeout,
+        }),
+        config,
+        cancels: Cancels::default(),
+    });
+    let tasks = TaskTracker::new();
+    loop {
+        let (came, address) = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(arrival) = arrivals.recv() => {
+                let address = arrival.peer.ip();
+                (door::Came::Signed(arrival), address)
+            }
+            accepted = accept(listener.as_ref()) => match accepted {
+                Ok((socket, peer)) => (door::Came::Plain(socket, peer), peer.ip()),
+                Err(error) => {
+                    // Usually too many open files: it passes when connections end.
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        spawn(&tasks, &places, &shared, came, address);
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// The next connection at the gateway's own port, if it has one.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One connection: waits for its place, then is served.
+fn spawn(
+    tasks: &TaskTracker,
+    places: &Places,
+    shared: &Arc<Shared>,
+    came: door::Came,
+    address: IpAddr,
+) {
+    let Some(turn) = places.take(address) else {
+        tracing::debug!("{address} has too many connections");
+        return;
+    };
+    let shared = Arc::clone(shared);
+    tasks.spawn(async move {
+        let place = tokio::select! {
+            place = turn.place() => place,
+            () = shared.common.stop.cancelled() => return,
+        };
+        if place.is_some() {
+            door::enter(shared, came).await;
+        }
+    });
+}

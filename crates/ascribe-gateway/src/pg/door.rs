@@ -1,0 +1,354 @@
+//! The doors: from a connection's first byte to somebody who may ask for a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ascribe_core::encoding::from_base64url;
+use ascribe_core::entry::Door;
+use ascribe_core::id::StatementId;
+use ascribe_core::record::{Proposal, RecordError, Scope, SignedOpening};
+use ascribe_core::statement::{Say, Signed};
+use ascribe_wire::pg::frame::{Frames, Piece, Side};
+use ascribe_wire::pg::server::Report;
+use ascribe_wire::pg::startup::{Cancel, First, NEWEST, Startup, UserName, first, user_name};
+use ascribe_wire::pg::{client, encode};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::session::{self, Guest};
+use super::{Io, PgArrival, Shared};
+
+/// What a signed statement that is a password begins with, so that it is recognised where it leaks.
+pub const PASSWORD_PREFIX: &str = "ascribe-v1.";
+/// The protocol's name in TLS (PostgreSQL's documentation, "Direct SSL").
+const ALPN: &[u8] = b"postgresql";
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// A read's size, in bytes, before the login.
+const PIECE: usize = 4096;
+
+/// A connection to be served.
+pub(super) enum Came {
+    Plain(TcpStream, SocketAddr),
+    Signed(PgArrival),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn enter(shared: Arc<Shared>, came: Came) {
+    let limit = shared.config.pre_auth_timeout;
+    let stop = shared.common.stop.clone();
+    let entered = tokio::select! {
+        entered = tokio::time::timeout(limit, knock(&shared, came)) => entered,
+        () = stop.cancelled() => return,
+    };
+    match entered {
+        Ok(Ok(Entered::Guest(guest))) => session::run(shared, *guest).await,
+        Ok(Ok(Entered::Cancel(cancel))) => shared.cancels.ask(&shared, &cancel).await,
+        Ok(Ok(Entered::Nobody)) => {}
+        Ok(Err(error)) => tracing::debug!("a connection ended before its login: {error}"),
+        Err(_) => tracing::debug!("a client took too long to log in"),
+    }
+}
+
+enum Entered {
+    Guest(Box<Guest>),
+    Cancel(Cancel),
+    Nobody,
+}
+
+/// A client at the door.
+struct Client {
+    stream: Box<dyn Io>,
+    read: BytesMut,
+    peer: SocketAddr,
+}
+
+/// Why somebody is turned away, as they are told.
+pub(super) fn fatal(code: &'static str, message: impl Into<String>, hint: &str) -> Report {
+    Report {
+        severity: Bytes::from_static(b"FATAL"),
+        code: Bytes::from_static(code.as_bytes()),
+        message: told(message.into()),
+        detail: None,
+        hint: (!hint.is_empty()).then(|| told(hint.to_owned())),
+    }
+}
+
+/// A text as the protocol carries it: a zero byte would end it.
+pub(super) fn told(text: String) -> Bytes {
+    Bytes::from(text.replace('\0', " "))
+}
+
+async fn knock(shared: &Arc<Shared>, came: Came) -> std::io::Result<Entered> {
+    match came {
+        Came::Plain(socket, peer) => plain(shared, socket, peer).await,
+        Came::Signed(PgArrival {
+            stream,
+            peer,
+            opening,
+        }) => {
+            let read = BytesMut::new();
+            let client = Client { stream, read, peer };
+            arrived(shared, client, opening).await
+        }
+    }
+}
+
+/// At the gateway's own port. Everything but the asking for TLS is within TLS.
+async fn plain(
+    shared: &Arc<Shared>,
+    mut socket: TcpStream,
+    peer: SocketAddr,
+) -> std::io::Result<Entered> {
+    socket.set_nodelay(true)?;
+    let mut byte = [0; 1];
+    let mut read = BytesMut::new();
+    loop {
+        if read.is_empty() {
+            let _: usize = socket.peek(&mut byte).await?;
+            if byte == [TLS_HANDSHAKE] {
+                return within_tls(shared, socket, peer, true).await;
+            }
+        }
+        let Some(packet) = packet(&mut socket, &mut read).await? else {
+            return Ok(Entered::Nobody);
+        };
+        match packet {
+            // What came behind it in the clear would pass for what came within TLS.
+            First::SslRequest if read.is_empty() => {
+                socket.write_all(b"S").await?;
+                return within_tls(shared, socket, peer, false).await;
+            }
+            First::GssEncRequest if read.is_empty() => socket.write_all(b"N").await?,
+            First::Cancel(cancel) => return Ok(Entered::Cancel(cancel)),
+            First::Startup(_) => {
+                let report = fatal(
+                    "28000",
+                    "this gateway is reached over TLS only",
+                    "connect with sslmode=verify-full",
+                );
+                socket.write_all(&encode::error_response(&report)).await?;
+                socket.shutdown().await?;
+                return Ok(Entered::Nobody);
+            }
+            First::SslRequest | First::GssEncRequest | First::DirectTls => {
+                return Ok(Entered::Nobody);
+            }
+        }
+    }
+}
+
+/// The next packet of a connection's beginning; none when the connection ends.
+async fn packet(
+    stream: &mut (impl Io + ?Sized),
+    read: &mut BytesMut,
+) -> std::io::Result<Option<First>> {
+    loop {
+        match first(read).map_err(std::io::Error::other)? {
+            Some(packet) => return Ok(Some(packet)),
+            None => {
+                read.reserve(PIECE);
+                if stream.read_buf(read).await? == 0 {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+async fn within_tls(
+    shared: &Arc<Shared>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    direct: bool,
+) -> std::io::Result<Entered> {
+    let Some(tls) = &shared.config.tls else {
+        return Ok(Entered::Nobody);
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(tls));
+    let stream = acceptor.accept(socket).await?;
+    // Without it another protocol's client could be led here (ALPACA).
+    if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Ok(Entered::Nobody);
+    }
+    let mut client = Client {
+        stream: Box::new(stream),
+        read: BytesMut::new(),
+        peer,
+    };
+    match packet(&mut *client.stream, &mut client.read).await? {
+        Some(First::Startup(startup)) => with_password(shared, client, startup).await,
+        Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel)),
+        Some(First::SslRequest | First::GssEncRequest | First::DirectTls) | None => {
+            Ok(Entered::Nobody)
+        }
+    }
+}
+
+impl Client {
+    async fn say(&mut self, bytes: &Bytes) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Says why, and that is all.
+    async fn turn_away(mut self, report: &Report) -> std::io::Result<Entered> {
+        self.say(&encode::error_response(report)).await?;
+        self.stream.shutdown().await?;
+        Ok(Entered::Nobody)
+    }
+
+    /// What is spoken with this client: it is told where that is not what it asked for.
+    async fn negotiate(&mut self, startup: &Startup) -> std::io::Result<()> {
+        match startup.negotiate(NEWEST) {
+            Some(answer) => self.say(&answer).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The user name, or why there is none.
+fn user(startup: &Startup) -> Result<UserName, Report> {
+    let hint = "the user name is ROLE@TARGET";
+    let name = startup
+        .user()
+        .ok_or_else(|| fatal("28000", "no user name was given", hint))?;
+    user_name(name).map_err(|error| fatal("28000", error.to_string(), hint))
+}
+
+/// Asks for the signed statement.
+async fn with_password(
+    shared: &Arc<Shared>,
+    mut client: Client,
+    startup: Startup,
+) -> std::io::Result<Entered> {
+    client.negotiate(&startup).await?;
+    let user = match user(&startup) {
+        Ok(user) => user,
+        Err(report) => return client.turn_away(&report).await,
+    };
+    client.say(&encode::cleartext_password()).await?;
+    let mut frames = Frames::new(Side::Client);
+    let secret = loop {
+        match frames.next().map_err(std::io::Error::other)? {
+            Some(Piece::Whole(frame)) => {
+                break client::password(&frame).map_err(std::io::Error::other)?;
+            }
+            Some(_) => return Ok(Entered::Nobody),
+            None if client.read.is_empty() => {
+                client.read.reserve(PIECE);
+                if client.stream.read_buf(&mut client.read).await? == 0 {
+                    return Ok(Entered::Nobody);
+                }
+                frames.push(client.read.split().freeze());
+            }
+            None => frames.push(client.read.split().freeze()),
+        }
+    };
+    let hint = format!(
+        "make one: ascribe token {}@{}   (it is for one connection, within five minutes)",
+        user.role, user.target
+    );
+    let opened = match read_password(secret.expose()) {
+        Some(signed) => submit(shared, signed).await,
+        None => Err("the password is no signed statement".to_owned()),
+    };
+    drop(secret);
+    let (opening, signed) = match opened {
+        Ok(opened) => opened,
+        Err(why) => return client.turn_away(&fatal("28P01", why, &hint)).await,
+    };
+    client.read = BytesMut::from(&frames.into_rest()[..]);
+    guest(client, startup, user, (opening, signed, Door::Password)).await
+}
+
+/// The signed statement that a password is.
+fn read_password(secret: &[u8]) -> Option<Signed> {
+    let text = std::str::from_utf8(secret).ok()?;
+    let json = from_base64url(text.trim().strip_prefix(PASSWORD_PREFIX)?)?;
+    serde_json::from_slice(&json).ok()
+}
+
+/// Puts the statement on record; or why it opens nothing.
+async fn submit(
+    shared: &Arc<Shared>,
+    signed: Signed,
+) -> Result<(StatementId, SignedOpening), String> {
+    let statement = signed
+        .statement()
+        .map_err(|error| format!("the password's statement is {error}"))?;
+    if !matches!(statement.say, Say::Connect(_)) {
+        return Err("the password's statement opens no session".to_owned());
+    }
+    let id = statement.id;
+    let recorder = &shared.common.recorder;
+    let proposal = Proposal::of_statement(id, signed, Vec::new(), Scope::None);
+    match recorder.record(proposal).await {
+        Ok(_) => {}
+        Err(RecordError::Denied(denied)) => return Err(denied.message),
+        Err(error) => return Err(error.to_string()),
+    }
+    let opening = recorder.signed_opening(id);
+    let opening = opening.ok_or("the password was used before, or is too old")?;
+    Ok((id, opening))
+}
+
+/// Within the API's TLS; the opening is on record.
+async fn arrived(
+    shared: &Arc<Shared>,
+    mut client: Client,
+    opening: StatementId,
+) -> std::io::Result<Entered> {
+    let startup = loop {
+        match packet(&mut *client.stream, &mut client.read).await? {
+            Some(First::Startup(startup)) => break startup,
+            Some(First::Cancel(cancel)) => return Ok(Entered::Cancel(cancel)),
+            // The way here is encrypted, and the client need not know.
+            Some(First::SslRequest | First::GssEncRequest) if client.read.is_empty() => {
+                client.say(&Bytes::from_static(b"N")).await?;
+            }
+            Some(_) | None => return Ok(Entered::Nobody),
+        }
+    };
+    client.negotiate(&startup).await?;
+    let Some(signed) = shared.common.recorder.signed_opening(opening) else {
+        let report = fatal("28000", "the tunnel's opening was used or is too old", "");
+        return client.turn_away(&report).await;
+    };
+    let user = match user(&startup) {
+        Ok(user) => user,
+        Err(report) => return client.turn_away(&report).await,
+    };
+    guest(client, startup, user, (opening, signed, Door::Tunnel)).await
+}
+
+/// Somebody who signed for exactly what they ask for here.
+async fn guest(
+    client: Client,
+    startup: Startup,
+    user: UserName,
+    (opening, signed, door): (StatementId, SignedOpening, Door),
+) -> std::io::Result<Entered> {
+    let connect = &signed.connect;
+    let same = connect.target == user.target
+        && connect.account == user.role
+        && (user.grant.is_none() || connect.grant == user.grant);
+    if !same {
+        let why = format!(
+            "the opening was signed for {}@{}, not for {}@{}",
+            connect.account, connect.target, user.role, user.target
+        );
+        return client.turn_away(&fatal("28000", why, "")).await;
+    }
+    Ok(Entered::Guest(Box::new(Guest {
+        stream: client.stream,
+        read: client.read,
+        peer: client.peer,
+        startup,
+        opening,
+        signed,
+        door,
+    })))
+}

@@ -1,0 +1,246 @@
+//! What became of statements: from the server's answers to the outcomes that are recorded.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use ascribe_core::database::SqlOutcome;
+use ascribe_core::entry::{Outcome, Status, StreamTotal};
+use ascribe_core::id::{ActionId, ContentDigest};
+use ascribe_tlog::Hash;
+use ascribe_wire::pg::server::Report;
+use ascribe_wire::pg::session::{Done, End, Event, How, Number, What};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+/// Most outcomes that wait for the end of their group.
+const MAX_SETTLING: usize = 1024;
+/// Longest command tag that is kept, in bytes.
+const MAX_TAG: usize = 64;
+
+/// What a message runs, and how far it has come.
+#[derive(Debug)]
+struct Run {
+    actions: Vec<ActionId>,
+    /// The next of them to be done.
+    at: usize,
+    begun: Instant,
+    answered: SqlOutcome,
+    streams: Vec<StreamTotal>,
+}
+
+/// Copied data, as it passes.
+#[derive(Debug, Default)]
+struct Copied {
+    hash: Sha256,
+    bytes: u64,
+}
+
+/// The statements of a session that have no recorded outcome.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    runs: HashMap<Number, Run>,
+    /// Done, in groups whose end may yet undo it.
+    settling: Vec<(Number, Outcome)>,
+    copied_in: Option<Copied>,
+    copied_out: Option<Copied>,
+}
+
+fn nothing() -> SqlOutcome {
+    SqlOutcome {
+        bytes: 0,
+        duration_us: 0,
+        rows: 0,
+        sqlstate: None,
+        tag: None,
+    }
+}
+
+/// An outcome without an answer.
+pub(super) fn outcome(action: ActionId, status: Status, note: Option<&str>) -> Outcome {
+    Outcome {
+        action,
+        exit_code: None,
+        notes: note.into_iter().map(str::to_owned).collect(),
+        signal: None,
+        sql: None,
+        status,
+        streams: Vec::new(),
+    }
+}
+
+/// The code as it is recorded.
+fn code(report: &Report) -> Option<String> {
+    let text = std::str::from_utf8(&report.code).ok()?;
+    (text.len() == 5 && text.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| text.to_owned())
+}
+
+fn tag(bytes: &[u8]) -> String {
+    ascribe_core::text::clean(&String::from_utf8_lossy(bytes), MAX_TAG / 4)
+}
+
+impl Copied {
+    fn total(self, stream: &str) -> StreamTotal {
+        StreamTotal {
+            bytes: self.bytes,
+            sha256: ContentDigest(Hash(self.hash.finalize().into())),
+            stored: 0,
+            stream: stream.to_owned(),
+        }
+    }
+}
+
+impl Running {
+    /// Something recorded is sent now.
+    pub(super) fn sent(&mut self, number: Number, actions: Vec<ActionId>) {
+        let run = Run {
+            actions,
+            at: 0,
+            begun: Instant::now(),
+            answered: nothing(),
+            streams: Vec::new(),
+        };
+        self.runs.insert(number, run);
+    }
+
+    /// Data is copied to the server.
+    pub(super) fn copy_in(&mut self, bodies: impl Iterator<Item = Bytes>) {
+        take(self.copied_in.get_or_insert_default(), bodies);
+    }
+
+    /// Data is copied to the client.
+    pub(super) fn copy_out(&mut self, bodies: impl Iterator<Item = Bytes>) {
+        take(self.copied_out.get_or_insert_default(), bodies);
+    }
+
+    /// The outcomes that follow from what the server said.
+    pub(super) fn hear(&mut self, events: Vec<Event>, ready: bool, out: &mut Vec<Outcome>) {
+        for event in events {
+            match event.what {
+                What::Done(done) => self.done(event.number, done),
+                What::End(end) => self.end(event.number, &end),
+                What::GroupFailed { after, why } => self.undo(after, &why),
+            }
+        }
+        if ready || self.settling.len() > MAX_SETTLING {
+            out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
+        }
+    }
+
+    /// What was sent and has no end.
+    pub(super) fn unknown(&mut self, out: &mut Vec<Outcome>) {
+        out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
+        let mut left: Vec<_> = self.runs.drain().collect();
+        left.sort_unstable_by_key(|(number, _)| *number);
+        for (_, run) in left {
+            let actions = run.actions.into_iter().skip(run.at);
+            out.extend(actions.map(|action| outcome(action, Status::Unknown, None)));
+        }
+    }
+
+    fn done(&mut self, number: Number, done: Done) {
+        let copied = [
+            self.copied_in
+                .take()
+                .map(|copied| copied.total("copied-in")),
+            self.copied_out
+                .take()
+                .map(|copied| copied.total("copied-out")),
+        ];
+        let Some(run) = self.runs.get_mut(&number) else {
+            return;
+        };
+        run.streams.extend(copied.into_iter().flatten());
+        run.answered.bytes = run.answered.bytes.saturating_add(done.bytes);
+        let mut rows = done.rows;
+        match done.how {
+            How::Complete {
+                tag: text,
+                rows: told,
+            } => {
+                run.answered.tag = Some(tag(&text));
+                rows = told.unwrap_or(rows);
+            }
+            How::Suspended => run.answered.tag = Some("SUSPENDED".to_owned()),
+            How::Empty | How::Returned => {}
+        }
+        run.answered.rows = run.answered.rows.saturating_add(rows);
+        // The last one may have more to come: a text that could not be taken apart is one action.
+        if run.at + 1 < run.actions.len() {
+            self.settle(number, Status::Succeeded, None);
+        }
+    }
+
+    /// The next action of a message is over.
+    fn settle(&mut self, number: Number, status: Status, note: Option<&str>) {
+        let Some(run) = self.runs.get_mut(&number) else {
+            return;
+        };
+        let Some(action) = run.actions.get(run.at) else {
+            return;
+        };
+        run.at += 1;
+        let mut answered = std::mem::replace(&mut run.answered, nothing());
+        let elapsed = run.begun.elapsed().as_micros();
+        answered.duration_us = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let outcome = Outcome {
+            sql: Some(answered),
+            streams: std::mem::take(&mut run.streams),
+            ..outcome(*action, status, note)
+        };
+        self.settling.push((number, outcome));
+    }
+
+    fn end(&mut self, number: Number, end: &End) {
+        (self.copied_in, self.copied_out) = (None, None);
+        let Some(run) = self.runs.get_mut(&number) else {
+            return;
+        };
+        let left = run.actions.len().saturating_sub(run.at);
+        match end {
+            End::Completed => {
+                // A rule can take a statement's place, and then says nothing of it.
+                for _ in 0..left {
+                    self.settle(number, Status::Succeeded, None);
+                }
+            }
+            End::Failed(report) => {
+                run.answered.sqlstate = code(report);
+                run.answered.tag = None;
+                // Outside of an explicit transaction, what the same text did before has no effect.
+                let earlier = self.settling.iter_mut().filter(|(of, _)| *of == number);
+                earlier.for_each(|(_, outcome)| outcome.notes.push("later-failed".to_owned()));
+                self.settle(number, Status::Failed, None);
+                for _ in 1..left {
+                    self.settle(number, Status::Failed, Some("skipped"));
+                }
+            }
+            End::Skipped => {
+                for _ in 0..left {
+                    self.settle(number, Status::Failed, Some("skipped"));
+                }
+            }
+        }
+        self.runs.remove(&number);
+    }
+
+    /// The end of a group has failed: what was done in it has no effect.
+    fn undo(&mut self, after: Number, why: &Report) {
+        let undone = self.settling.iter_mut();
+        for (_, outcome) in undone.filter(|(number, _)| *number > after) {
+            if outcome.status == Status::Succeeded {
+                outcome.status = Status::Failed;
+                outcome.notes.push("undone".to_owned());
+                if let Some(sql) = &mut outcome.sql {
+                    sql.sqlstate = code(why);
+                }
+            }
+        }
+    }
+}
+
+fn take(copied: &mut Copied, bodies: impl Iterator<Item = Bytes>) {
+    for body in bodies {
+        copied.hash.update(&body);
+        copied.bytes += body.len() as u64;
+    }
+}

@@ -1,0 +1,794 @@
+//! Between client and target, in bursts: what the client sent is understood, put on record as a whole,
+//! and then forwarded as it came; what the target answers is told apart and passed on.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ascribe_core::entry::{CloseReason, Outcome, Status};
+use ascribe_core::gate::{Action, Recorded};
+use ascribe_core::law::Denied;
+use ascribe_sql::{Encoding, Reading};
+use ascribe_wire::pg::client::{self, Message};
+use ascribe_wire::pg::encode;
+use ascribe_wire::pg::frame::{Frames, Piece, Run, Side};
+use ascribe_wire::pg::server::{self, Report};
+use ascribe_wire::pg::session::{Executed, Number, Runs, SessionError, Step, Tracker, Turn};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, mpsc};
+
+use super::action::Recording;
+use super::door::{fatal, told};
+use super::outcomes::{Running, outcome};
+use super::session::Session;
+use super::{Io, Shared};
+use crate::life::Shut;
+
+/// A read's size, in bytes.
+const PIECE: usize = 16 * 1024;
+/// Largest message of a client that is kept as a whole, in bytes.
+const MAX_WHOLE: usize = 1024 * 1024;
+/// Pieces of at least so many bytes are passed on as they are; smaller ones are gathered.
+const GATHER: usize = 4096;
+/// Outcomes that wait for the ledger.
+const OUTCOMES: usize = 1024;
+/// Outcomes that are recorded at once.
+const AT_ONCE: usize = 256;
+/// A target may say so long what became of what it runs, once its client has left.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// A client gets this long to take why it is cut off. A grant's end closes within 2 s.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Nothing is known of how texts are read.
+const UNCLEAR: Reading = Reading {
+    encoding: Encoding::Other,
+    standard_conforming_strings: false,
+    replication: false,
+};
+
+type Stream = Box<dyn Io>;
+
+/// Both ends of a session.
+pub(super) struct Ends {
+    pub(super) client: Stream,
+    /// What the client said already.
+    pub(super) read: BytesMut,
+    pub(super) target: Stream,
+    pub(super) frames: Frames,
+    /// What the client is told first.
+    pub(super) greeting: Bytes,
+    pub(super) settings: Vec<(Bytes, Bytes)>,
+}
+
+/// Why one direction has ended.
+#[derive(Debug)]
+enum Over {
+    /// Its sender has closed it.
+    Closed,
+    /// The client said that it leaves.
+    Left,
+    /// The session ends.
+    Ended,
+    /// Something is not understood: it is not passed on.
+    Wrong(String),
+    /// An end is gone.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Over {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What both directions share.
+struct Relay<'a> {
+    shared: &'a Arc<Shared>,
+    session: &'a Arc<Session>,
+    tracker: Mutex<Tracker>,
+    running: Mutex<Running>,
+    reading: Mutex<Reading>,
+    /// The target said something.
+    answered: Notify,
+    outcomes: mpsc::Sender<Outcome>,
+    /// What the client is told at the end, where it is not why the session ends.
+    farewell: Mutex<Option<Report>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the target reads texts, as far as this setting tells.
+fn read_as(reading: &mut Reading, name: &[u8], value: &[u8]) {
+    if name == b"client_encoding" {
+        reading.encoding = Encoding::of_client(value);
+    } else if name == b"standard_conforming_strings" {
+        reading.standard_conforming_strings = value == b"on";
+    }
+}
+
+/// Relays until the session is over; every outcome is on record when it returns.
+pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends) {
+    let (outcomes, waiting) = mpsc::channel(OUTCOMES);
+    // Until it says otherwise.
+    let mut reading = UNCLEAR;
+    for (name, value) in &ends.settings {
+        read_as(&mut reading, name, value);
+    }
+    let relay = Relay {
+        shared,
+        session,
+        tracker: Mutex::default(),
+        running: Mutex::default(),
+        reading: Mutex::new(reading),
+        answered: Notify::new(),
+        outcomes,
+        farewell: Mutex::default(),
+    };
+    let relayed = async {
+        relay.both(ends).await;
+        let mut left = Vec::new();
+        lock(&relay.running).unknown(&mut left);
+        relay.report(left).await;
+        session.life.over.cancel();
+        // The last sender goes: what waits is recorded, and that is all.
+        drop(relay);
+    };
+    let stopping = async {
+        tokio::select! {
+            () = shared.common.stop.cancelled() => session.life.end(CloseReason::Interrupted),
+            () = session.life.over.cancelled() => {}
+        }
+    };
+    tokio::join!(
+        relayed,
+        record(session, waiting),
+        session.life.pulse(|| ()),
+        stopping
+    );
+}
+
+/// Records outcomes, as many at once as there are.
+async fn record(session: &Session, mut waiting: mpsc::Receiver<Outcome>) {
+    let mut batch = Vec::new();
+    while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
+        all(batch.drain(..).map(|outcome| session.report(outcome))).await;
+    }
+}
+
+/// Waits for all of them, each begun in order.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut done = true;
+        for (future, result) in &mut waiting {
+            if result.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(found) => *result = Some(found),
+                    std::task::Poll::Pending => done = false,
+                }
+            }
+        }
+        if done {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    waiting
+        .into_iter()
+        .filter_map(|(_, result)| result)
+        .collect()
+}
+
+/// What of the client's messages bears on those that come later.
+#[derive(Debug, Default)]
+struct Course {
+    /// The first statement of an approved script that may still come.
+    next_step: u32,
+    /// Something in the group that is under way may change how texts are read.
+    doubtful: bool,
+}
+
+/// A message on its way to the target.
+struct Item {
+    number: Option<Number>,
+    bytes: Bytes,
+    what: Carries,
+}
+
+/// What a message asks of the record.
+enum Carries {
+    /// Nothing is run by it.
+    Nothing,
+    /// The end of a group.
+    Sync,
+    /// Answers so far are wanted.
+    Flush,
+    /// This is run by it.
+    Runs(Executed),
+    /// It is refused, without any record of an action.
+    Refused(String),
+}
+
+/// What may be written to the target. The one function that writes takes these and nothing else.
+enum Cleared {
+    /// Nothing is run by it.
+    Free(Bytes),
+    /// Everything that is run by it is on record.
+    Recorded(Vec<Recorded>, Bytes),
+}
+
+/// Writes to the target.
+async fn forward(target: &mut WriteHalf<Stream>, burst: Vec<Cleared>) -> io::Result<()> {
+    let mut gathered = BytesMut::new();
+    for cleared in burst {
+        let bytes = match cleared {
+            Cleared::Free(bytes) => bytes,
+            Cleared::Recorded(recorded, bytes) => {
+                for one in recorded {
+                    let Action { .. } = one.into_action();
+                }
+                bytes
+            }
+        };
+        if bytes.len() >= GATHER {
+            if !gathered.is_empty() {
+                target.write_all(&gathered.split()).await?;
+            }
+            target.write_all(&bytes).await?;
+        } else {
+            gathered.extend_from_slice(&bytes);
+        }
+    }
+    if !gathered.is_empty() {
+        target.write_all(&gathered).await?;
+    }
+    target.flush().await
+}
+
+impl Relay<'_> {
+    /// Both directions, until both are over.
+    async fn both(&self, ends: Ends) {
+        let (client_read, mut client_write) = tokio::io::split(ends.client);
+        let (target_read, target_write) = tokio::io::split(ends.target);
+        let greeted = async {
+            client_write.write_all(&ends.greeting).await?;
+            client_write.flush().await
+        };
+        if greeted.await.is_err() {
+            return;
+        }
+        let up = self.up(client_read, ends.read, target_write);
+        let down = self.down(target_read, ends.frames, client_write);
+        tokio::pin!(up, down);
+        let life = &self.session.life;
+        let cut = tokio::select! {
+            over = &mut up => match over {
+                // It may still be told what became of it.
+                Over::Closed | Over::Left | Over::Io(_) => {
+                    tokio::time::timeout(LAST_WORDS, &mut down).await.is_err()
+                }
+                Over::Wrong(why) => {
+                    *lock(&self.farewell) = Some(fatal("08P01", why, ""));
+                    life.end(CloseReason::Disconnected);
+                    down.await;
+                    true
+                }
+                Over::Ended => {
+                    down.await;
+                    true
+                }
+            },
+            over = &mut down => {
+                if let Over::Wrong(why) = &over {
+                    tracing::warn!("a target was cut off: {why}");
+                }
+                let ended = matches!(over, Over::Ended);
+                if !ended && life.reason().is_none() {
+                    life.end(CloseReason::TargetFailed);
+                }
+                true
+            }
+        };
+        // Nobody waits for it any more.
+        if cut && !lock(&self.tracker).is_quiet() {
+            self.session.stop(self.shared).await;
+        }
+    }
+
+    async fn report(&self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            // It is full while the ledger is busy, and closed never before this end.
+            if self.outcomes.send(outcome).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// From the client to the target.
+    async fn up(
+        &self,
+        mut client: ReadHalf<Stream>,
+        mut read: BytesMut,
+        mut target: WriteHalf<Stream>,
+    ) -> Over {
+        let over = self.carry_up(&mut client, &mut read, &mut target).await;
+        let over = match over {
+            Ok(never) => match never {},
+            Err(over) => over,
+        };
+        if let Over::Io(error) = &over {
+            tracing::debug!("a client or its target was lost: {error}");
+        }
+        if matches!(over, Over::Closed) {
+            // The target is told what the client did not say.
+            let bye = vec![Cleared::Free(encode::terminate())];
+            if let Err(error) = forward(&mut target, bye).await {
+                tracing::debug!("a target was gone before its client: {error}");
+            }
+        }
+        over
+    }
+
+    async fn carry_up(
+        &self,
+        client: &mut ReadHalf<Stream>,
+        read: &mut BytesMut,
+        target: &mut WriteHalf<Stream>,
+    ) -> Result<std::convert::Infallible, Over> {
+        let mut frames = Frames::with_whole(Side::Client, MAX_WHOLE);
+        let mut course = Course::default();
+        loop {
+            if read.is_empty() {
+                read.reserve(PIECE);
+                let count = tokio::select! {
+                    count = client.read_buf(read) => count?,
+                    () = self.session.life.over.cancelled() => return Err(Over::Ended),
+                };
+                if count == 0 {
+                    return Err(Over::Closed);
+                }
+            }
+            self.session.life.moved();
+            frames.push(read.split().freeze());
+            let mut burst = Vec::new();
+            let mut left = false;
+            loop {
+                let piece = match frames.next() {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.send(&mut burst, target, &mut course).await?;
+                        return Err(Over::Wrong(error.to_string()));
+                    }
+                };
+                left |= matches!(&piece, Piece::Whole(frame) if frame.kind == b'X');
+                self.take(piece, &mut burst, target, &mut course).await?;
+            }
+            self.send(&mut burst, target, &mut course).await?;
+            if left {
+                return Err(Over::Left);
+            }
+        }
+    }
+
+    /// Takes a piece of the client's into the burst. What has to wait for the target waits, with all
+    /// before it sent.
+    async fn take(
+        &self,
+        piece: Piece,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<(), Over> {
+        let bytes = piece.bytes().clone();
+        let mut message = match piece {
+            Piece::Whole(frame) => {
+                let message = client::decode(&frame);
+                Some(message.map_err(|error| Over::Wrong(error.to_string()))?)
+            }
+            Piece::Run(run) => return self.take_copied(&run, burst, target, course).await,
+            Piece::Large(large) => {
+                return Err(Over::Wrong(format!(
+                    "a message of {} bytes is larger than {MAX_WHOLE}; send it in parts, or by COPY",
+                    large.length
+                )));
+            }
+            Piece::Part(_) => return Ok(()),
+        };
+        while let Some(next) = message.take() {
+            let sync = matches!(next, Message::Sync);
+            let flush = matches!(next, Message::Flush);
+            let step = lock(&self.tracker).client(next);
+            let step = step.map_err(|error| Over::Wrong(error.to_string()))?;
+            let (number, what) = match step {
+                Step::Forward(number) if sync => (Some(number), Carries::Sync),
+                Step::Forward(number) if flush => (Some(number), Carries::Flush),
+                Step::Forward(number) | Step::Copy(number) => (Some(number), Carries::Nothing),
+                Step::Record(executed) => (Some(executed.number), Carries::Runs(executed)),
+                Step::Refuse(number, why) => (Some(number), Carries::Refused(why.to_string())),
+                Step::Drop => return Ok(()),
+                Step::Wait(again) => {
+                    message = again;
+                    self.send(burst, target, course).await?;
+                    self.wait().await?;
+                    continue;
+                }
+            };
+            let bytes = bytes.clone();
+            burst.push(Item {
+                number,
+                bytes,
+                what,
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes copied data of the client.
+    async fn take_copied(
+        &self,
+        run: &Run,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<(), Over> {
+        loop {
+            let step = lock(&self.tracker).copy_data(run.begun, run.bytes.len() as u64);
+            match step {
+                Step::Copy(number) => {
+                    lock(&self.running).copy_in(run.bodies());
+                    burst.push(Item {
+                        number: Some(number),
+                        bytes: run.bytes.clone(),
+                        what: Carries::Nothing,
+                    });
+                    return Ok(());
+                }
+                Step::Wait(_) => {
+                    self.send(burst, target, course).await?;
+                    self.wait().await?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits until the target has said more.
+    async fn wait(&self) -> Result<(), Over> {
+        tokio::select! {
+            () = self.answered.notified() => Ok(()),
+            () = self.session.life.over.cancelled() => Err(Over::Ended),
+        }
+    }
+
+    /// Waits until everything is answered: the next text is read as that makes it.
+    async fn settled(&self) -> Result<(), Over> {
+        while !lock(&self.tracker).is_quiet() {
+            self.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the burst on record and forwards it.
+    async fn send(
+        &self,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<(), Over> {
+        let mut items = std::mem::take(burst).into_iter().peekable();
+        while items.peek().is_some() {
+            let (ready, ends) = self.prepare(&mut items, course).await;
+            let cleared = self.clear(ready).await?;
+            forward(target, cleared).await?;
+            if course.doubtful && ends {
+                self.settled().await?;
+                course.doubtful = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each message of the burst is to be recorded as. It stops at the end of a group that may
+    /// change how texts are read, and says so.
+    async fn prepare(
+        &self,
+        items: &mut std::iter::Peekable<std::vec::IntoIter<Item>>,
+        course: &mut Course,
+    ) -> (Vec<(Item, Vec<Action>)>, bool) {
+        let mut recording = Recording {
+            session: self.session.id,
+            classifier: &self.shared.config.classifier,
+            reading: *lock(&self.reading),
+            scope: self.session.scope(),
+            values: self.session.values(),
+        };
+        let mut ready = Vec::new();
+        for item in items {
+            let mut actions = Vec::new();
+            let mut ends = matches!(item.what, Carries::Sync);
+            if let Carries::Runs(executed) = &item.what {
+                if course.doubtful {
+                    // Nothing but plain words is understood in any case.
+                    recording.reading = UNCLEAR;
+                }
+                let mut id = || self.session.action_id();
+                let next = &mut course.next_step;
+                let drafted = recording.draft(executed, next, &mut id).await;
+                actions = drafted.actions;
+                course.doubtful |= drafted.changes_reading;
+                ends = matches!(executed.runs, Runs::Query(_) | Runs::Function { .. });
+            }
+            ready.push((item, actions));
+            if course.doubtful && ends {
+                return (ready, true);
+            }
+        }
+        (ready, false)
+    }
+
+    /// Records all of it at once, and says what may be forwarded.
+    async fn clear(&self, ready: Vec<(Item, Vec<Action>)>) -> Result<Vec<Cleared>, Over> {
+        let life = &self.session.life;
+        let begun = Instant::now();
+        let gates = ready
+            .iter()
+            .flat_map(|(_, actions)| actions.iter().cloned());
+        let mut gated = all(gates.map(|action| life.gate(action))).await.into_iter();
+        let mut out = Vec::new();
+        let mut dropping = false;
+        for (item, actions) in ready {
+            let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
+            dropping &= !matches!(item.what, Carries::Sync);
+            if dropping && !matches!(item.what, Carries::Flush) {
+                self.not_sent(&actions, &results).await;
+                continue;
+            }
+            let Some(number) = item.number else { continue };
+            let refusal = match &item.what {
+                Carries::Nothing | Carries::Sync | Carries::Flush => {
+                    out.push(Cleared::Free(item.bytes));
+                    continue;
+                }
+                Carries::Refused(why) => Some(error("54000", why, None, None)),
+                Carries::Runs(_) => self.refusal(&actions, &results, begun).await,
+            };
+            let Some(report) = refusal else {
+                let recorded: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+                let ids = recorded.iter().map(Recorded::id).collect();
+                lock(&self.running).sent(number, ids);
+                out.push(Cleared::Recorded(recorded, item.bytes));
+                continue;
+            };
+            self.not_sent(&actions, &results).await;
+            let denied = lock(&self.tracker).deny(number, encode::error_response(&report));
+            let denied = denied.map_err(|error| Over::Wrong(error.to_string()))?;
+            if !denied.instead.is_empty() {
+                out.push(Cleared::Free(denied.instead));
+            }
+            dropping = denied.whole_group;
+        }
+        Ok(out)
+    }
+
+    /// Why a message must not be forwarded, as its client is told, if so.
+    async fn refusal(
+        &self,
+        actions: &[Action],
+        results: &[Result<Recorded, Shut>],
+        begun: Instant,
+    ) -> Option<Report> {
+        let life = &self.session.life;
+        for (action, result) in actions.iter().zip(results) {
+            let id = action.action;
+            match result {
+                Ok(_) => {}
+                Err(Shut::NotRecorded(denied)) => {
+                    if let Some(refusal) = life.refusal(action.kind, denied.code, &detail(action)) {
+                        life.record_refusal(refusal).await;
+                    }
+                    return Some(denied_error(denied, &self.session.view, id));
+                }
+                Err(Shut::NotSent(why)) => {
+                    let id = format!("action {id}");
+                    return Some(error("58030", why, Some(id), None));
+                }
+            }
+        }
+        let first = results.first().and_then(|result| result.as_ref().ok())?;
+        let why = life.too_late(first, begun)?;
+        Some(error("57P01", why, None, None))
+    }
+
+    /// What was recorded of a message that is not forwarded is said to be so.
+    async fn not_sent(&self, actions: &[Action], results: &[Result<Recorded, Shut>]) {
+        let recorded = actions.iter().zip(results);
+        let recorded = recorded.filter(|(_, result)| !matches!(result, Err(Shut::NotRecorded(_))));
+        let outcomes = recorded.map(|(action, _)| outcome(action.action, Status::NotSent, None));
+        self.report(outcomes.collect()).await;
+    }
+
+    /// From the target to the client.
+    async fn down(
+        &self,
+        mut target: ReadHalf<Stream>,
+        mut frames: Frames,
+        mut client: WriteHalf<Stream>,
+    ) -> Over {
+        let mut read = BytesMut::new();
+        let mut replaced = false;
+        loop {
+            read.reserve(PIECE);
+            let count = tokio::select! {
+                count = target.read_buf(&mut read) => count,
+                // It is told why, if no message is under way.
+                () = self.session.life.over.cancelled() => {
+                    if frames.is_between() {
+                        self.part(&mut client).await;
+                    }
+                    return Over::Ended;
+                }
+            };
+            match count {
+                Ok(0) => return Over::Closed,
+                Ok(_) => {}
+                Err(error) => return Over::Io(error),
+            }
+            self.session.life.moved();
+            frames.push(read.split().freeze());
+            let passed = tokio::select! {
+                passed = self.pass_on(&mut frames, &mut replaced, &mut client) => passed,
+                // A message is under way: another within it would be taken for its content.
+                () = self.session.life.over.cancelled() => Err(Over::Ended),
+            };
+            if let Err(over) = passed {
+                return over;
+            }
+        }
+    }
+
+    /// Passes on what is there. `replaced` says that the message under way was replaced as a whole.
+    async fn pass_on(
+        &self,
+        frames: &mut Frames,
+        replaced: &mut bool,
+        client: &mut WriteHalf<Stream>,
+    ) -> Result<(), Over> {
+        let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
+        let mut gathered = BytesMut::new();
+        let mut ended = Vec::new();
+        while let Some(piece) = frames.next().map_err(|error| wrong(error.to_string()))? {
+            let mut bytes = piece.bytes().clone();
+            let message = match &piece {
+                Piece::Whole(frame) => Some(server::decode(frame)),
+                Piece::Large(large) => Some(server::decode_large(large)),
+                Piece::Run(run) => Some(server::passing(run)),
+                Piece::Part(_) => None,
+            };
+            if let Some(message) = message {
+                let message = message.map_err(|error| wrong(error.to_string()))?;
+                let turn = self.hear(&message, &piece, &mut ended);
+                let turn = turn.map_err(|error| wrong(error.to_string()))?;
+                *replaced = matches!(turn, Turn::Replace(_));
+                if let Turn::Replace(other) = turn {
+                    bytes = other;
+                }
+            } else if *replaced {
+                continue;
+            }
+            if bytes.len() >= GATHER {
+                if !gathered.is_empty() {
+                    client.write_all(&gathered.split()).await?;
+                }
+                client.write_all(&bytes).await?;
+            } else {
+                gathered.extend_from_slice(&bytes);
+            }
+        }
+        self.answered.notify_one();
+        if !gathered.is_empty() {
+            client.write_all(&gathered).await?;
+        }
+        client.flush().await?;
+        self.report(ended).await;
+        Ok(())
+    }
+
+    /// What a message of the target means.
+    fn hear(
+        &self,
+        message: &server::Message,
+        piece: &Piece,
+        ended: &mut Vec<Outcome>,
+    ) -> Result<Turn, SessionError> {
+        if let server::Message::ParameterStatus(name, value) = message {
+            read_as(&mut lock(&self.reading), name, value);
+        }
+        let mut running = lock(&self.running);
+        if let Piece::Run(run) = piece
+            && run.kind == b'd'
+        {
+            running.copy_out(run.bodies());
+        }
+        let outcomes = lock(&self.tracker).server(message, piece.bytes().len())?;
+        if !outcomes.events.is_empty() || outcomes.ready.is_some() {
+            running.hear(outcomes.events, outcomes.ready.is_some(), ended);
+        }
+        Ok(outcomes.turn)
+    }
+
+    /// The last word to the client.
+    async fn part(&self, client: &mut WriteHalf<Stream>) {
+        let reason = self.session.life.reason();
+        let report = lock(&self.farewell).take();
+        let report = report.or(reason.map(|reason| fatal("57P01", said(reason), "")));
+        let Some(report) = report else { return };
+        let said = async {
+            client.write_all(&encode::error_response(&report)).await?;
+            client.shutdown().await
+        };
+        match tokio::time::timeout(GOODBYE, said).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("a client left before it was told why: {error}"),
+            Err(_) => tracing::debug!("a client did not take why it was cut off"),
+        }
+    }
+}
+
+/// Why a session has ended, for its client.
+fn said(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Expired => "the grant, or what the login rests on, has ended",
+        CloseReason::Revoked => "the grant, the login or a delegation was revoked",
+        CloseReason::Idle => "nothing moved for too long",
+        CloseReason::TargetFailed => "the target broke off",
+        CloseReason::Terminated => "the session was ended by somebody with the right to",
+        CloseReason::LedgerUnavailable => "the ledger cannot record, so nothing may run",
+        CloseReason::Interrupted => "the gateway stops",
+        CloseReason::Disconnected => "the session has ended",
+    }
+}
+
+/// An error that leaves the session as it is.
+fn error(
+    code: &'static str,
+    message: &str,
+    detail: Option<String>,
+    hint: Option<String>,
+) -> Report {
+    Report {
+        severity: Bytes::from_static(b"ERROR"),
+        detail: detail.map(told),
+        hint: hint.map(told),
+        ..fatal(code, format!("ascribe: {message}"), "")
+    }
+}
+
+fn denied_error(
+    denied: &Denied,
+    view: &ascribe_core::record::GrantView,
+    id: ascribe_core::id::ActionId,
+) -> Report {
+    let ask = || {
+        format!(
+            "ask for it: ascribe request {}@{} --for 1h --why \"...\"",
+            view.account, view.target.name
+        )
+    };
+    let hint = denied.help.clone().unwrap_or_else(ask);
+    let message = format!("not recorded, so not run: {}", denied.message);
+    error("42501", &message, Some(format!("action {id}")), Some(hint))
+}
+
+/// What a refusal says of its statement: it is sealed.
+fn detail(action: &Action) -> String {
+    const SHOWN: usize = 4096;
+    let text = action.command.as_deref().unwrap_or_default();
+    let text = ascribe_core::text::clean_bytes(text, SHOWN);
+    format!("action {} {text}", action.action)
+}

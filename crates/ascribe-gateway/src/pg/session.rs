@@ -1,0 +1,455 @@
+//! One session: opened and connected on record, relayed, closed on record.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ascribe_core::database::{SqlScope, Values};
+use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Outcome, SessionOpen, Status};
+use ascribe_core::gate::{Action, Recorded};
+use ascribe_core::id::{ActionId, EntryId, SessionId, StatementId};
+use ascribe_core::law::Denied;
+use ascribe_core::record::{Admission, GrantView, Proposal, RecordError, Scope, SignedOpening};
+use ascribe_core::sealed::Opening;
+use ascribe_core::statement::Target;
+use ascribe_core::time::Timestamp;
+use ascribe_wire::pg::server::Report;
+use ascribe_wire::pg::startup::{NEWEST, Startup};
+use ascribe_wire::pg::{Secret, encode};
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
+
+use super::action::{action_of, connecting};
+use super::door::{fatal, told};
+use super::outcomes::outcome;
+use super::target::{self, Login, Ready, TargetError};
+use super::{Io, Shared, relay};
+use crate::life::{Actor, Holder, Life, Shut};
+
+/// A target gets this long until it is ready.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A cancel gets this long.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest application name that a server keeps, in bytes (`NAMEDATALEN`).
+const APPLICATION: &[u8] = b"application_name";
+
+/// Somebody who signed for a session and asks for it.
+pub(super) struct Guest {
+    pub(super) stream: Box<dyn Io>,
+    /// What came behind the login.
+    pub(super) read: BytesMut,
+    pub(super) peer: SocketAddr,
+    pub(super) startup: Startup,
+    pub(super) opening: StatementId,
+    pub(super) signed: SignedOpening,
+    pub(super) door: Door,
+}
+
+/// An open session.
+pub(super) struct Session {
+    pub(super) life: Life,
+    pub(super) id: SessionId,
+    pub(super) view: GrantView,
+    /// What cancels its statements at the target.
+    key: Option<(u32, Secret)>,
+    /// One cancel at a time.
+    cancelling: Semaphore,
+}
+
+impl Session {
+    pub(super) fn scope(&self) -> Option<&SqlScope> {
+        self.view.sql.as_ref()
+    }
+
+    pub(super) fn values(&self) -> Values {
+        let postgres = self.view.target.postgres.as_ref();
+        postgres.map_or(Values::None, |postgres| postgres.values)
+    }
+
+    pub(super) fn action_id(&self) -> ActionId {
+        ActionId::new(self.life.random())
+    }
+
+    /// Cancels what runs, on record. Who asks while another cancel is under way has been heard with it.
+    pub(super) async fn cancel(&self, shared: &Arc<Shared>) {
+        let Ok(_turn) = self.cancelling.try_acquire() else {
+            return;
+        };
+        let action = action_of(self.id, self.action_id(), "pg.cancel", None, None);
+        let id = action.action;
+        let begun = Instant::now();
+        let recorded = match self.life.gate(action).await {
+            Ok(recorded) => recorded,
+            Err(Shut::NotRecorded(denied)) => {
+                if let Some(refusal) = self.life.refusal("pg.cancel", denied.code, "") {
+                    self.life.record_refusal(refusal).await;
+                }
+                return;
+            }
+            Err(Shut::NotSent(_)) => {
+                return self.report(outcome(id, Status::NotSent, None)).await;
+            }
+        };
+        let status = match self.life.too_late(&recorded, begun) {
+            Some(_) => Status::NotSent,
+            None => match self.send_cancel(shared, Some(recorded)).await {
+                true => Status::Succeeded,
+                false => Status::Unknown,
+            },
+        };
+        self.report(outcome(id, status, None)).await;
+    }
+
+    /// Stops what runs because the session ends. That is no action of the actor's: the close says why.
+    pub(super) async fn stop(&self, shared: &Arc<Shared>) {
+        self.send_cancel(shared, None).await;
+    }
+
+    /// Did the target take it?
+    async fn send_cancel(&self, shared: &Arc<Shared>, recorded: Option<Recorded>) -> bool {
+        drop(recorded.map(Recorded::into_action));
+        let Some((process, key)) = &self.key else {
+            return false;
+        };
+        let asked = target::cancel(&self.view.target, &shared.config.own, *process, key);
+        matches!(
+            tokio::time::timeout(CANCEL_TIMEOUT, asked).await,
+            Ok(Ok(()))
+        )
+    }
+
+    pub(super) async fn report(&self, outcome: Outcome) {
+        self.life.report(self.id, outcome).await;
+    }
+}
+
+/// What a client is told of a refusal.
+fn refused(denied: &Denied) -> Report {
+    let hint = denied.help.clone().unwrap_or_default();
+    fatal("28000", denied.message.clone(), &hint)
+}
+
+/// From the login to the session's last entry.
+pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
+    let life = Life::new(Arc::clone(&shared.common));
+    let Guest {
+        mut stream,
+        read,
+        peer,
+        startup,
+        opening,
+        signed,
+        door,
+    } = guest;
+    let opened = open(&shared, &life, &startup, (opening, &signed, door), peer).await;
+    let (id, view) = match opened {
+        Ok(opened) => opened,
+        Err(report) => {
+            life.close().await;
+            return turn_away(&mut stream, &report).await;
+        }
+    };
+    let connected = {
+        let connecting = connect(&shared, &life, (id, &view), &startup);
+        tokio::select! {
+            connected = connecting => connected,
+            () = life.over.cancelled() => Err(fatal("57P01", "the session has ended", "")),
+            () = life.pulse(|| ()) => Err(fatal("57P01", "the session has ended", "")),
+            () = shared.common.stop.cancelled() => {
+                life.end(CloseReason::Interrupted);
+                Err(fatal("57P01", "the gateway stops", ""))
+            }
+        }
+    };
+    let (target, ready) = match connected {
+        Ok(connected) => connected,
+        Err(report) => {
+            life.close().await;
+            return turn_away(&mut stream, &report).await;
+        }
+    };
+    let Ready {
+        stream: up,
+        frames,
+        settings,
+        key,
+        status,
+        ..
+    } = ready;
+    let view = GrantView { target, ..view };
+    let session = Arc::new(Session {
+        life,
+        id,
+        view,
+        key,
+        cancelling: Semaphore::new(1),
+    });
+    let minor = startup.spoken(NEWEST);
+    let kept = match &session.key {
+        Some(_) => Some(shared.cancels.keep(&shared, &session, minor)),
+        // The target gave none, so there is none.
+        None => None,
+    };
+    let mut greeting = BytesMut::new();
+    greeting.extend_from_slice(&encode::authentication_ok());
+    for (name, value) in &settings {
+        greeting.extend_from_slice(&encode::parameter_status(name, value));
+    }
+    if let Some((_, process, key)) = &kept {
+        greeting.extend_from_slice(&encode::backend_key_data(*process, key.expose()));
+    }
+    greeting.extend_from_slice(&encode::ready_for_query(status));
+    let ends = relay::Ends {
+        client: stream,
+        read,
+        target: up,
+        frames,
+        greeting: greeting.freeze(),
+        settings,
+    };
+    relay::run(&shared, &session, ends).await;
+    drop(kept);
+    session.life.close().await;
+}
+
+async fn turn_away(stream: &mut Box<dyn Io>, report: &Report) {
+    let said = async {
+        stream.write_all(&encode::error_response(report)).await?;
+        stream.shutdown().await
+    };
+    if let Err(error) = said.await {
+        tracing::debug!("a client left before it was told why: {error}");
+    }
+}
+
+/// Opens the session on record; or what the client is told.
+async fn open(
+    shared: &Shared,
+    life: &Life,
+    startup: &Startup,
+    (opening, signed, door): (StatementId, &SignedOpening, Door),
+    peer: SocketAddr,
+) -> Result<(SessionId, GrantView), Report> {
+    let recorder = &*shared.common.recorder;
+    let holder = Holder::of(recorder, &signed.key).filter(|h| h.person == signed.person);
+    let holder =
+        holder.ok_or_else(|| fatal("28000", "the key that signed is nobody's any more", ""))?;
+    life.is_by(Actor {
+        person: holder.person,
+        delegation: holder.delegation(),
+    });
+    let (account, target) = (&signed.connect.account, &signed.connect.target);
+    let refuse = |denied: Denied| {
+        let place = format!("{account}@{target}");
+        let refusal = life.refusal("session", denied.code, &place);
+        (refused(&denied), refusal)
+    };
+    let admitted = recorder.admit(holder.person, account, target, signed.connect.grant);
+    let opened = match admitted {
+        Admission::Grant(mut view) => {
+            let ends = holder.ends();
+            view.not_after = ends.into_iter().fold(view.not_after, Timestamp::min);
+            match check_database(&view, startup) {
+                Ok(()) => Ok(*view),
+                Err(denied) => Err(refuse(denied)),
+            }
+        }
+        Admission::Refused(denied) => Err(refuse(denied)),
+    };
+    let view = match opened {
+        Ok(view) => view,
+        Err((report, refusal)) => return record_and(life, report, refusal).await,
+    };
+    let id = SessionId::new(life.random());
+    let from = Opening::new("from", life.random(), peer.to_string().into_bytes());
+    let open = SessionOpen {
+        session: id,
+        grant: view.grant,
+        person: holder.person,
+        key: signed.key.clone(),
+        target: target.clone(),
+        account: account.clone(),
+        from: from.commitment(),
+        certificate: None,
+        delegation: holder.delegation(),
+        door,
+        login: holder.session_key.map(|(login, _)| login),
+        opened_by: OpenedBy::Signed,
+        opening: Some(opening),
+    };
+    let proposal = Proposal {
+        id: EntryId::new(life.random()),
+        writer: life.writer().to_owned(),
+        body: Body::SessionOpen(open),
+        openings: vec![from],
+        scope: Scope::Session(id),
+    };
+    match life.record(proposal).await {
+        Ok(_) => {}
+        Err(RecordError::Denied(denied)) => {
+            let (report, refusal) = refuse(denied);
+            return record_and(life, report, refusal).await;
+        }
+        Err(error) => {
+            let why = format!("no session without a record: {error}");
+            return Err(fatal("58030", why, "try again when the ledger is back"));
+        }
+    }
+    life.opened(id);
+    Ok((id, view))
+}
+
+async fn record_and<T>(
+    life: &Life,
+    report: Report,
+    refusal: Option<Proposal>,
+) -> Result<T, Report> {
+    if let Some(refusal) = refusal {
+        life.record_refusal(refusal).await;
+    }
+    Err(report)
+}
+
+/// Does the target's rule allow this database?
+fn check_database(view: &GrantView, startup: &Startup) -> Result<(), Denied> {
+    let Some(postgres) = &view.target.postgres else {
+        let why = format!("`{}` is no database", view.target.name);
+        return Err(Denied::new("door", why).with_help("log in to it with ssh"));
+    };
+    let name = database(startup, &view.account);
+    let listed = |known: &String| known.as_bytes() == &name[..];
+    if postgres.databases.is_empty() || postgres.databases.iter().any(listed) {
+        return Ok(());
+    }
+    let shown = ascribe_core::text::clean(&String::from_utf8_lossy(&name), 64);
+    let why = format!("the target does not allow the database `{shown}`");
+    let listed = postgres.databases.join(", ");
+    Err(Denied::new("database", why).with_help(format!("it allows: {listed}")))
+}
+
+/// The database that is meant: by itself the one that is called like the role.
+fn database(startup: &Startup, account: &str) -> Bytes {
+    let user = startup.user();
+    match startup.database() {
+        // Clients put the user name where no database is named, and ours is longer than the role.
+        Some(name) if Some(name) != user => name.clone(),
+        Some(_) | None => Bytes::copy_from_slice(account.as_bytes()),
+    }
+}
+
+/// Connects to the target, on record; or what the client is told.
+async fn connect(
+    shared: &Arc<Shared>,
+    life: &Life,
+    (session, view): (SessionId, &GrantView),
+    startup: &Startup,
+) -> Result<(Target, Ready), Report> {
+    let name = database(startup, &view.account);
+    let (command, sql) = connecting(startup, &name);
+    let id = ActionId::new(life.random());
+    let action = action_of(session, id, "pg.connect", Some(command), Some(sql));
+    let begun = Instant::now();
+    let recorded = gate(life, action).await?;
+    if let Some(why) = life.too_late(&recorded, begun) {
+        life.report(session, outcome(id, Status::NotSent, None))
+            .await;
+        return Err(fatal("57P01", why, ""));
+    }
+    let connecting = reach(shared, recorded, view, (startup, name, session));
+    let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    };
+    match connected {
+        Ok((target, ready)) => {
+            // By these its own log is joined with ours.
+            let mut notes = vec![format!("port {}", ready.port)];
+            notes.extend(
+                ready
+                    .key
+                    .iter()
+                    .map(|(process, _)| format!("backend {process}")),
+            );
+            let outcome = Outcome {
+                notes,
+                ..outcome(id, Status::Succeeded, None)
+            };
+            life.report(session, outcome).await;
+            Ok((target, ready))
+        }
+        Err(error) => {
+            life.report(session, outcome(id, Status::Failed, None))
+                .await;
+            life.end(CloseReason::TargetFailed);
+            let place = format!("{}@{}", view.account, view.target.name);
+            tracing::warn!("{place} was not reached: {error}");
+            Err(match error {
+                // Its own words, as a client knows them.
+                TargetError::Refused(report) => *report,
+                error => fatal("08001", format!("cannot reach {place}: {error}"), ""),
+            })
+        }
+    }
+}
+
+/// The gate, for what has no answer of its own.
+async fn gate(life: &Life, action: Action) -> Result<Recorded, Report> {
+    let (id, session) = (action.action, action.session);
+    match life.gate(action).await {
+        Ok(recorded) => Ok(recorded),
+        Err(Shut::NotRecorded(denied)) => {
+            let refusal = life.refusal("pg.connect", denied.code, "");
+            record_and(life, refused(&denied), refusal).await
+        }
+        Err(Shut::NotSent(why)) => {
+            life.report(session, outcome(id, Status::NotSent, None))
+                .await;
+            Err(fatal("58030", why, ""))
+        }
+    }
+}
+
+/// Goes to the target with what was recorded, and no sooner.
+async fn reach(
+    shared: &Arc<Shared>,
+    recorded: Recorded,
+    view: &GrantView,
+    (startup, database, session): (&Startup, Bytes, SessionId),
+) -> Result<(Target, Ready), TargetError> {
+    let Action { .. } = recorded.into_action();
+    // As it is registered now: what an administrator replaced is not reached any more.
+    let target = shared.common.recorder.target(&view.target.name);
+    let target = target
+        .ok_or_else(|| TargetError::Untrusted("the target is registered no more".to_owned()))?;
+    let password = shared
+        .config
+        .credentials
+        .password(&target.name, &view.account);
+    let password = password.await.map_err(TargetError::Untrusted)?;
+    let own = |name: &[u8]| {
+        [&b"user"[..], b"database", APPLICATION, b"replication"].contains(&name)
+            || name.starts_with(b"_pq_.")
+    };
+    let mut parameters = vec![
+        (Bytes::from_static(b"database"), database),
+        (
+            Bytes::from_static(APPLICATION),
+            told(format!("ascribe/{session}")),
+        ),
+    ];
+    let others = startup.parameters.iter().filter(|(name, _)| !own(name));
+    parameters.extend(others.cloned());
+    if startup.is_replication() {
+        let value = startup.get("replication").cloned().unwrap_or_default();
+        parameters.push((Bytes::from_static(b"replication"), value));
+    }
+    let login = Login {
+        account: &view.account,
+        password,
+        parameters,
+    };
+    let connection = target::connect(&target, &shared.config.own).await?;
+    let ready = target::log_in(connection, login).await?;
+    Ok((target, ready))
+}

@@ -1,0 +1,13 @@
+//! Databases: the real binary between stock clients and a real PostgreSQL, whose own log is looked at
+//! beside ours.
+
+#[cfg(test)]
+mod postgres {
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../e2e/world.rs"]
+    mod world;
+
+    mod bank;
+    mod doors;
+    mod statements;
+}

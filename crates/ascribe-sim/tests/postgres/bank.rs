@@ -1,0 +1,359 @@
+//! A database, the server before it, and a person with a grant.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::world::{Out, PATIENCE, Running, World, maybe, need, wait_for};
+
+/// The role's password, with what trips over shells.
+const PASSWORD: &str = "it's $ecret \\ 1";
+/// The superuser's, for what the gateway is not to be asked for.
+const SUPER: &str = "postgres";
+
+/// Where a program of PostgreSQL's server lies: distributions keep them apart.
+fn program(name: &str) -> PathBuf {
+    if let Some(found) = maybe(name) {
+        return found;
+    }
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut found: Vec<PathBuf> = versions
+        .flatten()
+        .map(|version| version.path().join("bin").join(name))
+        .filter(|file| file.is_file())
+        .collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| {
+        panic!("these tests need PostgreSQL's `{name}`: apt-get install postgresql")
+    })
+}
+
+/// A command as somebody else than root, as whom PostgreSQL does not run.
+fn unprivileged(program: &Path) -> Command {
+    if !rustix::process::getuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(need("setpriv"));
+    command
+        .args([
+            "--reuid",
+            "postgres",
+            "--regid",
+            "postgres",
+            "--clear-groups",
+            "--",
+        ])
+        .arg(program);
+    command
+}
+
+#[track_caller]
+fn done(command: &mut Command) -> String {
+    let out = command.stdin(Stdio::null()).output().unwrap();
+    assert!(out.status.success(), "{command:?}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// A real PostgreSQL with TLS and SCRAM.
+pub(super) struct Cluster {
+    _dir: tempfile::TempDir,
+    home: PathBuf,
+    server: Running,
+    pub(super) port: u16,
+}
+
+impl Cluster {
+    fn start(logs: &Path) -> Self {
+        let dir = tempfile::TempDir::new().unwrap();
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        certificate(&home, "server");
+        std::fs::write(home.join("super"), SUPER).unwrap();
+        if rustix::process::getuid().is_root() {
+            // It is searched, not read, by everybody.
+            done(Command::new("chmod").arg("711").arg(dir.path()));
+            done(Command::new("chown").args(["-R", "postgres"]).arg(&home));
+        }
+        let data = home.join("data");
+        done(
+            unprivileged(&program("initdb"))
+                .args([
+                    "-A",
+                    "scram-sha-256",
+                    "-U",
+                    "postgres",
+                    "-E",
+                    "UTF8",
+                    "--locale=C",
+                ])
+                .arg("--pwfile")
+                .arg(home.join("super"))
+                .arg("-D")
+                .arg(&data),
+        );
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let key = home.join("server.key");
+        let settings = [
+            format!("port={port}"),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={}", home.display()),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", home.join("server.crt").display()),
+            format!("ssl_key_file={}", key.display()),
+            "log_statement=all".to_owned(),
+            "log_line_prefix=%m %p %c %r %a ".to_owned(),
+            "max_connections=50".to_owned(),
+        ];
+        let mut command = unprivileged(&program("postgres"));
+        command.arg("-D").arg(&data);
+        for setting in &settings {
+            command.arg("-c").arg(setting);
+        }
+        let mut server = Running::start(command, logs, true);
+        wait_for("database", PATIENCE, || {
+            assert!(server.ended().is_none(), "no database: {}", server.stderr());
+            let ready = "database system is ready to accept connections";
+            server.stderr().contains(ready).then_some(())
+        });
+        let cluster = Self {
+            _dir: dir,
+            home,
+            server,
+            port,
+        };
+        let quoted = PASSWORD.replace('\'', "''");
+        cluster.sql(
+            "postgres",
+            &format!("set standard_conforming_strings = on; create role dba superuser login password '{quoted}'"),
+        );
+        cluster.sql("postgres", "create database orders owner dba");
+        cluster
+    }
+
+    /// Straight to the database, past the gateway.
+    pub(super) fn sql(&self, database: &str, text: &str) -> String {
+        done(
+            Command::new(need("psql"))
+                .env("PGPASSWORD", SUPER)
+                .args(["-h"])
+                .arg(&self.home)
+                .args([
+                    "-p",
+                    &self.port.to_string(),
+                    "-U",
+                    "postgres",
+                    "-d",
+                    database,
+                ])
+                .args(["-v", "ON_ERROR_STOP=1", "-q", "-A", "-t", "-c", text]),
+        )
+    }
+
+    /// What it logged.
+    pub(super) fn log(&self) -> String {
+        self.server.stderr()
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.home.join("server.crt")
+    }
+}
+
+/// A certificate for `localhost` that signs itself, and its key.
+fn certificate(dir: &Path, name: &str) {
+    done(
+        Command::new(need("openssl"))
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+            ])
+            .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+            .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            .arg("-keyout")
+            .arg(dir.join(format!("{name}.key")))
+            .arg("-out")
+            .arg(dir.join(format!("{name}.crt"))),
+    );
+}
+
+/// All of it.
+pub(super) struct Bank {
+    server: Option<Running>,
+    pub(super) world: World,
+    pub(super) cluster: Cluster,
+    port: u16,
+}
+
+/// Where a role on the database is.
+pub(super) const PLACE: &str = "dba@orders-db";
+
+impl Bank {
+    /// The operator holds a grant for as many sessions as they like.
+    pub(super) fn open() -> Self {
+        let bank = Self::without_grant(&[]);
+        bank.grant(&["--reusable"]);
+        bank
+    }
+
+    /// The target is registered with further options, and nobody holds a grant.
+    pub(super) fn without_grant(options: &[&str]) -> Self {
+        let mut world = World::new();
+        world.stop();
+        let cluster = Cluster::start(&world.path("logs"));
+        certificate(&world.path(""), "gateway");
+        let dir = world.data().join("credentials/orders-db");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("dba"), PASSWORD).unwrap();
+        done(Command::new("chmod").args(["-R", "go="]).arg(dir));
+        let (server, port) = serve(&mut world);
+        let bank = Self {
+            server: Some(server),
+            world,
+            cluster,
+            port,
+        };
+        bank.register(options);
+        bank
+    }
+
+    /// Registers the target, or registers it again.
+    pub(super) fn register(&self, options: &[&str]) {
+        let address = format!("localhost:{}", self.cluster.port);
+        let trust = self.cluster.certificate();
+        let owner = self.world.person("approver").0;
+        let add = [
+            "target",
+            "add",
+            "orders-db",
+            "--postgres",
+            "--address",
+            &address,
+            "--allow-loopback",
+            "--tls-ca",
+            trust.to_str().unwrap(),
+            "--account",
+            "dba",
+            "--owner",
+            &owner,
+        ];
+        self.world
+            .run_as("approver", &[&add[..], options].concat())
+            .exits(0);
+    }
+
+    /// Has a grant approved; returns it.
+    pub(super) fn grant(&self, options: &[&str]) -> String {
+        let ask = [
+            "request",
+            PLACE,
+            "--for",
+            "30m",
+            "--why",
+            "repair what broke this morning",
+        ];
+        let asked = self.world.run_as("operator", &[&ask[..], options].concat());
+        let asked = asked.exits(0).line();
+        self.world.approve(asked["request_id"].as_str().unwrap())
+    }
+
+    fn psql_command(&self, arguments: &[&str]) -> Command {
+        let key = self.world.person("operator").1;
+        let mut command = self.world.ascribe(&["--key"]);
+        command.arg(key).args(["psql", PLACE, "--"]);
+        // What is in the home directory is not asked.
+        command
+            .args(["-X", "-A", "-t", "-d", "orders"])
+            .args(arguments);
+        command
+    }
+
+    /// Stock psql through the gateway.
+    pub(super) fn psql(&self, arguments: &[&str]) -> Out {
+        self.world.program(self.psql_command(arguments))
+    }
+
+    pub(super) fn psql_in_background(&self, arguments: &[&str]) -> Running {
+        Running::start(self.psql_command(arguments), &self.world.path("logs"), true)
+    }
+
+    /// Stock psql at the gateway's own port, with a password.
+    pub(super) fn psql_at_the_port(&self, password: &str, options: &str, sql: &str) -> Out {
+        let trust = self.world.path("gateway.crt");
+        let mut command = Command::new(need("psql"));
+        command
+            .env("PGPASSWORD", password)
+            .args(["-X", "-A", "-t", "-c", sql])
+            .arg(format!(
+                "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
+                self.port,
+                trust.display()
+            ));
+        self.world.program(command)
+    }
+
+    /// A password for one connection.
+    pub(super) fn token(&self) -> String {
+        let made = self.world.run_as("operator", &["token", PLACE]).exits(0);
+        made.line()["password"].as_str().unwrap().to_owned()
+    }
+
+    /// Actions on the database, in order.
+    pub(super) fn actions(&self) -> Vec<Value> {
+        self.world.actions(&["--target", "orders-db"])
+    }
+
+    /// The action with this text, once it has an outcome.
+    pub(super) fn action(&self, text: &str) -> Value {
+        wait_for(text, PATIENCE, || {
+            let mut found = self.actions();
+            found.retain(|action| action["what"]["command"] == text);
+            let one = found.pop()?;
+            (!one["what"]["outcome"]["at"].is_null()).then_some(one)
+        })
+    }
+
+    pub(super) fn server(&self) -> &Running {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Ends the server.
+    pub(super) fn stop(&mut self) {
+        super::world::end(self.server.take().unwrap());
+    }
+
+    /// Waits for the end of a server that was killed, and starts another.
+    pub(super) fn restart(&mut self) {
+        let mut gone = self.server.take().unwrap();
+        wait_for("end of the server", PATIENCE, || gone.ended());
+        let (server, port) = serve(&mut self.world);
+        (self.server, self.port) = (Some(server), port);
+    }
+}
+
+fn serve(world: &mut World) -> (Running, u16) {
+    let (certificate, key) = (world.path("gateway.crt"), world.path("gateway.key"));
+    let server = world.serve_with(&[
+        "--postgres",
+        "127.0.0.1:0",
+        "--postgres-cert",
+        certificate.to_str().unwrap(),
+        "--postgres-key",
+        key.to_str().unwrap(),
+    ]);
+    let said = server.stderr();
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("postgres "))
+        .unwrap();
+    let port = line.rsplit_once(':').unwrap().1.parse().unwrap();
+    (server, port)
+}

@@ -1,0 +1,337 @@
+//! What statements become, and what is not let through.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::bank::Bank;
+use super::world::{PATIENCE, wait_for};
+
+#[test]
+fn a_refused_statement_is_an_error_and_the_connection_goes_on() {
+    let bank = Bank::open();
+    let out = bank.psql(&[
+        "-c",
+        "set role postgres",
+        "-c",
+        "begin",
+        "-c",
+        "create table t (a int)",
+        "-c",
+        "do $$ begin end $$",
+        "-c",
+        "commit",
+        "-c",
+        "select 'on'",
+    ]);
+    assert!(
+        out.stderr.contains("does not allow `set-role`"),
+        "{}",
+        out.stderr
+    );
+    assert!(out.stderr.contains("action a-"), "{}", out.stderr);
+    // What was refused is an error like any other: the transaction is given up.
+    assert!(out.stdout.contains("ROLLBACK"), "{}", out.stdout);
+    assert!(out.exits(0).stdout.ends_with("on\n"));
+    assert_eq!(
+        bank.cluster
+            .sql("orders", "select to_regclass('t') is null"),
+        "t\n"
+    );
+    let log = bank.cluster.log();
+    assert!(!log.contains("set role") && !log.contains("do $$"), "{log}");
+    // What a target allows is run.
+    bank.register(&["--allow", "do", "--allow", "set-role"]);
+    bank.psql(&["-c", "do $$ begin end $$", "-c", "set role postgres"])
+        .exits(0);
+}
+
+#[test]
+fn each_statement_of_a_text_is_an_action_with_its_outcome() {
+    let bank = Bank::open();
+    let text = "create table t (a int); insert into t values (1), (2);\nselect 1/0; select 5";
+    bank.psql(&["-c", text]).exits(1);
+    let status = |text: &str| bank.action(text)["what"]["outcome"].clone();
+    let inserted = status("insert into t values (1), (2)");
+    assert_eq!(
+        (&inserted["sql"]["tag"], &inserted["sql"]["rows"]),
+        (&json!("INSERT 0 2"), &json!(2))
+    );
+    assert_eq!(inserted["notes"], json!(["later-failed"]));
+    let failed = status("select 1/0");
+    assert_eq!(
+        (&failed["status"], &failed["sql"]["sqlstate"]),
+        (&json!("failed"), &json!("22012"))
+    );
+    let skipped = status("select 5");
+    assert_eq!(
+        (&skipped["status"], &skipped["notes"]),
+        (&json!("failed"), &json!(["skipped"]))
+    );
+    // What the server cannot read is on record as such.
+    bank.psql(&["-c", "selec 1"]).exits(1);
+    let unread = bank.action("selec 1");
+    assert_eq!(unread["what"]["sql"]["classes"], json!(["unparsed"]));
+    assert_eq!(unread["what"]["outcome"]["sql"]["sqlstate"], "42601");
+}
+
+#[test]
+fn copied_data_is_counted_and_digested() {
+    let bank = Bank::open();
+    let rows = bank.world.path("rows.csv");
+    let content: String = (0..20_000).map(|n| format!("{n},text {n}\n")).collect();
+    std::fs::write(&rows, &content).unwrap();
+    let script = bank.world.path("copy.sql");
+    let out = bank.world.path("out.csv");
+    std::fs::write(
+        &script,
+        format!(
+            "create table t (a int, b text);\n\\copy t from '{}' csv\n\\copy t to '{}' csv\n\\d t\n\\lo_import '{}'\n",
+            rows.display(),
+            out.display(),
+            rows.display()
+        ),
+    )
+    .unwrap();
+    bank.psql(&["-v", "ON_ERROR_STOP=1", "-f", script.to_str().unwrap()])
+        .exits(0);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), content);
+    let digest = {
+        use sha2::Digest as _;
+        let hash: [u8; 32] = sha2::Sha256::digest(&content).into();
+        ascribe_core::encoding::base64url(&hash)
+    };
+    let actions = wait_for("copies", PATIENCE, || {
+        let mut actions = bank.actions();
+        actions.retain(|action| {
+            let command = action["what"]["command"].as_str().unwrap_or_default();
+            command.starts_with("COPY") && !action["what"]["outcome"]["at"].is_null()
+        });
+        (actions.len() == 2).then_some(actions)
+    });
+    for (action, stream) in actions.iter().zip(["copied-in", "copied-out"]) {
+        let outcome = &action["what"]["outcome"];
+        assert_eq!(outcome["sql"]["rows"], 20_000, "{action}");
+        assert_eq!(outcome["streams"][0]["stream"], stream);
+        assert_eq!(outcome["streams"][0]["bytes"], content.len());
+        assert!(
+            outcome["streams"][0]["sha256"]
+                .as_str()
+                .unwrap()
+                .contains(&digest),
+            "{action}"
+        );
+    }
+    let called = |action: &&Value| action["what"]["kind"] == "pg.call";
+    assert!(
+        bank.actions().iter().any(|a| called(&a)),
+        "large objects are functions"
+    );
+}
+
+#[test]
+fn a_grant_bounds_classes_and_objects_and_scripts() {
+    let bank = Bank::without_grant(&[]);
+    bank.cluster.sql(
+        "orders",
+        "create table t (a int); insert into t values (1); alter table t owner to dba",
+    );
+    bank.grant(&["--reusable", "--class", "select", "--object", "public.t"]);
+    let out = bank.psql(&["-c", "select a from public.t"]).exits(0);
+    assert_eq!(out.stdout.trim(), "1");
+    for outside in [
+        "delete from public.t",
+        "select * from pg_authid",
+        "select a from t",
+        "selec 1",
+    ] {
+        let out = bank.psql(&["-c", outside]).exits(1);
+        assert!(
+            out.stderr.contains("not recorded, so not run"),
+            "{outside}: {}",
+            out.stderr
+        );
+    }
+    assert_eq!(bank.cluster.sql("orders", "select count(*) from t"), "1\n");
+}
+
+#[test]
+fn exactly_the_approved_script_runs_and_once() {
+    let bank = Bank::without_grant(&[]);
+    bank.cluster.sql(
+        "orders",
+        "create table t (a int); alter table t owner to dba",
+    );
+    let script = bank.world.path("repair.sql");
+    std::fs::write(
+        &script,
+        "-- the repair\ninsert into t values (1);\ninsert into t values (2);\n",
+    )
+    .unwrap();
+    bank.grant(&["--script", script.to_str().unwrap()]);
+    let other = bank.world.path("other.sql");
+    std::fs::write(
+        &other,
+        "insert into t values (1);\ninsert into t values (3);\n",
+    )
+    .unwrap();
+    let run = "insert into t values (1)";
+    let out = bank.psql(&[
+        "-c",
+        "select 1",
+        "-c",
+        run,
+        "-c",
+        run,
+        "-f",
+        other.to_str().unwrap(),
+        "-f",
+        script.to_str().unwrap(),
+    ]);
+    assert!(
+        out.stderr.contains("not in the approved script"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(
+        bank.cluster.sql(
+            "orders",
+            "select string_agg(a::text, ',' order by a) from t"
+        ),
+        "1,2\n"
+    );
+    // It was for one session.
+    let out = bank.psql(&["-f", script.to_str().unwrap()]).exits(2);
+    assert!(out.stderr.contains("was for one session"), "{}", out.stderr);
+}
+
+#[test]
+fn ctrl_c_cancels_on_record() {
+    let bank = Bank::open();
+    let mut psql = bank.psql_in_background(&["-c", "select pg_sleep(30)"]);
+    wait_for("sleeping statement", PATIENCE, || {
+        assert!(psql.ended().is_none(), "{}", psql.stderr());
+        bank.cluster
+            .log()
+            .contains("select pg_sleep(30)")
+            .then_some(())
+    });
+    psql.signal_group(Signal::INT);
+    let out = psql.wait(Duration::from_secs(10));
+    assert!(
+        out.stderr
+            .contains("canceling statement due to user request"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(
+        bank.action("select pg_sleep(30)")["what"]["outcome"]["sql"]["sqlstate"],
+        "57014"
+    );
+    let actions = bank.actions();
+    let cancel = actions
+        .iter()
+        .find(|a| a["what"]["kind"] == "pg.cancel")
+        .unwrap();
+    assert_eq!(cancel["who"], bank.action("select pg_sleep(30)")["who"]);
+}
+
+#[test]
+fn the_end_of_a_grant_is_told_and_stops_what_runs() {
+    let bank = Bank::without_grant(&[]);
+    let grant = bank.grant(&["--reusable"]);
+    let mut psql = bank.psql_in_background(&["-c", "select pg_sleep(60)"]);
+    wait_for("sleeping statement", PATIENCE, || {
+        assert!(psql.ended().is_none(), "{}", psql.stderr());
+        bank.cluster
+            .log()
+            .contains("select pg_sleep(60)")
+            .then_some(())
+    });
+    bank.world
+        .run_as(
+            "approver",
+            &["revoke", &grant, "--why", "the repair is over"],
+        )
+        .exits(0);
+    let begun = Instant::now();
+    let out = psql.wait(PATIENCE);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(
+        out.stderr
+            .contains("FATAL:  the grant, the login or a delegation was revoked"),
+        "{}",
+        out.stderr
+    );
+    let ended = bank.action("select pg_sleep(60)");
+    assert_eq!(ended["what"]["outcome"]["status"], "unknown");
+    // The database was told to stop, too.
+    wait_for("end of the statement", PATIENCE, || {
+        let running =
+            "select count(*) from pg_stat_activity where query like 'select pg_sleep(60)%'";
+        (bank.cluster.sql("orders", running) == "0\n").then_some(())
+    });
+}
+
+#[test]
+fn values_are_kept_as_the_rules_say() {
+    let bank = Bank::open();
+    let bind = |value: &str| {
+        let script = bank.world.path("bind.sql");
+        std::fs::write(&script, format!("select $1::text \\bind '{value}' \\g\n")).unwrap();
+        bank.psql(&["-f", script.to_str().unwrap()])
+    };
+    let version = bank.psql(&["--version"]).stdout;
+    let major = version
+        .split_whitespace()
+        .nth(2)
+        .and_then(|v| v.split('.').next()?.parse::<u32>().ok());
+    if major < Some(16) {
+        eprintln!("SKIPPED: this psql cannot bind values ({})", version.trim());
+        return;
+    }
+    bind("one").exits(0);
+    assert_eq!(
+        bank.action("select $1::text")["what"]["sql"]["values"],
+        "[\"one\"]"
+    );
+}
+
+#[test]
+fn a_killed_server_leaves_nothing_executed_that_is_not_recorded() {
+    let mut bank = Bank::open();
+    bank.cluster.sql(
+        "orders",
+        "create table t (a int); alter table t owner to dba",
+    );
+    let script = bank.world.path("many.sql");
+    let many: String = (0..5000)
+        .map(|n| format!("insert into t values ({n});\n"))
+        .collect();
+    std::fs::write(&script, many).unwrap();
+    let psql = bank.psql_in_background(&["-q", "-f", script.to_str().unwrap()]);
+    wait_for("some of the statements", PATIENCE, || {
+        let count = bank.cluster.sql("orders", "select count(*) from t");
+        (count.trim().parse::<u32>().unwrap() > 100).then_some(())
+    });
+    bank.server().signal(Signal::KILL);
+    drop(psql);
+    bank.restart();
+    let recorded: std::collections::BTreeSet<String> = bank
+        .actions()
+        .iter()
+        .filter_map(|action| Some(action["what"]["command"].as_str()?.to_owned()))
+        .collect();
+    let executed = bank.cluster.sql("orders", "select a from t order by a");
+    for row in executed.lines() {
+        let text = format!("insert into t values ({row})");
+        assert!(
+            recorded.contains(&text),
+            "{text} was executed and is not on record"
+        );
+    }
+    let last = bank.actions().pop().unwrap();
+    assert_eq!(last["what"]["outcome"]["status"], "unknown", "{last}");
+    bank.psql(&["-c", "select 'on'"]).exits(0);
+}

@@ -1,0 +1,107 @@
+//! The part of the command line that is about databases.
+
+use std::path::PathBuf;
+
+use ascribe_core::database::Values;
+use clap::{Args, ValueEnum};
+
+/// How clients reach databases.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServePostgres {
+    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token`. It has a
+    /// certificate that they check; `ascribe psql` and `ascribe tunnel` need neither.
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["postgres_cert", "postgres_key"])]
+    pub(crate) postgres: Option<String>,
+    /// Its certificate and those above it (PEM).
+    #[arg(long, value_name = "FILE", requires = "postgres")]
+    pub(crate) postgres_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "postgres")]
+    pub(crate) postgres_key: Option<PathBuf>,
+    /// Passwords of databases' roles, each in a file `TARGET/ROLE`; without it, those that systemd lends
+    /// (`TARGET.ROLE`), or `credentials` in the data directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// What a target is, where it is a database.
+#[derive(Debug, Args)]
+pub(crate) struct PostgresTarget {
+    /// It is a PostgreSQL server.
+    #[arg(long, conflicts_with_all = ["host_keys", "signed_opening", "refuse_inner_ssh"])]
+    pub(crate) postgres: bool,
+    /// The certificate (PEM) that signed the server's, or is it. Only on the gateway's own machine may there
+    /// be none.
+    #[arg(long = "tls-ca", value_name = "FILE", requires = "postgres")]
+    pub(crate) tls_ca: Vec<PathBuf>,
+    /// A database that may be connected to; without it, all.
+    #[arg(long = "database", value_name = "NAME", requires = "postgres")]
+    pub(crate) databases: Vec<String>,
+    /// Allow what is refused by itself: `set-role`, `set-session-authorization`, `alter-system`,
+    /// `copy-program`, `server-file`, `load`, `do`, `replication`, `unread`.
+    #[arg(long = "allow", value_name = "FLAG", requires = "postgres")]
+    pub(crate) allow: Vec<String>,
+    /// What is kept, sealed, of the values that statements are executed with.
+    #[arg(long, value_enum, default_value = "full", requires = "postgres")]
+    pub(crate) values: Keep,
+}
+
+/// What is kept of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Keep {
+    /// Nothing.
+    None,
+    /// Their SHA-256.
+    Commitment,
+    /// The values.
+    Full,
+}
+
+impl From<Keep> for Values {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::None => Self::None,
+            Keep::Commitment => Self::Commitment,
+            Keep::Full => Self::Full,
+        }
+    }
+}
+
+/// What a request asks for on a database. Nothing given bounds nothing.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SqlRequest {
+    /// On a database: a class of statements, such as `select`, `update` or `ddl`.
+    #[arg(long = "class", value_name = "CLASS", conflicts_with = "break_glass")]
+    pub(crate) classes: Vec<String>,
+    /// On a database: what statements may name, `SCHEMA.TABLE` or `SCHEMA.*`.
+    #[arg(long = "object", value_name = "OBJECT", conflicts_with = "break_glass")]
+    pub(crate) objects: Vec<String>,
+    /// On a database: exactly the statements of this file, in order, each once in a session.
+    #[arg(long, value_name = "FILE", conflicts_with = "break_glass")]
+    pub(crate) script: Option<PathBuf>,
+}
+
+/// A role on a database.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// `ROLE@TARGET`, or `ROLE+GRANT@TARGET`.
+    pub(crate) place: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tunnel {
+    /// `ROLE@TARGET`, or `ROLE+GRANT@TARGET`.
+    pub(crate) place: String,
+    /// The port to listen at, on 127.0.0.1 and for your programs alone; 0 picks one.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Psql {
+    /// `ROLE@TARGET`, or `ROLE+GRANT@TARGET`.
+    pub(crate) place: String,
+    /// What psql is called with.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<String>,
+}

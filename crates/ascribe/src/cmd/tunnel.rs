@@ -1,0 +1,285 @@
+//! `ascribe token`, `ascribe tunnel` and `ascribe psql`: sessions on databases that the actor signed for,
+//! with clients as they are.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+
+use ascribe_core::encoding::base64url;
+use ascribe_core::id::StatementId;
+use ascribe_core::statement::{Connect, Say};
+use ascribe_gateway::PASSWORD_PREFIX;
+use ascribe_wire::pg::encode::error_response;
+use ascribe_wire::pg::server::Report;
+use ascribe_wire::pg::startup::{UserName, user_name};
+use rustls::pki_types::ServerName;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::TaskTracker;
+
+use super::serve::{Signals, runtime};
+use super::{remark, say, say_json};
+use crate::api::{Call, MAX_ANSWER, Reply};
+use crate::cli::{Cli, database};
+use crate::client::Client;
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+
+/// Most connections through one tunnel at once.
+const MAX_CONNECTIONS: usize = 256;
+
+fn place(text: &str) -> Done<UserName> {
+    user_name(text.as_bytes()).map_err(|error| {
+        Failure::usage(format!("`{text}` is not ROLE@TARGET: {error}"))
+            .help("for instance `dba@orders-db`")
+    })
+}
+
+fn statement(user: &UserName) -> Say {
+    Say::Connect(Connect {
+        target: user.target.clone(),
+        account: user.role.clone(),
+        grant: user.grant,
+    })
+}
+
+/// Prints a signed statement in the form of a password.
+pub(crate) fn token(cli: &Cli, args: &database::Token) -> Done {
+    let user = place(&args.place)?;
+    let client = cli.client(false)?;
+    let (_, signed) = client.signed(&client.hello()?, statement(&user))?;
+    let text = serde_json::to_vec(&signed).attempt("encode the statement")?;
+    let password = format!("{PASSWORD_PREFIX}{}", base64url(&text));
+    if cli.json() {
+        return say_json(&json!({ "password": password, "user": args.place }));
+    }
+    say(&password);
+    Ok(())
+}
+
+/// Lends connections on loopback until it is told to stop.
+pub(crate) fn tunnel(cli: &Cli, args: &database::Tunnel) -> Done {
+    let user = place(&args.place)?;
+    let client = Arc::new(cli.client(false)?);
+    runtime()?.block_on(async {
+        let signals = Signals::listen()?;
+        let (listener, address) = listen(args.port).await?;
+        let port = address.port();
+        if cli.json() {
+            say_json(&json!({ "host": "127.0.0.1", "port": port, "user": args.place }))?;
+        } else {
+            say(&format!(
+                "postgresql://{}@127.0.0.1:{port}/DATABASE?sslmode=disable",
+                args.place.replace('@', "%40").replace('+', "%2B")
+            ));
+            remark("the way from here to the gateway is encrypted; ends with Ctrl-C");
+        }
+        tokio::select! {
+            done = lend(client, user, listener) => done,
+            () = signals.wait() => Ok(()),
+        }
+    })
+}
+
+/// Runs psql on a tunnel of its own, and ends with it.
+pub(crate) fn psql(cli: &Cli, args: &database::Psql) -> Done {
+    let user = place(&args.place)?;
+    let client = Arc::new(cli.client(false)?);
+    let status = runtime()?.block_on(async {
+        let (listener, address) = listen(0).await?;
+        let mut command = Command::new("psql");
+        command
+            .args(&args.arguments)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", address.port().to_string())
+            .env("PGUSER", &args.place)
+            // It is encrypted from this program on, which is as far as psql goes.
+            .env("PGSSLMODE", "disable")
+            .env("PGCHANNELBINDING", "disable")
+            .env_remove("PGHOSTADDR")
+            .env_remove("PGSERVICE");
+        // The signals of the terminal are psql's, which runs in the same group.
+        let signals = Signals::listen()?;
+        let running = tokio::task::spawn_blocking(move || command.status());
+        tokio::select! {
+            status = running => status.attempt("run psql")?.map_err(|error| {
+                Failure::usage(format!("psql cannot be run: {error}"))
+                    .help("install a PostgreSQL client, or use `ascribe tunnel` with another one")
+            }),
+            done = lend(client, user, listener) => Err(done.err().unwrap_or_else(|| {
+                Failure::new(Kind::Failure, "the tunnel has ended")
+            })),
+            () = signals.terminated() => Err(Failure::new(Kind::Failure, "ended")),
+        }
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    // psql has said why. Its own code is what scripts look at.
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+async fn listen(port: u16) -> Done<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|error| Failure::usage(format!("cannot listen at 127.0.0.1:{port}: {error}")))?;
+    let address = listener.local_addr().attempt("listen")?;
+    Ok((listener, address))
+}
+
+/// Takes this user's programs through to the gateway, each with an opening of its own.
+async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Done {
+    let (user, tasks) = (Arc::new(user), TaskTracker::new());
+    loop {
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Usually too many open files: it passes when connections end.
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if tasks.len() >= MAX_CONNECTIONS {
+            tracing::warn!("more than {MAX_CONNECTIONS} connections at once are not taken");
+            continue;
+        }
+        let local = listener.local_addr().attempt("listen")?;
+        if !is_mine(peer, local) {
+            tracing::warn!("{peer} was turned away: it is not known to be a program of yours");
+            continue;
+        }
+        let (client, user) = (Arc::clone(&client), Arc::clone(&user));
+        tasks.spawn(async move {
+            if let Err(error) = carry(&client, &user, socket).await {
+                tracing::warn!("{error}");
+            }
+        });
+    }
+}
+
+async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
+    socket.set_nodelay(true).attempt("set up the connection")?;
+    let (signer, wish) = (Arc::clone(client), Arc::clone(user));
+    let opened = tokio::task::spawn_blocking(move || {
+        let hello = signer.hello()?;
+        signer.submit(&hello, statement(&wish), Vec::new())
+    });
+    let opened = match opened.await.attempt("sign the opening")? {
+        Ok((opening, _, _)) => reach(client, opening).await,
+        Err(error) => Err(error),
+    };
+    let mut gateway = match opened {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            let report = Report {
+                severity: "FATAL".into(),
+                code: "28000".into(),
+                message: error.to_string().replace('\0', " ").into(),
+                detail: None,
+                hint: None,
+            };
+            let told = socket.write_all(&error_response(&report)).await;
+            told.attempt("say why")?;
+            return Err(error);
+        }
+    };
+    // Either end may leave first, and says so to the other.
+    match copy_bidirectional(&mut socket, &mut gateway).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::debug!("a connection broke: {error}");
+            Ok(())
+        }
+    }
+}
+
+/// A connection to the gateway, within the API's TLS.
+async fn reach(
+    client: &Client,
+    opening: StatementId,
+) -> Done<tokio_rustls::client::TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(client.address()).await;
+    let tcp = tcp.attempt("reach the gateway")?;
+    tcp.set_nodelay(true).attempt("set up the connection")?;
+    let name = ServerName::try_from("ascribe").attempt("set up TLS")?;
+    let connector = TlsConnector::from(client.tls()?);
+    let mut stream = connector
+        .connect(name, tcp)
+        .await
+        .attempt("talk to the gateway")?;
+    let body = serde_json::to_vec(&Call::Tunnel { opening }).attempt("encode the call")?;
+    let length = u32::try_from(body.len()).attempt("encode the call")?;
+    let talk = "talk to the gateway";
+    stream.write_u32(length).await.attempt(talk)?;
+    stream.write_all(&body).await.attempt(talk)?;
+    stream.flush().await.attempt(talk)?;
+    let length = stream.read_u32().await.attempt(talk)? as usize;
+    if length > MAX_ANSWER {
+        return Err(Failure::new(
+            Kind::Failure,
+            "the server's answer is too large",
+        ));
+    }
+    let mut answer = vec![0; length];
+    stream.read_exact(&mut answer).await.attempt(talk)?;
+    let reply: Reply = serde_json::from_slice(&answer).attempt("read the server's answer")?;
+    reply.ok()?;
+    Ok(stream)
+}
+
+/// Does the other end of a loopback connection belong to this user? The kernel's table says it; other
+/// systems have none, and nobody is let in there.
+fn is_mine(peer: SocketAddr, local: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    owner(&table, peer, local) == Some(rustix::process::getuid().as_raw())
+}
+
+/// Who owns the socket at `here` that is connected to `there` (proc(5), `/proc/net/tcp`).
+fn owner(table: &str, here: SocketAddr, there: SocketAddr) -> Option<u32> {
+    let wanted = (written(here)?, written(there)?);
+    table.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let found = (words.next()?, words.next()?);
+        let same = found.0 == wanted.0 && found.1 == wanted.1;
+        // State, queues, timer, retransmissions; then the user.
+        same.then(|| words.nth(4)?.parse().ok()).flatten()
+    })
+}
+
+/// An address as that table has it: in the machine's byte order.
+fn written(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(v4) = address else {
+        return None;
+    };
+    let ip = u32::from_ne_bytes(v4.ip().octets());
+    Some(format!("{ip:08X}:{:04X}", v4.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_connection_is_found_by_both_ends() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
+             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 1 1\n\
+             1: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000 0 1 1\n\
+             2: 0100007F:C002 0100007F:1F91 01 00000000:00000000 00:00000000 00000000  1001 0 1 1\n";
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(owner(table, at(0xc001), at(0x1f90)), Some(1000));
+        assert_eq!(owner(table, at(0xc002), at(0x1f90)), None);
+        assert_eq!(owner(table, at(0xc002), at(0x1f91)), Some(1001));
+        assert_eq!(owner("", at(1), at(2)), None);
+    }
+
+    #[test]
+    fn a_connection_of_this_program_is_mine() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_far, peer) = listener.accept().unwrap();
+        assert_eq!(near.local_addr().unwrap(), peer);
+        assert!(is_mine(peer, listener.local_addr().unwrap()));
+    }
+}
