@@ -214,6 +214,9 @@ pub struct Claims {
     /// The claims that the workload's conditions name, sorted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<Fact>,
+    /// Those of the person's groups that rules of directories name, with the claim that lists them; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Fact>,
     /// When it was issued.
     pub issued: Timestamp,
     /// RFC 7638 thumbprint (SHA-256) of the provider's key that signed it.

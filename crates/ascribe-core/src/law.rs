@@ -11,6 +11,7 @@ mod databases;
 mod decide;
 mod delegations;
 mod directories;
+mod groups;
 mod identities;
 mod providers;
 mod rules;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::DirectoryGroup;
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{
     ActionId, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId,
@@ -126,6 +128,8 @@ pub struct TokenAsked<'a> {
     pub rz: &'a [u8],
     /// Names of claims that become facts.
     pub facts: &'a [&'a str],
+    /// Groups that are looked for in a person's token: the claim that lists them, and the group.
+    pub groups: &'a [(&'a str, &'a str)],
 }
 
 /// One finished entry.
@@ -174,7 +178,29 @@ pub struct Person {
     pub spared: bool,
     /// Roles by groups of directories.
     pub directory_roles: BTreeSet<Role>,
+    /// The groups that they are in, and the newest entry that says so.
+    pub groups: Vec<Membership>,
+    /// Their manager.
+    pub manager: Option<Manager>,
     /// Where they were enrolled.
+    pub place: Place,
+}
+
+/// Somebody's place in a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The group.
+    pub group: DirectoryGroup,
+    /// The newest entry that says so.
+    pub place: Place,
+}
+
+/// Somebody's manager, as a directory has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manager {
+    /// Who.
+    pub person: PersonId,
+    /// The newest entry that says so.
     pub place: Place,
 }
 
@@ -478,6 +504,23 @@ impl State {
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
+        let expired = self.end_expired(entry.at);
+        let taken = self.take_entry(judge, entry, said, place);
+        if taken.is_err() {
+            self.revive(expired);
+        }
+        taken
+    }
+
+    /// The same, of an entry in its place.
+    fn take_entry(
+        &mut self,
+        judge: &dyn Judge,
+        entry: &Entry,
+        said: &Said<'_>,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let index = place.index;
         if entry.refs != self.refs_for(&entry.body, said)? {
             return Err(Denied::new(
                 "links",

@@ -9,6 +9,7 @@ mod identity {
     mod world;
 
     mod agent;
+    mod groups;
     mod idp;
     mod login;
     mod svid;

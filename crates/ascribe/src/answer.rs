@@ -206,6 +206,7 @@ fn directories_of(state: &State) -> BTreeMap<String, DirectoryState> {
     let bare = |known: &DirectoryState| DirectoryState {
         directory: known.directory.clone(),
         place: known.place,
+        listed: BTreeMap::new(),
         resources: BTreeMap::new(),
         subjects: BTreeMap::new(),
     };

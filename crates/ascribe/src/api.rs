@@ -5,7 +5,7 @@ use ascribe_core::attribution::ActionRecord;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ActionId, ContentDigest, PersonId, Root, SessionId, StatementId};
-use ascribe_core::identity::Provider;
+use ascribe_core::identity::{Fact, Provider};
 use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
 use ascribe_core::sealed::Opening;
@@ -90,6 +90,9 @@ pub(crate) struct ProviderView {
     pub(crate) actor: Option<PersonId>,
     /// Names of the claims that the workload's rule looks at.
     pub(crate) facts: Vec<String>,
+    /// Groups that directories look for in tokens of this provider, with the claim that lists them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<Fact>,
     /// The provider.
     pub(crate) provider: Provider,
 }

@@ -114,7 +114,7 @@ pub(crate) enum Command {
     /// Witnesses of the log, who remember how far it had grown.
     #[command(subcommand)]
     Witness(WitnessCommand),
-    /// Directories of people, which say over SCIM who is still there and in which groups.
+    /// Directories of people, which say who is in which groups: over SCIM, in signed files, or by tokens.
     #[command(subcommand)]
     Directory(DirectoryCommand),
     /// Ask for a grant.

@@ -109,7 +109,7 @@ impl Cli {
             }
         }
         if let Some(login) = self.server().ok().and_then(|s| login::current(&s)) {
-            return Signer::from_agent(Some(&login));
+            return login.signer();
         }
         Signer::from_agent(None)
     }

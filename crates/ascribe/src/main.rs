@@ -9,6 +9,7 @@ mod cmd;
 mod exit;
 mod http;
 mod login;
+mod passphrase;
 mod registry;
 mod server;
 mod signer;

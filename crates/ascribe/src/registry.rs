@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ascribe_core::delegation::Asserted;
-use ascribe_core::directory::Directory;
+use ascribe_core::directory::{Directory, DirectoryGroup};
 use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Provider, Workload};
@@ -55,6 +55,12 @@ pub(crate) struct PersonRow {
     /// They would be suspended, but too few administrators would be left.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) spared: bool,
+    /// The groups that directories put them into now, as far as rules name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<DirectoryGroup>,
+    /// Who manages them, as a directory has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manager: Option<PersonId>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -525,6 +531,8 @@ pub(crate) fn registry(
             offboarded: person.offboarded,
             suspended: person.suspended.clone(),
             spared: person.spared,
+            groups: person.groups.iter().map(|own| own.group.clone()).collect(),
+            manager: person.manager.as_ref().map(|manager| manager.person),
         })
         .collect();
     let mut sessions: Vec<SessionRow> = state

@@ -513,6 +513,7 @@ fn proposal(statement: &Statement, signed: Signed, openings: Vec<Opening>) -> Pr
         | Say::WorkloadSet(_)
         | Say::Delegation(_)
         | Say::DelegationRevoke(_) => Scope::Request(statement.id),
+        Say::DirectoryFile(_) => Scope::Request(statement.id),
         // A key of its own: destroying it leaves nothing else unreadable.
         Say::Login(_) => Scope::Login(statement.id),
         Say::TargetSet(_)

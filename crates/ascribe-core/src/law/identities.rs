@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::providers::is_line;
-use super::{Denied, Judge, Person, Place, State, TokenAsked};
+use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked};
 use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
@@ -101,6 +101,13 @@ impl LoginState {
     }
 }
 
+/// Logins that ended by themselves, and the roles and groups that people had before.
+#[must_use]
+pub(super) struct Expired {
+    logins: Vec<StatementId>,
+    groups: Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)>,
+}
+
 /// Until when nobody may be shown what this entry seals: a token is a credential until it has expired.
 pub fn withheld_until(body: &Body) -> Option<Timestamp> {
     let Body::Statement(signed) = body else {
@@ -136,10 +143,15 @@ pub fn check_token(
         .iter()
         .map(|fact| fact.claim.as_str())
         .collect();
+    let groups = login.claims.groups.iter();
+    let groups: Vec<(&str, &str)> = groups
+        .map(|group| (group.claim.as_str(), group.value.as_str()))
+        .collect();
     let asked = TokenAsked {
         key,
         rz: &login.rz.0,
         facts: &facts,
+        groups: &groups,
     };
     if judge.token(provider, keys, token, &asked)? == login.claims {
         return Ok(());
@@ -160,6 +172,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
         code,
         expires: _,
         facts,
+        groups,
         issued: _,
         key: _,
         missing,
@@ -168,7 +181,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
         trigger,
     } = claims;
     let mut texts: Vec<&String> = acr.iter().chain(amr).chain(missing).collect();
-    for fact in facts {
+    for fact in facts.iter().chain(groups) {
         texts.extend([&fact.claim, &fact.value]);
     }
     if let Some(code) = code {
@@ -400,6 +413,7 @@ impl State {
                 .with_help("log in again, for a fresh one"));
         }
         self.check_new_key(&key)?;
+        self.check_groups(login)?;
         let workload = if people {
             if !login.claims.facts.is_empty() {
                 return Err(Denied::new("claims", "a person's login states no facts"));
@@ -434,18 +448,42 @@ impl State {
         self.live_logins.insert((login.until, id));
         self.logins_of.entry(by).or_default().insert(id);
         self.logins.insert(id, state);
+        self.hear_logins(at);
         Ok(())
     }
 
-    /// Ends the logins that are over, and forgets the tokens that nobody could show again. Whatever
-    /// else ends a login does so at once.
-    fn forget_expired(&mut self, at: Timestamp) {
+    /// Ends the logins that are over by now, with the groups that their tokens listed. Says what was
+    /// before, for an entry that is refused changes nothing.
+    pub(super) fn end_expired(&mut self, at: Timestamp) -> Expired {
+        let mut logins = Vec::new();
         while let Some((until, id)) = self.live_logins.first().copied()
             && until <= at
         {
-            self.live_logins.pop_first();
             self.end_login(id, at);
+            logins.push(id);
         }
+        let groups = self.lose_groups(&logins);
+        Expired { logins, groups }
+    }
+
+    /// Takes that back.
+    pub(super) fn revive(&mut self, expired: Expired) {
+        for id in expired.logins {
+            if let Some(login) = self.logins.get_mut(&id) {
+                login.ended = None;
+                self.live_logins.insert((login.login.until, id));
+                self.logins_of.entry(login.by).or_default().insert(id);
+            }
+        }
+        for (by, roles, groups) in expired.groups {
+            if let Some(person) = self.people.get_mut(&by) {
+                (person.directory_roles, person.groups) = (roles, groups);
+            }
+        }
+    }
+
+    /// Forgets the tokens that nobody could show again.
+    fn forget_expired(&mut self, at: Timestamp) {
         while let Some((until, token)) = self.spent_until.first().copied()
             && until <= at
         {
@@ -468,6 +506,7 @@ impl State {
             return Err(Denied::new("settled", "the login has ended already"));
         }
         self.end_login(logout.login, at);
+        self.hear_logins(at);
         Ok(())
     }
 

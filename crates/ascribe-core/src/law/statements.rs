@@ -101,6 +101,7 @@ impl State {
             Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
+            Say::DirectoryFile(file) => self.take_directory_file((by, &key), at, file, place)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
@@ -238,6 +239,7 @@ impl State {
             Some(windows) => rules::check_recurrence(target, request, windows, at)?,
         }
         self.check_beneficiary(by, request.beneficiary)?;
+        self.check_manager(by, target)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         super::databases::check_scope(target, request)?;
@@ -285,6 +287,7 @@ impl State {
             ));
         }
         let target = &self.target(&grant.target)?.target;
+        self.check_manager(by, target)?;
         rules::check_window(target, grant.not_before, extension.not_after, at)?;
         rules::check_prose(
             &extension.justification,
@@ -439,15 +442,25 @@ impl State {
         Ok(())
     }
 
-    /// Is the approver's key strong enough for what is asked?
-    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
-        let target = match &ask.asked {
+    /// The rules of the target that a request or an extension is about.
+    pub(super) fn target_of(&self, ask: &Ask) -> Result<Option<&Target>, Denied> {
+        let name = match &ask.asked {
             Asked::Request(request) => &request.target,
             Asked::Extension(extension) => &self.grant(extension.grant)?.grant.target,
-            Asked::Proposal(_) => return self.check_carries_law(key),
-            Asked::Emergency(_) => return Ok(()),
+            Asked::Proposal(_) | Asked::Emergency(_) => return Ok(None),
         };
-        self.check_gives(target, key)
+        Ok(Some(&self.target(name)?.target))
+    }
+
+    /// Is the approver's key strong enough for what is asked?
+    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
+        if matches!(ask.asked, Asked::Proposal(_)) {
+            return self.check_carries_law(key);
+        }
+        match self.target_of(ask)? {
+            Some(target) => self.check_gives(&target.name, key),
+            None => Ok(()),
+        }
     }
 
     /// Is this key strong enough to give access to the target? Where that says nothing else, whoever
@@ -821,7 +834,7 @@ impl State {
         for person in target.required_approvers.iter().chain(&target.break_glass) {
             self.person(*person)?;
         }
-        Ok(())
+        self.check_named_groups(target)
     }
 
     pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
@@ -889,6 +902,8 @@ impl State {
             suspended: BTreeMap::new(),
             spared: false,
             directory_roles: BTreeSet::new(),
+            groups: Vec::new(),
+            manager: None,
             place,
         };
         self.people.insert(person.person, state);

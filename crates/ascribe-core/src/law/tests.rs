@@ -29,6 +29,7 @@ mod directories;
 mod entries;
 mod golden;
 mod grants;
+mod groups;
 mod identities;
 mod kit;
 mod model;

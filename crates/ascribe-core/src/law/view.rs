@@ -3,8 +3,8 @@
 use super::Approval;
 use super::identities::need_assurance;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, PartBytes, Person, Place,
-    SessionState, State, TargetState, databases,
+    Ask, AskStatus, Asked, Denied, GrantState, Manager, OpenAction, Opener, PartBytes, Person,
+    Place, SessionState, State, TargetState, databases,
 };
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
@@ -93,6 +93,7 @@ impl State {
             .filter(|(id, person)| {
                 person.may(role) && **id != ask.by && ask.approvals.iter().all(|a| a.by != **id)
             })
+            .filter(|(id, _)| self.check_approver_group(**id, ask).is_ok())
             .map(|(id, _)| *id)
             .collect()
     }
@@ -102,27 +103,23 @@ impl State {
     /// # Errors
     /// When the target is gone.
     pub fn missing_approvals(&self, ask: &Ask) -> Result<Vec<Option<PersonId>>, Denied> {
-        // A job runs unattended: whoever answers for its target is among those who said yes.
-        let mut owner = None;
-        let (quorum, required) = match &ask.asked {
-            Asked::Emergency(_) => return Ok(Vec::new()),
-            Asked::Proposal(_) => (
+        let target = self.target_of(ask)?;
+        let (quorum, required) = match (&ask.asked, target) {
+            (Asked::Emergency(_), _) => return Ok(Vec::new()),
+            (_, Some(target)) => (target.quorum, target.required_approvers.as_slice()),
+            (_, None) => (
                 self.genesis_rules()?.admin_quorum.saturating_sub(1),
                 &[][..],
             ),
-            Asked::Request(request) => {
-                let target = &self.target(&request.target)?.target;
-                let job = request.sql.as_ref().and_then(|sql| sql.job.as_ref());
-                owner = job.map(|_| target.system_owner);
-                (target.quorum, target.required_approvers.as_slice())
-            }
-            Asked::Extension(extension) => {
-                let target = &self
-                    .target(&self.grant(extension.grant)?.grant.target)?
-                    .target;
-                (target.quorum, target.required_approvers.as_slice())
-            }
         };
+        // A job runs unattended: whoever answers for its target is among those who said yes.
+        let job = match &ask.asked {
+            Asked::Request(request) => request.sql.as_ref().and_then(|sql| sql.job.as_ref()),
+            _ => None,
+        };
+        let owner = job.and(target).map(|target| target.system_owner);
+        let needs_manager = target.is_some_and(|target| target.manager_approves);
+        let manager = needs_manager.then(|| self.manager_of(ask.by));
         let given = |person: &PersonId| ask.approvals.iter().any(|a| a.by == *person);
         let owner = owner.filter(|owner| !required.contains(owner));
         let mut missing: Vec<Option<PersonId>> = required
@@ -132,6 +129,12 @@ impl State {
             .map(|p| Some(*p))
             .collect();
         let lacking = (quorum as usize).saturating_sub(ask.approvals.len());
+        match manager {
+            Some(Some(Manager { person, .. }))
+                if given(person) || missing.contains(&Some(*person)) => {}
+            Some(manager) => missing.push(manager.map(|manager| manager.person)),
+            None => {}
+        }
         while missing.len() < lacking {
             missing.push(None);
         }

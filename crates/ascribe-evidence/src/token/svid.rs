@@ -72,6 +72,7 @@ pub(super) fn check(
         code: None,
         expires: claims::instant(ends),
         facts: claims::facts(&said, asked.facts)?,
+        groups: vec![],
         issued: claims::instant(begins),
         key: root,
         missing: provider::spiffe().missing,

@@ -181,6 +181,7 @@ pub(super) struct Login {
     /// What becomes of the finished token.
     pub(super) last: fn(String) -> String,
     pub(super) facts: Vec<&'static str>,
+    pub(super) groups: Vec<(&'static str, &'static str)>,
     pub(super) key: SshKey,
 }
 
@@ -221,6 +222,7 @@ impl Login {
             claims_text: None,
             last: |token| token,
             facts: vec![],
+            groups: vec![],
             key: session_key(),
         }
     }
@@ -286,6 +288,7 @@ pub(super) fn judge(login: &Login, token: &[u8]) -> Result<Claims, Denied> {
         key: &login.key,
         rz: &RZ,
         facts: &login.facts,
+        groups: &login.groups,
     };
     let keys = login.keys_text();
     let judged = SshSignatures.token(&login.provider, keys.as_bytes(), token, &asked);

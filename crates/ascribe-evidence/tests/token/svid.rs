@@ -206,6 +206,7 @@ impl Scene {
             key: &self.session,
             rz: &RZ,
             facts: &["sub"],
+            groups: &[],
         };
         let token = (self.last)(encode(&proof).unwrap());
         SshSignatures.token(&provider, bundle.to_string().as_bytes(), &token, &asked)

@@ -139,6 +139,7 @@ async fn log_in(
         key: &public(&key),
         rz: &rz,
         facts,
+        groups: &[],
     };
     let claims = SshSignatures
         .token(&from, &jwks(), token.as_bytes(), &asked)

@@ -242,6 +242,8 @@ impl Realm {
             actor_assurance: Some(2),
             approver_assurance: Some(2),
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         };
         self.decree(Say::TargetSet(target), vec![])
@@ -558,6 +560,7 @@ impl Realm {
         let asked = TokenAsked {
             key: &key,
             rz: &RZ,
+            groups: &[],
             facts: match actor.by {
                 By::WorkloadsLogin => &["ref", "repository_id"],
                 By::Svid => &["sub"],

@@ -1,5 +1,6 @@
 //! Chains of agents: what they may, what records show of them, how they end.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,7 +30,7 @@ impl<'a> Agent<'a> {
         let mut holder = Command::new(need("ssh-agent"));
         holder.arg("-D").arg("-a").arg(&socket);
         let holder = Running::start(holder, &world.path("logs"), false);
-        wait_for("ssh-agent", PATIENCE, || socket.exists().then_some(()));
+        wait_for("ssh-agent", PATIENCE, || UnixStream::connect(&socket).ok());
         let agent = Self {
             world,
             name,

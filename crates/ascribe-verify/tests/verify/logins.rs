@@ -70,6 +70,7 @@ fn stated(log: &Forge, key: &SshKey) -> Login {
         key,
         rz: &RZ,
         facts: &[],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(&provider(), &jwks(1), token.as_bytes(), &asked)
@@ -397,6 +398,7 @@ fn job() -> Forge {
         key: &key,
         rz: &RZ,
         facts: &["repository_id", "ref"],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(&ci, &jwks(1), token.as_bytes(), &asked)

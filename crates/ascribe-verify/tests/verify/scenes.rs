@@ -66,6 +66,8 @@ impl Forge {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1

@@ -130,6 +130,8 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        approver_groups: vec![],
+        manager_approves: false,
         postgres: None,
     };
     let link = IdentityLink {
@@ -182,6 +184,7 @@ async fn logged_in(
         key: &key,
         rz: &rz,
         facts: &[],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(provider, jwks, token.as_bytes(), &asked)

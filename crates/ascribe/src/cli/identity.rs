@@ -47,6 +47,10 @@ pub(crate) struct Login {
     /// File with its private key, PEM. The key stays there; it signs for this login's key.
     #[arg(long, value_name = "KEY.pem", requires = "svid")]
     pub(crate) svid_key: Option<PathBuf>,
+    /// Where no ssh-agent is at hand: keep the key in this new file, encrypted with a passphrase. It goes
+    /// with the login.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
     /// How long the key counts, at most 12h.
     #[arg(long = "for", value_name = "DURATION", default_value = "8h", value_parser = seconds)]
     pub(crate) lasts: u64,
@@ -129,8 +133,17 @@ pub(crate) struct IdentityArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DirectoryCommand {
-    /// Register a directory, or replace its rules. Its token is printed once.
+    /// Register a directory, or replace its rules. The token of one that speaks SCIM is printed once.
     Add(DirectoryAdd),
+    /// Sign a file that says who is there, for a directory with `--signer`. Whoever it lists no longer is
+    /// inactive.
+    File {
+        /// The directory.
+        name: String,
+        /// A line for each person: the subject, and after a tab each of their groups, and `manager=SUBJECT`. `#` begins
+        /// a remark.
+        file: PathBuf,
+    },
     /// List directories.
     List,
     /// Draw another token and print it once; the one before counts no longer.
@@ -152,6 +165,13 @@ pub(crate) struct DirectoryAdd {
     /// The provider whose subjects its users are: SCIM's `externalId` is the subject.
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: String,
+    /// It speaks by files that this person signs, instead of SCIM; repeatable.
+    #[arg(long = "signer", value_name = "PERSON", conflicts_with = "claim")]
+    pub(crate) signers: Vec<String>,
+    /// It speaks by logins, instead of SCIM: this claim of the provider's tokens lists a person's groups. They
+    /// count while the login does.
+    #[arg(long, value_name = "NAME", conflicts_with = "suspend")]
+    pub(crate) claim: Option<String>,
     /// Suspend linked people whom it calls inactive.
     #[arg(long)]
     pub(crate) suspend: bool,

@@ -1,6 +1,6 @@
 //! How values are written on the command line.
 
-use ascribe_core::directory::GroupRole;
+use ascribe_core::directory::{DirectoryGroup, GroupRole};
 use ascribe_core::identity::ProviderKind;
 use ascribe_core::statement::{
     Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
@@ -155,4 +155,12 @@ mod tests {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }
+}
+
+pub(crate) fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
+    let (directory, group) = text.split_once(':').ok_or("write `DIRECTORY:GROUP`")?;
+    Ok(DirectoryGroup {
+        directory: directory.to_owned(),
+        group: group.to_owned(),
+    })
 }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use ascribe_core::directory::DirectoryGroup;
 use ascribe_core::statement::{OverCap, Role};
 use ascribe_core::witness::Demand;
 use clap::{Args, Subcommand};
 
 use super::database::PostgresTarget;
-use super::parse::{demand, over_cap, role, seconds};
+use super::parse::{demand, directory_group, over_cap, role, seconds};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TargetCommand {
@@ -84,6 +85,12 @@ pub(crate) struct TargetAdd {
     /// Least assurance of whoever approves or breaks glass; 2 if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) approver_assurance: Option<u8>,
+    /// Whoever approves is in this group; repeatable, one of them is enough. The directory's rules name it.
+    #[arg(long = "approver-group", value_name = "DIRECTORY:GROUP", value_parser = directory_group)]
+    pub(crate) approver_groups: Vec<DirectoryGroup>,
+    /// The manager of whoever asks is among the approvers. A directory says who that is.
+    #[arg(long)]
+    pub(crate) manager_approves: bool,
     /// Let no new sessions in while something older than this is recorded that witnesses have not seen.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) max_unwitnessed: Option<u64>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
 use ascribe_core::id::EntryId;
-use ascribe_core::identity::{Login, Provider, ProviderKeys};
+use ascribe_core::identity::{Fact, Login, Provider, ProviderKeys};
 use ascribe_core::law::{ProviderState, SERVER};
 use ascribe_core::record::{Proposal, Recorder as _, Scope};
 use ascribe_core::time::Timestamp;
@@ -208,6 +208,14 @@ pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
                     .map(|c| c.claim.clone())
                     .collect()
             }),
+            groups: state
+                .wanted_groups(&known.provider.name)
+                .into_iter()
+                .map(|(claim, group)| Fact {
+                    claim: claim.to_owned(),
+                    value: group.to_owned(),
+                })
+                .collect(),
             provider: known.provider.clone(),
         })
     });

@@ -17,7 +17,9 @@ pub(super) fn directory() -> Directory {
             role: Role::Auditor,
         }],
         suspend: true,
-        token: bearer_digest(b"a long random token"),
+        token: Some(bearer_digest(b"a long random token")),
+        claim: None,
+        signers: vec![],
         withdrawn: false,
     }
 }
@@ -66,6 +68,7 @@ impl World {
             groups: Vec::new(),
             id: user(n),
             kind: ResourceKind::User,
+            manager: None,
             resource: Some(opening.commitment()),
             subject: Some(link(n).subject),
         };

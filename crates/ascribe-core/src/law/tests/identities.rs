@@ -13,7 +13,7 @@ mod providers;
 mod workloads;
 
 /// The one workload.
-const BOT: u8 = 80;
+pub(super) const BOT: u8 = 80;
 
 fn thumbprint(n: u8) -> ContentDigest {
     ContentDigest(ascribe_tlog::Hash([n; 32]))
@@ -57,7 +57,7 @@ pub(super) fn deploy() -> Workload {
         workload: person(BOT),
     }
 }
-fn fact(claim: &str, value: &str) -> Fact {
+pub(super) fn fact(claim: &str, value: &str) -> Fact {
     Fact {
         claim: claim.to_owned(),
         value: value.to_owned(),
@@ -74,7 +74,7 @@ struct Draft {
 }
 
 impl World {
-    fn with_providers() -> Self {
+    pub(super) fn with_providers() -> Self {
         let mut w = Self::plain();
         for say in [
             Say::ProviderSet(provider("idp", ProviderKind::Oidc)),
@@ -126,6 +126,7 @@ impl World {
             code: None,
             expires: self.now.plus_millis(5 * MIN),
             facts: Vec::new(),
+            groups: Vec::new(),
             issued: self.now,
             key: thumbprint(key),
             missing: Vec::new(),
@@ -199,7 +200,7 @@ impl World {
         self.submit(signed, vec![sealed])?;
         Ok(statement.id)
     }
-    fn log_in(
+    pub(super) fn log_in(
         &mut self,
         by: u8,
         edit: impl FnOnce(&mut Login),
@@ -230,7 +231,7 @@ impl World {
         self.record("gw", Body::SessionOpen(open), vec![from])?;
         Ok(id)
     }
-    fn say_as(
+    pub(super) fn say_as(
         &mut self,
         by: u8,
         key: &SshKey,

@@ -51,11 +51,26 @@ impl Kept {
         };
         self.text(name).unwrap_or_default()
     }
+    /// The user who is the user's manager (RFC 7643, 4.3).
+    fn manager(&self) -> Option<ResourceId> {
+        let extension = attribute(&self.body, ENTERPRISE)?.as_object()?;
+        let manager = attribute(extension, "manager")?;
+        let id = match manager.as_object() {
+            Some(manager) => attribute(manager, "value")?,
+            // Entra writes the id alone.
+            None => manager,
+        };
+        let id = id.as_str()?.parse().ok();
+        id.filter(|_| self.kind == ResourceKind::User)
+    }
     fn is_active(&self) -> bool {
         let active = attribute(&self.body, "active").and_then(flag);
         self.kind == ResourceKind::User && active.unwrap_or(true)
     }
 }
+
+/// The extension that names a user's manager (RFC 7643, 4.3).
+const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
 
 /// One directory's resources.
 #[derive(Debug, Default)]
@@ -281,6 +296,7 @@ impl Store {
             groups,
             id,
             kind: kept.kind,
+            manager: kept.manager(),
             resource: Some(opening.commitment()),
             subject,
         };
@@ -305,6 +321,7 @@ impl Store {
             groups: Vec::new(),
             id,
             kind: kept.kind,
+            manager: None,
             resource: None,
             subject: self.subject(directory, id, &kept),
         };
