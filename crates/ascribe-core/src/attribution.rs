@@ -331,6 +331,8 @@ pub struct Filter {
     pub run: Option<String>,
     /// The commit that ran; at least its first seven letters.
     pub commit: Option<String>,
+    /// The maintenance job that was approved, by name.
+    pub job: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -847,8 +849,13 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             .filter_map(of)
             .any(|commit| commit == wanted || (wanted.len() >= 7 && commit.starts_with(wanted)))
     });
+    let job = filter.job.as_deref().is_none_or(|wanted| {
+        let job = record.why.job.as_ref();
+        job.is_some_and(|job| job.name == wanted)
+    });
     actor
         && agent
+        && job
         && ticket
         && run
         && commit

@@ -90,6 +90,9 @@ pub(crate) enum Command {
     Tunnel(database::Tunnel),
     /// Print a password for one connection to a database: a statement that you sign.
     Token(database::Token),
+    /// Maintenance jobs: approved scripts that run under a workload's own identity.
+    #[command(subcommand)]
+    Job(database::JobCommand),
     /// Targets.
     #[command(subcommand)]
     Target(TargetCommand),

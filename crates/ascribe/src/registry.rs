@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ascribe_core::database::SqlScope;
 use ascribe_core::delegation::Asserted;
 use ascribe_core::directory::{Directory, DirectoryGroup};
 use ascribe_core::entry::CloseReason;
@@ -111,6 +112,9 @@ pub(crate) struct AskRow {
     pub(crate) not_before: Option<Timestamp>,
     pub(crate) not_after: Option<Timestamp>,
     pub(crate) recurrence: Option<Recurrence>,
+    /// What statements are asked for, where anything bounds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sql: Option<SqlScope>,
     pub(crate) approved_by: Vec<PersonId>,
     pub(crate) can_approve: Vec<PersonId>,
     pub(crate) missing: usize,
@@ -142,6 +146,9 @@ pub(crate) struct GrantRow {
     pub(crate) status: String,
     pub(crate) review_due: Option<Timestamp>,
     pub(crate) reviewed: Option<Timestamp>,
+    /// What statements it allows, where anything bounds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sql: Option<SqlScope>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -270,6 +277,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 not_before: None,
                 not_after: None,
                 recurrence: None,
+                sql: None,
                 approved_by: ask.approvals.iter().map(|a| a.by).collect(),
                 can_approve: state.approvers(ask),
                 missing: state.missing_approvals(ask).map_or(0, |m| m.len()),
@@ -289,6 +297,8 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                     row.recurrence.clone_from(&request.recurrence);
                     let forwards = request.forwards.iter();
                     row.details = forwards.map(|f| format!("forwarding {f}")).collect();
+                    row.details.extend(request.sql.iter().flat_map(sql_details));
+                    row.sql.clone_from(&request.sql);
                 }
                 Asked::Emergency(emergency) => {
                     row.kind = "break-glass".into();
@@ -312,6 +322,30 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
         .collect();
     rows.sort_by_key(|row| (row.at, row.id));
     rows
+}
+
+/// What statements a yes would allow, a line each.
+fn sql_details(scope: &SqlScope) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(job) = &scope.job {
+        lines.push(format!(
+            "job {}, {}: {}",
+            job.name, job.schedule, job.definition
+        ));
+    }
+    if !scope.classes.is_empty() {
+        lines.push(format!("statements of class {}", scope.classes.join(", ")));
+    }
+    if !scope.objects.is_empty() {
+        lines.push(format!("statements on {}", scope.objects.join(", ")));
+    }
+    if !scope.script.is_empty() {
+        let count = scope.script.len();
+        lines.push(format!(
+            "exactly {count} statements: `ascribe approve ... --script FILE` compares them with a file"
+        ));
+    }
+    lines
 }
 
 fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
@@ -435,6 +469,7 @@ fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
                 approved_by: g.approvals.iter().map(|a| a.by).collect(),
                 sessions: g.sessions.clone(),
                 status: status.to_owned(),
+                sql: g.grant.sql.clone(),
                 review_due: g.review_due,
                 reviewed: g.reviewed,
             }

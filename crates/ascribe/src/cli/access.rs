@@ -145,6 +145,9 @@ pub(crate) struct Approve {
     /// Approve the windows as they were asked for, also where this machine's zone data gives others.
     #[arg(long)]
     pub(crate) accept_windows: bool,
+    /// Approve only if exactly the statements of this file are asked for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

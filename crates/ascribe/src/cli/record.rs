@@ -37,6 +37,9 @@ pub(crate) struct Actions {
     /// Whose command or justification holds this text.
     #[arg(long)]
     pub(crate) text: Option<String>,
+    /// By runs of this maintenance job.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
     /// In this run of a pipeline: its id at the provider.
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<String>,

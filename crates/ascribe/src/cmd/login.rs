@@ -9,7 +9,7 @@ use ascribe_core::identity::{
 };
 use ascribe_core::law::{Judge as _, TokenAsked};
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::Say;
+use ascribe_core::statement::{Say, SshKey};
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::SshSignatures;
@@ -130,57 +130,13 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     let key = session_key()?;
     let public = ssh_key_of(key.public_key())?;
     let client = Client::new(server, Some(Signer::File(Box::new(key.clone()))))?;
-    let view = client.provider(ProviderAsk {
-        provider: args.provider.clone(),
-        subject: None,
-        workload: args.workload.clone(),
-    })?;
-    let rz: [u8; 32] = random()?;
-    let commitment = key_commitment(&public, &rz);
-    let way = Way { args, view: &view };
-    let http = Http::new()?;
-    let (token, keys) = runtime()?.block_on(async {
-        let token = way.token(&http, &commitment).await?;
-        let keys = published_keys(&http, &view.provider).await?;
-        Done::Ok((token, keys.body))
-    })?;
-    let facts: Vec<&str> = view.facts.iter().map(String::as_str).collect();
-    let groups = view.groups.iter();
-    let groups: Vec<(&str, &str)> = groups
-        .map(|group| (group.claim.as_str(), group.value.as_str()))
-        .collect();
-    let asked = TokenAsked {
-        key: &public,
-        rz: &rz,
-        facts: &facts,
-        groups: &groups,
-    };
-    let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
-    if claims.binding == Binding::None {
-        remark(
-            "the token does not bind this key: whoever holds it could have logged in, so the login counts for less",
-        );
-    }
-    let actor = match view.actor {
-        Some(workload) => workload,
-        None => whose(&client, &view.provider, claims.subject)?,
-    };
-    let seconds = i64::try_from(args.lasts).unwrap_or(i64::MAX);
-    let mut until = Timestamp::from_millis(now().millis().saturating_add(seconds * 1000));
-    if claims.binding == Binding::None {
-        until = until.min(claims.expires);
-    }
-    let opening = Opening::new("token", random()?, token.as_bytes().to_vec());
-    let saw = claims.key;
-    let statement = Say::Login(Box::new(Login {
-        claims,
-        digest: token_digest(token.as_bytes()),
-        provider: view.provider.name.clone(),
-        rz: ascribe_core::encoding::Bytes(rz.to_vec()),
-        saw: Some(saw),
-        token: opening.commitment(),
+    let Introduction {
+        statement,
+        opening,
+        actor,
+        provider,
         until,
-    }));
+    } = introduce(&client, args, &public)?;
     let hello = client.hello()?;
     if let Some(file) = &file {
         file.write(&key)?;
@@ -199,7 +155,7 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
         log_key: client.server().log_key.clone(),
         login,
         actor,
-        provider: view.provider.name.clone(),
+        provider,
         key: public.0.clone(),
         file: file.map(|file| file.path().to_owned()),
         until,
@@ -208,6 +164,88 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     logins.push(made.clone());
     remember(logins)?;
     show(cli, &made, &public.fingerprint())
+}
+
+/// A login in the making.
+struct Introduction {
+    statement: Say,
+    opening: Opening,
+    actor: PersonId,
+    provider: String,
+    until: Timestamp,
+}
+
+/// Comes by a token that introduces this key, and says what it says.
+fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introduction> {
+    let view = client.provider(ProviderAsk {
+        provider: args.provider.clone(),
+        subject: None,
+        workload: args.workload.clone(),
+    })?;
+    let rz: [u8; 32] = random()?;
+    let commitment = key_commitment(public, &rz);
+    let way = Way { args, view: &view };
+    let http = Http::new()?;
+    let (token, keys) = runtime()?.block_on(async {
+        let token = way.token(&http, &commitment).await?;
+        let keys = published_keys(&http, &view.provider).await?;
+        Done::Ok((token, keys.body))
+    })?;
+    let facts: Vec<&str> = view.facts.iter().map(String::as_str).collect();
+    let groups = view.groups.iter();
+    let groups: Vec<(&str, &str)> = groups
+        .map(|group| (group.claim.as_str(), group.value.as_str()))
+        .collect();
+    let asked = TokenAsked {
+        key: public,
+        rz: &rz,
+        facts: &facts,
+        groups: &groups,
+    };
+    let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
+    if claims.binding == Binding::None {
+        remark(
+            "the token does not bind this key: whoever holds it could have logged in, so the login counts for less",
+        );
+    }
+    let actor = match view.actor {
+        Some(workload) => workload,
+        None => whose(client, &view.provider, claims.subject)?,
+    };
+    let seconds = i64::try_from(args.lasts).unwrap_or(i64::MAX);
+    let mut until = Timestamp::from_millis(now().millis().saturating_add(seconds * 1000));
+    if claims.binding == Binding::None {
+        until = until.min(claims.expires);
+    }
+    let opening = Opening::new("token", random()?, token.as_bytes().to_vec());
+    let saw = claims.key;
+    let statement = Say::Login(Box::new(Login {
+        claims,
+        digest: token_digest(token.as_bytes()),
+        provider: view.provider.name.clone(),
+        rz: ascribe_core::encoding::Bytes(rz.to_vec()),
+        saw: Some(saw),
+        token: opening.commitment(),
+        until,
+    }));
+    Ok(Introduction {
+        statement,
+        opening,
+        actor,
+        provider: view.provider.name,
+        until,
+    })
+}
+
+/// A login for this run alone: its key is nowhere but in this process.
+pub(crate) fn for_one_run(cli: &Cli, args: &cli::Login) -> Done<Client> {
+    let key = session_key()?;
+    let public = ssh_key_of(key.public_key())?;
+    let client = Client::new(cli.server()?, Some(Signer::File(Box::new(key))))?;
+    let made = introduce(&client, args, &public)?;
+    let hello = client.hello()?;
+    client.submit_as(&hello, made.actor, made.statement, vec![made.opening])?;
+    Ok(client)
 }
 
 fn show(cli: &Cli, made: &Known, fingerprint: &str) -> Done {

@@ -57,6 +57,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
         text: args.text.clone(),
         run: args.run.clone(),
         commit: args.commit.clone(),
+        job: args.job.clone(),
     };
     let records = fetch(cli, filter)?;
     for record in &records {
@@ -78,7 +79,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     Ok(())
 }
 
-fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
+pub(super) fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
     let filter = Box::new(filter);
     let answer = ask(cli, &Query::Actions { filter })?;
     serde_json::from_value(answer).attempt("read the answer")
