@@ -402,14 +402,21 @@ pub fn exec_kind(data: &[u8]) {
     assert!(["ssh.exec", "ssh.scp", "ssh.rsync"].contains(&command::exec_kind(data)));
 }
 
-/// What an SFTP reader made of bytes in chunks: the pieces apart from bulk, and what it hands on.
+/// What an SFTP reader made of bytes in chunks: the pieces apart from bulk, and what it hands on. Each
+/// byte is seen once, understood or not.
 macro_rules! sftp_pieces {
     ($reader:ty, $bulk:path, $bytes:expr, $chunk:expr) => {{
         let (mut reader, mut pieces, mut out) = (<$reader>::default(), Vec::new(), Vec::new());
+        let (mut seen, mut pushed) = (Vec::new(), 0);
         'all: for part in $bytes.chunks($chunk) {
             reader.bytes.push(part.to_vec());
+            pushed += part.len();
             loop {
-                match reader.next() {
+                let next = reader.next();
+                if next.is_ok() {
+                    seen.extend_from_slice(reader.bytes.fresh());
+                }
+                match next {
                     Ok(Some($bulk(_))) => {}
                     Ok(Some(piece)) => pieces.push(format!("{piece:?}")),
                     Ok(None) => break,
@@ -421,6 +428,8 @@ macro_rules! sftp_pieces {
             }
             out.extend_from_slice(&reader.bytes.ready());
         }
+        seen.extend(reader.bytes.unseen().concat());
+        assert_eq!(seen, &$bytes[..pushed]);
         (pieces, out)
     }};
 }
@@ -462,12 +471,20 @@ pub fn scp(data: &[u8]) {
     let (answers, source) = bytes.split_at(usize::from(*answers).min(bytes.len()));
     let run = |chunk: usize| {
         let (mut scp, mut out) = (Scp::new(Direction::ToTarget), Vec::new());
-        let mut pieces = Vec::new();
+        let (mut pieces, mut seen) = (Vec::new(), 0);
         scp.sink.push(answers.to_vec());
         for part in source.chunks(chunk) {
             scp.source.push(part.to_vec());
             loop {
-                match scp.next_source() {
+                let next = scp.next_source();
+                let fresh = scp.source.fresh();
+                assert!(
+                    source
+                        .get(seen..)
+                        .is_some_and(|rest| rest.starts_with(fresh))
+                );
+                seen += fresh.len();
+                match next {
                     Ok(None) => break,
                     Ok(Some(Source::Data(_))) => {}
                     Ok(Some(Source::Wait)) => {
@@ -552,6 +569,7 @@ fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied
         issuer: ISSUER.into(),
         jwks_uri: String::new(),
         kind,
+        max_keys_age_seconds: None,
         name: String::new(),
         withdrawn: false,
     };

@@ -49,6 +49,7 @@ fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
         issuer: "spiffe://example.org".into(),
         jwks_uri: String::new(),
         kind: ProviderKind::SpiffeX509,
+        max_keys_age_seconds: None,
         name: String::new(),
         withdrawn: false,
     };

@@ -219,7 +219,10 @@ pub struct StreamRecord {
     pub stream: String,
     /// Bytes that passed.
     pub bytes: u64,
-    /// Of all bytes that passed.
+    /// Of these, those that only the digests of the files within have.
+    #[serde(default, skip_serializing_if = "crate::entry::is_zero")]
+    pub in_files: u64,
+    /// Of all bytes that passed, without those in files.
     pub sha256: ContentDigest,
 }
 
@@ -228,6 +231,7 @@ impl StreamRecord {
         Self {
             stream: total.stream.clone(),
             bytes: total.bytes,
+            in_files: total.in_files,
             sha256: total.sha256,
         }
     }

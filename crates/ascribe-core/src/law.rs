@@ -4,6 +4,7 @@
 //! stored. Both go through the same checks, so a replay proves that no recorded action ran outside
 //! a grant that held at that moment.
 
+mod admission;
 mod authorities;
 mod chain;
 mod databases;
@@ -12,6 +13,7 @@ mod delegations;
 mod directories;
 mod groups;
 mod identities;
+mod providers;
 mod rules;
 mod said;
 mod snapshot;
@@ -40,9 +42,8 @@ use said::Said;
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
-pub use identities::{
-    KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
-};
+pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
+pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
@@ -246,6 +247,8 @@ pub struct Approval {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// Where.
     pub place: Place,
 }
@@ -283,6 +286,8 @@ pub struct Ask {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// What.
     pub asked: Asked,
     /// Where.
@@ -370,6 +375,17 @@ struct OpenAction {
     session: SessionId,
     kind: String,
     place: Place,
+    /// What it is a part of.
+    within: Option<ActionId>,
+    /// Bytes that the outcomes of its parts have digested so far.
+    parts: PartBytes,
+}
+
+/// Contents of files, in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct PartBytes {
+    read: u64,
+    written: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

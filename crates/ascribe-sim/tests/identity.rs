@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod identity {
+    #[path = "../e2e/providers.rs"]
+    mod providers;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/world.rs"]
     mod world;

@@ -16,6 +16,7 @@ mod spec {
 
     const SEGMENT: &str = include_str!("../../../docs/spec/segment.md");
     const FAILURES: &str = include_str!("../../../docs/prior-failures.md");
+    const ENTRY: &str = include_str!("../../../docs/spec/entry.md");
     const STATEMENT: &str = include_str!("../../../docs/spec/statement.md");
     const WITNESS: &str = include_str!("../../../docs/spec/witness.md");
     const TARGET: &str = include_str!("../../../docs/spec/target.md");
@@ -46,6 +47,15 @@ mod spec {
             }
         }
         out
+    }
+
+    #[test]
+    fn every_kind_of_entry_and_every_type_of_statement_has_its_row() {
+        let lacks = |text: &str, name: &str| !text.contains(&format!("\n| `{name}` |"));
+        let mut missing: Vec<&str> = Body::KINDS.to_vec();
+        missing.retain(|kind| lacks(ENTRY, kind));
+        missing.extend(Say::TAGS.iter().filter(|tag| lacks(STATEMENT, tag)));
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     #[test]

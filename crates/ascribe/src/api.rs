@@ -108,6 +108,9 @@ pub(crate) struct Hello {
     pub(crate) size: u64,
     pub(crate) root: Root,
     pub(crate) person: Option<PersonId>,
+    /// Why the holder of a key that is known may do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nobody: Option<Nobody>,
     /// Delegations to the caller's key, where it is no person's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) delegations: Vec<DelegationRow>,
@@ -124,6 +127,15 @@ pub(crate) struct Hello {
     /// What witnesses have seen, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) witnessed: Option<Witnessed>,
+}
+
+/// Why somebody whom a key names may do nothing: suspended, gone, logged out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nobody {
+    pub(crate) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) help: Option<String>,
 }
 
 /// What witnesses have seen of the log.

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{NewsOf, Source as _, View};
-use crate::api::{Call, HELLO, Hello, MAX_REQUEST, OPENING, Query, Reply, hello_text};
+use crate::api::{Call, HELLO, Hello, MAX_REQUEST, Nobody, OPENING, Query, Reply, hello_text};
 use crate::registry::delegation_row;
 
 /// Most calls that are heard or answered at once.
@@ -316,6 +316,11 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
     let named = key.as_ref();
     let person = named.and_then(|key| api.ledger.person_by_key(&key.fingerprint()));
     let agents = named.filter(|_| person.is_none());
+    let nobody = agents.and_then(|key| {
+        let now = api.ledger.now();
+        let why = |state: &ascribe_core::law::State| state.why_nobody(now, &key.fingerprint());
+        api.ledger.with_state(why)
+    });
     let delegations = agents.map_or_else(Vec::new, |key| {
         let now = api.ledger.now();
         api.ledger.with_state(|state| {
@@ -334,6 +339,10 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         size: checkpoint.size,
         root: Root(checkpoint.root),
         person,
+        nobody: nobody.map(|denied| Nobody {
+            message: denied.message,
+            help: denied.help,
+        }),
         delegations,
         consistency: consistency
             .iter()

@@ -415,6 +415,7 @@ impl State {
     fn give_effect(&mut self, at: Timestamp) {
         let mut words = self.words();
         let ids: Vec<PersonId> = self.people.keys().copied().collect();
+        let mut away = Vec::new();
         for id in ids {
             let word = words.remove(&id).unwrap_or_default();
             let suspended = self.suspended_by(id, &word, at);
@@ -426,7 +427,12 @@ impl State {
                 person.manager = word.manager;
                 person.suspended = if spared { BTreeMap::new() } else { suspended };
                 person.spared = spared;
+                away.extend((!person.suspended.is_empty()).then_some(id));
             }
+        }
+        // Like logins, delegations do not come back with whoever comes back.
+        for id in away {
+            self.end_delegations(id, at);
         }
     }
 

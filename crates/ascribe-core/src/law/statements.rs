@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::identities::{check_levels, need_assurance, signer};
+use super::identities::{BOUND, check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
     SIGNER_SKEW_MS, Said, State, TargetState, rules,
@@ -45,18 +45,34 @@ impl State {
         let Author { key, agent } =
             self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
+        let own = matches!(
+            &statement.say,
+            Say::Login(_) | Say::Logout(_) | Say::Connect(_) | Say::Read(_)
+        );
+        let vouches = (!own).then(|| key.fingerprint());
         match &statement.say {
             Say::Request(request) => {
                 self.check_request(by, at, request)?;
-                self.put_ask(id, by, at, Asked::Request(request.clone()), place);
+                self.put_ask((id, by, &key), at, Asked::Request(request.clone()), place);
             }
             Say::Extension(extension) => {
                 self.check_extension(by, at, extension)?;
-                self.put_ask(id, by, at, Asked::Extension(extension.clone()), place);
+                self.put_ask(
+                    (id, by, &key),
+                    at,
+                    Asked::Extension(extension.clone()),
+                    place,
+                );
             }
             Say::BreakGlass(emergency) => {
                 self.check_break_glass(by, at, emergency)?;
-                self.put_ask(id, by, at, Asked::Emergency(emergency.clone()), place);
+                self.check_gives(&emergency.target, &key)?;
+                self.put_ask(
+                    (id, by, &key),
+                    at,
+                    Asked::Emergency(emergency.clone()),
+                    place,
+                );
             }
             Say::Approval(answer) => self.take_approval((by, &key), at, answer, place)?,
             Say::Denial(answer) => self.take_denial(by, answer)?,
@@ -67,6 +83,7 @@ impl State {
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
             Say::Login(login) => {
+                self.check_keys_age(at, &login.provider)?;
                 self.check_login_token(judge, by, &key, login, said.token)?;
                 self.take_login(id, by, at, (login, key), place)?;
             }
@@ -77,7 +94,10 @@ impl State {
                 self.openers.retain(|_, old| is_fresh(at, old.at));
                 self.openers.insert(id, opener);
             }
-            Say::Read(read) => self.take_read(by, read)?,
+            Say::Read(read) => {
+                self.check_read_key(by, &key, read)?;
+                self.take_read(by, read)?;
+            }
             Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
@@ -93,8 +113,11 @@ impl State {
             | Say::DirectorySet(_)
             | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
-                self.take_proposal(statement, at, place)?;
+                self.take_proposal(statement, &key, at, place)?;
             }
+        }
+        if let Some(key) = vouches {
+            self.take_vouched(&key);
         }
         self.statements.insert(id);
         Ok(())
@@ -168,8 +191,7 @@ impl State {
 
     fn put_ask(
         &mut self,
-        id: StatementId,
-        by: PersonId,
+        (id, by, key): (StatementId, PersonId, &SshKey),
         at: Timestamp,
         asked: Asked,
         place: Place,
@@ -177,6 +199,7 @@ impl State {
         let ask = Ask {
             by,
             at,
+            key: key.fingerprint(),
             asked,
             place,
             approvals: Vec::new(),
@@ -396,7 +419,12 @@ impl State {
             ));
         }
         let mut carried = ask.clone();
-        carried.approvals.push(Approval { by, at, place });
+        carried.approvals.push(Approval {
+            by,
+            at,
+            key: key.fingerprint(),
+            place,
+        });
         if let Asked::Proposal(say) = &carried.asked
             && self.is_carried(&carried)
         {
@@ -429,12 +457,23 @@ impl State {
         if matches!(ask.asked, Asked::Proposal(_)) {
             return self.check_carries_law(key);
         }
-        let Some(target) = self.target_of(ask)? else {
-            return Ok(());
-        };
-        let needed = target.approver_assurance;
+        match self.target_of(ask)? {
+            Some(target) => self.check_gives(&target.name, key),
+            None => Ok(()),
+        }
+    }
+
+    /// Is this key strong enough to give access to the target? Where that says nothing else, whoever
+    /// could get a code confirmed on another device must not be able to.
+    fn check_gives(&self, target: &str, key: &SshKey) -> Result<(), Denied> {
+        let target = &self.target(target)?.target;
+        let needed = target.approver_assurance.unwrap_or(BOUND);
         let level = self.assurance(&key.fingerprint());
-        need_assurance(needed, level, "approvals for this target need")
+        need_assurance(
+            Some(needed),
+            level,
+            "approvals and break-glass for this target need",
+        )
     }
 
     /// Does whoever asked for a workload still answer for it?
@@ -614,6 +653,22 @@ impl State {
         Ok(())
     }
 
+    /// What others did is not shown to whoever could get a code confirmed on another device.
+    fn check_read_key(&self, by: PersonId, key: &SshKey, read: &Read) -> Result<(), Denied> {
+        let asked = read.request.and_then(|id| self.asks.get(&id));
+        let session = read.session.and_then(|id| self.sessions.get(&id));
+        let own = match read.view {
+            View::Registry => true,
+            View::Request => asked.is_some_and(|ask| ask.by == by),
+            View::Actions | View::Replay | View::Export | View::Watch => {
+                session.is_some_and(|session| session.open.person == by)
+            }
+        };
+        let needed = (!own).then_some(BOUND);
+        let level = self.assurance(&key.fingerprint());
+        need_assurance(needed, level, "reading what others did needs")
+    }
+
     fn take_read(&mut self, by: PersonId, read: &Read) -> Result<(), Denied> {
         self.check_read(by, read)?;
         let watched = read.session.filter(|_| read.view == View::Watch);
@@ -686,6 +741,7 @@ impl State {
     fn take_proposal(
         &mut self,
         statement: &Statement,
+        key: &SshKey,
         at: Timestamp,
         place: Place,
     ) -> Result<(), Denied> {
@@ -704,7 +760,7 @@ impl State {
             ));
         }
         let asked = Asked::Proposal(statement.say.clone());
-        self.put_ask(statement.id, statement.by, at, asked, place);
+        self.put_ask((statement.id, statement.by, key), at, asked, place);
         if self
             .asks
             .get(&statement.id)

@@ -198,6 +198,7 @@ impl Scene {
             issuer: "spiffe://example.org".into(),
             jwks_uri: "https://spire.example/bundle".into(),
             kind: ProviderKind::SpiffeX509,
+            max_keys_age_seconds: None,
             name: "mesh".into(),
             withdrawn: false,
         };

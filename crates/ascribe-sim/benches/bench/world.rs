@@ -355,6 +355,7 @@ impl World {
         let stdout = StreamTotal {
             stream: "stdout".to_owned(),
             bytes: 120,
+            in_files: 0,
             stored: 0,
             sha256: ContentDigest(ascribe_tlog::leaf_hash(b"")),
         };

@@ -282,6 +282,8 @@ fn an_agent_hands_on_less_and_both_end_with_the_upper_one() {
     std::fs::remove_file(&marker).unwrap();
     let action = world.actions(&["--text", "while"]).remove(0);
     let session = action["session_id"].as_str().unwrap();
+    let took = world.ended_after(session, "delegation-revoke");
+    assert!((0..=2000).contains(&took), "{took} ms");
     let session = world.ended_session(session);
     assert_eq!(session["reason"], "revoked");
     let agents: Vec<Value> = ["deploy-bot", "log-bot"].map(Value::from).into();

@@ -44,7 +44,8 @@ fn who_is_called_inactive_is_out_within_seconds_and_comes_back() {
             "--ticket",
             "demo:OPS-42",
         ];
-        office.world.run_as("operator", &ask).exits(2);
+        let told = office.world.run_as("operator", &ask).exits(2).stderr;
+        assert!(told.contains("suspended by directory"), "{told}");
         if nth == 0 {
             // Neither a restart nor its replay forgets it.
             office.restart();

@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
+use super::providers::Provider;
 use super::world::{Out, PATIENCE, Running, World, need, wait_for};
 
 impl Agent {
@@ -158,29 +158,14 @@ fn without_an_agent_the_key_is_in_an_encrypted_file_that_ends_with_the_login() {
 /// A demo with the provider registered, and the operator linked to its account.
 fn linked(idp: &Idp) -> World {
     let world = World::new();
-    let add = [
-        "provider",
-        "add",
-        "idp",
-        "--kind",
-        "oidc",
-        "--issuer",
-        &idp.issuer,
-        "--audience",
-        CLIENT,
-    ];
-    world.run_as("approver", &add).exits(0);
-    let operator = world.person("operator").0;
-    let link = [
-        "identity",
-        "link",
-        &operator,
-        "--provider",
-        "idp",
-        "--subject",
-        SUBJECT,
-    ];
-    world.run_as("approver", &link).exits(0);
+    world.add_provider(&Provider {
+        name: "idp",
+        kind: "oidc",
+        issuer: &idp.issuer,
+        audience: CLIENT,
+        jwks: None,
+    });
+    world.link_operator(SUBJECT);
     world
 }
 
@@ -246,9 +231,12 @@ fn a_logout_ends_what_the_key_opened() {
     let ssh = Running::start(ssh, &world.path("logs"), false);
     wait_for("running command", PATIENCE, || file.exists().then_some(()));
     agent.run(&world, &["logout"]).exits(0);
-    let out = ssh.wait(Duration::from_secs(10));
+    let out = ssh.wait(PATIENCE);
     assert_ne!(out.code, Some(0), "{out:?}");
     assert!(out.stderr.contains("revoked"), "{out:?}");
+    let action = world.actions(&["--text", "touch"]).remove(0);
+    let took = world.ended_after(action["session_id"].as_str().unwrap(), "logout");
+    assert!((0..=2000).contains(&took), "{took} ms");
     agent.ssh(&world, "id").exits(255);
 }
 

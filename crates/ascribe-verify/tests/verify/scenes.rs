@@ -84,6 +84,16 @@ impl Forge {
         target: Place,
         change: impl FnOnce(&mut Request),
     ) -> (Ask, Grant) {
+        self.request_by(Who::Olu, target, change)
+    }
+
+    /// The same with another key of Olu's.
+    pub(super) fn request_by(
+        &mut self,
+        pen: impl Into<Pen>,
+        target: Place,
+        change: impl FnOnce(&mut Request),
+    ) -> (Ask, Grant) {
         let why = sealed("justification", WHY);
         let mut request = Request {
             forwards: Vec::new(),
@@ -103,7 +113,7 @@ impl Forge {
         };
         change(&mut request);
         let say = Say::Request(request.clone());
-        let (id, place) = self.say(Who::Olu, &[("target", target)], say, vec![why]);
+        let (id, place) = self.say(pen, &[("target", target)], say, vec![why]);
         let grant = Grant {
             forwards: Vec::new(),
             grant: grant_id(id),

@@ -274,6 +274,7 @@ async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
         issuer: "https://idp.example".into(),
         jwks_uri: "https://idp.example/keys".into(),
         kind: ProviderKind::Oidc,
+        max_keys_age_seconds: None,
         name: "idp".into(),
         withdrawn: false,
     };

@@ -152,7 +152,11 @@ fn transferred(record: &ActionRecord) -> String {
 fn moved(total: &StreamRecord) -> String {
     let digest = total.sha256.0.0.iter().map(|byte| format!("{byte:02x}"));
     let (stream, digest) = (clean(&total.stream, 20), digest.collect::<String>());
-    format!("{stream}: {} bytes, SHA-256 {digest}", total.bytes)
+    let rest = match total.in_files {
+        0 => String::new(),
+        bytes => format!(" (without {bytes} bytes of files, which have their own)"),
+    };
+    format!("{stream}: {} bytes, SHA-256 {digest}{rest}", total.bytes)
 }
 
 /// A job's own account of itself, as its token had it.
