@@ -44,12 +44,12 @@ fn certificate(tbs: &[u8], signer: u8) -> Bytes {
 
 fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
     let provider = Provider {
-        max_keys_age_seconds: None,
         algorithms: vec!["EdDSA".into()],
         audience: String::new(),
         issuer: "spiffe://example.org".into(),
         jwks_uri: String::new(),
         kind: ProviderKind::SpiffeX509,
+        max_keys_age_seconds: None,
         name: String::new(),
         withdrawn: false,
     };

@@ -15,7 +15,7 @@ use ascribe_core::witness::Demand;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Kind};
-use crate::registry::DelegationRow;
+use crate::registry::{DelegationRow, GrantRow};
 use crate::witness::client::WitnessRow;
 
 /// Largest request, in bytes.
@@ -114,6 +114,9 @@ pub(crate) struct Hello {
     /// Delegations to the caller's key, where it is no person's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) delegations: Vec<DelegationRow>,
+    /// The grants of the caller's jobs, where the caller is a workload, which may read nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) jobs: Vec<GrantRow>,
     /// From the size that the caller last saw.
     pub(crate) consistency: Vec<String>,
     /// Where the SSH gateway listens.

@@ -18,6 +18,9 @@ use ascribe_tlog::{Quorum, TrustPolicy};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is not sealed, and people's names.
+/// Most jobs that a workload is told of.
+const MAX_JOBS: usize = 64;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Registry {
     pub(crate) now: Timestamp,
@@ -431,6 +434,20 @@ fn authority_subject(authority: &Authority) -> String {
         people.join(" "),
         revoked.serials.len() + revoked.key_ids.len()
     )
+}
+
+/// Grants of a workload's jobs that count now.
+pub(crate) fn job_rows(state: &State, actor: PersonId, now: Timestamp) -> Vec<GrantRow> {
+    if !state.workloads.contains_key(&actor) {
+        return Vec::new();
+    }
+    let mut rows = grant_rows(state, now);
+    rows.retain(|row| {
+        let job = row.sql.as_ref().is_some_and(|sql| sql.job.is_some());
+        job && row.person == actor && row.status == "active"
+    });
+    rows.truncate(MAX_JOBS);
+    rows
 }
 
 fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {

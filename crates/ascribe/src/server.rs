@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{NewsOf, Source as _, View};
 use crate::api::{Call, HELLO, Hello, MAX_REQUEST, Nobody, OPENING, Query, Reply, hello_text};
-use crate::registry::delegation_row;
+use crate::registry::{delegation_row, job_rows};
 
 /// Most calls that are heard or answered at once.
 const MAX_CALLS: usize = 512;
@@ -331,6 +331,10 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
                 .collect()
         })
     });
+    let jobs = person.map_or_else(Vec::new, |actor| {
+        let now = api.ledger.now();
+        api.ledger.with_state(|state| job_rows(state, actor, now))
+    });
     Reply::Hello(Box::new(Hello {
         origin: checkpoint.origin,
         log_key: api.ledger.log_key().to_string(),
@@ -344,6 +348,7 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
             help: denied.help,
         }),
         delegations,
+        jobs,
         consistency: consistency
             .iter()
             .map(ascribe_tlog::Hash::to_base64url)

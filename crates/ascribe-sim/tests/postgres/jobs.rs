@@ -95,8 +95,8 @@ fn a_job_runs_with_nothing_but_its_own_token_and_each_statement_names_it() {
     let mut bank = registered(&issuer);
     let file = script(&bank, SCRIPT);
     add(&bank, &file);
-    let early = run(&bank, &issuer, &file).exits(1);
-    assert!(early.stderr.contains("no approved job"), "{}", early.stderr);
+    let early = run(&bank, &issuer, &file).exits(2);
+    assert!(early.stderr.contains("may run now"), "{}", early.stderr);
     approve(&bank, &file).exits(0);
     let out = run(&bank, &issuer, &file).exits(0);
     let tags: Vec<_> = out.lines().iter().map(|line| line["tag"].clone()).collect();

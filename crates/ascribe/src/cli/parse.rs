@@ -26,6 +26,14 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(bad)
 }
 
+pub(crate) fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
+    let (directory, group) = text.split_once(':').ok_or("write `DIRECTORY:GROUP`")?;
+    Ok(DirectoryGroup {
+        directory: directory.to_owned(),
+        group: group.to_owned(),
+    })
+}
+
 pub(crate) fn group_role(text: &str) -> Result<GroupRole, String> {
     let (group, name) = text.rsplit_once('=').ok_or("write `GROUP=ROLE`")?;
     Ok(GroupRole {
@@ -155,12 +163,4 @@ mod tests {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }
-}
-
-pub(crate) fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
-    let (directory, group) = text.split_once(':').ok_or("write `DIRECTORY:GROUP`")?;
-    Ok(DirectoryGroup {
-        directory: directory.to_owned(),
-        group: group.to_owned(),
-    })
 }

@@ -19,7 +19,7 @@ use super::{login, read, registry, remark, say, say_json, script as sql};
 use crate::cli::database::{JobAdd, JobCommand, JobRun, SqlRequest};
 use crate::cli::{self, Cli};
 use crate::exit::{Done, Failure, Kind};
-use crate::registry::{GrantRow, Registry};
+use crate::registry::GrantRow;
 
 /// A run's login counts for so long, in seconds.
 const LASTS: u64 = 4 * 3600;
@@ -103,27 +103,20 @@ fn no_job(name: &str, what: &str) -> Failure {
 }
 
 /// The grant of a job that runs now: the newest one.
-fn grant_of<'a>(known: &'a Registry, name: &str) -> Done<&'a GrantRow> {
+fn grant_of<'a>(grants: &'a [GrantRow], name: &str) -> Done<&'a GrantRow> {
     let named = |grant: &&GrantRow| {
         let job = grant.sql.as_ref().and_then(|sql| sql.job.as_ref());
         job.is_some_and(|job| job.name == name)
     };
-    let mut all: Vec<&GrantRow> = known.grants.iter().filter(named).collect();
-    all.sort_by_key(|grant| grant.not_before);
-    let active = all.iter().rev().find(|grant| grant.status == "active");
-    match (active, all.last()) {
-        (Some(grant), _) => Ok(grant),
-        (None, Some(last)) => Err(Failure::new(
-            Kind::Denied,
-            format!(
-                "the job `{}` does not run now: its grant is {}",
-                clean(name, 63),
-                last.status
-            ),
-        )
-        .help("ask for it anew: ascribe job add")),
-        (None, None) => Err(no_job(name, "no approved job")),
-    }
+    let newest = grants
+        .iter()
+        .filter(named)
+        .max_by_key(|grant| grant.not_before);
+    newest.ok_or_else(|| {
+        let why = format!("no job that is called `{}` may run now", clean(name, 63));
+        Failure::new(Kind::Denied, why)
+            .help("its owner asks for it: `ascribe job add`; what waits, `ascribe job list` shows")
+    })
 }
 
 fn run(cli: &Cli, args: &JobRun) -> Done {
@@ -146,8 +139,8 @@ fn run(cli: &Cli, args: &JobRun) -> Done {
         )?,
         None => cli.client(false)?,
     };
-    let known = registry(&client)?;
-    let grant = grant_of(&known, &args.name)?;
+    let jobs = client.hello()?.jobs;
+    let grant = grant_of(&jobs, &args.name)?;
     script.is_asked_for(grant.sql.as_ref()).map_err(|changed| {
         Failure::new(
             Kind::Denied,
