@@ -243,6 +243,7 @@ impl State {
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         super::databases::check_scope(target, request)?;
+        self.check_job_owner(by, target, request)?;
         rules::check_prose(
             &request.justification,
             target.min_justification,
