@@ -1,10 +1,10 @@
 //! Databases: what a target's rules and a grant allow of statements.
 
 use super::{Denied, State};
-use crate::database::{EMPTY, Postgres, SqlScope, UNPARSED, UNREAD};
+use crate::database::{EMPTY, Postgres, Reconciliation, SqlScope, UNPARSED, UNREAD};
 use crate::entry::{Intent, Outcome};
-use crate::id::SessionId;
-use crate::statement::{Request, Target};
+use crate::id::{PersonId, SessionId};
+use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
 
 /// What is done on a database: it is connected to, a simple query's statement, a prepared statement's execution, a
@@ -30,6 +30,9 @@ const MAX_OBJECT: usize = 160;
 const MAX_SCRIPT: usize = 512;
 /// Longest command tag, in bytes.
 const MAX_TAG: usize = 64;
+/// Most targets that are compared at once, and files of a database's log.
+const MAX_COMPARED: usize = 32;
+const MAX_FILES: usize = 512;
 
 fn is_word(text: &str) -> bool {
     (1..=MAX_WORD).contains(&text.len())
@@ -195,6 +198,40 @@ impl State {
         if let (Some(step), Some(session)) = (step, self.sessions.get_mut(&intent.session)) {
             session.next_step = step.number.saturating_add(1);
         }
+    }
+
+    /// Nothing follows from it, but its counts stand: who looked, at what, and what was found.
+    pub(super) fn check_reconciliation(
+        &self,
+        by: PersonId,
+        compared: &Reconciliation,
+    ) -> Result<(), Denied> {
+        let refuse = |text: &str| Err(Denied::new("reconciliation", text));
+        let person = self.person(by)?;
+        if !person.may(Role::Auditor) && !person.may(Role::Admin) {
+            return Err(Denied::new(
+                "role",
+                "a reconciliation is recorded by an auditor or an admin",
+            )
+            .with_help("`--dry-run` compares and records nothing"));
+        }
+        if !(1..=MAX_COMPARED).contains(&compared.targets.len())
+            || !compared.targets.is_sorted_by(|one, next| one < next)
+        {
+            return refuse("one to 32 targets are compared, in order, each once");
+        }
+        for name in &compared.targets {
+            if self.target(name)?.target.postgres.is_none() {
+                return refuse("only databases have logs that are compared");
+            }
+        }
+        if !(1..=MAX_FILES).contains(&compared.files.len()) {
+            return refuse("one to 512 files of a log are compared");
+        }
+        if compared.until < compared.from {
+            return refuse("the log ends before it begins");
+        }
+        Ok(())
     }
 
     /// Is the session one with a database?
