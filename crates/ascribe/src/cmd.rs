@@ -14,6 +14,7 @@ pub(crate) mod login;
 pub(crate) mod manual;
 pub(crate) mod probe;
 pub(crate) mod read;
+pub(crate) mod reconcile;
 pub(crate) mod serve;
 pub(crate) mod setup;
 pub(crate) mod tunnel;
