@@ -9,5 +9,6 @@ mod postgres {
 
     mod bank;
     mod doors;
+    mod reconcile;
     mod statements;
 }
