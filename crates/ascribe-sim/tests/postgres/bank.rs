@@ -199,7 +199,7 @@ impl Cluster {
 
 /// Is this extension's library beside the server?
 pub(super) fn has_library(name: &str) -> bool {
-    let bin = program("postgres");
+    let bin = program("postgres").canonicalize().unwrap();
     let lib = bin
         .parent()
         .and_then(Path::parent)

@@ -262,13 +262,23 @@ fn find(ours: &OurSession, logged: Logged<'_>) -> Option<(usize, usize)> {
         .enumerate()
         .take(far)
         .filter(|(_, one)| one.went());
-    for (at, _) in candidates {
-        let count = logged.covers(rest.get(at..)?);
+    for (at, one) in candidates {
+        let count = match logged.covers(rest.get(at..)?) {
+            0 => usize::from(one.by_name && is_prepared(ours, logged)),
+            count => count,
+        };
         if count > 0 {
             return Some((ours.next + at, count));
         }
     }
     None
+}
+
+/// Has this text prepared something before? pgaudit shows that in the place of the `EXECUTE`.
+fn is_prepared(ours: &OurSession, logged: Logged<'_>) -> bool {
+    let before = ours.statements.iter().take(ours.next);
+    let mut prepared = before.filter(|one| one.prepares).rev().take(NEAR);
+    logged.from.is_none() && prepared.any(|one| logged.covers(std::slice::from_ref(one)) == 1)
 }
 
 /// Of two of the same text, the one that succeeded is the one in the log, not the one before it that failed

@@ -14,6 +14,8 @@ use super::{SKEW_MS, seconds};
 
 /// The class of what is executed by the name of a statement that SQL prepared.
 const EXECUTE: &str = "execute";
+/// The class of SQL's `PREPARE`.
+const PREPARE: &str = "prepare";
 
 /// By which message a statement was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Statement {
     pub(super) text: Vec<u8>,
     /// The text may be the name of what SQL prepared.
     pub(super) by_name: bool,
+    /// It gives something a name.
+    pub(super) prepares: bool,
     /// There was nothing to execute in it.
     pub(super) empty: bool,
     pub(super) status: Status,
@@ -183,6 +187,7 @@ fn statement(record: &ActionRecord, way: Way) -> Statement {
             .and_then(from_base64url)
             .unwrap_or_default(),
         by_name: is(EXECUTE),
+        prepares: is(PREPARE),
         empty: is(EMPTY),
         status: what.outcome.status,
         skipped: what.outcome.notes.iter().any(|note| note == "skipped"),

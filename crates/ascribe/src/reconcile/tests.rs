@@ -20,6 +20,12 @@ fn at(seconds: i64) -> Timestamp {
 fn action(session: u8, n: u8, kind: &str, text: &[u8], outcome: Value) -> ActionRecord {
     let hash = "A".repeat(43);
     let mut outcome = outcome;
+    // As PostgreSQL's grammar names it; here the first word does.
+    let class = String::from_utf8_lossy(text)
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned();
     let defaults = json!({ "exit_code": null, "signal": null, "at": at(1), "streams": [] });
     for (name, value) in defaults.as_object().unwrap() {
         outcome[name] = value.clone();
@@ -34,7 +40,7 @@ fn action(session: u8, n: u8, kind: &str, text: &[u8], outcome: Value) -> Action
             "kind": kind, "command": null, "command_b64": base64url(text), "content": "present",
             "within": null, "target": "orders-db", "account": "dba", "system_owner": null,
             "method": "gateway.postgres", "confidence": "observed",
-            "sql": { "classes": ["select"] }, "outcome": outcome,
+            "sql": { "classes": [class] }, "outcome": outcome,
         },
         "when": { "at": at(i64::from(n)), "witnessed_before": null },
         "why": {
@@ -383,9 +389,26 @@ fn pgaudit_stands_in_where_the_server_logs_no_statements() {
     .concat();
     let report = joined(trail(&texts), &log(&more), &[]);
     assert_eq!(report.database_only, so_many(0, 1));
+    // It shows what was prepared, not the name by which that is executed.
+    let texts = [
+        ("prepare p as select 3", "succeeded"),
+        ("execute p", "succeeded"),
+    ];
+    let lines = [
+        audit(1, 1, "prepare p as select 3"),
+        audit(2, 1, "prepare p as select 3"),
+    ];
+    let report = joined(trail(&texts), &log(&lines), &[]);
+    assert_eq!(
+        (report.matched, report.database_only),
+        (so_many(1, 2), so_many(0, 0))
+    );
     // Beside the server's own lines they say the same again.
-    let both = [&lines[..1], &["LOG:  statement: select f()".to_owned()]].concat();
-    let report = joined(trail(&texts[..1]), &log(&both), &[]);
+    let both = [
+        audit(1, 1, "select f()"),
+        "LOG:  statement: select f()".to_owned(),
+    ];
+    let report = joined(trail(&[("select f()", "succeeded")]), &log(&both), &[]);
     assert_eq!(
         (report.matched, report.database_only),
         (so_many(1, 1), so_many(0, 0))
