@@ -29,6 +29,8 @@ pub(crate) const SKEW_MS: i64 = 120_000;
 /// What a log is about, before it is compared.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Extent {
+    /// So many records.
+    pub(crate) records: u64,
     /// When its first record is from.
     pub(crate) first: Option<Timestamp>,
     /// When its last record is from.
@@ -44,9 +46,9 @@ pub(crate) struct Extent {
 impl Extent {
     /// Takes in one record.
     pub(crate) fn take(&mut self, record: &Record) {
+        self.records += 1;
         let began = record.session.map(|session| seconds(session.start));
-        // A log in a zone that has only a name says when a session began, and no more.
-        if let Some(at) = record.at.or(began) {
+        if let Some(at) = record.at {
             self.first = Some(self.first.map_or(at, |first| first.min(at)));
             self.last = Some(self.last.map_or(at, |last| last.max(at)));
         }
@@ -69,6 +71,7 @@ impl Extent {
         self.first = earlier(self.first, other.first);
         self.last = self.last.max(other.last);
         self.began = earlier(self.began, other.began);
+        self.records += other.records;
         self.ran += other.ran;
         self.audited += other.audited;
     }

@@ -54,8 +54,13 @@ pub(crate) fn postgres(cli: &Cli, args: &ReconcilePostgres) -> Done {
     let mut extent = Extent::default();
     logs.iter().for_each(|log| extent.and(&log.extent));
     let (Some(first), Some(last)) = (extent.first, extent.last) else {
-        return Err(Failure::usage("the log holds no record that can be read")
-            .help("see the README for how the server must be told to log"));
+        let why = match extent.records {
+            0 => "the log holds no record that can be read",
+            _ => "the log's times are in a zone that has only a name",
+        };
+        return Err(Failure::usage(why).help(
+            "log with log_timezone = 'UTC'; the README says what else the server must be told",
+        ));
     };
     let ours = trail(cli, &targets, extent.began.unwrap_or(first), last)?;
     let mut join = Join::new(ours, &extent, &args.from);
@@ -324,7 +329,7 @@ fn show(
         .for_each(|finding| say(&in_words(finding)));
     if report.knocked > 0 {
         say(&format!(
-            "{} clients came and were not let in",
+            "{} clients came and were not let in: cancels, health checks, wrong passwords",
             report.knocked
         ));
     }

@@ -15,8 +15,8 @@ const MAX_LISTED: usize = 1000;
 /// Most sessions that are told apart.
 const MAX_TOLD_APART: usize = 1_000_000;
 /// Most statements of a session that are shown, and characters of one.
-const MAX_TEXTS: usize = 20;
-const MAX_TEXT: usize = 2000;
+const MAX_TEXTS: usize = 10;
+const MAX_TEXT: usize = 1000;
 /// Longest list that is sealed, in bytes.
 pub(crate) const MAX_SEALED: usize = 128 * 1024;
 

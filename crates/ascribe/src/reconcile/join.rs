@@ -10,7 +10,7 @@ use ascribe_wire::pglog::{Kind, Record, Session};
 use serde::Serialize;
 
 use super::database::{Finding, Strangers, Told, is_let_in};
-use super::ours::{OurSession, Ours};
+use super::ours::{NOT_LOGGED, OurSession, Ours, Statement};
 use super::texts::{Logged, is_executed, is_first};
 use super::{Extent, Reasons};
 
@@ -35,7 +35,7 @@ pub(crate) struct Join {
     strangers: Strangers,
     /// In sessions of ours, by their place among them.
     within_ours: BTreeMap<usize, Finding>,
-    unrecorded: Compared,
+    unrecorded: u64,
     /// pgaudit repeats a text for each statement in it: so often it is still to come.
     repeats: HashMap<usize, (String, usize)>,
     connections: bool,
@@ -87,7 +87,7 @@ impl Join {
             joined: HashMap::new(),
             strangers: Strangers::default(),
             within_ours: BTreeMap::new(),
-            unrecorded: Compared::default(),
+            unrecorded: 0,
             repeats: HashMap::new(),
             connections: false,
             matched: 0,
@@ -154,7 +154,7 @@ impl Join {
         let Some((first, count)) = find(ours, logged) else {
             ours.missed += 1;
             let id = ours.id;
-            self.unrecorded.statements += 1;
+            self.unrecorded += 1;
             if self.within_ours.len() < MAX_LISTED || self.within_ours.contains_key(&at) {
                 let new = || Finding::new(session, Some(id));
                 let finding = self.within_ours.entry(at).or_insert_with(new);
@@ -177,68 +177,85 @@ impl Join {
         }
     }
 
-    /// What came of it. Statements of ours count where they are from the log's time.
+    /// What came of it.
     pub(crate) fn finish(mut self, extent: &Extent) -> Report {
-        let (begin, end) = self.within;
-        let (mut ours_only, mut reasons) = (Compared::default(), Reasons::new());
-        let (mut left, mut succeeded) = (Vec::new(), false);
-        for ours in &mut self.ours.sessions {
-            prefer_succeeded(ours);
-            let inside = |at: Timestamp| begin <= at && at <= end;
-            let own = ours.statements.iter().filter(|one| inside(one.at));
-            let (mut some, session_id) = (false, ours.id);
-            for one in own {
-                some = true;
-                succeeded |= one.status == Status::Succeeded && !one.empty;
-                if one.found {
-                    continue;
-                }
-                let mut reason = one.reason();
-                if ours.joined.is_none() && one.went() {
-                    reason = "its session is not in the log".to_owned();
-                }
-                ours_only.statements += 1;
-                if left.len() < MAX_LISTED {
-                    left.push(Left {
-                        action_id: one.id,
-                        session_id,
-                        at: one.at,
-                        reason: reason.clone(),
-                    });
-                }
-                *reasons.entry(reason).or_default() += 1;
-            }
-            some |= ours.connected && inside(ours.asked());
-            ours_only.sessions += u64::from(ours.joined.is_none() && some);
-        }
-        let unlogged = reasons.contains_key("not logged");
-        let lines = extent.ran > 0 || extent.audited > 0;
-        let comparable = lines || (self.connections && !succeeded);
+        let rest = self.rest();
+        let logged = extent.ran > 0 || extent.audited > 0;
         let Told {
             entered,
             knocked,
             list: mut findings,
         } = self.strangers.told(self.connections);
         findings.extend(self.within_ours.into_values());
-        findings.sort_by(|one, other| (one.began, one.pid).cmp(&(other.began, other.pid)));
+        findings.sort_by_key(|finding| (finding.began, finding.pid));
         Report {
-            comparable,
+            comparable: logged || (self.connections && !rest.succeeded),
             matched: Compared {
                 sessions: self.joined.len() as u64,
                 statements: self.matched,
             },
-            ours_only,
+            ours_only: rest.count,
             database_only: Compared {
                 sessions: entered.sessions,
-                statements: entered.statements + self.unrecorded.statements,
+                statements: entered.statements + self.unrecorded,
             },
-            reasons,
             knocked,
-            partly_logged: lines && unlogged,
+            partly_logged: logged && rest.reasons.contains_key(NOT_LOGGED),
+            reasons: rest.reasons,
             connections: self.connections,
             findings,
-            left,
+            left: rest.left,
         }
+    }
+
+    /// What of ours is not in the log, though it is from the log's time.
+    fn rest(&mut self) -> Rest {
+        let (begin, end) = self.within;
+        let inside = |at: Timestamp| begin <= at && at <= end;
+        let mut rest = Rest::default();
+        for ours in &mut self.ours.sessions {
+            prefer_succeeded(ours);
+            let absent = ours.joined.is_none();
+            let mut some = ours.connected && inside(ours.asked());
+            for one in ours.statements.iter().filter(|one| inside(one.at)) {
+                some = true;
+                rest.succeeded |= one.status == Status::Succeeded && !one.empty;
+                if !one.found {
+                    rest.add(ours.id, one, absent);
+                }
+            }
+            rest.count.sessions += u64::from(absent && some);
+        }
+        rest
+    }
+}
+
+/// What is ours alone.
+#[derive(Debug, Default)]
+struct Rest {
+    count: Compared,
+    reasons: Reasons,
+    left: Vec<Left>,
+    /// Something of ours succeeded, so a log of statements has it.
+    succeeded: bool,
+}
+
+impl Rest {
+    fn add(&mut self, session_id: SessionId, one: &Statement, absent: bool) {
+        let reason = match absent && one.went() {
+            true => "its session is not in the log".to_owned(),
+            false => one.reason(),
+        };
+        self.count.statements += 1;
+        if self.left.len() < MAX_LISTED {
+            self.left.push(Left {
+                action_id: one.id,
+                session_id,
+                at: one.at,
+                reason: reason.clone(),
+            });
+        }
+        *self.reasons.entry(reason).or_default() += 1;
     }
 }
 

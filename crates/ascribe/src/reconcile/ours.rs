@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ascribe_core::attribution::{ActionRecord, SqlRecord};
-use ascribe_core::database::EMPTY;
+use ascribe_core::database::{EMPTY, bare};
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::entry::Status;
 use ascribe_core::id::{ActionId, SessionId};
@@ -16,6 +16,9 @@ use super::{SKEW_MS, seconds};
 const EXECUTE: &str = "execute";
 /// The class of SQL's `PREPARE`.
 const PREPARE: &str = "prepare";
+
+/// Why a statement that succeeded may not be in the database's log.
+pub(super) const NOT_LOGGED: &str = "not logged";
 
 /// By which message a statement was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub(super) struct Statement {
     pub(super) id: ActionId,
     pub(super) at: Timestamp,
     pub(super) way: Way,
+    /// Without what surrounds it.
     pub(super) text: Vec<u8>,
     /// The text may be the name of what SQL prepared.
     pub(super) by_name: bool,
@@ -63,7 +67,7 @@ impl Statement {
             (Status::Failed, Some(code)) => format!("failed with {code}"),
             (Status::Failed, None) => "failed".to_owned(),
             (Status::Succeeded, _) if self.empty => "empty".to_owned(),
-            (Status::Succeeded, _) => "not logged".to_owned(),
+            (Status::Succeeded, _) => NOT_LOGGED.to_owned(),
         }
     }
 }
@@ -177,16 +181,20 @@ fn statement(record: &ActionRecord, way: Way) -> Statement {
         what.sql.as_ref().is_some_and(of)
     };
     let answered = what.outcome.sql.as_ref();
+    let exact = what.command_b64.as_deref().and_then(from_base64url);
+    let exact = exact.unwrap_or_default();
+    let by_name = is(EXECUTE);
     Statement {
         id: record.action_id,
         at: record.when.at,
         way,
-        text: what
-            .command_b64
-            .as_deref()
-            .and_then(from_base64url)
-            .unwrap_or_default(),
-        by_name: is(EXECUTE),
+        // A name is no statement.
+        text: if by_name {
+            exact
+        } else {
+            bare(&exact).to_vec()
+        },
+        by_name,
         prepares: is(PREPARE),
         empty: is(EMPTY),
         status: what.outcome.status,

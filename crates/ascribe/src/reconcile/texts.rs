@@ -22,6 +22,8 @@ pub(super) fn is_first(audit: &Audit) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Logged<'a> {
     pub(super) text: &'a str,
+    /// The same without what surrounds statements.
+    bare: &'a [u8],
     /// By pgaudit, it is not told.
     pub(super) from: Option<From>,
     /// Of the prepared statement, and of the portal after a slash.
@@ -32,14 +34,17 @@ impl<'a> Logged<'a> {
     pub(super) fn of_ran(ran: &'a Ran) -> Self {
         Self {
             text: &ran.text,
+            bare: bare(ran.text.as_bytes()),
             from: Some(ran.from),
             name: ran.name.as_deref(),
         }
     }
 
     pub(super) fn of_audit(audit: &'a Audit) -> Option<Self> {
+        let text = audit.statement.as_deref()?;
         Some(Self {
-            text: audit.statement.as_deref()?,
+            text,
+            bare: bare(text.as_bytes()),
             from: None,
             name: None,
         })
@@ -64,13 +69,12 @@ impl<'a> Logged<'a> {
 
     /// The texts of ours in a row, with nothing but comments and semicolons between them and behind.
     fn runs(&self, ours: &[Statement]) -> usize {
-        let logged = self.text.as_bytes();
         if let Some(begins) = self.text.strip_suffix(REDACTED) {
             let first = ours.first();
             let hidden = first.is_some_and(|one| starts(&one.text, bare(begins.as_bytes())));
             return usize::from(self.from.is_none() && hidden);
         }
-        let mut rest = bare(logged);
+        let mut rest = self.bare;
         for (count, one) in (1..).zip(ours) {
             if one.way != Way::Query && count > 1 {
                 break;
