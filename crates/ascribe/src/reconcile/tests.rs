@@ -155,6 +155,11 @@ fn a_session_is_ours_by_process_beginning_and_port_and_by_nothing_else() {
     let name = format!("ascribe/{}", SessionId::new([1; 16]));
     let text = format!("/* ascribe='{}' */ select 1", ActionId::new([1; 16]));
     for who in strangers {
+        let alone = joined(ours(), &session(who, &name, &[&text]), &[]);
+        assert_eq!(
+            (alone.matched, alone.database_only),
+            (so_many(0, 0), so_many(1, 1))
+        );
         let log = session(OURS, "ascribe/1", &["select 1"]) + &session(who, &name, &[&text]);
         let report = joined(ours(), &log, &[]);
         assert_eq!(
