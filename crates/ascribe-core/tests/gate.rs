@@ -218,7 +218,7 @@ fn a_checkpoint_that_was_checked_vouches_for_no_other() {
     let good = receipts::receipt(&entry, ORIGIN, &log);
     let known = Log::new(log.verifier());
     for _ in 0..2 {
-        receipts::authorized().recorded(&good, &known).unwrap();
+        assert!(receipts::authorized().recorded(&good, &known).is_ok());
     }
     let other = receipts::receipt(&entry, ORIGIN, &receipts::key(ORIGIN, 2));
     let mut longer = good.clone();
@@ -227,5 +227,5 @@ fn a_checkpoint_that_was_checked_vouches_for_no_other() {
         let refused = receipts::authorized().recorded(&forged, &known);
         assert!(matches!(refused, Err(GateError::Receipt(_))), "{refused:?}");
     }
-    receipts::authorized().recorded(&good, &known).unwrap();
+    assert!(receipts::authorized().recorded(&good, &known).is_ok());
 }

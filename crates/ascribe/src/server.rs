@@ -515,6 +515,7 @@ fn proposal(statement: &Statement, signed: Signed, openings: Vec<Opening>) -> Pr
         | Say::Revocation(_)
         | Say::Termination(_)
         | Say::Review(_)
+        | Say::Reconciliation(_)
         | Say::WorkloadSet(_)
         | Say::Delegation(_)
         | Say::DelegationRevoke(_) => Scope::Request(statement.id),

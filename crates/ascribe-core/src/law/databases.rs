@@ -1,7 +1,7 @@
 //! Databases: what a target's rules and a grant allow of statements.
 
 use super::{Denied, State};
-use crate::database::{EMPTY, Postgres, SqlScope, UNPARSED, UNREAD};
+use crate::database::{EMPTY, Postgres, Reconciliation, SqlScope, UNPARSED, UNREAD};
 use crate::entry::{Intent, Outcome};
 use crate::id::{PersonId, SessionId};
 use crate::statement::{Request, Role, Target};
@@ -30,6 +30,9 @@ const MAX_OBJECT: usize = 160;
 const MAX_SCRIPT: usize = 512;
 /// Longest command tag, in bytes.
 const MAX_TAG: usize = 64;
+/// Most targets that are compared at once, and files of a database's log.
+const MAX_COMPARED: usize = 32;
+const MAX_FILES: usize = 512;
 
 fn is_word(text: &str) -> bool {
     (1..=MAX_WORD).contains(&text.len())
@@ -43,9 +46,8 @@ fn are_words(list: &[String]) -> bool {
 }
 
 fn are_objects(list: &[String]) -> bool {
-    let fits = |text: &String| {
-        (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
-    };
+    let fits =
+        |text: &String| (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(is_unsafe);
     list.len() <= MAX_OBJECTS && list.iter().all(fits)
 }
 
@@ -68,8 +70,7 @@ pub(super) fn check_postgres(target: &Target, postgres: &Postgres) -> Result<(),
     if !are_words(&postgres.allow) {
         return refuse("what a database allows is a list of flags, such as `set-role`");
     }
-    let named =
-        |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(|c| is_unsafe(c));
+    let named = |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(is_unsafe);
     if postgres.databases.len() > MAX_WORDS || !postgres.databases.iter().all(named) {
         return refuse("a database's name has 1 to 63 bytes");
     }
@@ -107,7 +108,7 @@ pub(super) fn check_scope(target: &Target, request: &Request) -> Result<(), Deni
 }
 
 fn is_schedule(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
+    (1..=128).contains(&text.len()) && !text.chars().any(is_unsafe)
 }
 
 impl State {
@@ -230,6 +231,40 @@ impl State {
         }
     }
 
+    /// Nothing follows from it, but its counts stand: who looked, at what, and what was found.
+    pub(super) fn check_reconciliation(
+        &self,
+        by: PersonId,
+        compared: &Reconciliation,
+    ) -> Result<(), Denied> {
+        let refuse = |text: &str| Err(Denied::new("reconciliation", text));
+        let person = self.person(by)?;
+        if !person.may(Role::Auditor) && !person.may(Role::Admin) {
+            return Err(Denied::new(
+                "role",
+                "a reconciliation is recorded by an auditor or an admin",
+            )
+            .with_help("`--dry-run` compares and records nothing"));
+        }
+        if !(1..=MAX_COMPARED).contains(&compared.targets.len())
+            || !compared.targets.is_sorted_by(|one, next| one < next)
+        {
+            return refuse("one to 32 targets are compared, in order, each once");
+        }
+        for name in &compared.targets {
+            if self.target(name)?.target.postgres.is_none() {
+                return refuse("only databases have logs that are compared");
+            }
+        }
+        if !(1..=MAX_FILES).contains(&compared.files.len()) {
+            return refuse("one to 512 files of a log are compared");
+        }
+        if compared.until < compared.from {
+            return refuse("the log ends before it begins");
+        }
+        Ok(())
+    }
+
     /// Is the session one with a database?
     pub(super) fn is_database(&self, session: SessionId) -> Result<bool, Denied> {
         let target = &self.session(session)?.open.target;
@@ -255,7 +290,7 @@ pub(super) fn check_answer(outcome: &Outcome) -> Result<(), Denied> {
         return Ok(());
     };
     let code = |text: &String| text.len() == 5 && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(|c| is_unsafe(c));
+    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(is_unsafe);
     if sql.sqlstate.as_ref().is_none_or(code) && sql.tag.as_ref().is_none_or(tag) {
         Ok(())
     } else {

@@ -79,6 +79,7 @@ impl State {
             Say::Cancellation(answer) => self.take_cancellation(by, answer)?,
             Say::Revocation(revocation) => self.take_revocation(by, at, revocation)?,
             Say::Review(review) => self.take_review(by, at, review)?,
+            Say::Reconciliation(compared) => self.check_reconciliation(by, compared)?,
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,

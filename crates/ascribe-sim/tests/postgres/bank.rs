@@ -66,7 +66,8 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    fn start(logs: &Path) -> Self {
+    /// With further settings.
+    fn start(logs: &Path, more: &[&str]) -> Self {
         let dir = tempfile::TempDir::new().unwrap();
         let home = dir.path().join("home");
         std::fs::create_dir(&home).unwrap();
@@ -111,14 +112,23 @@ impl Cluster {
         ];
         let mut command = unprivileged(&program("postgres"));
         command.arg("-D").arg(&data);
-        for setting in &settings {
+        for setting in settings
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+        {
             command.arg("-c").arg(setting);
         }
+        command
+            .arg("-c")
+            .arg(format!("log_directory={}", home.join("log").display()));
         let mut server = Running::start(command, logs, true);
         wait_for("database", PATIENCE, || {
             assert!(server.ended().is_none(), "no database: {}", server.stderr());
             let ready = "database system is ready to accept connections";
-            server.stderr().contains(ready).then_some(())
+            let collected = std::fs::read_to_string(home.join("log/pg.log"));
+            let said = server.stderr() + &collected.unwrap_or_default();
+            said.contains(ready).then_some(())
         });
         let cluster = Self {
             _dir: dir,
@@ -159,9 +169,42 @@ impl Cluster {
         self.server.stderr()
     }
 
+    /// The files of its log, where it collects them.
+    pub(super) fn log_file(&self, ending: &str) -> PathBuf {
+        self.home.join("log").join(format!("pg.{ending}"))
+    }
+
+    /// Straight to the database by TCP, as the role that the gateway logs in as, under a name of its own.
+    pub(super) fn intrude(&self, application: &str, text: &str) -> Out {
+        let out = Command::new(need("psql"))
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGAPPNAME", application)
+            .args(["-X", "-h", "127.0.0.1", "-U", "dba", "-d", "orders"])
+            .args(["-p", &self.port.to_string(), "-c", text])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Out {
+            code: out.status.code(),
+            stdout: text(&out.stdout),
+            stderr: text(&out.stderr),
+        }
+    }
+
     fn certificate(&self) -> PathBuf {
         self.home.join("server.crt")
     }
+}
+
+/// Is this extension's library beside the server?
+pub(super) fn has_library(name: &str) -> bool {
+    let bin = program("postgres").canonicalize().unwrap();
+    let lib = bin
+        .parent()
+        .and_then(Path::parent)
+        .map(|home| home.join("lib"));
+    lib.is_some_and(|lib| lib.join(name).is_file())
 }
 
 /// A certificate for `localhost` that signs itself, and its key.
@@ -206,9 +249,20 @@ impl Bank {
 
     /// The target is registered with further options, and nobody holds a grant.
     pub(super) fn without_grant(options: &[&str]) -> Self {
+        Self::new(options, &[])
+    }
+
+    /// The server has further settings, and the operator a grant.
+    pub(super) fn with_settings(settings: &[&str]) -> Self {
+        let bank = Self::new(&[], settings);
+        bank.grant(&["--reusable"]);
+        bank
+    }
+
+    fn new(options: &[&str], settings: &[&str]) -> Self {
         let mut world = World::new();
         world.stop();
-        let cluster = Cluster::start(&world.path("logs"));
+        let cluster = Cluster::start(&world.path("logs"), settings);
         certificate(&world.path(""), "gateway");
         let dir = world.data().join("credentials/orders-db");
         std::fs::create_dir_all(&dir).unwrap();
@@ -279,6 +333,19 @@ impl Bank {
     /// Stock psql through the gateway.
     pub(super) fn psql(&self, arguments: &[&str]) -> Out {
         self.world.program(self.psql_command(arguments))
+    }
+
+    /// A port on loopback that leads through the gateway.
+    pub(super) fn tunnel(&self) -> (Running, u16) {
+        let key = self.world.person("operator").1;
+        let mut command = self.world.ascribe(&["-o", "json", "--key"]);
+        command.arg(key).args(["tunnel", PLACE]);
+        let running = Running::start(command, &self.world.path("logs"), true);
+        let port = wait_for("tunnel", PATIENCE, || {
+            let said: Value = serde_json::from_str(running.stdout().lines().next()?).ok()?;
+            said["port"].as_u64()
+        });
+        (running, u16::try_from(port).unwrap())
     }
 
     pub(super) fn psql_in_background(&self, arguments: &[&str]) -> Running {

@@ -199,3 +199,42 @@ pub(crate) struct JobRun {
     #[arg(long, value_name = "NAME")]
     pub(crate) workload: Option<String>,
 }
+
+/// Comparing a database's own log with the ledger.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Reconcile {
+    /// Compare a PostgreSQL server's log: csvlog, jsonlog, or stderr with
+    /// `log_line_prefix = '%m %p %c %r %a '`.
+    Postgres(ReconcilePostgres),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcilePostgres {
+    /// Files of the log, all of one format.
+    #[arg(required = true, value_name = "LOG")]
+    pub(crate) logs: Vec<PathBuf>,
+    /// The server's target; several where it is registered under several names. Needed where more than one
+    /// database is registered.
+    #[arg(long = "target", value_name = "NAME")]
+    pub(crate) targets: Vec<String>,
+    /// Only sessions from this address can be the gateway's, as the log writes it; without it, from any.
+    #[arg(long = "from", value_name = "ADDRESS")]
+    pub(crate) from: Vec<String>,
+    /// The log's format; without it, by the files' names: `.csv`, `.json`, anything else is stderr.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<LogFormat>,
+    /// Compare and record nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How a database writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// csvlog.
+    Csv,
+    /// jsonlog.
+    Json,
+    /// stderr with the documented prefix.
+    Stderr,
+}

@@ -24,7 +24,7 @@ use crate::client::Flow;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// Asks the server, or the files of a stopped one.
-fn ask(cli: &Cli, query: &Query) -> Done<Value> {
+pub(crate) fn ask(cli: &Cli, query: &Query) -> Done<Value> {
     if !cli.is_offline() {
         return cli.client(true)?.read(query);
     }
@@ -79,7 +79,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     Ok(())
 }
 
-pub(super) fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
+pub(crate) fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
     let filter = Box::new(filter);
     let answer = ask(cli, &Query::Actions { filter })?;
     serde_json::from_value(answer).attempt("read the answer")

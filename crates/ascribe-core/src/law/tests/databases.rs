@@ -2,7 +2,10 @@
 
 use super::identities::BOT;
 use super::*;
-use crate::database::{Job, Postgres, SqlIntent, SqlOutcome, SqlScope, Step, UNPARSED, Values};
+use crate::database::{
+    Compared, Job, LogFile, Postgres, Reconciliation, SqlIntent, SqlOutcome, SqlScope, Step,
+    UNPARSED, Values,
+};
 use crate::id::ContentDigest;
 use crate::statement::{Anywhere, Connect, Forward};
 
@@ -342,4 +345,63 @@ fn a_job_waits_for_the_systems_owner() {
     let granted = &w.state.grants[&grant].grant;
     assert_eq!(granted.sql, Some(scope));
     assert_eq!(granted.person, person(BOT));
+}
+
+#[test]
+fn what_a_comparison_found_is_said_by_an_auditor_or_an_admin() {
+    let mut w = World::database(|_| ());
+    let list = opening("findings", "[]");
+    let found = Reconciliation {
+        comparable: true,
+        database_only: Compared::default(),
+        files: vec![LogFile {
+            bytes: 9,
+            sha256: digest("a log"),
+        }],
+        findings: list.commitment(),
+        from: time(T0),
+        matched: Compared {
+            sessions: 1,
+            statements: 2,
+        },
+        ours_only: Compared::default(),
+        targets: words(&["db1"]),
+        unreadable: 0,
+        until: time(T0),
+    };
+    let mut say = |by, edit: &dyn Fn(&mut Reconciliation)| {
+        let mut found = found.clone();
+        edit(&mut found);
+        let said = w.say(by, Say::Reconciliation(found), vec![list.clone()]);
+        said.map(drop).map_err(|denied| denied.code)
+    };
+    assert_eq!(say(AUD, &|_| ()), Ok(()));
+    assert_eq!(say(ADA, &|_| ()), Ok(()));
+    assert_eq!(say(REQ, &|_| ()), Err("role"));
+    assert_eq!(say(PAT, &|_| ()), Err("role"));
+    let wrong: [&dyn Fn(&mut Reconciliation); 5] = [
+        &|found| found.targets.clear(),
+        &|found| found.targets.push("db1".to_owned()),
+        &|found| found.files.clear(),
+        &|found| found.files = vec![found.files[0]; 513],
+        &|found| found.until = time(T0 - 1),
+    ];
+    for edit in wrong {
+        assert_eq!(say(AUD, edit), Err("reconciliation"));
+    }
+    assert_eq!(
+        say(AUD, &|found| found.targets = words(&["db2"])),
+        Err("no-target")
+    );
+    let other = opening("findings", "[{}]");
+    let unsealed = |found: &mut Reconciliation| found.findings = other.commitment();
+    assert_eq!(say(AUD, &unsealed), Err("openings"));
+    assert_eq!(no_database(&found, &list), Err("reconciliation"));
+}
+
+/// The same of a target that is none.
+fn no_database(found: &Reconciliation, list: &Opening) -> Result<(), &'static str> {
+    let mut w = World::plain();
+    let said = w.say(AUD, Say::Reconciliation(found.clone()), vec![list.clone()]);
+    said.map(drop).map_err(|denied| denied.code)
 }
