@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE, has_library};
@@ -392,5 +393,30 @@ fn a_log_without_statements_proves_nothing_of_them() {
         out.stderr.contains("passed by: 1 sessions"),
         "{}",
         out.stderr
+    );
+}
+
+#[test]
+fn a_killed_server_leaves_a_log_that_reconciles() {
+    let mut day = Day::begin(&[]);
+    day.bank.psql(&["-c", "create table t (a int)"]).exits(0);
+    let script = day.bank.world.path("many.sql");
+    let many = (0..5000).map(|n| format!("insert into t values ({n});\n"));
+    std::fs::write(&script, many.collect::<String>()).unwrap();
+    let psql = ["-q", "-f", script.to_str().unwrap()];
+    let psql = day.bank.psql_in_background(&psql);
+    wait_for("some of the statements", PATIENCE, || {
+        let log = std::fs::read_to_string(day.bank.cluster.log_file("csv")).unwrap();
+        (log.matches("insert into t").count() > 100).then_some(())
+    });
+    day.bank.server().signal(Signal::KILL);
+    drop(psql);
+    day.bank.restart();
+    day.bank.psql(&["-c", "select 'on'"]).exits(0);
+    let report = summary(&day.dry(0));
+    assert_eq!(report["matched"]["sessions"], 3);
+    assert!(
+        report["matched"]["statements"].as_u64() > Some(100),
+        "{report}"
     );
 }
