@@ -7,8 +7,16 @@ mod postgres {
     #[path = "../e2e/world.rs"]
     mod world;
 
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../identity/idp.rs"]
+    mod idp;
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../e2e/providers.rs"]
+    mod providers;
+
     mod bank;
     mod doors;
+    mod jobs;
     mod reconcile;
     mod statements;
 }

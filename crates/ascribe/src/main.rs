@@ -9,6 +9,7 @@ mod cmd;
 mod exit;
 mod http;
 mod login;
+mod passphrase;
 mod reconcile;
 mod registry;
 mod server;
@@ -39,6 +40,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Psql(args) => tunnel::psql(cli, args),
         Command::Tunnel(args) => tunnel::tunnel(cli, args),
         Command::Token(args) => tunnel::token(cli, args),
+        Command::Job(command) => cmd::job::job(cli, command),
         Command::Login(args) => cmd::login::login(cli, args),
         Command::Logout(args) => cmd::login::logout(cli, args),
         Command::Target(command) => setup::target(cli, command),

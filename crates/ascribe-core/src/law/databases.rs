@@ -112,6 +112,39 @@ fn is_schedule(text: &str) -> bool {
 }
 
 impl State {
+    /// Can the one whose yes a job needs give it?
+    pub(super) fn check_job_owner(
+        &self,
+        by: PersonId,
+        target: &Target,
+        request: &Request,
+    ) -> Result<(), Denied> {
+        let job = request.sql.as_ref().and_then(|sql| sql.job.as_ref());
+        if job.is_none() {
+            return Ok(());
+        }
+        let owner = target.system_owner;
+        if owner == by {
+            return Err(Denied::new(
+                "job-owner",
+                "the target's system owner has to approve a job, and nobody approves what they asked for",
+            )
+            .with_help("have the workload be somebody else's to answer for: `ascribe workload add`"));
+        }
+        if !self.person(owner)?.may(Role::Approver) {
+            return Err(Denied::new(
+                "job-owner",
+                format!(
+                    "the target's system owner `{owner}` has to approve a job, and is no approver"
+                ),
+            )
+            .with_help(
+                "administrators give them the role `approver`, or the target another owner",
+            ));
+        }
+        Ok(())
+    }
+
     /// May this statement be executed in its session?
     pub(super) fn check_statement(&self, intent: &Intent) -> Result<(), Denied> {
         let session = self.session(intent.session)?;

@@ -9,7 +9,9 @@ use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Outcome, SessionOpe
 use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::id::{ActionId, EntryId, SessionId, StatementId};
 use ascribe_core::law::Denied;
-use ascribe_core::record::{Admission, GrantView, Proposal, RecordError, Scope, SignedOpening};
+use ascribe_core::record::{
+    Admission, GrantView, Proposal, RecordError, Scope, SignedOpening, Wanted,
+};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
@@ -245,7 +247,13 @@ async fn open(
         let refusal = life.refusal("session", denied.code, &place);
         (refused(&denied), refusal)
     };
-    let admitted = recorder.admit(holder.person, account, target, signed.connect.grant);
+    let admitted = recorder.admit(&Wanted {
+        person: holder.person,
+        account,
+        target,
+        chosen: signed.connect.grant,
+        delegation: holder.delegation(),
+    });
     let opened = match admitted {
         Admission::Grant(mut view) => {
             let ends = holder.ends();

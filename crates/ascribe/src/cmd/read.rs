@@ -57,6 +57,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
         text: args.text.clone(),
         run: args.run.clone(),
         commit: args.commit.clone(),
+        job: args.job.clone(),
     };
     let records = fetch(cli, filter)?;
     for record in &records {
@@ -152,7 +153,11 @@ fn transferred(record: &ActionRecord) -> String {
 fn moved(total: &StreamRecord) -> String {
     let digest = total.sha256.0.0.iter().map(|byte| format!("{byte:02x}"));
     let (stream, digest) = (clean(&total.stream, 20), digest.collect::<String>());
-    format!("{stream}: {} bytes, SHA-256 {digest}", total.bytes)
+    let rest = match total.in_files {
+        0 => String::new(),
+        bytes => format!(" (without {bytes} bytes of files, which have their own)"),
+    };
+    format!("{stream}: {} bytes, SHA-256 {digest}{rest}", total.bytes)
 }
 
 /// A job's own account of itself, as its token had it.
@@ -242,6 +247,44 @@ fn who_in_words(
     lines
 }
 
+/// What is known of a statement, a line each.
+fn sql_in_words(record: &ActionRecord) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(sql) = &record.what.sql {
+        let flags = sql.flags.iter().map(|flag| format!("{flag} (!)"));
+        let classes: Vec<String> = sql.classes.iter().cloned().chain(flags).collect();
+        lines.push(("class", clean(&classes.join(", "), 600)));
+        if !sql.objects.is_empty() {
+            lines.push(("objects", clean(&sql.objects.join(", "), 600)));
+        }
+        let values = sql.values.as_ref();
+        lines.extend(values.map(|values| ("values", clean(values, 2000))));
+        let step = sql
+            .step
+            .map(|step| format!("statement {} of the approved script", step + 1));
+        lines.extend(step.map(|step| ("script", step)));
+    }
+    if let Some(answer) = &record.what.outcome.sql {
+        let code = answer
+            .sqlstate
+            .as_ref()
+            .map(|code| format!("SQLSTATE {code}"));
+        let words = answer.tag.clone().into_iter().chain(code);
+        let counted = format!(
+            "{} rows, {} bytes, {} ms",
+            answer.rows,
+            answer.bytes,
+            answer.duration_us.div_ceil(1000)
+        );
+        let words: Vec<String> = words.chain([counted]).collect();
+        lines.push(("answer", clean(&words.join(", "), 400)));
+    }
+    if !record.what.outcome.notes.is_empty() {
+        lines.push(("noted", clean(&record.what.outcome.notes.join(", "), 400)));
+    }
+    lines
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
@@ -283,6 +326,9 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
                 .map_or(String::new(), |c| format!(", exit code {c}"))
         ),
     );
+    for (label, text) in sql_in_words(record) {
+        add(label, text);
+    }
     for total in &record.what.outcome.streams {
         add("stream", moved(total));
     }
@@ -305,6 +351,13 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         add(
             "ticket",
             clean(&format!("{}:{}", ticket.system, ticket.id), 200),
+        );
+    }
+    if let Some(job) = &record.why.job {
+        let (name, schedule) = (clean(&job.name, 63), clean(&job.schedule, 128));
+        add(
+            "job",
+            format!("{name} ({schedule}), definition {}", job.definition),
         );
     }
     for approval in &record.why.approvals {

@@ -1,5 +1,6 @@
 //! Databases: by which door, which statements, and a script that is run as it was approved.
 
+use super::identities::BOT;
 use super::*;
 use crate::database::{
     Compared, Job, LogFile, Postgres, Reconciliation, SqlIntent, SqlOutcome, SqlScope, Step,
@@ -301,6 +302,49 @@ fn an_answer_is_within_bounds() {
     }
     let long = "a".repeat(65);
     assert_eq!(answer(Some(&long), None).unwrap_err().code, "sql");
+}
+
+#[test]
+fn a_job_waits_for_the_systems_owner() {
+    let mut w = World::with_providers();
+    let own = |owner: u8| {
+        let mut db1 = target("db1");
+        db1.host_keys = Vec::new();
+        db1.postgres = Some(postgres());
+        db1.system_owner = person(owner);
+        Say::TargetSet(db1)
+    };
+    let scope = SqlScope {
+        job: Some(Job {
+            definition: digest("file"),
+            name: "nightly".to_owned(),
+            schedule: "at night".to_owned(),
+        }),
+        script: vec![digest("a")],
+        ..SqlScope::default()
+    };
+    let ask = |w: &mut World| {
+        let scope = scope.clone();
+        w.request(REQ, |request| {
+            request.beneficiary = Some(person(BOT));
+            request.sql = Some(scope);
+        })
+    };
+    // Who cannot say yes is not waited for.
+    for owner in [ADA, REQ] {
+        w.say(ADA, own(owner), vec![]).unwrap();
+        assert_eq!(no(ask(&mut w)), "job-owner");
+    }
+    w.say(ADA, own(QUI), vec![]).unwrap();
+    let asked = ask(&mut w).unwrap();
+    // Another's yes makes the quorum, and is not enough.
+    w.approve(PAT, asked).unwrap();
+    assert_eq!(w.grant_of(asked), None);
+    w.approve(QUI, asked).unwrap();
+    let grant = w.grant_of(asked).unwrap();
+    let granted = &w.state.grants[&grant].grant;
+    assert_eq!(granted.sql, Some(scope));
+    assert_eq!(granted.person, person(BOT));
 }
 
 #[test]
