@@ -1,8 +1,9 @@
 //! Two trails that reconcile: the server's own log beside the ledger.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE, has_library};
@@ -225,34 +226,12 @@ fn a_days_log_names_exactly_what_passed_the_gateway_by() {
     assert!(summary(&day.dry(0))["knocked"].as_u64() > Some(0));
     let lines = names_exactly_the_planted_one(&day);
     // Gateways elsewhere: then none of these is one of theirs.
-    let [csv, _, log] = day.files();
+    let [csv, json, log] = day.files();
     let elsewhere = [csv.to_str().unwrap(), "--dry-run", "--from", "192.0.2.1"];
     let report = summary(&day.reconcile(&elsewhere).exits(4).lines());
     assert_eq!(report["matched"]["sessions"], 0);
-    // For people: short, each bypass in lines of its own.
-    let auditor = day.bank.world.person("auditor").1;
-    let mut command = day
-        .bank
-        .world
-        .ascribe(&["reconcile", "postgres", "--dry-run", "--key"]);
-    command.arg(auditor).arg(&csv);
-    let out = day.bank.world.program(command).exits(4);
-    let line = |start: &str| {
-        out.stdout
-            .lines()
-            .find(|line| line.starts_with(start))
-            .unwrap_or("none")
-    };
-    assert_eq!(
-        line("database only"),
-        "database only  1 sessions, 1 statements"
-    );
-    assert!(
-        line("BYPASS").contains("user dba  database orders  from 127.0.0.1:"),
-        "{}",
-        out.stdout
-    );
-    assert!(out.stdout.contains("delete from t"), "{}", out.stdout);
+    is_no_proof_when_spoilt(&day, &json, &log);
+    is_short_for_people(&day, &csv);
     // Auditors look, and put on record what they found.
     let refused = day.bank.world.run_as(
         "operator",
@@ -272,6 +251,62 @@ fn a_days_log_names_exactly_what_passed_the_gateway_by() {
         .unwrap()
         .to_owned();
     is_on_record(&mut day, &id, &std::fs::read(&csv).unwrap(), &lines);
+}
+
+fn is_no_proof_when_spoilt(day: &Day, json: &Path, log: &Path) {
+    // Who can write to a log may spoil it, which is no proof of anything.
+    let spoilt = day.bank.world.path("spoilt.json");
+    let whole = std::fs::read(json).unwrap();
+    std::fs::write(&spoilt, &whole[..whole.len() - 10]).unwrap();
+    let out = day
+        .reconcile(&[spoilt.to_str().unwrap(), "--dry-run"])
+        .exits(4);
+    assert!(
+        out.stderr.contains("the log ends within a record"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(out.lines().last().unwrap()["unreadable"], 1);
+    let zone = std::fs::read_to_string(log)
+        .unwrap()
+        .replace(" UTC ", " CET ");
+    let local = day.bank.world.path("local.log");
+    std::fs::write(&local, zone).unwrap();
+    let out = day
+        .reconcile(&[local.to_str().unwrap(), "--dry-run"])
+        .exits(3);
+    assert!(
+        out.stderr.contains("log_timezone = 'UTC'"),
+        "{}",
+        out.stderr
+    );
+}
+
+fn is_short_for_people(day: &Day, csv: &Path) {
+    // For people: short, each bypass in lines of its own.
+    let auditor = day.bank.world.person("auditor").1;
+    let mut command = day
+        .bank
+        .world
+        .ascribe(&["reconcile", "postgres", "--dry-run", "--key"]);
+    command.arg(auditor).arg(csv);
+    let out = day.bank.world.program(command).exits(4);
+    let line = |start: &str| {
+        out.stdout
+            .lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or("none")
+    };
+    assert_eq!(
+        line("database only"),
+        "database only  1 sessions, 1 statements"
+    );
+    assert!(
+        line("BYPASS").contains("user dba  database orders  from 127.0.0.1:"),
+        "{}",
+        out.stdout
+    );
+    assert!(out.stdout.contains("delete from t"), "{}", out.stdout);
 }
 
 /// The entry says what was found in which file, and everything verifies.
@@ -358,5 +393,30 @@ fn a_log_without_statements_proves_nothing_of_them() {
         out.stderr.contains("passed by: 1 sessions"),
         "{}",
         out.stderr
+    );
+}
+
+#[test]
+fn a_killed_server_leaves_a_log_that_reconciles() {
+    let mut day = Day::begin(&[]);
+    day.bank.psql(&["-c", "create table t (a int)"]).exits(0);
+    let script = day.bank.world.path("many.sql");
+    let many = (0..5000).map(|n| format!("insert into t values ({n});\n"));
+    std::fs::write(&script, many.collect::<String>()).unwrap();
+    let psql = ["-q", "-f", script.to_str().unwrap()];
+    let psql = day.bank.psql_in_background(&psql);
+    wait_for("some of the statements", PATIENCE, || {
+        let log = std::fs::read_to_string(day.bank.cluster.log_file("csv")).unwrap();
+        (log.matches("insert into t").count() > 100).then_some(())
+    });
+    day.bank.server().signal(Signal::KILL);
+    drop(psql);
+    day.bank.restart();
+    day.bank.psql(&["-c", "select 'on'"]).exits(0);
+    let report = summary(&day.dry(0));
+    assert_eq!(report["matched"]["sessions"], 3);
+    assert!(
+        report["matched"]["statements"].as_u64() > Some(100),
+        "{report}"
     );
 }

@@ -173,7 +173,7 @@ fn a_session_is_ours_by_process_beginning_and_port_and_by_nothing_else() {
             (finding.pid, finding.port, finding.ours),
             (who.1, Some(who.2), None)
         );
-        assert_eq!(finding.application.as_deref(), Some(&name[..]));
+        assert_eq!(finding.application.as_deref(), Some(name.as_str()));
         assert_eq!(finding.texts[0].text, text);
     }
 }
@@ -452,4 +452,16 @@ fn all_are_counted_and_so_many_are_listed() {
     let report = joined(trail(&[("select 1", "succeeded")]), &log, &[]);
     assert_eq!(report.database_only, so_many(1501, 1530));
     assert_eq!(report.findings.len(), 1000);
+}
+
+#[test]
+fn a_log_that_begins_within_a_session_is_compared_from_there() {
+    let texts = [("select 1", "succeeded"), ("select 2", "succeeded")];
+    let log = line(OURS, "a", "LOG:  statement: select 2");
+    let report = joined(trail(&texts), &log, &[]);
+    assert_eq!(
+        (report.matched, report.database_only),
+        (so_many(1, 1), so_many(0, 0))
+    );
+    assert_eq!(report.ours_only, so_many(0, 0));
 }
