@@ -9,5 +9,7 @@ mod postgres {
 
     mod bank;
     mod doors;
+    mod large;
+    mod raw;
     mod statements;
 }

@@ -300,6 +300,31 @@ impl Bank {
         self.world.program(command)
     }
 
+    /// Connections for any client: the tunnel, and its port on loopback.
+    pub(super) fn tunnel(&self) -> (Running, u16) {
+        let key = self.world.person("operator").1;
+        let mut command = self.world.ascribe(&["-o", "json", "--key"]);
+        command.arg(key).args(["tunnel", PLACE]);
+        let mut tunnel = Running::start(command, &self.world.path("logs"), true);
+        let said = wait_for("tunnel", PATIENCE, || {
+            assert!(tunnel.ended().is_none(), "no tunnel: {}", tunnel.stderr());
+            let said = tunnel.stdout();
+            said.ends_with('\n').then_some(said)
+        });
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let port = said["port"].as_u64().unwrap();
+        (tunnel, u16::try_from(port).unwrap())
+    }
+
+    /// The most memory that the server ever had, in KiB.
+    pub(super) fn peak(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.server().id());
+        let status = std::fs::read_to_string(file).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let number = line.unwrap().split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
+    }
+
     /// A password for one connection.
     pub(super) fn token(&self) -> String {
         let made = self.world.run_as("operator", &["token", PLACE]).exits(0);
