@@ -9,7 +9,9 @@ mod postgres {
 
     mod bank;
     mod doors;
+    mod drivers;
     mod large;
+    mod protocol;
     mod raw;
     mod statements;
 }

@@ -492,9 +492,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Waits until everything is answered: the next text is read as that makes it.
-    async fn settled(&self) -> Result<(), Over> {
-        while !lock(&self.tracker).is_quiet() {
+    /// Waits until all of this is answered: the next text is read as that makes it.
+    async fn settled(&self, last: Number) -> Result<(), Over> {
+        while !lock(&self.tracker).is_answered(last) {
             self.wait().await?;
         }
         Ok(())
@@ -510,10 +510,11 @@ impl Relay<'_> {
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
+            let last = ready.iter().filter_map(|(item, _)| item.number).max();
             let cleared = self.clear(ready).await?;
             forward(target, cleared).await?;
             if course.doubtful && ends {
-                self.settled().await?;
+                self.settled(last.unwrap_or_default()).await?;
                 course.doubtful = false;
             }
         }

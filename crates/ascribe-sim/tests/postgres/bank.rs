@@ -51,7 +51,7 @@ fn unprivileged(program: &Path) -> Command {
 }
 
 #[track_caller]
-fn done(command: &mut Command) -> String {
+pub(super) fn done(command: &mut Command) -> String {
     let out = command.stdin(Stdio::null()).output().unwrap();
     assert!(out.status.success(), "{command:?}: {out:?}");
     String::from_utf8(out.stdout).unwrap()
@@ -66,7 +66,12 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    fn start(logs: &Path) -> Self {
+    /// `bin` has the programs, if others than this machine's are meant.
+    fn start(logs: &Path, bin: Option<&Path>) -> Self {
+        let program = |name: &str| match bin {
+            Some(bin) => bin.join(name),
+            None => program(name),
+        };
         let dir = tempfile::TempDir::new().unwrap();
         let home = dir.path().join("home");
         std::fs::create_dir(&home).unwrap();
@@ -154,6 +159,18 @@ impl Cluster {
         )
     }
 
+    /// A client program, past the gateway, too; what it prints.
+    pub(super) fn tool(&self, name: &str, arguments: &[&str]) -> String {
+        done(
+            Command::new(need(name))
+                .env("PGPASSWORD", SUPER)
+                .arg("-h")
+                .arg(&self.home)
+                .args(["-p", &self.port.to_string(), "-U", "postgres"])
+                .args(arguments),
+        )
+    }
+
     /// What it logged.
     pub(super) fn log(&self) -> String {
         self.server.stderr()
@@ -204,11 +221,22 @@ impl Bank {
         bank
     }
 
+    /// The same with another server's programs.
+    pub(super) fn on(bin: &Path) -> Self {
+        let bank = Self::with(&[], Some(bin));
+        bank.grant(&["--reusable"]);
+        bank
+    }
+
     /// The target is registered with further options, and nobody holds a grant.
     pub(super) fn without_grant(options: &[&str]) -> Self {
+        Self::with(options, None)
+    }
+
+    fn with(options: &[&str], bin: Option<&Path>) -> Self {
         let mut world = World::new();
         world.stop();
-        let cluster = Cluster::start(&world.path("logs"));
+        let cluster = Cluster::start(&world.path("logs"), bin);
         certificate(&world.path(""), "gateway");
         let dir = world.data().join("credentials/orders-db");
         std::fs::create_dir_all(&dir).unwrap();
@@ -285,18 +313,22 @@ impl Bank {
         Running::start(self.psql_command(arguments), &self.world.path("logs"), true)
     }
 
+    /// What a client connects to at the gateway's own port.
+    pub(super) fn at_the_port(&self, options: &str) -> String {
+        format!(
+            "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
+            self.port,
+            self.world.path("gateway.crt").display()
+        )
+    }
+
     /// Stock psql at the gateway's own port, with a password.
     pub(super) fn psql_at_the_port(&self, password: &str, options: &str, sql: &str) -> Out {
-        let trust = self.world.path("gateway.crt");
         let mut command = Command::new(need("psql"));
         command
             .env("PGPASSWORD", password)
             .args(["-X", "-A", "-t", "-c", sql])
-            .arg(format!(
-                "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
-                self.port,
-                trust.display()
-            ));
+            .arg(self.at_the_port(options));
         self.world.program(command)
     }
 
