@@ -10,8 +10,10 @@ mod postgres {
     mod bank;
     mod doors;
     mod drivers;
+    mod kills;
     mod large;
     mod protocol;
     mod raw;
+    mod regression;
     mod statements;
 }

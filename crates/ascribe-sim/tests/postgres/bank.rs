@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::world::{Out, PATIENCE, Running, World, maybe, need, wait_for};
 
 /// The role's password, with what trips over shells.
-const PASSWORD: &str = "it's $ecret \\ 1";
+pub(super) const PASSWORD: &str = "it's $ecret \\ 1";
 /// The superuser's, for what the gateway is not to be asked for.
 const SUPER: &str = "postgres";
 
@@ -380,6 +380,16 @@ impl Bank {
 
     pub(super) fn server(&self) -> &Running {
         self.server.as_ref().unwrap()
+    }
+
+    /// Where the gateway's own port is.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Is it the process that was started?
+    pub(super) fn is_up(&mut self) -> bool {
+        self.server.as_mut().unwrap().ended().is_none()
     }
 
     /// Ends the server.

@@ -256,7 +256,7 @@ fn a_server_killed_within_a_large_message_leaves_nothing_that_ran() {
 }
 
 /// Waits until the database has nobody connected but us.
-fn gone(bank: &Bank) {
+pub(super) fn gone(bank: &Bank) {
     wait_for("end of the sessions", PATIENCE, || {
         let others = "select count(*) from pg_stat_activity where usename = 'dba'";
         (bank.cluster.sql("orders", others).trim() == "0").then_some(())

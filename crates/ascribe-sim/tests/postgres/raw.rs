@@ -71,7 +71,9 @@ impl Raw {
         let mut raw = Self::open(port);
         let own = [("user", PLACE), ("database", "orders")];
         let mut body = 196_608_u32.to_be_bytes().to_vec();
-        for (name, value) in own.iter().chain(parameters) {
+        let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
+        let own = own.iter().filter(|(name, _)| !given(name));
+        for (name, value) in own.chain(parameters) {
             body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
         }
         body.push(0);
