@@ -365,7 +365,8 @@ pub struct StreamTotal {
     /// Bytes that are stored.
     pub stored: u64,
     /// `stdin`, `stdout`, `stderr` or `terminal`; of a forwarded connection `sent` and `received`; of
-    /// a file's operation `read`, `written`, `read-parts` or `written-parts`.
+    /// a file's operation `read`, `written`, `read-parts` or `written-parts`; of a database `copied-in`,
+    /// `copied-out` and, of one that is an action by itself, `message`.
     pub stream: String,
 }
 

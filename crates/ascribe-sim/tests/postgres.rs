@@ -16,7 +16,13 @@ mod postgres {
 
     mod bank;
     mod doors;
+    mod drivers;
     mod jobs;
+    mod kills;
+    mod large;
+    mod protocol;
+    mod raw;
     mod reconcile;
+    mod regression;
     mod statements;
 }

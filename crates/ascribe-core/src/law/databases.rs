@@ -8,13 +8,15 @@ use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
 
 /// What is done on a database: it is connected to, a simple query's statement, a prepared statement's execution, a
-/// function called by its number, a statement under way that is cancelled.
-pub(super) const KINDS: [&str; 5] = [
+/// function called by its number, a statement under way that is cancelled, a message too large to be held
+/// that is taken in.
+pub(super) const KINDS: [&str; 6] = [
     "pg.connect",
     "pg.query",
     "pg.execute",
     "pg.call",
     "pg.cancel",
+    "pg.message",
 ];
 
 /// Most certificates of a target, and the length of each.
@@ -152,9 +154,9 @@ impl State {
             return Err(Denied::new("kind", "the target is no database"));
         };
         let Some(sql) = &intent.sql else {
-            // A cancel stops what was recorded before; a function is called by its number alone.
+            // A cancel stops what was recorded before; values by themselves run nothing.
             return match intent.kind.as_str() {
-                "pg.cancel" => Ok(()),
+                "pg.cancel" | "pg.message" => Ok(()),
                 _ => Err(Denied::new("sql", "a statement says what kind it is of")),
             };
         };

@@ -8,10 +8,12 @@ use ascribe_core::id::{ActionId, ContentDigest, SessionId};
 use ascribe_sql::{Access, Classifier, Flag, Reading, Statement, Unparsed};
 use ascribe_tlog::Hash;
 use ascribe_wire::pg::client::{Text, Values};
-use ascribe_wire::pg::session::{Executed, Origin, Runs, Statement as Prepared};
+use ascribe_wire::pg::session::{Executed, Number, Origin, Runs, Statement as Prepared};
 use ascribe_wire::pg::startup::Startup;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+
+use super::relay::Messages;
 
 /// Stands for objects that a statement names and that cannot be told. No grant is for it.
 const UNTOLD: &str = "*";
@@ -27,6 +29,7 @@ pub(super) struct Recording<'a> {
     pub(super) reading: Reading,
     pub(super) scope: Option<&'a SqlScope>,
     pub(super) values: Policy,
+    pub(super) messages: &'a Messages,
 }
 
 /// Actions, and what follows from them for what comes behind.
@@ -49,7 +52,7 @@ impl Recording<'_> {
         match &executed.runs {
             Runs::Query(Text::Here(text)) => self.texts("pg.query", text, None, next, id).await,
             Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => {
-                let values = self.kept(&portal.values);
+                let values = self.kept(portal.number, &portal.values);
                 let known = matches!(executed.runs, Runs::Portal { .. });
                 match &portal.statement {
                     Origin::Known(statement) if known => {
@@ -62,18 +65,15 @@ impl Recording<'_> {
                 }
             }
             Runs::UnknownPortal { name, .. } => self.by_name(name, None, id),
-            Runs::Query(Text::Spooled(_)) => self.unread("pg.query", b"", None, id),
+            Runs::Query(Text::Spooled(body)) => {
+                let text = self.messages.name(executed.number, *body);
+                self.unread("pg.query", text, None, id)
+            }
             Runs::Function {
                 function,
                 arguments,
             } => {
-                let sql = Sql {
-                    classes: vec!["function-call".to_owned()],
-                    flags: Vec::new(),
-                    objects: Vec::new(),
-                    step: None,
-                    values: self.kept(arguments),
-                };
+                let sql = call(self.kept(executed.number, arguments));
                 let command = format!("function {function}").into_bytes();
                 Drafted {
                     actions: vec![self.action(id(), "pg.call", command, Some(sql))],
@@ -93,7 +93,10 @@ impl Recording<'_> {
     ) -> Drafted {
         match &statement.text {
             Text::Here(text) => self.texts("pg.execute", text, values, next, id).await,
-            Text::Spooled(_) => self.unread("pg.execute", &statement.name, values, id),
+            Text::Spooled(body) => {
+                let text = self.messages.name(statement.number, *body);
+                self.unread("pg.execute", text, values, id)
+            }
         }
     }
 
@@ -250,27 +253,22 @@ impl Recording<'_> {
     fn unread(
         &self,
         kind: &'static str,
-        command: &[u8],
+        command: Vec<u8>,
         values: Option<Vec<u8>>,
         id: &mut impl FnMut() -> ActionId,
     ) -> Drafted {
-        let sql = Sql {
-            classes: vec![UNPARSED.to_owned()],
-            flags: vec![UNREAD.to_owned()],
-            objects: Vec::new(),
-            step: None,
-            values,
-        };
+        let sql = Sql { values, ..unread() };
         Drafted {
-            actions: vec![self.action(id(), kind, command.to_vec(), Some(sql))],
+            actions: vec![self.action(id(), kind, command, Some(sql))],
             changes_reading: true,
         }
     }
 
     /// What the target's rules keep of values.
-    fn kept(&self, values: &Values) -> Option<Vec<u8>> {
-        let Values::Here { values, .. } = values else {
-            return None;
+    fn kept(&self, number: Number, values: &Values) -> Option<Vec<u8>> {
+        let values = match values {
+            Values::Here { values, .. } => values,
+            Values::Spooled(body) => return Some(self.messages.name(number, *body)),
         };
         let shown = || shown(values).into_bytes();
         match self.values {
@@ -297,6 +295,28 @@ impl Recording<'_> {
         sql: Option<Sql>,
     ) -> Action {
         action_of(self.session, action, kind, Some(command), sql)
+    }
+}
+
+/// A text that nobody has read.
+pub(super) fn unread() -> Sql {
+    Sql {
+        classes: vec![UNPARSED.to_owned()],
+        flags: vec![UNREAD.to_owned()],
+        objects: Vec::new(),
+        step: None,
+        values: None,
+    }
+}
+
+/// A function's call.
+pub(super) fn call(values: Option<Vec<u8>>) -> Sql {
+    Sql {
+        classes: vec!["function-call".to_owned()],
+        flags: Vec::new(),
+        objects: Vec::new(),
+        step: None,
+        values,
     }
 }
 

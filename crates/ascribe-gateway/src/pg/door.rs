@@ -45,7 +45,13 @@ pub(super) async fn enter(shared: Arc<Shared>, came: Came) {
     };
     match entered {
         Ok(Ok(Entered::Guest(guest))) => session::run(shared, *guest).await,
-        Ok(Ok(Entered::Cancel(cancel))) => shared.cancels.ask(&shared, &cancel).await,
+        Ok(Ok(Entered::Cancel(cancel, mut stream))) => {
+            shared.cancels.ask(&shared, &cancel).await;
+            // The client waits for it: what it runs next is not what was to be cancelled.
+            if let Err(error) = stream.shutdown().await {
+                tracing::debug!("who cancelled did not wait: {error}");
+            }
+        }
         Ok(Ok(Entered::Nobody)) => {}
         Ok(Err(error)) => tracing::debug!("a connection ended before its login: {error}"),
         Err(_) => tracing::debug!("a client took too long to log in"),
@@ -54,7 +60,7 @@ pub(super) async fn enter(shared: Arc<Shared>, came: Came) {
 
 enum Entered {
     Guest(Box<Guest>),
-    Cancel(Cancel),
+    Cancel(Cancel, Box<dyn Io>),
     Nobody,
 }
 
@@ -122,7 +128,7 @@ async fn plain(
                 return within_tls(shared, socket, peer, false).await;
             }
             First::GssEncRequest if read.is_empty() => socket.write_all(b"N").await?,
-            First::Cancel(cancel) => return Ok(Entered::Cancel(cancel)),
+            First::Cancel(cancel) => return Ok(Entered::Cancel(cancel, Box::new(socket))),
             First::Startup(_) => {
                 let report = fatal(
                     "28000",
@@ -180,7 +186,7 @@ async fn within_tls(
     };
     match packet(&mut *client.stream, &mut client.read).await? {
         Some(First::Startup(startup)) => with_password(shared, client, startup).await,
-        Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel)),
+        Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel, client.stream)),
         Some(First::SslRequest | First::GssEncRequest | First::DirectTls) | None => {
             Ok(Entered::Nobody)
         }
@@ -304,7 +310,7 @@ async fn arrived(
     let startup = loop {
         match packet(&mut *client.stream, &mut client.read).await? {
             Some(First::Startup(startup)) => break startup,
-            Some(First::Cancel(cancel)) => return Ok(Entered::Cancel(cancel)),
+            Some(First::Cancel(cancel)) => return Ok(Entered::Cancel(cancel, client.stream)),
             // The way here is encrypted, and the client need not know.
             Some(First::SslRequest | First::GssEncRequest) if client.read.is_empty() => {
                 client.say(&Bytes::from_static(b"N")).await?;

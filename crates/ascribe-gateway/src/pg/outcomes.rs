@@ -43,6 +43,8 @@ pub(super) struct Running {
     settling: Vec<(Number, Outcome)>,
     copied_in: Option<Copied>,
     copied_out: Option<Copied>,
+    /// A large message, until all of it is on record.
+    pub(super) taken_in: Option<ActionId>,
 }
 
 fn nothing() -> SqlOutcome {
@@ -130,6 +132,9 @@ impl Running {
     /// What was sent and has no end.
     pub(super) fn unknown(&mut self, out: &mut Vec<Outcome>) {
         out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
+        // Its last byte was not sent.
+        let cut = self.taken_in.take();
+        out.extend(cut.map(|action| outcome(action, Status::NotSent, Some("cut-off"))));
         let mut left: Vec<_> = self.runs.drain().collect();
         left.sort_unstable_by_key(|(number, _)| *number);
         for (_, run) in left {

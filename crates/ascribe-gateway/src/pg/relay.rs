@@ -25,9 +25,14 @@ use super::session::Session;
 use super::{Io, Shared};
 use crate::life::Shut;
 
+mod large;
+
+pub(super) use large::Messages;
+use large::Rest;
+
 /// A read's size, in bytes.
 const PIECE: usize = 16 * 1024;
-/// Largest message of a client that is kept as a whole, in bytes.
+/// Largest message of a client that is held as a whole, in bytes; larger ones pass as they come.
 const MAX_WHOLE: usize = 1024 * 1024;
 /// Pieces of at least so many bytes are passed on as they are; smaller ones are gathered.
 const GATHER: usize = 4096;
@@ -185,12 +190,16 @@ async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
 }
 
 /// What of the client's messages bears on those that come later.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Course {
     /// The first statement of an approved script that may still come.
     next_step: u32,
     /// Something in the group that is under way may change how texts are read.
     doubtful: bool,
+    /// A message too large to be held is under way.
+    large: Option<Rest>,
+    /// Those that are on record.
+    messages: Messages,
 }
 
 /// A message on its way to the target.
@@ -198,6 +207,19 @@ struct Item {
     number: Option<Number>,
     bytes: Bytes,
     what: Carries,
+    /// The target has all of it but this: nothing can go in its place.
+    rest: bool,
+}
+
+impl Item {
+    fn refused(number: Number, why: String) -> Self {
+        Self {
+            number: Some(number),
+            bytes: Bytes::new(),
+            what: Carries::Refused(why),
+            rest: false,
+        }
+    }
 }
 
 /// What a message asks of the record.
@@ -210,6 +232,8 @@ enum Carries {
     Flush,
     /// This is run by it.
     Runs(Executed),
+    /// It is the beginning of a large message, which is this action.
+    Begins(Action),
     /// It is refused, without any record of an action.
     Refused(String),
 }
@@ -350,7 +374,12 @@ impl Relay<'_> {
                     () = self.session.life.over.cancelled() => return Err(Over::Ended),
                 };
                 if count == 0 {
-                    return Err(Over::Closed);
+                    // What the target were told then would be taken for the end of the message.
+                    let within = course.large.as_ref().is_some_and(Rest::is_passing);
+                    return Err(match within {
+                        true => Over::Wrong("the connection ended within a message".to_owned()),
+                        false => Over::Closed,
+                    });
                 }
             }
             self.session.life.moved();
@@ -392,13 +421,8 @@ impl Relay<'_> {
                 Some(message.map_err(|error| Over::Wrong(error.to_string()))?)
             }
             Piece::Run(run) => return self.take_copied(&run, burst, target, course).await,
-            Piece::Large(large) => {
-                return Err(Over::Wrong(format!(
-                    "a message of {} bytes is larger than {MAX_WHOLE}; send it in parts, or by COPY",
-                    large.length
-                )));
-            }
-            Piece::Part(_) => return Ok(()),
+            Piece::Large(large) => return self.begin(&large, burst, target, course).await,
+            Piece::Part(part) => return self.more(&part, burst, target, course).await,
         };
         while let Some(next) = message.take() {
             let sync = matches!(next, Message::Sync);
@@ -424,6 +448,7 @@ impl Relay<'_> {
                 number,
                 bytes,
                 what,
+                rest: false,
             });
         }
         Ok(())
@@ -446,6 +471,7 @@ impl Relay<'_> {
                         number: Some(number),
                         bytes: run.bytes.clone(),
                         what: Carries::Nothing,
+                        rest: false,
                     });
                     return Ok(());
                 }
@@ -466,9 +492,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Waits until everything is answered: the next text is read as that makes it.
-    async fn settled(&self) -> Result<(), Over> {
-        while !lock(&self.tracker).is_quiet() {
+    /// Waits until all of this is answered: the next text is read as that makes it.
+    async fn settled(&self, last: Number) -> Result<(), Over> {
+        while !lock(&self.tracker).is_answered(last) {
             self.wait().await?;
         }
         Ok(())
@@ -484,10 +510,11 @@ impl Relay<'_> {
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
+            let last = ready.iter().filter_map(|(item, _)| item.number).max();
             let cleared = self.clear(ready).await?;
             forward(target, cleared).await?;
             if course.doubtful && ends {
-                self.settled().await?;
+                self.settled(last.unwrap_or_default()).await?;
                 course.doubtful = false;
             }
         }
@@ -507,11 +534,15 @@ impl Relay<'_> {
             reading: *lock(&self.reading),
             scope: self.session.scope(),
             values: self.session.values(),
+            messages: &course.messages,
         };
         let mut ready = Vec::new();
         for item in items {
             let mut actions = Vec::new();
             let mut ends = matches!(item.what, Carries::Sync);
+            if let Carries::Begins(action) = &item.what {
+                actions.push(action.clone());
+            }
             if let Carries::Runs(executed) = &item.what {
                 if course.doubtful {
                     // Nothing but plain words is understood in any case.
@@ -556,16 +587,24 @@ impl Relay<'_> {
                     continue;
                 }
                 Carries::Refused(why) => Some(error("54000", why, None, None)),
-                Carries::Runs(_) => self.refusal(&actions, &results, begun).await,
+                Carries::Runs(_) | Carries::Begins(_) => {
+                    self.refusal(&actions, &results, begun).await
+                }
             };
             let Some(report) = refusal else {
                 let recorded: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
                 let ids = recorded.iter().map(Recorded::id).collect();
-                lock(&self.running).sent(number, ids);
+                match &item.what {
+                    Carries::Begins(action) => lock(&self.running).taken_in = Some(action.action),
+                    _ => lock(&self.running).sent(number, ids),
+                }
                 out.push(Cleared::Recorded(recorded, item.bytes));
                 continue;
             };
             self.not_sent(&actions, &results).await;
+            if item.rest {
+                return Err(Over::Wrong(String::from_utf8_lossy(&report.message).into()));
+            }
             let denied = lock(&self.tracker).deny(number, encode::error_response(&report));
             let denied = denied.map_err(|error| Over::Wrong(error.to_string()))?;
             if !denied.instead.is_empty() {

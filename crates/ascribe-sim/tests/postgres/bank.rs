@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::world::{Out, PATIENCE, Running, World, maybe, need, wait_for};
 
 /// The role's password, with what trips over shells.
-const PASSWORD: &str = "it's $ecret \\ 1";
+pub(super) const PASSWORD: &str = "it's $ecret \\ 1";
 /// The superuser's, for what the gateway is not to be asked for.
 const SUPER: &str = "postgres";
 
@@ -51,7 +51,7 @@ fn unprivileged(program: &Path) -> Command {
 }
 
 #[track_caller]
-fn done(command: &mut Command) -> String {
+pub(super) fn done(command: &mut Command) -> String {
     let out = command.stdin(Stdio::null()).output().unwrap();
     assert!(out.status.success(), "{command:?}: {out:?}");
     String::from_utf8(out.stdout).unwrap()
@@ -66,8 +66,12 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// With further settings.
-    fn start(logs: &Path, more: &[&str]) -> Self {
+    /// With further settings; `bin` has the programs, if others than this machine's are meant.
+    fn start(logs: &Path, more: &[&str], bin: Option<&Path>) -> Self {
+        let program = |name: &str| match bin {
+            Some(bin) => bin.join(name),
+            None => program(name),
+        };
         let dir = tempfile::TempDir::new().unwrap();
         let home = dir.path().join("home");
         std::fs::create_dir(&home).unwrap();
@@ -164,6 +168,18 @@ impl Cluster {
         )
     }
 
+    /// A client program, past the gateway, too; what it prints.
+    pub(super) fn tool(&self, name: &str, arguments: &[&str]) -> String {
+        done(
+            Command::new(need(name))
+                .env("PGPASSWORD", SUPER)
+                .arg("-h")
+                .arg(&self.home)
+                .args(["-p", &self.port.to_string(), "-U", "postgres"])
+                .args(arguments),
+        )
+    }
+
     /// What it logged.
     pub(super) fn log(&self) -> String {
         self.server.stderr()
@@ -247,22 +263,33 @@ impl Bank {
         bank
     }
 
-    /// The target is registered with further options, and nobody holds a grant.
-    pub(super) fn without_grant(options: &[&str]) -> Self {
-        Self::new(options, &[])
-    }
-
-    /// The server has further settings, and the operator a grant.
-    pub(super) fn with_settings(settings: &[&str]) -> Self {
-        let bank = Self::new(&[], settings);
+    /// The same with another server's programs.
+    pub(super) fn on(bin: &Path) -> Self {
+        let bank = Self::with(&[], Some(bin));
         bank.grant(&["--reusable"]);
         bank
     }
 
-    fn new(options: &[&str], settings: &[&str]) -> Self {
+    /// The target is registered with further options, and nobody holds a grant.
+    pub(super) fn without_grant(options: &[&str]) -> Self {
+        Self::new(options, &[], None)
+    }
+
+    /// The server has further settings, and the operator a grant.
+    pub(super) fn with_settings(settings: &[&str]) -> Self {
+        let bank = Self::new(&[], settings, None);
+        bank.grant(&["--reusable"]);
+        bank
+    }
+
+    fn with(options: &[&str], bin: Option<&Path>) -> Self {
+        Self::new(options, &[], bin)
+    }
+
+    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>) -> Self {
         let mut world = World::new();
         world.stop();
-        let cluster = Cluster::start(&world.path("logs"), settings);
+        let cluster = Cluster::start(&world.path("logs"), settings, bin);
         certificate(&world.path(""), "gateway");
         let dir = world.data().join("credentials/orders-db");
         std::fs::create_dir_all(&dir).unwrap();
@@ -335,36 +362,52 @@ impl Bank {
         self.world.program(self.psql_command(arguments))
     }
 
-    /// A port on loopback that leads through the gateway.
-    pub(super) fn tunnel(&self) -> (Running, u16) {
-        let key = self.world.person("operator").1;
-        let mut command = self.world.ascribe(&["-o", "json", "--key"]);
-        command.arg(key).args(["tunnel", PLACE]);
-        let running = Running::start(command, &self.world.path("logs"), true);
-        let port = wait_for("tunnel", PATIENCE, || {
-            let said: Value = serde_json::from_str(running.stdout().lines().next()?).ok()?;
-            said["port"].as_u64()
-        });
-        (running, u16::try_from(port).unwrap())
-    }
-
     pub(super) fn psql_in_background(&self, arguments: &[&str]) -> Running {
         Running::start(self.psql_command(arguments), &self.world.path("logs"), true)
     }
 
+    /// What a client connects to at the gateway's own port.
+    pub(super) fn at_the_port(&self, options: &str) -> String {
+        format!(
+            "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
+            self.port,
+            self.world.path("gateway.crt").display()
+        )
+    }
+
     /// Stock psql at the gateway's own port, with a password.
     pub(super) fn psql_at_the_port(&self, password: &str, options: &str, sql: &str) -> Out {
-        let trust = self.world.path("gateway.crt");
         let mut command = Command::new(need("psql"));
         command
             .env("PGPASSWORD", password)
             .args(["-X", "-A", "-t", "-c", sql])
-            .arg(format!(
-                "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
-                self.port,
-                trust.display()
-            ));
+            .arg(self.at_the_port(options));
         self.world.program(command)
+    }
+
+    /// Connections for any client: the tunnel, and its port on loopback.
+    pub(super) fn tunnel(&self) -> (Running, u16) {
+        let key = self.world.person("operator").1;
+        let mut command = self.world.ascribe(&["-o", "json", "--key"]);
+        command.arg(key).args(["tunnel", PLACE]);
+        let mut tunnel = Running::start(command, &self.world.path("logs"), true);
+        let said = wait_for("tunnel", PATIENCE, || {
+            assert!(tunnel.ended().is_none(), "no tunnel: {}", tunnel.stderr());
+            let said = tunnel.stdout();
+            said.ends_with('\n').then_some(said)
+        });
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let port = said["port"].as_u64().unwrap();
+        (tunnel, u16::try_from(port).unwrap())
+    }
+
+    /// The most memory that the server ever had, in KiB.
+    pub(super) fn peak(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.server().id());
+        let status = std::fs::read_to_string(file).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let number = line.unwrap().split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
     }
 
     /// A password for one connection.
@@ -390,6 +433,16 @@ impl Bank {
 
     pub(super) fn server(&self) -> &Running {
         self.server.as_ref().unwrap()
+    }
+
+    /// Where the gateway's own port is.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Is it the process that was started?
+    pub(super) fn is_up(&mut self) -> bool {
+        self.server.as_mut().unwrap().ended().is_none()
     }
 
     /// Ends the server.
