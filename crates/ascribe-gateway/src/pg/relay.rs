@@ -233,7 +233,7 @@ enum Carries {
     /// This is run by it.
     Runs(Executed),
     /// It is the beginning of a large message, which is this action.
-    Begins(Action),
+    Begins(Box<Action>),
     /// It is refused, without any record of an action.
     Refused(String),
 }
@@ -541,7 +541,7 @@ impl Relay<'_> {
             let mut actions = Vec::new();
             let mut ends = matches!(item.what, Carries::Sync);
             if let Carries::Begins(action) = &item.what {
-                actions.push(action.clone());
+                actions.push(Action::clone(action));
             }
             if let Carries::Runs(executed) = &item.what {
                 if course.doubtful {

@@ -188,11 +188,11 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         cancelling: Semaphore::new(1),
     });
     let minor = startup.spoken(NEWEST);
-    let kept = match &session.key {
-        Some(_) => Some(shared.cancels.keep(&shared, &session, minor)),
-        // The target gave none, so there is none.
-        None => None,
-    };
+    // Where the target gave no key, there is none.
+    let kept = session
+        .key
+        .as_ref()
+        .map(|_| shared.cancels.keep(&shared, &session, minor));
     let mut greeting = BytesMut::new();
     greeting.extend_from_slice(&encode::authentication_ok());
     for (name, value) in &settings {

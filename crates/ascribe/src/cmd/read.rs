@@ -285,6 +285,52 @@ fn sql_in_words(record: &ActionRecord) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// Why somebody could do it, a line each.
+fn why_in_words(
+    record: &ActionRecord,
+    name: &dyn Fn(PersonId) -> String,
+) -> Vec<(&'static str, String)> {
+    let why = record.why.justification.as_deref().unwrap_or("(sealed)");
+    let mut lines = vec![("why", clean(why, 2000))];
+    let mut add = |label: &'static str, text: String| lines.push((label, text));
+    if let Some(ticket) = &record.why.ticket {
+        add(
+            "ticket",
+            clean(&format!("{}:{}", ticket.system, ticket.id), 200),
+        );
+    }
+    if let Some(job) = &record.why.job {
+        let (name, schedule) = (clean(&job.name, 63), clean(&job.schedule, 128));
+        add(
+            "job",
+            format!("{name} ({schedule}), definition {}", job.definition),
+        );
+    }
+    for approval in &record.why.approvals {
+        add(
+            "approved",
+            format!("{} at {}", name(approval.approver), approval.at),
+        );
+    }
+    if record.why.break_glass {
+        add("approved", "nobody: BREAK-GLASS".to_owned());
+    }
+    add(
+        "grant",
+        format!(
+            "{} from {} until {}",
+            record.why.grant_id, record.why.not_before, record.why.not_after
+        ),
+    );
+    if let Some(window) = &record.why.window {
+        add(
+            "window",
+            format!("from {} until {}", window.from, window.until),
+        );
+    }
+    lines
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
@@ -340,47 +386,8 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         None => "time claimed by the log".to_owned(),
     };
     add("when", format!("{} ({bound})", record.when.at));
-    add(
-        "why",
-        clean(
-            record.why.justification.as_deref().unwrap_or("(sealed)"),
-            2000,
-        ),
-    );
-    if let Some(ticket) = &record.why.ticket {
-        add(
-            "ticket",
-            clean(&format!("{}:{}", ticket.system, ticket.id), 200),
-        );
-    }
-    if let Some(job) = &record.why.job {
-        let (name, schedule) = (clean(&job.name, 63), clean(&job.schedule, 128));
-        add(
-            "job",
-            format!("{name} ({schedule}), definition {}", job.definition),
-        );
-    }
-    for approval in &record.why.approvals {
-        add(
-            "approved",
-            format!("{} at {}", name(approval.approver), approval.at),
-        );
-    }
-    if record.why.break_glass {
-        add("approved", "nobody: BREAK-GLASS".to_owned());
-    }
-    add(
-        "grant",
-        format!(
-            "{} from {} until {}",
-            record.why.grant_id, record.why.not_before, record.why.not_after
-        ),
-    );
-    if let Some(window) = &record.why.window {
-        add(
-            "window",
-            format!("from {} until {}", window.from, window.until),
-        );
+    for (label, text) in why_in_words(record, name) {
+        add(label, text);
     }
     add(
         "proof",
