@@ -231,6 +231,11 @@ pub(crate) async fn start(
     };
     let credentials = crate::server::postgres::Files::new(postgres.credentials.as_deref(), dir);
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
+    let bearers = crate::server::bearers::Tokens::new(
+        Arc::clone(&ledger),
+        Arc::clone(&keeper),
+        Arc::clone(&judge),
+    );
     let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         keeper: Arc::clone(&keeper),
@@ -277,6 +282,7 @@ pub(crate) async fn start(
         log_key: ledger.log_key(),
         tls: pg_tls,
         credentials: Arc::new(credentials),
+        bearers: Arc::new(bearers),
         classifier: Classifier::new(CLASSIFIERS).attempt("start the classifier")?,
         own: own.clone(),
         idle_timeout: Duration::from_secs(bounds.idle),
