@@ -93,7 +93,7 @@ impl Tokens {
         let (end_id, end) = self.sign(&signer, workload, end)?;
         // Nobody signs with it any more.
         drop(signer);
-        let proposal = Proposal::of_statement(id, signed, vec![sealed], Scope::None);
+        let proposal = Proposal::of_statement(id, signed, vec![sealed], Scope::Login(id));
         match self.ledger.record(proposal).await {
             Ok(_) => Ok(Bearer {
                 workload,
