@@ -178,6 +178,8 @@ pub enum OpenedBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Door {
+    /// With a workload's own token as the password, at a database gateway's own port: nobody signed.
+    Bearer,
     /// Through `ascribe connect`, which opens with a signed statement.
     Connect,
     /// With a signed statement as the password, at a database gateway's own port.

@@ -15,6 +15,7 @@ mod postgres {
     mod providers;
 
     mod bank;
+    mod bearers;
     mod doors;
     mod drivers;
     mod jobs;

@@ -419,6 +419,10 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             return Reply::failure("invalid", "malformed", format!("the statement is {error}"));
         }
     };
+    if matches!(&statement.say, Say::Login(login) if login.bearer) {
+        let why = "only the gateway logs in whoever shows a token as a password";
+        return Reply::failure("denied", "bearer", why);
+    }
     let body = Body::Statement(signed.clone());
     let query = match &statement.say {
         Say::Read(read) => match read_query(read, &body, &openings) {
@@ -657,6 +661,7 @@ impl Naming {
     }
 }
 
+pub(crate) mod bearers;
 pub(crate) mod postgres;
 pub(crate) mod providers;
 pub(crate) mod scim;

@@ -182,6 +182,7 @@ impl State {
             _ if of_agent => Some(self.check_agent_signature(at, statement, &key)?),
             _ => {
                 self.check_key_of(statement.by, at, &key)?;
+                self.check_bearer_says(&key, &statement.say)?;
                 None
             }
         };

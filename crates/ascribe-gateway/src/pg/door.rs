@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::session::{self, Guest};
+use super::session::{self, Entrant, Guest};
 use super::{Io, PgArrival, Shared};
 
 /// What a signed statement that is a password begins with, so that it is recognised where it leaks.
@@ -240,7 +240,9 @@ async fn with_password(
     let secret = loop {
         match frames.next().map_err(std::io::Error::other)? {
             Some(Piece::Whole(frame)) => {
-                break client::password(&frame).map_err(std::io::Error::other)?;
+                let secret = client::password(&frame).map_err(std::io::Error::other)?;
+                frame.wipe();
+                break secret;
             }
             Some(_) => return Ok(Entered::Nobody),
             None if client.read.is_empty() => {
@@ -257,17 +259,33 @@ async fn with_password(
         "make one: ascribe token {}@{}   (it is for one connection, within five minutes)",
         user.role, user.target
     );
-    let opened = match read_password(secret.expose()) {
-        Some(signed) => submit(shared, signed).await,
-        None => Err("the password is no signed statement".to_owned()),
+    let entrant = match read_password(secret.expose()) {
+        Some(signed) => submit(shared, signed)
+            .await
+            .map(|(opening, signed)| Entrant::signed(opening, signed, Door::Password)),
+        None if is_token(secret.expose()) => match shared.config.bearers.log_in(&secret).await {
+            Ok(bearer) => Ok(Entrant::bearer(bearer, &user)),
+            Err(denied) => {
+                let hint = denied.help.unwrap_or_default();
+                return client
+                    .turn_away(&fatal("28P01", denied.message, &hint))
+                    .await;
+            }
+        },
+        None => Err("the password is no signed statement, and no workload's token".to_owned()),
     };
     drop(secret);
-    let (opening, signed) = match opened {
-        Ok(opened) => opened,
+    let entrant = match entrant {
+        Ok(entrant) => entrant,
         Err(why) => return client.turn_away(&fatal("28P01", why, &hint)).await,
     };
     client.read = BytesMut::from(&frames.into_rest()[..]);
-    guest(client, startup, user, (opening, signed, Door::Password)).await
+    guest(client, startup, user, entrant).await
+}
+
+/// Is it meant to be a token? Its header begins as JSON does.
+fn is_token(secret: &[u8]) -> bool {
+    secret.starts_with(b"eyJ")
 }
 
 /// The signed statement that a password is.
@@ -327,17 +345,18 @@ async fn arrived(
         Ok(user) => user,
         Err(report) => return client.turn_away(&report).await,
     };
-    guest(client, startup, user, (opening, signed, Door::Tunnel)).await
+    let entrant = Entrant::signed(opening, signed, Door::Tunnel);
+    guest(client, startup, user, entrant).await
 }
 
-/// Somebody who signed for exactly what they ask for here.
+/// Somebody who is let in for exactly what they ask for here.
 async fn guest(
     client: Client,
     startup: Startup,
     user: UserName,
-    (opening, signed, door): (StatementId, SignedOpening, Door),
+    entrant: Entrant,
 ) -> std::io::Result<Entered> {
-    let connect = &signed.connect;
+    let connect = &entrant.connect;
     let same = connect.target == user.target
         && connect.account == user.role
         && (user.grant.is_none() || connect.grant == user.grant);
@@ -353,8 +372,6 @@ async fn guest(
         read: client.read,
         peer: client.peer,
         startup,
-        opening,
-        signed,
-        door,
+        entrant,
     })))
 }

@@ -450,12 +450,17 @@ impl Bank {
         super::world::end(self.server.take().unwrap());
     }
 
+    /// Starts it again.
+    pub(super) fn start(&mut self) {
+        let (server, port) = serve(&mut self.world);
+        (self.server, self.port) = (Some(server), port);
+    }
+
     /// Waits for the end of a server that was killed, and starts another.
     pub(super) fn restart(&mut self) {
         let mut gone = self.server.take().unwrap();
         wait_for("end of the server", PATIENCE, || gone.ended());
-        let (server, port) = serve(&mut self.world);
-        (self.server, self.port) = (Some(server), port);
+        self.start();
     }
 }
 

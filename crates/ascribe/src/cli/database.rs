@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 /// How clients reach databases.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServePostgres {
-    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token`. It has a
+    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token` or a workload's own token. It has a
     /// certificate that they check; `ascribe psql` and `ascribe tunnel` need neither.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["postgres_cert", "postgres_key"])]
     pub(crate) postgres: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct ServePostgres {
 #[derive(Debug, Args)]
 pub(crate) struct PostgresTarget {
     /// It is a PostgreSQL server.
-    #[arg(long, conflicts_with_all = ["host_keys", "signed_opening", "refuse_inner_ssh"])]
+    #[arg(long, conflicts_with_all = ["host_keys", "refuse_inner_ssh"])]
     pub(crate) postgres: bool,
     /// The certificate (PEM) that signed the server's, or is it. Only on the gateway's own machine may there
     /// be none.
