@@ -172,11 +172,16 @@ async fn directories(
 }
 
 /// Leaves what local commands need to find the server.
-fn announce(dir: &Path, server: &Server) -> Done<PathBuf> {
+fn announce(dir: &Path, api: &str, spki: &[u8], ledger: &Ledger) -> Done<PathBuf> {
+    let server = Server {
+        api: api.to_owned(),
+        pin: base64_std(spki),
+        log_key: ledger.log_key().to_string(),
+    };
     let file = dir.join(SERVER_FILE);
     // As a crash left it: then a start on a full disk needs no space.
-    if !read_json(&file).is_ok_and(|old: Server| old == *server) {
-        write_json(&file, server)?;
+    if !read_json(&file).is_ok_and(|old: Server| old == server) {
+        write_json(&file, &server)?;
     }
     Ok(file)
 }
@@ -255,6 +260,23 @@ impl Databases {
     }
 }
 
+/// The keys of the SSH gateway.
+struct SshKeys {
+    host: russh::keys::PrivateKey,
+    host_ca: russh::keys::PrivateKey,
+    user_ca: russh::keys::PrivateKey,
+}
+
+impl SshKeys {
+    fn load(dir: &Path) -> Done<Self> {
+        Ok(Self {
+            host: load_key(&dir.join(SSH_HOST_KEY))?,
+            host_ca: load_key(&dir.join(HOST_CA_KEY))?,
+            user_ca: load_key(&dir.join(USER_CA_KEY))?,
+        })
+    }
+}
+
 /// The ledger, recovered, and what judges its signatures.
 async fn open(dir: &Path) -> Done<(Arc<Ledger>, Arc<dyn Judge>)> {
     let drivers = drivers();
@@ -298,11 +320,8 @@ pub(crate) async fn start(
     bounds: &Bounds,
 ) -> Done<Running> {
     let (ledger, judge) = open(dir).await?;
-    let host_key = load_key(&dir.join(SSH_HOST_KEY))?;
-    let ssh_host_key = public(&host_key)?;
-    let user_ca = load_key(&dir.join(USER_CA_KEY))?;
-    let host_ca = load_key(&dir.join(HOST_CA_KEY))?;
-    let ssh_host_ca = public(&host_ca)?;
+    let keys = SshKeys::load(dir)?;
+    let (ssh_host_key, ssh_host_ca) = (public(&keys.host)?, public(&keys.host_ca)?);
     let pkcs8 = std::fs::read(dir.join(API_KEY)).attempt("read the API key")?;
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
@@ -354,9 +373,9 @@ pub(crate) async fn start(
     let config = GatewayConfig {
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),
-        host_key,
-        host_ca: Some(host_ca),
-        upstream: UpstreamAuth::UserCa(user_ca),
+        host_key: keys.host,
+        host_ca: Some(keys.host_ca),
+        upstream: UpstreamAuth::UserCa(keys.user_ca),
         own: own.clone(),
         idle_timeout: Duration::from_secs(bounds.idle),
         pre_auth_timeout: Duration::from_secs(10),
@@ -381,12 +400,7 @@ pub(crate) async fn start(
         config,
         stop.clone(),
     ));
-    let server = Server {
-        api: api_address.clone(),
-        pin: base64_std(&spki),
-        log_key: ledger.log_key().to_string(),
-    };
-    let server_file = announce(dir, &server)?;
+    let server_file = announce(dir, &api_address, &spki, &ledger)?;
     Ok(Running {
         ssh,
         api: api_address,
