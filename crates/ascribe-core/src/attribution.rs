@@ -219,7 +219,10 @@ pub struct StreamRecord {
     pub stream: String,
     /// Bytes that passed.
     pub bytes: u64,
-    /// Of all bytes that passed.
+    /// Of these, those that only the digests of the files within have.
+    #[serde(default, skip_serializing_if = "crate::entry::is_zero")]
+    pub in_files: u64,
+    /// Of all bytes that passed, without those in files.
     pub sha256: ContentDigest,
 }
 
@@ -228,6 +231,7 @@ impl StreamRecord {
         Self {
             stream: total.stream.clone(),
             bytes: total.bytes,
+            in_files: total.in_files,
             sha256: total.sha256,
         }
     }
@@ -327,6 +331,8 @@ pub struct Filter {
     pub run: Option<String>,
     /// The commit that ran; at least its first seven letters.
     pub commit: Option<String>,
+    /// The maintenance job that was approved, by name.
+    pub job: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -843,8 +849,13 @@ fn fits(record: &ActionRecord, filter: &Filter) -> bool {
             .filter_map(of)
             .any(|commit| commit == wanted || (wanted.len() >= 7 && commit.starts_with(wanted)))
     });
+    let job = filter.job.as_deref().is_none_or(|wanted| {
+        let job = record.why.job.as_ref();
+        job.is_some_and(|job| job.name == wanted)
+    });
     actor
         && agent
+        && job
         && ticket
         && run
         && commit

@@ -1,10 +1,11 @@
-//! Directories: whoever manages people elsewhere says over SCIM (RFC 7643) whether they are still there
-//! and in which groups. A directory gives nobody a right but by a rule that was approved under quorum.
+//! Directories: whoever manages people elsewhere says over SCIM (RFC 7643), in a signed file or in the
+//! claims of a provider's tokens in which groups they are, and the first two whether they are still
+//! there. A directory gives nobody a right but by a rule that was approved under quorum.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::id::{Commitment, ContentDigest, ResourceId};
+use crate::id::{Commitment, ContentDigest, PersonId, ResourceId};
 use crate::identity::{Provider, ProviderKind, subject};
 use crate::statement::Role;
 
@@ -12,6 +13,9 @@ use crate::statement::Role;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
+    /// It speaks by logins: this claim of the provider's tokens lists a person's groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
     /// Name, as records show it.
     pub name: String,
     /// The provider whose subjects its users are: `externalId` is the subject.
@@ -19,10 +23,14 @@ pub struct Directory {
     /// Which role the members of a group have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<GroupRole>,
+    /// It speaks by files: these people sign them, each alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<PersonId>,
     /// Are linked people suspended whom it calls inactive?
     pub suspend: bool,
-    /// [`bearer_digest`] of the token with which it speaks.
-    pub token: ContentDigest,
+    /// It speaks over SCIM: [`bearer_digest`] of its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<ContentDigest>,
     /// It counts no longer, and what it said is forgotten.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub withdrawn: bool,
@@ -36,6 +44,43 @@ pub struct GroupRole {
     pub group: String,
     /// Any role but `admin`.
     pub role: Role,
+}
+
+/// A group of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGroup {
+    /// The directory's name.
+    pub directory: String,
+    /// A group that its rules name.
+    pub group: String,
+}
+
+/// All that a directory says at this moment, signed by one of its signers: whoever was listed before and
+/// is not listed now is inactive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryFile {
+    /// The directory's name.
+    pub directory: String,
+    /// Commitment to the file as it was.
+    pub file: Commitment,
+    /// Who is there, sorted by subject.
+    pub users: Vec<FileUser>,
+}
+
+/// Somebody whom a file lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileUser {
+    /// Those of the user's groups that the directory's rules name, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Who their manager is at the directory's provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<ContentDigest>,
+    /// Who it is at the directory's provider.
+    pub subject: ContentDigest,
 }
 
 /// What a directory keeps.
@@ -64,6 +109,9 @@ pub struct DirectoryChange {
     pub id: ResourceId,
     /// A user or a group.
     pub kind: ResourceKind,
+    /// The user who is the user's manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<ResourceId>,
     /// Commitment to all that the directory says of it; none where it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Commitment>,

@@ -356,7 +356,11 @@ pub enum Status {
 pub struct StreamTotal {
     /// Bytes that passed.
     pub bytes: u64,
-    /// Of all bytes that passed.
+    /// Of these, contents of files that are beyond the target's cap: the digests of the operations
+    /// within the action have them, and this one leaves them out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_files: u64,
+    /// Of all bytes that passed, without those in files.
     pub sha256: ContentDigest,
     /// Bytes that are stored.
     pub stored: u64,
@@ -364,6 +368,10 @@ pub struct StreamTotal {
     /// a file's operation `read`, `written`, `read-parts` or `written-parts`; of a database `copied-in`,
     /// `copied-out` and, of one that is an action by itself, `message`.
     pub stream: String,
+}
+
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An action ended.

@@ -11,6 +11,9 @@ use crate::sealed::Prose;
 use crate::statement::SshKey;
 use crate::time::Timestamp;
 
+/// How old a provider's keys may be where it says nothing else: a day.
+const KEYS_AGE_SECONDS: u64 = 86_400;
+
 /// How a provider's tokens name what they are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -61,11 +64,24 @@ pub struct Provider {
     pub jwks_uri: String,
     /// How its tokens are read.
     pub kind: ProviderKind,
+    /// How old its keys on record may be when somebody logs in, if not a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_keys_age_seconds: Option<u64>,
     /// Name, as records show it.
     pub name: String,
     /// It counts no longer; its name and what it signed stay.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub withdrawn: bool,
+}
+
+impl Provider {
+    /// How old its keys on record may be when somebody logs in, in milliseconds.
+    pub fn max_keys_age_ms(&self) -> i64 {
+        let seconds = self.max_keys_age_seconds.unwrap_or(KEYS_AGE_SECONDS);
+        i64::try_from(seconds)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000)
+    }
 }
 
 /// Says that an enrolled person is who a provider's token names.
@@ -198,6 +214,9 @@ pub struct Claims {
     /// The claims that the workload's conditions name, sorted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<Fact>,
+    /// Those of the person's groups that rules of directories name, with the claim that lists them; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Fact>,
     /// When it was issued.
     pub issued: Timestamp,
     /// RFC 7638 thumbprint (SHA-256) of the provider's key that signed it.

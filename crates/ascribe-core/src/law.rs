@@ -4,13 +4,16 @@
 //! stored. Both go through the same checks, so a replay proves that no recorded action ran outside
 //! a grant that held at that moment.
 
+mod admission;
 mod authorities;
 mod chain;
 mod databases;
 mod decide;
 mod delegations;
 mod directories;
+mod groups;
 mod identities;
+mod providers;
 mod rules;
 mod said;
 mod snapshot;
@@ -23,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::DirectoryGroup;
 use crate::entry::{Body, CloseReason, Entry, Genesis, Grant, SessionOpen};
 use crate::id::{
     ActionId, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId, StatementId,
@@ -38,9 +42,8 @@ use said::Said;
 pub use decide::{Sealable, commitments};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
-pub use identities::{
-    KeysState, LinkState, LoginState, ProviderState, check_token, withheld_until,
-};
+pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
+pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
@@ -125,6 +128,8 @@ pub struct TokenAsked<'a> {
     pub rz: &'a [u8],
     /// Names of claims that become facts.
     pub facts: &'a [&'a str],
+    /// Groups that are looked for in a person's token: the claim that lists them, and the group.
+    pub groups: &'a [(&'a str, &'a str)],
 }
 
 /// One finished entry.
@@ -173,7 +178,29 @@ pub struct Person {
     pub spared: bool,
     /// Roles by groups of directories.
     pub directory_roles: BTreeSet<Role>,
+    /// The groups that they are in, and the newest entry that says so.
+    pub groups: Vec<Membership>,
+    /// Their manager.
+    pub manager: Option<Manager>,
     /// Where they were enrolled.
+    pub place: Place,
+}
+
+/// Somebody's place in a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The group.
+    pub group: DirectoryGroup,
+    /// The newest entry that says so.
+    pub place: Place,
+}
+
+/// Somebody's manager, as a directory has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manager {
+    /// Who.
+    pub person: PersonId,
+    /// The newest entry that says so.
     pub place: Place,
 }
 
@@ -220,6 +247,8 @@ pub struct Approval {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// Where.
     pub place: Place,
 }
@@ -257,6 +286,8 @@ pub struct Ask {
     pub by: PersonId,
     /// When it was ordered.
     pub at: Timestamp,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
     /// What.
     pub asked: Asked,
     /// Where.
@@ -344,6 +375,17 @@ struct OpenAction {
     session: SessionId,
     kind: String,
     place: Place,
+    /// What it is a part of.
+    within: Option<ActionId>,
+    /// Bytes that the outcomes of its parts have digested so far.
+    parts: PartBytes,
+}
+
+/// Contents of files, in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct PartBytes {
+    read: u64,
+    written: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -462,6 +504,23 @@ impl State {
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
+        let expired = self.end_expired(entry.at);
+        let taken = self.take_entry(judge, entry, said, place);
+        if taken.is_err() {
+            self.revive(expired);
+        }
+        taken
+    }
+
+    /// The same, of an entry in its place.
+    fn take_entry(
+        &mut self,
+        judge: &dyn Judge,
+        entry: &Entry,
+        said: &Said<'_>,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let index = place.index;
         if entry.refs != self.refs_for(&entry.body, said)? {
             return Err(Denied::new(
                 "links",

@@ -77,6 +77,21 @@ pub struct Receipt {
     pub checkpoint: String,
 }
 
+/// What somebody who logged in wants to open.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// In whose name.
+    pub person: PersonId,
+    /// The account on the target.
+    pub account: &'a str,
+    /// The target's name.
+    pub target: &'a str,
+    /// The grant that they name, where several fit.
+    pub chosen: Option<GrantId>,
+    /// The delegation, where the person's agent logged in.
+    pub delegation: Option<StatementId>,
+}
+
 /// Why something was not recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
@@ -199,14 +214,8 @@ pub trait Recorder: Send + Sync {
         &self,
         shown: &ShownCertificate,
     ) -> Result<(PersonId, Certificate), crate::law::Denied>;
-    /// Which grant lets this person in? `chosen` names one where several fit.
-    fn admit(
-        &self,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        chosen: Option<GrantId>,
-    ) -> Admission;
+    /// Which grant lets this actor in?
+    fn admit(&self, wanted: &Wanted<'_>) -> Admission;
     /// Is this session still lawful?
     fn standing(&self, session: SessionId) -> Standing;
     /// The signed opening of that id, if no session has used it yet.

@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Postgres, SqlScope};
+use crate::database::{Postgres, Reconciliation, SqlScope};
 use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
-use crate::directory::Directory;
+use crate::directory::{Directory, DirectoryFile, DirectoryGroup};
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
 use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
@@ -374,7 +374,8 @@ pub struct Target {
     pub loopback: bool,
     /// TCP port.
     pub port: u16,
-    /// Pinned host keys.
+    /// Pinned host keys; none of a database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_keys: Vec<SshKey>,
     /// Accounts that may be asked for.
     pub accounts: Vec<String>,
@@ -419,6 +420,12 @@ pub struct Target {
     /// Sessions open only while no entry is older than this that witnesses have not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unwitnessed_seconds: Option<u64>,
+    /// Whoever approves is in one of these groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approver_groups: Vec<DirectoryGroup>,
+    /// The manager of whoever asks is among the approvers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub manager_approves: bool,
     /// What a PostgreSQL server has besides; it is reached by that protocol and has no host keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Postgres>,
@@ -640,6 +647,8 @@ say! {
     BreakGlass(BreakGlass) = "break-glass";
     /// Closes a break-glass review.
     Review(Review) = "review";
+    /// Says what came of comparing a database's own log with this one.
+    Reconciliation(Reconciliation) = "reconciliation";
     /// Registers a target. A proposal.
     TargetSet(Target) = "target-set";
     /// Enrols a person. A proposal.
@@ -662,6 +671,8 @@ say! {
     WorkloadSet(Workload) = "workload-set";
     /// Registers, changes or withdraws a directory. A proposal.
     DirectorySet(Directory) = "directory-set";
+    /// Says who is in a directory that speaks by files: by one of its signers, at once.
+    DirectoryFile(DirectoryFile) = "directory-file";
     /// Introduces the session key that signs it.
     Login(Box<Login>) = "login";
     /// Ends a session key: by its actor, the workload's owner or any one admin, at once.

@@ -1,15 +1,18 @@
 //! Pure checking of what others signed: SSHSIG signatures, SSH public keys and tokens of identity providers.
 //!
 //! In scope: parsing and verifying. Out of scope: who may sign what (that is the law), and I/O.
-//! Start from [`SshSignatures`].
+//! Start from [`SshSignatures`]; whoever judges many logins takes a [`Checker`].
 
 mod token;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ascribe_core::id::ContentDigest;
 use ascribe_core::identity::{Claims, Provider};
 use ascribe_core::law::{Denied, Judge, TokenAsked};
 use ascribe_core::statement::SshKey;
 use ssh_key::{Algorithm, EcdsaCurve, LineEnding, PublicKey, SshSig};
+use token::Keys;
 pub use token::key_thumbprints;
 
 /// Largest SSHSIG blob that is looked at, in bytes.
@@ -107,11 +110,66 @@ impl Judge for SshSignatures {
         token: &[u8],
         asked: &TokenAsked<'_>,
     ) -> Result<Claims, Denied> {
-        token::check(provider, keys, token, asked)
+        let read = |kid: Option<&str>| Keys::read(keys, kid).map(Arc::new);
+        token::check(provider, read, token, asked)
     }
 
     fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
         key_thumbprints(body)
+    }
+}
+
+/// Sets of keys that a [`Checker`] keeps: as many as a log has providers.
+const MAX_SETS: usize = 64;
+
+/// Checks what [`SshSignatures`] checks, and keeps the newest sets of providers' keys parsed: whoever judges
+/// many logins reads the same set again and again.
+#[derive(Debug, Default)]
+pub struct Checker {
+    /// The bytes of each set and what they say, the newest in use last.
+    sets: Mutex<Vec<(Vec<u8>, Arc<Keys>)>>,
+}
+
+impl Checker {
+    /// None of them kept yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn keys(&self, body: &[u8]) -> Result<Arc<Keys>, Denied> {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = sets.iter().rposition(|(known, _)| known == body) {
+            let known = sets.remove(at);
+            let keys = Arc::clone(&known.1);
+            sets.push(known);
+            return Ok(keys);
+        }
+        let keys = Arc::new(Keys::read(body, None)?);
+        if sets.len() >= MAX_SETS {
+            sets.remove(0);
+        }
+        sets.push((body.to_vec(), Arc::clone(&keys)));
+        Ok(keys)
+    }
+}
+
+impl Judge for Checker {
+    fn sshsig(&self, namespace: &str, message: &[u8], sig: &[u8]) -> Option<SshKey> {
+        SshSignatures.sshsig(namespace, message, sig)
+    }
+
+    fn token(
+        &self,
+        provider: &Provider,
+        keys: &[u8],
+        token: &[u8],
+        asked: &TokenAsked<'_>,
+    ) -> Result<Claims, Denied> {
+        token::check(provider, |_| self.keys(keys), token, asked)
+    }
+
+    fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
+        Ok(self.keys(body)?.thumbprints())
     }
 }
 

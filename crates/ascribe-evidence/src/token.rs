@@ -10,13 +10,16 @@ mod keys;
 mod provider;
 mod svid;
 
+use std::sync::Arc;
+
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::id::ContentDigest;
 use ascribe_core::identity::{Claims, Provider, ProviderKind};
 use ascribe_core::law::{Denied, TokenAsked};
 
 use json::{Json, Object};
-use keys::{Algorithm, Keys, Signed};
+pub(crate) use keys::Keys;
+use keys::{Algorithm, Signed};
 
 /// Largest token, in bytes.
 const MAX_TOKEN: usize = 64 * 1024;
@@ -34,10 +37,10 @@ pub fn key_thumbprints(body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
     Ok(Keys::read(body, None)?.thumbprints())
 }
 
-/// See [`ascribe_core::law::Judge::token`].
+/// See [`ascribe_core::law::Judge::token`]. `keys` reads the provider's keys, at least those of a key id.
 pub(crate) fn check(
     provider: &Provider,
-    keys: &[u8],
+    keys: impl FnOnce(Option<&str>) -> Result<Arc<Keys>, Denied>,
     token: &[u8],
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
@@ -45,7 +48,7 @@ pub(crate) fn check(
         return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
     }
     if provider.kind == ProviderKind::SpiffeX509 {
-        return svid::check(provider, keys, token, asked);
+        return svid::check(provider, || keys(None), token, asked);
     }
     let parts = Parts::split(token)?;
     let header = json::object(&parts.header, MAX_MEMBERS, "the token's header")?;
@@ -59,7 +62,7 @@ pub(crate) fn check(
         message: parts.signed,
         signature: &parts.signature,
     };
-    let key = Keys::read(keys, kid)?.signer(&signed, provider)?;
+    let key = keys(kid)?.signer(&signed, kid, provider)?;
     let payload = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
     claims::read(provider, &payload, key, asked)
 }

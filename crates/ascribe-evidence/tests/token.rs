@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod token {
+    mod groups;
     mod hostile;
     mod issuer;
     mod providers;

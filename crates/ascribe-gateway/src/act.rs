@@ -34,7 +34,7 @@ impl Act {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let protocol = Protocol::of(&action);
         let begun = Instant::now();
-        let recorded = match self.connection.gate(action).await {
+        let recorded = match Box::pin(self.connection.gate(action)).await {
             Ok(recorded) => recorded,
             Err(shut @ Shut::NotRecorded(_)) => {
                 let text = shut.to_string();

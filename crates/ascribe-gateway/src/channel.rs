@@ -164,11 +164,12 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         _ => {}
     }
     connection.moved();
-    let session = match connection.session().await {
+    // What is over while the action runs is boxed: otherwise it keeps its place until the end.
+    let session = match Box::pin(connection.session()).await {
         Ok(session) => session,
         Err(text) => return client.refuse(&text).await,
     };
-    let upstream = match connection.upstream(&session, asked.pty.is_some()).await {
+    let upstream = match Box::pin(connection.upstream(&session, asked.pty.is_some())).await {
         Ok(upstream) => upstream,
         Err(text) => return client.refuse(&text).await,
     };
@@ -184,16 +185,15 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         within: None,
         sql: None,
     };
-    Act {
+    let act = Act {
         connection,
         client,
         session,
         upstream,
         modes: asked.modes,
         loans,
-    }
-    .run(action, read)
-    .await;
+    };
+    Box::pin(act.run(action, read)).await;
 }
 
 /// May this variable go into an action?

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ascribe_core::entry::{Body, Certificate, CloseReason, SessionOpen};
 use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
-use ascribe_core::record::{Admission, AgentLogin, GrantView, Proposal, RecordError, Scope};
+use ascribe_core::record::{
+    Admission, AgentLogin, GrantView, Proposal, RecordError, Scope, Wanted,
+};
 use ascribe_core::sealed::Opening;
 use ascribe_core::time::Timestamp;
 use ascribe_wire::request::{Policy, Request};
@@ -245,12 +247,14 @@ impl Connection {
                     .to_owned(),
             );
         };
-        let admission = self.shared.common.recorder.admit(
-            login.person,
-            &user.account,
-            &user.target,
-            user.grant,
-        );
+        let delegation = login.agent.as_ref().map(|agent| agent.delegation);
+        let admission = self.shared.common.recorder.admit(&Wanted {
+            person: login.person,
+            account: &user.account,
+            target: &user.target,
+            chosen: user.grant,
+            delegation,
+        });
         let view = match admission {
             Admission::Grant(mut view) => {
                 // The session ends with its certificate, its login, and its agent's delegation.
@@ -282,7 +286,7 @@ impl Connection {
             account: user.account.clone(),
             from: from.commitment(),
             certificate: login.certificate.clone(),
-            delegation: login.agent.as_ref().map(|agent| agent.delegation),
+            delegation,
             door,
             login: login.session_key.map(|(login, _)| login),
             opened_by,

@@ -15,6 +15,7 @@ use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::id::{ActionId, EntryId, SessionId};
 use ascribe_core::record::{Proposal, RecordError, Scope};
 use ascribe_wire::command;
+use ascribe_wire::cut::Cutter;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::act::{Act, FORWARD_TIMEOUT};
 use crate::connection::Connection;
 use crate::life::Shut;
-use crate::stream::Halt;
+use crate::stream::{Digest, Halt};
 use crate::upstream::{Sent, To, forward_operation};
 
 /// Outcomes that wait for the ledger; more of them hold up what the target answers.
@@ -54,7 +55,7 @@ struct Operation {
 
 /// One protocol's view of a transfer. Nothing in it waits.
 trait Tracker: Send {
-    /// Takes in bytes.
+    /// Takes in bytes. All of them come to the digests, understood or not.
     fn push(&mut self, from: From, bytes: Bytes);
     /// What to do next with that side's bytes; or why they are not handed on.
     fn step(&mut self, from: From) -> Result<Step, String>;
@@ -64,6 +65,49 @@ trait Tracker: Send {
     fn ended(&mut self) -> Vec<Outcome>;
     /// What is known of the others, at the end of the transfer.
     fn finish(&mut self) -> Vec<Outcome>;
+    /// What each side sent.
+    fn digests(&mut self) -> Digests;
+}
+
+/// What passed in both directions. Contents of files are in the digests of their files, so beyond the
+/// cap they are not digested once more.
+#[derive(Debug)]
+pub(crate) struct Digests {
+    pub(crate) client: Digest,
+    pub(crate) target: Digest,
+}
+
+impl Digests {
+    fn new(cap: u64) -> Self {
+        Self {
+            client: Digest::new(cap),
+            target: Digest::new(cap),
+        }
+    }
+
+    fn of(&mut self, from: From) -> &mut Digest {
+        match from {
+            From::Client => &mut self.client,
+            From::Target => &mut self.target,
+        }
+    }
+
+    /// Takes in what was cut; is it contents that a file's digest has?
+    fn take(&mut self, from: From, bytes: &mut Cutter, in_file: bool) {
+        let digest = self.of(from);
+        if in_file {
+            digest.take_content(bytes.fresh());
+        } else {
+            digest.take(bytes.fresh());
+        }
+    }
+
+    /// Takes in what was not understood when the transfer ended.
+    fn take_rest(&mut self, from: From, bytes: &Cutter) {
+        for rest in bytes.unseen() {
+            self.of(from).take(rest);
+        }
+    }
 }
 
 /// The operations of one transfer.
@@ -101,9 +145,10 @@ impl<'a> Files<'a> {
         let (connection, session) = (Arc::clone(&act.connection), act.session.id);
         let recorder =
             tokio::spawn(async move { record_outcomes(&connection, session, queue).await });
+        let cap = act.session.view.target.stream_cap;
         let tracker: Box<dyn Tracker> = match protocol {
-            Protocol::Sftp => Box::new(sftp::Sftp::default()),
-            Protocol::Scp(direction) => Box::new(scp::Copy::new(*direction)),
+            Protocol::Sftp => Box::new(sftp::Sftp::new(cap)),
+            Protocol::Scp(direction) => Box::new(scp::Copy::new(*direction, cap)),
         };
         Self {
             act,
@@ -128,9 +173,13 @@ impl<'a> Files<'a> {
             .unwrap_or_else(PoisonError::into_inner) = action;
     }
 
-    /// Hands on what one side sent, each operation once it is recorded. False: nobody takes it.
-    pub(crate) async fn pass(&self, from: From, bytes: Bytes, to: To<'_>) -> Result<bool, Halt> {
+    /// Takes in what one side sent; [`pass`](Self::pass) follows.
+    pub(crate) fn push(&self, from: From, bytes: Bytes) {
         self.tracked(|tracker| tracker.push(from, bytes));
+    }
+
+    /// Hands on what one side sent, each operation once it is recorded. False: nobody takes it.
+    pub(crate) async fn pass(&self, from: From, to: To<'_>) -> Result<bool, Halt> {
         loop {
             let (step, ended) = self.tracked(|tracker| (tracker.step(from), tracker.ended()));
             // Queued before the answer goes on that ends them.
@@ -154,7 +203,11 @@ impl<'a> Files<'a> {
                     self.moved.notified().await;
                 }
                 Step::Operate(bytes, operation) => {
-                    if to.send(bytes).await.is_err() || !self.operate(operation, to).await? {
+                    if to.send(bytes).await.is_err() {
+                        return Ok(false);
+                    }
+                    // Boxed: it is rare and large, and would be a part of every channel.
+                    if !Box::pin(self.operate(operation, to)).await? {
                         return Ok(false);
                     }
                 }
@@ -214,6 +267,11 @@ impl<'a> Files<'a> {
             // A part of it may be on its way, so nothing may follow it.
             Err(_) => Err(Halt::Files("the other side takes no more".to_owned())),
         }
+    }
+
+    /// What passed.
+    pub(crate) fn digests(&self) -> Digests {
+        self.tracked(|tracker| tracker.digests())
     }
 
     /// Records what is known of operations that have not ended, and waits for all outcomes.

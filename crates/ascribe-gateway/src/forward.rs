@@ -253,6 +253,7 @@ impl Tally {
         (self.bytes > 0).then(|| StreamTotal {
             stream: self.stream.to_owned(),
             bytes: self.bytes,
+            in_files: 0,
             stored: 0,
             sha256: ContentDigest(ascribe_tlog::Hash(self.hash.finalize().into())),
         })

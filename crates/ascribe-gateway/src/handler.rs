@@ -25,6 +25,9 @@ const MAX_CHANNELS: u32 = 10_000;
 
 /// One client.
 ///
+/// What is rare and large is boxed here: the library's loop for each connection has room for the largest
+/// of these functions, twice.
+///
 /// Channel requests are answered here, while the library still knows which request an answer
 /// belongs to: it keeps one flag a channel, so a late answer would pass for the next request's.
 pub(crate) struct Downstream {
@@ -62,7 +65,7 @@ impl Downstream {
     }
 
     async fn listen_back(&self, at: Listening, request: Request) -> Option<u32> {
-        match self.connection.listen_back(at).await {
+        match Box::pin(self.connection.listen_back(at)).await {
             Ok(port) => Some(port),
             Err(why) => {
                 self.refuse(request, &why);
@@ -76,7 +79,7 @@ impl Downstream {
         if self.acting.contains(&channel) {
             return false;
         }
-        let granted = match self.connection.session().await {
+        let granted = match Box::pin(self.connection.session()).await {
             Ok(session) => lends(&session.view, what),
             // Whoever opens no session is told so at the action.
             Err(_) => return false,
@@ -328,7 +331,7 @@ impl Handler for Downstream {
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
         let at = Listening::Port(host.to_owned(), port);
-        Ok(self.connection.stop_listening(at).await)
+        Ok(Box::pin(self.connection.stop_listening(at)).await)
     }
 
     async fn streamlocal_forward(
@@ -348,7 +351,7 @@ impl Handler for Downstream {
         _session: &mut Session,
     ) -> Result<bool, Self::Error> {
         let at = Listening::Socket(path.to_owned());
-        Ok(self.connection.stop_listening(at).await)
+        Ok(Box::pin(self.connection.stop_listening(at)).await)
     }
 
     async fn agent_request(

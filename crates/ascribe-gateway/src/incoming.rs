@@ -54,8 +54,8 @@ impl Held {
     }
 }
 
-/// A channel's input.
-pub(crate) struct Incoming(mpsc::UnboundedReceiver<(ChannelMsg, OwnedSemaphorePermit)>);
+/// A channel's input. Boxed, for a queue keeps places for many, and most are idle.
+pub(crate) struct Incoming(mpsc::UnboundedReceiver<Box<(ChannelMsg, OwnedSemaphorePermit)>>);
 
 impl Incoming {
     pub(crate) fn new(mut read: ChannelReadHalf, held: &Held) -> Self {
@@ -80,7 +80,7 @@ impl Incoming {
                     () = queue.closed() => return,
                 };
                 let Ok(permit) = permit else { return };
-                if queue.send((message, permit)).is_err() {
+                if queue.send(Box::new((message, permit))).is_err() {
                     return;
                 }
             }
@@ -90,7 +90,7 @@ impl Incoming {
 
     /// The next message; none at the connection's end.
     pub(crate) async fn wait(&mut self) -> Option<ChannelMsg> {
-        self.0.recv().await.map(|(message, _)| message)
+        self.0.recv().await.map(|held| held.0)
     }
 }
 

@@ -232,8 +232,14 @@ pub(crate) async fn one<S>(
     let handler = Downstream::new(Arc::clone(&connection));
     let deadline = tokio::time::sleep(limit);
     tokio::pin!(deadline);
+    // Boxed: it is over once the connection runs.
+    let begun = Box::pin(russh::server::run_stream(
+        ssh,
+        Guarded::new(stream, &switch),
+        handler,
+    ));
     let running = tokio::select! {
-        running = russh::server::run_stream(ssh, Guarded::new(stream, &switch), handler) => running,
+        running = begun => running,
         () = &mut deadline => return connection.finish().await,
         () = outer.cancelled() => return connection.finish().await,
         () = stop.cancelled() => return connection.finish().await,

@@ -1,18 +1,20 @@
 //! Bytes between client and target, each recorded before it goes on.
 
 use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{CloseReason, Status};
 use ascribe_core::id::ActionId;
+use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::mpsc;
 
 use crate::act::Act;
 use crate::channel::{End, REFUSED};
 use crate::connection::Connection;
-use crate::files::{Files, From, Protocol};
+use crate::files::{Digests, Files, From, Protocol};
 use crate::incoming::Incoming;
 use crate::stream::{
     Halt, Overdue, Recording, SEAL_AFTER, STREAM_AHEAD, TERMINAL_AHEAD, record_chunks,
@@ -118,7 +120,14 @@ impl Act {
             self.say_goodbye(text).await;
         }
         let whole = match files {
-            Some(files) => files.finish().await.is_ok(),
+            Some(files) => {
+                let Digests { client, target } = files.digests();
+                out.digested(target);
+                if let Some(stdin) = stdin.as_mut() {
+                    stdin.digested(client);
+                }
+                files.finish().await.is_ok()
+            }
             None => true,
         };
         let mut streams = Vec::new();
@@ -229,11 +238,11 @@ impl Act {
             }
             match message {
                 Some(ChannelMsg::Data { data }) => {
-                    out.take(&data).await?;
+                    take(out, files, From::Target, &data).await?;
                     let to = To::Client(&self.client.write, &self.upstream);
                     let taken = match files {
                         Some(files) => {
-                            let pass = files.pass(From::Target, data, to);
+                            let pass = pin!(files.pass(From::Target, to));
                             sealing(pass, [&mut *out, &mut *err]).await?
                         }
                         None => to.send(data).await.is_ok(),
@@ -298,13 +307,28 @@ struct Output<'a> {
     files: Option<&'a Files<'a>>,
 }
 
+/// Takes in bytes that are about to be forwarded. Those of a transfer are digested where it is
+/// understood, since contents are in the digests of their files.
+async fn take(
+    recording: &mut Recording,
+    files: Option<&Files<'_>>,
+    from: From,
+    data: &Bytes,
+) -> Result<(), Halt> {
+    let Some(files) = files else {
+        return recording.take(data).await;
+    };
+    recording.admit(data)?;
+    files.push(from, data.clone());
+    recording.store(data).await
+}
+
 /// Hands on bytes that may have to wait for the ledger or the other side, and meanwhile seals what
 /// is due.
 async fn sealing<'a>(
-    pass: impl Future<Output = Result<bool, Halt>>,
+    mut pass: Pin<&mut impl Future<Output = Result<bool, Halt>>>,
     recordings: impl IntoIterator<Item = &'a mut Recording>,
 ) -> Result<bool, Halt> {
-    tokio::pin!(pass);
     for recording in recordings {
         while let Some(due) = recording.due() {
             tokio::select! {
@@ -344,12 +368,12 @@ async fn to_target(
         let sent = match message {
             Some(ChannelMsg::Data { data }) if open => {
                 if let Some(recording) = stdin.as_mut() {
-                    recording.take(&data).await?;
+                    take(recording, files, From::Client, &data).await?;
                 }
                 overdue.wait().await;
                 match files {
                     Some(files) => {
-                        let pass = files.pass(From::Client, data, To::Target(to));
+                        let pass = pin!(files.pass(From::Client, To::Target(to)));
                         if !sealing(pass, stdin.as_deref_mut()).await? {
                             return Ok(Left::Input);
                         }

@@ -48,6 +48,52 @@ pub(crate) enum Halt {
     Files(String),
 }
 
+/// What passed of one stream: how many bytes, and their digest.
+#[derive(Debug)]
+pub(crate) struct Digest {
+    sum: Sha256,
+    bytes: u64,
+    in_files: u64,
+    /// From here on, contents of files are digested by their files alone.
+    cap: u64,
+}
+
+impl Digest {
+    pub(crate) fn new(cap: u64) -> Self {
+        Self {
+            sum: Sha256::new(),
+            bytes: 0,
+            in_files: 0,
+            cap,
+        }
+    }
+
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.sum.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Takes in contents of a file, which the file's own digest has as well.
+    pub(crate) fn take_content(&mut self, bytes: &[u8]) {
+        let room = usize::try_from(self.cap.saturating_sub(self.bytes)).unwrap_or(usize::MAX);
+        let (here, beyond) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+        self.take(here);
+        self.bytes += beyond.len() as u64;
+        self.in_files += beyond.len() as u64;
+    }
+
+    /// The total under that name; none where nothing passed.
+    pub(crate) fn total(self, stream: &str, stored: u64) -> Option<StreamTotal> {
+        (self.bytes > 0).then(|| StreamTotal {
+            bytes: self.bytes,
+            in_files: self.in_files,
+            sha256: ContentDigest(ascribe_tlog::Hash(self.sum.finalize().into())),
+            stored,
+            stream: stream.to_owned(),
+        })
+    }
+}
+
 /// One stream's record.
 #[derive(Debug)]
 pub(crate) struct Recording {
@@ -57,8 +103,7 @@ pub(crate) struct Recording {
     begun: Instant,
     cap: u64,
     over: OverCap,
-    hash: Sha256,
-    bytes: u64,
+    digest: Digest,
     stored: u64,
     seq: u64,
     buffer: Vec<u8>,
@@ -85,8 +130,7 @@ impl Recording {
             begun,
             cap,
             over,
-            hash: Sha256::new(),
-            bytes: 0,
+            digest: Digest::new(cap),
             stored: 0,
             seq: 0,
             buffer: Vec::new(),
@@ -96,12 +140,28 @@ impl Recording {
 
     /// Takes in bytes that are about to be forwarded.
     pub(crate) async fn take(&mut self, bytes: &[u8]) -> Result<(), Halt> {
-        let room = usize::try_from(self.cap.saturating_sub(self.stored)).unwrap_or(usize::MAX);
-        if bytes.len() > room && self.over == OverCap::Refuse {
+        self.admit(bytes)?;
+        self.digest.take(bytes);
+        self.store(bytes).await
+    }
+
+    /// What may still be stored.
+    fn room(&self) -> usize {
+        usize::try_from(self.cap.saturating_sub(self.stored)).unwrap_or(usize::MAX)
+    }
+
+    /// May these bytes pass? Where somebody else digests them, they come after this and before
+    /// [`store`](Self::store).
+    pub(crate) fn admit(&self, bytes: &[u8]) -> Result<(), Halt> {
+        if bytes.len() > self.room() && self.over == OverCap::Refuse {
             return Err(Halt::Cap);
         }
-        self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Stores them up to the cap.
+    pub(crate) async fn store(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+        let room = self.room();
         let mut kept = bytes.get(..room.min(bytes.len())).unwrap_or_default();
         while !kept.is_empty() {
             let space = self.chunk.saturating_sub(self.buffer.len());
@@ -142,16 +202,15 @@ impl Recording {
         Ok(())
     }
 
+    /// Somebody else digested what passed.
+    pub(crate) fn digested(&mut self, digest: Digest) {
+        self.digest = digest;
+    }
+
     /// Seals the rest and says what passed; none where nothing did.
     pub(crate) async fn total(mut self) -> (Option<StreamTotal>, Result<(), Halt>) {
         let flushed = self.flush().await;
-        let total = (self.bytes > 0).then(|| StreamTotal {
-            stream: self.stream.to_owned(),
-            bytes: self.bytes,
-            stored: self.stored,
-            sha256: ContentDigest(ascribe_tlog::Hash(self.hash.finalize().into())),
-        });
-        (total, flushed)
+        (self.digest.total(self.stream, self.stored), flushed)
     }
 }
 

@@ -72,7 +72,7 @@ const MAX_BACKS: u32 = 10_000;
 /// Accepts the pinned host keys and no other, and hands on what the target connects back.
 struct Pinned {
     keys: Vec<SshKey>,
-    incoming: mpsc::Sender<Returning>,
+    incoming: mpsc::Sender<Box<Returning>>,
 }
 
 impl Pinned {
@@ -83,7 +83,7 @@ impl Pinned {
             channel,
             reply,
         };
-        if self.incoming.try_send(incoming).is_err() {
+        if self.incoming.try_send(Box::new(incoming)).is_err() {
             tracing::debug!("the target connects back too often");
         }
     }
@@ -352,7 +352,8 @@ impl Upstream {
                     if seen > MAX_BACKS {
                         continue;
                     }
-                    let back = Arc::clone(&connection).forward_back(Arc::clone(&session), incoming);
+                    let back =
+                        Arc::clone(&connection).forward_back(Arc::clone(&session), *incoming);
                     connection.tasks.spawn(async move {
                         back.await;
                         drop(place);

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ascribe_core::entry::{Body, Certificate};
-use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
+use ascribe_core::id::{PersonId, SessionId, StatementId};
 use ascribe_core::law::{Denied, State};
 use ascribe_core::record::{
     Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
-    SignedOpening, Standing,
+    SignedOpening, Standing, Wanted,
 };
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Target;
@@ -382,15 +382,9 @@ impl Recorder for Ledger {
     ) -> Result<(PersonId, Certificate), Denied> {
         self.with_state(|state| state.person_by_certificate(shown))
     }
-    fn admit(
-        &self,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        chosen: Option<GrantId>,
-    ) -> Admission {
+    fn admit(&self, wanted: &Wanted<'_>) -> Admission {
         let now = self.now();
-        self.with_state(|state| state.admit(now, person, account, target, chosen))
+        self.with_state(|state| state.admit(now, wanted))
     }
     fn standing(&self, session: SessionId) -> Standing {
         let now = self.now();

@@ -213,6 +213,8 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();

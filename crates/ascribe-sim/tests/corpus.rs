@@ -136,6 +136,53 @@ fn the_tokens_of_the_corpus_are_good_and_what_they_lead_to_is_reached() {
 }
 
 #[test]
+fn the_svids_of_the_corpus_are_good_and_what_they_lead_to_is_reached() {
+    let code = |name: &str| {
+        let bytes = std::fs::read(fuzz().join("corpus/svid").join(name)).unwrap();
+        parsers::svid::signed_svid(&bytes).map(|done| done.map_or_else(|e| e.code, |_| "good"))
+    };
+    for name in ["direct", "middle", "names"] {
+        assert_eq!(code(name), Some("good"), "{name}");
+    }
+    assert_eq!(code("limits"), Some("svid-critical"));
+    assert_eq!(code("authority"), Some("svid-ca"));
+}
+
+#[test]
+fn the_statements_of_the_corpus_are_statements() {
+    for name in names(&fuzz().join("corpus/statement")) {
+        let bytes = std::fs::read(fuzz().join("corpus/statement").join(&name)).unwrap();
+        let read =
+            ascribe_core::encoding::decode::<ascribe_core::statement::Statement>(&bytes).is_ok();
+        assert_eq!(
+            read,
+            !["space", "unknown"].contains(&name.as_str()),
+            "{name}"
+        );
+    }
+}
+
+/// What a log of today keeps, for the ledgers of the corpus. `ASCRIBE_BLESS=1` writes it anew.
+#[test]
+fn the_snapshots_of_the_corpus_are_of_todays_form() {
+    for name in ["all", "agents"] {
+        let bytes = std::fs::read(fuzz().join("corpus/law").join(name)).unwrap();
+        let mut state = ascribe_core::law::State::new("demo.invalid/ascribe");
+        for entry in bytes.split(|&b| b == b'\n') {
+            state
+                .apply(&ascribe_evidence::SshSignatures, entry)
+                .unwrap();
+        }
+        let snapshot = state.to_snapshot().unwrap();
+        let file = fuzz().join("corpus/snapshot").join(name);
+        if std::env::var_os("ASCRIBE_BLESS").is_some() {
+            std::fs::write(&file, &snapshot).unwrap();
+        }
+        assert!(std::fs::read(&file).unwrap() == snapshot, "{name} is old");
+    }
+}
+
+#[test]
 fn the_segment_of_the_corpus_is_whole() {
     use ascribe_core::segment::{End, scan};
     let read = |name: &str| std::fs::read(fuzz().join("corpus").join(name)).unwrap();

@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod directory {
     #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../e2e/providers.rs"]
+    mod providers;
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/world.rs"]
     mod world;
 

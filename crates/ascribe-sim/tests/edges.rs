@@ -37,6 +37,7 @@ mod edges {
                 "ascribe-evidence",
                 "ascribe-gateway",
                 "ascribe-ledger",
+                "ascribe-sql",
                 "ascribe-tlog",
                 "ascribe-verify",
                 "ascribe-wire",

@@ -2,11 +2,14 @@
 
 #[cfg(test)]
 mod identity {
+    #[path = "../e2e/providers.rs"]
+    mod providers;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/world.rs"]
     mod world;
 
     mod agent;
+    mod groups;
     mod idp;
     mod login;
     mod svid;

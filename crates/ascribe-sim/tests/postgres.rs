@@ -7,13 +7,22 @@ mod postgres {
     #[path = "../e2e/world.rs"]
     mod world;
 
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../identity/idp.rs"]
+    mod idp;
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../e2e/providers.rs"]
+    mod providers;
+
     mod bank;
     mod doors;
     mod drivers;
+    mod jobs;
     mod kills;
     mod large;
     mod protocol;
     mod raw;
+    mod reconcile;
     mod regression;
     mod statements;
 }

@@ -157,7 +157,13 @@ fn what_is_too_deep_or_too_large_for_the_tree_is_told_by_the_summary() {
 
 #[test]
 fn answers_come_from_the_cache_and_are_the_same() {
+    /// It may be awaited in a task that moves between threads.
+    fn movable<T: Send + 'static>(asked: T) -> T {
+        asked
+    }
     let classifier = Classifier::new(1).unwrap();
+    let asked = movable(classifier.classify("select 0".into(), PLAIN));
+    assert!(wait(asked).is_ok());
     let first = told(&classifier, "select 1".to_owned()).unwrap();
     let again = told(&classifier, "select 1".to_owned()).unwrap();
     assert!(Arc::ptr_eq(&first, &again));

@@ -321,6 +321,15 @@ impl Replay {
         );
         let wanted = |id: &SessionId| filter.session.is_none_or(|wanted| wanted == *id);
         report.logins = self.logins.proofs(&self.state, wanted);
+        let unchecked = self.logins.unchecked(&self.state, &report.logins);
+        report.notes.extend((unchecked > 0).then(|| Note {
+            code: "login_sealed",
+            action: None,
+            message: format!(
+                "{unchecked} login(s) whose tokens are not disclosed here introduced keys that signed requests, approvals, \
+                 delegations or changes; the log must be trusted for whose they were"
+            ),
+        }));
         let sealed: BTreeSet<ActionId> = self.fold.sealed_streams().collect();
         let (code, message) = match absent {
             "missing" => ("missing", "part of what its streams carried is absent"),

@@ -6,7 +6,7 @@ use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ContentDigest, PersonId, SessionId, StatementId};
 use ascribe_core::identity::Binding;
-use ascribe_core::law::{Denied, LoginState, State, check_token};
+use ascribe_core::law::{Denied, LoginLink, LoginState, State, check_token};
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
@@ -17,9 +17,11 @@ use serde::Serialize;
 pub struct LoginProof {
     /// The session.
     pub session: SessionId,
-    /// Its login.
+    /// What the login's key signed for it.
+    pub link: LoginLink,
+    /// The login.
     pub login: StatementId,
-    /// Who acted.
+    /// Who logged in.
     pub actor: PersonId,
     /// Its name, where it is a workload.
     pub workload: Option<String>,
@@ -84,7 +86,8 @@ impl Logins {
         Ok(())
     }
 
-    /// One for each of these sessions that a login opened, in the log's order.
+    /// One for each login whose key signed something that one of these sessions rests on, in the log's
+    /// order of sessions.
     pub(crate) fn proofs(
         &self,
         state: &State,
@@ -92,16 +95,40 @@ impl Logins {
     ) -> Vec<LoginProof> {
         let mut sessions: Vec<_> = state.sessions.iter().filter(|(id, _)| wanted(id)).collect();
         sessions.sort_by_key(|(_, session)| session.place.index);
-        let proof = |(session, found): (&SessionId, &ascribe_core::law::SessionState)| {
-            let id = found.open.login?;
-            let login = state.logins.get(&id)?;
-            Some(proof(*session, id, login, self.checked.contains(&id)))
-        };
-        sessions.into_iter().filter_map(proof).collect()
+        let behind = sessions.into_iter().flat_map(|(session, found)| {
+            let behind = state.logins_behind(&found.open).into_iter();
+            behind.map(move |(link, id)| (*session, link, id))
+        });
+        behind
+            .filter_map(|(session, link, id)| {
+                let login = state.logins.get(&id)?;
+                Some(proof(
+                    (session, link, id),
+                    login,
+                    self.checked.contains(&id),
+                ))
+            })
+            .collect()
+    }
+
+    /// How many other logins' keys signed requests, approvals, delegations or changes, while their
+    /// tokens were not checked here.
+    pub(crate) fn unchecked(&self, state: &State, shown: &[LoginProof]) -> usize {
+        let shown: BTreeSet<StatementId> = shown.iter().map(|proof| proof.login).collect();
+        let logins = state.logins.iter();
+        logins
+            .filter(|(id, login)| {
+                login.vouched && !self.checked.contains(id) && !shown.contains(id)
+            })
+            .count()
     }
 }
 
-fn proof(session: SessionId, id: StatementId, state: &LoginState, checked: bool) -> LoginProof {
+fn proof(
+    (session, link, id): (SessionId, LoginLink, StatementId),
+    state: &LoginState,
+    checked: bool,
+) -> LoginProof {
     let claims = &state.login.claims;
     let seen_by_client = state.login.saw == Some(claims.key);
     let mut log_trusted_for = vec!["when it was shown"];
@@ -119,6 +146,7 @@ fn proof(session: SessionId, id: StatementId, state: &LoginState, checked: bool)
     }
     LoginProof {
         session,
+        link,
         login: id,
         actor: state.by,
         workload: state.workload.as_ref().map(|(name, _)| name.clone()),
@@ -139,8 +167,14 @@ pub(crate) fn in_words(proof: &LoginProof) -> String {
     let actor = proof.actor.to_string();
     let who = proof.workload.as_deref().unwrap_or(&actor);
     let seen = if proof.seen_by_client { "yes" } else { "no" };
+    let link = match proof.link {
+        LoginLink::Session => "who",
+        LoginLink::Delegation => "who delegated for",
+        LoginLink::Request => "who asked for",
+        LoginLink::Approval => "who approved",
+    };
     format!(
-        "  who {}: {who}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}), login \
+        "  {link} {}: {who}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}), login \
          signed by session key {}; one must trust: {} for who that is, and the log for {}",
         proof.session,
         proof.token,

@@ -40,7 +40,7 @@ pub struct Problem {
 /// Something a reader should know, which breaks no promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `testimony`, `withheld`, `missing`,
+    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `login_sealed`, `testimony`, `withheld`, `missing`,
     /// `time_claimed_by_log`, `witnessed`, `rollback_not_detectable` or, with an earlier checkpoint,
     /// `rollback_detectable_before`.
     pub code: &'static str,
@@ -76,7 +76,7 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// The actions.
     pub actions: Vec<ActionRecord>,
-    /// Who signed what says who acted, for sessions by login.
+    /// Who signed what says who acted, delegated, asked or approved, where a login introduced their key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logins: Vec<LoginProof>,
 }

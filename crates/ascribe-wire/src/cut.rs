@@ -13,6 +13,8 @@ pub struct Cutter {
     need: usize,
     /// Where the last message begins and ends.
     last: (usize, usize),
+    /// Up to where the caller has seen what was cut.
+    seen: usize,
 }
 
 impl Cutter {
@@ -50,10 +52,22 @@ impl Cutter {
         self.bytes.slice(begin..end)
     }
 
+    /// What was cut since this was last asked, or since the last of it was handed on.
+    pub fn fresh(&mut self) -> &[u8] {
+        let from = std::mem::replace(&mut self.seen, self.last.1);
+        self.bytes.get(from..self.last.1).unwrap_or_default()
+    }
+
+    /// What is here and was not [`fresh`](Self::fresh) yet, cut or not, in two pieces.
+    pub fn unseen(&self) -> [&[u8]; 2] {
+        [self.bytes.get(self.seen..).unwrap_or_default(), &self.kept]
+    }
+
     /// Everything cut before the last message, to be handed on.
     pub fn earlier(&mut self) -> Bytes {
         let out = self.bytes.split_to(self.last.0);
         self.last = (0, self.last.1 - out.len());
+        self.seen = self.seen.saturating_sub(out.len());
         out
     }
 
@@ -61,6 +75,7 @@ impl Cutter {
     pub fn ready(&mut self) -> Bytes {
         let out = self.bytes.split_to(self.last.1);
         self.last = (0, 0);
+        self.seen = 0;
         out
     }
 }

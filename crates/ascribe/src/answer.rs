@@ -206,6 +206,7 @@ fn directories_of(state: &State) -> BTreeMap<String, DirectoryState> {
     let bare = |known: &DirectoryState| DirectoryState {
         directory: known.directory.clone(),
         place: known.place,
+        listed: BTreeMap::new(),
         resources: BTreeMap::new(),
         subjects: BTreeMap::new(),
     };
@@ -482,9 +483,10 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         let grant = open.and_then(|open| state.grants.get(&open.grant));
         let chain = open.and_then(|open| Some(state.delegation_chain(open.delegation?)));
         let chain = chain.unwrap_or_default().into_iter().map(|(id, _)| id);
-        let login = open.and_then(|open| open.login);
+        let logins = open.map_or_else(BTreeSet::new, |open| state.logins_behind(open));
+        let logins = logins.into_iter().map(|(_, login)| login);
         let request = grant.map(|g| g.request);
-        reasons = request.into_iter().chain(chain).chain(login).collect();
+        reasons = request.into_iter().chain(chain).chain(logins).collect();
     });
     let mut open = false;
     source.look(&mut |state| {
@@ -571,7 +573,7 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
 /// Chooses a session's entries: all law entries, the session's own, and its writer's heads.
 struct Pick {
     session: SessionId,
-    /// Its request, its login and its delegations: why and by whom they were made is disclosed.
+    /// Its request, its delegations and the logins behind it: why and by whom they were made is disclosed.
     reasons: BTreeSet<StatementId>,
     found: bool,
     closed: Option<u64>,

@@ -5,7 +5,7 @@ use ascribe_core::attribution::ActionRecord;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ActionId, ContentDigest, PersonId, Root, SessionId, StatementId};
-use ascribe_core::identity::Provider;
+use ascribe_core::identity::{Fact, Provider};
 use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
 use ascribe_core::sealed::Opening;
@@ -15,7 +15,7 @@ use ascribe_core::witness::Demand;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Kind};
-use crate::registry::DelegationRow;
+use crate::registry::{DelegationRow, GrantRow};
 use crate::witness::client::WitnessRow;
 
 /// Largest request, in bytes.
@@ -90,6 +90,9 @@ pub(crate) struct ProviderView {
     pub(crate) actor: Option<PersonId>,
     /// Names of the claims that the workload's rule looks at.
     pub(crate) facts: Vec<String>,
+    /// Groups that directories look for in tokens of this provider, with the claim that lists them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<Fact>,
     /// The provider.
     pub(crate) provider: Provider,
 }
@@ -105,9 +108,15 @@ pub(crate) struct Hello {
     pub(crate) size: u64,
     pub(crate) root: Root,
     pub(crate) person: Option<PersonId>,
+    /// Why the holder of a key that is known may do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nobody: Option<Nobody>,
     /// Delegations to the caller's key, where it is no person's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) delegations: Vec<DelegationRow>,
+    /// The grants of the caller's jobs, where the caller is a workload, which may read nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) jobs: Vec<GrantRow>,
     /// From the size that the caller last saw.
     pub(crate) consistency: Vec<String>,
     /// Where the SSH gateway listens.
@@ -121,6 +130,15 @@ pub(crate) struct Hello {
     /// What witnesses have seen, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) witnessed: Option<Witnessed>,
+}
+
+/// Why somebody whom a key names may do nothing: suspended, gone, logged out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nobody {
+    pub(crate) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) help: Option<String>,
 }
 
 /// What witnesses have seen of the log.

@@ -190,7 +190,7 @@ impl Client {
     /// A statement by this client's key, signed.
     pub(crate) fn signed(&self, hello: &Hello, say: Say) -> Done<(StatementId, Signed)> {
         let signer = self.signer()?;
-        let by = hello.author().ok_or_else(|| unknown_key(signer))?;
+        let by = hello.author().ok_or_else(|| unknown_key(hello, signer))?;
         self.signed_as(hello, by, say)
     }
 
@@ -411,7 +411,17 @@ fn rolled_back(why: &str) -> Failure {
     .help("keep this machine's checkpoint file as evidence and compare with a backup")
 }
 
-pub(crate) fn unknown_key(signer: &Signer) -> Failure {
+fn unknown_key(hello: &Hello, signer: &Signer) -> Failure {
+    if let Some(nobody) = &hello.nobody {
+        return Failure {
+            kind: Kind::Denied,
+            message: ascribe_core::text::clean(&nobody.message, 300),
+            help: nobody
+                .help
+                .as_ref()
+                .map(|help| ascribe_core::text::clean(help, 300)),
+        };
+    }
     let shown = signer.fingerprint().unwrap_or_default();
     Failure::new(
         Kind::Denied,

@@ -8,12 +8,15 @@ pub(crate) mod demo;
 pub(crate) mod directory;
 pub(crate) mod identity;
 pub(crate) mod init;
+pub(crate) mod job;
 pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod manual;
 pub(crate) mod probe;
 pub(crate) mod read;
+pub(crate) mod reconcile;
+pub(crate) mod script;
 pub(crate) mod serve;
 pub(crate) mod setup;
 pub(crate) mod tunnel;
@@ -109,7 +112,7 @@ impl Cli {
             }
         }
         if let Some(login) = self.server().ok().and_then(|s| login::current(&s)) {
-            return Signer::from_agent(Some(&login));
+            return login.signer();
         }
         Signer::from_agent(None)
     }

@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod device;
 mod discovery;
 pub(crate) mod job;
+pub(crate) mod keyfile;
 pub(crate) mod svid;
 
 pub(crate) use discovery::{Metadata, discover, published_keys};

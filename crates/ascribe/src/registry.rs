@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ascribe_core::database::SqlScope;
 use ascribe_core::delegation::Asserted;
-use ascribe_core::directory::Directory;
+use ascribe_core::directory::{Directory, DirectoryGroup};
 use ascribe_core::entry::CloseReason;
 use ascribe_core::id::{ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Provider, Workload};
@@ -17,6 +18,9 @@ use ascribe_tlog::{Quorum, TrustPolicy};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is not sealed, and people's names.
+/// Most jobs that a workload is told of.
+const MAX_JOBS: usize = 64;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Registry {
     pub(crate) now: Timestamp,
@@ -55,6 +59,12 @@ pub(crate) struct PersonRow {
     /// They would be suspended, but too few administrators would be left.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) spared: bool,
+    /// The groups that directories put them into now, as far as rules name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<DirectoryGroup>,
+    /// Who manages them, as a directory has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manager: Option<PersonId>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,6 +115,9 @@ pub(crate) struct AskRow {
     pub(crate) not_before: Option<Timestamp>,
     pub(crate) not_after: Option<Timestamp>,
     pub(crate) recurrence: Option<Recurrence>,
+    /// What statements are asked for, where anything bounds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sql: Option<SqlScope>,
     pub(crate) approved_by: Vec<PersonId>,
     pub(crate) can_approve: Vec<PersonId>,
     pub(crate) missing: usize,
@@ -136,6 +149,9 @@ pub(crate) struct GrantRow {
     pub(crate) status: String,
     pub(crate) review_due: Option<Timestamp>,
     pub(crate) reviewed: Option<Timestamp>,
+    /// What statements it allows, where anything bounds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sql: Option<SqlScope>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -264,6 +280,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 not_before: None,
                 not_after: None,
                 recurrence: None,
+                sql: None,
                 approved_by: ask.approvals.iter().map(|a| a.by).collect(),
                 can_approve: state.approvers(ask),
                 missing: state.missing_approvals(ask).map_or(0, |m| m.len()),
@@ -283,6 +300,8 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                     row.recurrence.clone_from(&request.recurrence);
                     let forwards = request.forwards.iter();
                     row.details = forwards.map(|f| format!("forwarding {f}")).collect();
+                    row.details.extend(request.sql.iter().flat_map(sql_details));
+                    row.sql.clone_from(&request.sql);
                 }
                 Asked::Emergency(emergency) => {
                     row.kind = "break-glass".into();
@@ -306,6 +325,30 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
         .collect();
     rows.sort_by_key(|row| (row.at, row.id));
     rows
+}
+
+/// What statements a yes would allow, a line each.
+fn sql_details(scope: &SqlScope) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(job) = &scope.job {
+        lines.push(format!(
+            "job {}, {}: {}",
+            job.name, job.schedule, job.definition
+        ));
+    }
+    if !scope.classes.is_empty() {
+        lines.push(format!("statements of class {}", scope.classes.join(", ")));
+    }
+    if !scope.objects.is_empty() {
+        lines.push(format!("statements on {}", scope.objects.join(", ")));
+    }
+    if !scope.script.is_empty() {
+        let count = scope.script.len();
+        lines.push(format!(
+            "exactly {count} statements: `ascribe approve ... --script FILE` compares them with a file"
+        ));
+    }
+    lines
 }
 
 fn proposal_subject(say: &ascribe_core::statement::Say) -> String {
@@ -393,6 +436,20 @@ fn authority_subject(authority: &Authority) -> String {
     )
 }
 
+/// Grants of a workload's jobs that count now.
+pub(crate) fn job_rows(state: &State, actor: PersonId, now: Timestamp) -> Vec<GrantRow> {
+    if !state.workloads.contains_key(&actor) {
+        return Vec::new();
+    }
+    let mut rows = grant_rows(state, now);
+    rows.retain(|row| {
+        let job = row.sql.as_ref().is_some_and(|sql| sql.job.is_some());
+        job && row.person == actor && row.status == "active"
+    });
+    rows.truncate(MAX_JOBS);
+    rows
+}
+
 fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
     let mut rows: Vec<GrantRow> = state
         .grants
@@ -429,6 +486,7 @@ fn grant_rows(state: &State, now: Timestamp) -> Vec<GrantRow> {
                 approved_by: g.approvals.iter().map(|a| a.by).collect(),
                 sessions: g.sessions.clone(),
                 status: status.to_owned(),
+                sql: g.grant.sql.clone(),
                 review_due: g.review_due,
                 reviewed: g.reviewed,
             }
@@ -525,6 +583,8 @@ pub(crate) fn registry(
             offboarded: person.offboarded,
             suspended: person.suspended.clone(),
             spared: person.spared,
+            groups: person.groups.iter().map(|own| own.group.clone()).collect(),
+            manager: person.manager.as_ref().map(|manager| manager.person),
         })
         .collect();
     let mut sessions: Vec<SessionRow> = state

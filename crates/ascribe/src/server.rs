@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{NewsOf, Source as _, View};
-use crate::api::{Call, HELLO, Hello, MAX_REQUEST, OPENING, Query, Reply, hello_text};
-use crate::registry::delegation_row;
+use crate::api::{Call, HELLO, Hello, MAX_REQUEST, Nobody, OPENING, Query, Reply, hello_text};
+use crate::registry::{delegation_row, job_rows};
 
 /// Most calls that are heard or answered at once.
 const MAX_CALLS: usize = 512;
@@ -320,6 +320,11 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
     let named = key.as_ref();
     let person = named.and_then(|key| api.ledger.person_by_key(&key.fingerprint()));
     let agents = named.filter(|_| person.is_none());
+    let nobody = agents.and_then(|key| {
+        let now = api.ledger.now();
+        let why = |state: &ascribe_core::law::State| state.why_nobody(now, &key.fingerprint());
+        api.ledger.with_state(why)
+    });
     let delegations = agents.map_or_else(Vec::new, |key| {
         let now = api.ledger.now();
         api.ledger.with_state(|state| {
@@ -330,6 +335,10 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
                 .collect()
         })
     });
+    let jobs = person.map_or_else(Vec::new, |actor| {
+        let now = api.ledger.now();
+        api.ledger.with_state(|state| job_rows(state, actor, now))
+    });
     Reply::Hello(Box::new(Hello {
         origin: checkpoint.origin,
         log_key: api.ledger.log_key().to_string(),
@@ -338,7 +347,12 @@ fn hello(api: &Api, proof: Option<(&Bytes, Vec<u8>)>, seen: Option<u64>) -> Repl
         size: checkpoint.size,
         root: Root(checkpoint.root),
         person,
+        nobody: nobody.map(|denied| Nobody {
+            message: denied.message,
+            help: denied.help,
+        }),
         delegations,
+        jobs,
         consistency: consistency
             .iter()
             .map(ascribe_tlog::Hash::to_base64url)
@@ -505,9 +519,11 @@ fn proposal(statement: &Statement, signed: Signed, openings: Vec<Opening>) -> Pr
         | Say::Revocation(_)
         | Say::Termination(_)
         | Say::Review(_)
+        | Say::Reconciliation(_)
         | Say::WorkloadSet(_)
         | Say::Delegation(_)
         | Say::DelegationRevoke(_) => Scope::Request(statement.id),
+        Say::DirectoryFile(_) => Scope::Request(statement.id),
         // A key of its own: destroying it leaves nothing else unreadable.
         Say::Login(_) => Scope::Login(statement.id),
         Say::TargetSet(_)

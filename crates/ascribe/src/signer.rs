@@ -8,8 +8,10 @@ use std::time::Duration;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::statement::{Signed, SshKey, Statement};
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, Signature, SshSig};
+use zeroize::Zeroizing;
 
 use crate::exit::{Attempt as _, Done, Failure, Kind};
+use crate::passphrase;
 
 /// Largest message that an agent may answer with.
 const MAX_AGENT_MESSAGE: usize = 256 * 1024;
@@ -26,7 +28,7 @@ const SIGN_RESPONSE: u8 = 14;
 
 /// Whoever holds a person's key.
 pub(crate) enum Signer {
-    /// A key file without passphrase.
+    /// A key file that is open.
     File(Box<PrivateKey>),
     /// A key that `ssh-agent` holds.
     Agent {
@@ -48,14 +50,17 @@ fn usable(key: &PublicKey) -> bool {
 }
 
 impl Signer {
-    /// The key in `file`; an encrypted key is looked for in the agent.
+    /// The key in `file`. An encrypted one is looked for in the agent; if it is not there, its passphrase
+    /// is asked for.
     pub(crate) fn from_file(file: &Path) -> Done<Self> {
         let shown = file.display();
-        let text = std::fs::read_to_string(file).attempt(format!("read key file `{shown}`"))?;
+        let text = std::fs::read_to_string(file)
+            .map(Zeroizing::new)
+            .attempt(format!("read key file `{shown}`"))?;
         if let Ok(public) = PublicKey::from_openssh(&text) {
             return Self::from_agent(Some(&public));
         }
-        let key = PrivateKey::from_openssh(&text)
+        let key = PrivateKey::from_openssh(text.as_bytes())
             .map_err(|e| Failure::usage(format!("`{shown}` is no OpenSSH key: {e}")))?;
         if !usable(key.public_key()) {
             return Err(Failure::usage(format!(
@@ -64,7 +69,11 @@ impl Signer {
             .help("make one: ssh-keygen -t ed25519"));
         }
         if key.is_encrypted() {
-            return Self::from_agent(Some(key.public_key()));
+            if let Ok(agent) = Self::from_agent(Some(key.public_key())) {
+                return Ok(agent);
+            }
+            let open = passphrase::open(&key, &shown.to_string())?;
+            return Ok(Self::File(Box::new(open)));
         }
         Ok(Self::File(Box::new(key)))
     }
@@ -152,10 +161,10 @@ pub(crate) fn lend_to_agent(key: &PrivateKey, comment: &str, seconds: u32) -> Do
     let ssh_key::private::KeypairData::Ed25519(pair) = key.key_data() else {
         return Err(Failure::usage("only Ed25519 keys are given to the agent"));
     };
-    let mut body = zeroize::Zeroizing::new(Vec::new());
+    let mut body = Zeroizing::new(Vec::new());
     put_string(&mut body, b"ssh-ed25519");
     put_string(&mut body, pair.public.as_ref());
-    put_string(&mut body, &*zeroize::Zeroizing::new(pair.to_bytes()));
+    put_string(&mut body, &*Zeroizing::new(pair.to_bytes()));
     put_string(&mut body, comment.as_bytes());
     body.push(CONSTRAIN_LIFETIME);
     body.extend_from_slice(&seconds.to_be_bytes());
@@ -170,11 +179,18 @@ pub(crate) fn take_from_agent(key: &PublicKey) -> Done {
     agent_call(&agent_socket()?, REMOVE_IDENTITY, &body).map(drop)
 }
 
+/// Is there an agent that answers?
+pub(crate) fn agent_answers() -> Done {
+    agent_call(&agent_socket()?, REQUEST_IDENTITIES, &[]).map(drop)
+}
+
 fn agent_socket() -> Done<PathBuf> {
     std::env::var_os("SSH_AUTH_SOCK")
         .map(PathBuf::from)
         .ok_or_else(|| {
-            Failure::usage("no ssh-agent runs here").help("start one: eval \"$(ssh-agent)\"")
+            Failure::usage("no ssh-agent runs here").help(
+                "start one: eval \"$(ssh-agent)\"; or keep the key in a file: --key-file FILE",
+            )
         })
 }
 
@@ -226,9 +242,9 @@ fn agent_call(socket: &Path, kind: u8, body: &[u8]) -> Done<Vec<u8>> {
         .set_read_timeout(Some(Duration::from_secs(60)))
         .attempt("reach the ssh-agent")?;
     // It may hold a private key.
-    let mut message = zeroize::Zeroizing::new(vec![kind]);
+    let mut message = Zeroizing::new(vec![kind]);
     message.extend_from_slice(body);
-    let mut frame = zeroize::Zeroizing::new(Vec::new());
+    let mut frame = Zeroizing::new(Vec::new());
     put_string(&mut frame, &message);
     stream.write_all(&frame).attempt("ask the ssh-agent")?;
     let mut len = [0; 4];

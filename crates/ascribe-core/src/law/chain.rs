@@ -218,7 +218,16 @@ impl State {
             Say::BreakGlass(emergency) => {
                 vec![link("target", self.target(&emergency.target)?.place)]
             }
-            Say::Approval(answer) | Say::Denial(answer) | Say::Cancellation(answer) => {
+            Say::Approval(answer) => {
+                let ask = self.ask(answer.of)?;
+                let group = self.check_approver_group(statement.by, ask)?;
+                let group = group.map(|place| link("group", place));
+                let manager = self.as_manager(statement.by, ask)?;
+                let manager = manager.map(|place| link("manager", place));
+                let answers = [link("answers", ask.place)];
+                answers.into_iter().chain(group).chain(manager).collect()
+            }
+            Say::Denial(answer) | Say::Cancellation(answer) => {
                 vec![link("answers", self.ask(answer.of)?.place)]
             }
             Say::Extension(extension) => vec![link("grant", self.grant_place(extension.grant)?)],
@@ -246,6 +255,11 @@ impl State {
             }
             Say::Connect(connect) => vec![link("target", self.target(&connect.target)?.place)],
             Say::Review(review) => vec![link("grant", self.grant_place(review.grant)?)],
+            Say::Reconciliation(compared) => compared
+                .targets
+                .iter()
+                .map(|target| Ok(link("target", self.target(target)?.place)))
+                .collect::<Result<_, Denied>>()?,
             Say::Use(chosen) => vec![link("grant", self.grant_place(chosen.grant)?)],
             Say::Read(read) => match read.session {
                 Some(session) => vec![link("session", self.session_place(session)?)],
@@ -260,6 +274,9 @@ impl State {
             }
             Say::DirectorySet(directory) => {
                 vec![link("provider", self.provider(&directory.provider)?.place)]
+            }
+            Say::DirectoryFile(file) => {
+                vec![link("directory", self.directory(&file.directory)?.place)]
             }
             Say::Login(login) => {
                 let (keys, actor) = self.login_basis(statement.by, login)?;

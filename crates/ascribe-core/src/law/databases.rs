@@ -1,10 +1,10 @@
 //! Databases: what a target's rules and a grant allow of statements.
 
 use super::{Denied, State};
-use crate::database::{EMPTY, Postgres, SqlScope, UNPARSED, UNREAD};
+use crate::database::{EMPTY, Postgres, Reconciliation, SqlScope, UNPARSED, UNREAD};
 use crate::entry::{Intent, Outcome};
-use crate::id::SessionId;
-use crate::statement::{Request, Target};
+use crate::id::{PersonId, SessionId};
+use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
 
 /// What is done on a database: it is connected to, a simple query's statement, a prepared statement's execution, a
@@ -32,6 +32,9 @@ const MAX_OBJECT: usize = 160;
 const MAX_SCRIPT: usize = 512;
 /// Longest command tag, in bytes.
 const MAX_TAG: usize = 64;
+/// Most targets that are compared at once, and files of a database's log.
+const MAX_COMPARED: usize = 32;
+const MAX_FILES: usize = 512;
 
 fn is_word(text: &str) -> bool {
     (1..=MAX_WORD).contains(&text.len())
@@ -45,9 +48,8 @@ fn are_words(list: &[String]) -> bool {
 }
 
 fn are_objects(list: &[String]) -> bool {
-    let fits = |text: &String| {
-        (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
-    };
+    let fits =
+        |text: &String| (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(is_unsafe);
     list.len() <= MAX_OBJECTS && list.iter().all(fits)
 }
 
@@ -70,8 +72,7 @@ pub(super) fn check_postgres(target: &Target, postgres: &Postgres) -> Result<(),
     if !are_words(&postgres.allow) {
         return refuse("what a database allows is a list of flags, such as `set-role`");
     }
-    let named =
-        |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(|c| is_unsafe(c));
+    let named = |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(is_unsafe);
     if postgres.databases.len() > MAX_WORDS || !postgres.databases.iter().all(named) {
         return refuse("a database's name has 1 to 63 bytes");
     }
@@ -109,10 +110,43 @@ pub(super) fn check_scope(target: &Target, request: &Request) -> Result<(), Deni
 }
 
 fn is_schedule(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
+    (1..=128).contains(&text.len()) && !text.chars().any(is_unsafe)
 }
 
 impl State {
+    /// Can the one whose yes a job needs give it?
+    pub(super) fn check_job_owner(
+        &self,
+        by: PersonId,
+        target: &Target,
+        request: &Request,
+    ) -> Result<(), Denied> {
+        let job = request.sql.as_ref().and_then(|sql| sql.job.as_ref());
+        if job.is_none() {
+            return Ok(());
+        }
+        let owner = target.system_owner;
+        if owner == by {
+            return Err(Denied::new(
+                "job-owner",
+                "the target's system owner has to approve a job, and nobody approves what they asked for",
+            )
+            .with_help("have the workload be somebody else's to answer for: `ascribe workload add`"));
+        }
+        if !self.person(owner)?.may(Role::Approver) {
+            return Err(Denied::new(
+                "job-owner",
+                format!(
+                    "the target's system owner `{owner}` has to approve a job, and is no approver"
+                ),
+            )
+            .with_help(
+                "administrators give them the role `approver`, or the target another owner",
+            ));
+        }
+        Ok(())
+    }
+
     /// May this statement be executed in its session?
     pub(super) fn check_statement(&self, intent: &Intent) -> Result<(), Denied> {
         let session = self.session(intent.session)?;
@@ -199,6 +233,40 @@ impl State {
         }
     }
 
+    /// Nothing follows from it, but its counts stand: who looked, at what, and what was found.
+    pub(super) fn check_reconciliation(
+        &self,
+        by: PersonId,
+        compared: &Reconciliation,
+    ) -> Result<(), Denied> {
+        let refuse = |text: &str| Err(Denied::new("reconciliation", text));
+        let person = self.person(by)?;
+        if !person.may(Role::Auditor) && !person.may(Role::Admin) {
+            return Err(Denied::new(
+                "role",
+                "a reconciliation is recorded by an auditor or an admin",
+            )
+            .with_help("`--dry-run` compares and records nothing"));
+        }
+        if !(1..=MAX_COMPARED).contains(&compared.targets.len())
+            || !compared.targets.is_sorted_by(|one, next| one < next)
+        {
+            return refuse("one to 32 targets are compared, in order, each once");
+        }
+        for name in &compared.targets {
+            if self.target(name)?.target.postgres.is_none() {
+                return refuse("only databases have logs that are compared");
+            }
+        }
+        if !(1..=MAX_FILES).contains(&compared.files.len()) {
+            return refuse("one to 512 files of a log are compared");
+        }
+        if compared.until < compared.from {
+            return refuse("the log ends before it begins");
+        }
+        Ok(())
+    }
+
     /// Is the session one with a database?
     pub(super) fn is_database(&self, session: SessionId) -> Result<bool, Denied> {
         let target = &self.session(session)?.open.target;
@@ -224,7 +292,7 @@ pub(super) fn check_answer(outcome: &Outcome) -> Result<(), Denied> {
         return Ok(());
     };
     let code = |text: &String| text.len() == 5 && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(|c| is_unsafe(c));
+    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(is_unsafe);
     if sql.sqlstate.as_ref().is_none_or(code) && sql.tag.as_ref().is_none_or(tag) {
         Ok(())
     } else {

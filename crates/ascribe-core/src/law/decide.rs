@@ -112,9 +112,11 @@ fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
         Say::Termination(termination) => vec![Sealable::prose("reason", &termination.reason)],
         Say::BreakGlass(emergency) => vec![Sealable::prose("emergency", &emergency.emergency)],
         Say::Review(review) => vec![Sealable::prose("finding", &review.finding)],
+        Say::Reconciliation(compared) => vec![Sealable::plain("findings", compared.findings)],
         Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
         Say::Read(read) => vec![Sealable::plain("query", read.query)],
         Say::Login(login) => vec![Sealable::plain("token", login.token)],
+        Say::DirectoryFile(file) => vec![Sealable::plain("file", file.file)],
         Say::WorkloadSet(workload) => workload
             .confirmed
             .iter()
@@ -202,6 +204,24 @@ impl State {
         &mut self,
         judge: &dyn Judge,
         at: Timestamp,
+        named: (EntryId, &str),
+        body: Body,
+        said: &Said<'_>,
+    ) -> Result<Sequenced, Denied> {
+        let at = self.last_at.map_or(at, |last| last.max(at));
+        // What the entry links to is as it is at its own time.
+        let expired = self.end_expired(at);
+        let placed = self.place_at(judge, at, named, body, said);
+        if placed.is_err() {
+            self.revive(expired);
+        }
+        placed
+    }
+
+    fn place_at(
+        &mut self,
+        judge: &dyn Judge,
+        at: Timestamp,
         (id, writer): (EntryId, &str),
         body: Body,
         said: &Said<'_>,
@@ -211,7 +231,7 @@ impl State {
             v: 1,
             log: self.origin.clone(),
             id,
-            at: self.last_at.map_or(at, |last| last.max(at)),
+            at,
             writer,
             law: self.law_head.map(|place| place.hash),
             refs: self.refs_for(&body, said)?,

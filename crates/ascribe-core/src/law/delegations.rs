@@ -110,20 +110,23 @@ impl State {
     /// Why a delegation does not hold at this moment, if it does not: itself, or one above it.
     pub fn delegation_ended(&self, id: StatementId, at: Timestamp) -> Option<CloseReason> {
         let chain = self.delegation_chain(id);
-        // A key that was taken away from its person leaves no agents behind.
-        let signs = |(_, head): &DelegationLink<'_>| {
-            let person = self.people.get(&head.person);
-            let enrolled = |person: &Person| person.keys.contains_key(&head.key);
-            let logged_in = || self.login_by_key(at, &head.key).is_some();
-            !self.has_left(head.person) && (person.is_some_and(enrolled) || logged_in())
-        };
+        let signs = |(_, head): &DelegationLink<'_>| self.still_signs(head);
         if !chain.first().is_some_and(signs) || chain.iter().any(|(_, l)| l.revoked.is_some()) {
             Some(CloseReason::Revoked)
-        } else if chain.iter().any(|(_, link)| at >= link.delegation.until) {
+        } else if self.delegated_until(id).is_none_or(|until| at >= until) {
             Some(CloseReason::Expired)
         } else {
             None
         }
+    }
+
+    /// Is the key that signed a chain's head still its person's, its login's end apart? One that was
+    /// taken away leaves no agents behind.
+    fn still_signs(&self, head: &DelegationState) -> bool {
+        let person = self.people.get(&head.person);
+        let enrolled = |person: &Person| person.keys.contains_key(&head.key);
+        let logged_in = || self.login_of_key(&head.key).is_some_and(|l| !l.was_cut());
+        !self.has_left(head.person) && (person.is_some_and(enrolled) || logged_in())
     }
 
     fn check_holds(&self, id: StatementId, at: Timestamp) -> Result<(), Denied> {
@@ -140,10 +143,23 @@ impl State {
         }
     }
 
-    /// First instant at which a chain that holds now holds no longer.
-    pub(super) fn delegated_until(&self, id: StatementId) -> Option<Timestamp> {
+    /// First instant at which a chain that holds now holds no longer: a session key's ends with its
+    /// login.
+    pub fn delegated_until(&self, id: StatementId) -> Option<Timestamp> {
         let chain = self.delegation_chain(id);
-        chain.iter().map(|(_, link)| link.delegation.until).min()
+        let login = chain.first().and_then(|(_, l)| self.login_of_key(&l.key));
+        let login = login.map(|login| login.login.until);
+        let links = chain.iter().map(|(_, link)| link.delegation.until);
+        links.chain(login).min()
+    }
+
+    /// Ends what somebody delegated, for good.
+    pub(super) fn end_delegations(&mut self, person: PersonId, at: Timestamp) {
+        for id in self.delegated.get(&person).into_iter().flatten() {
+            if let Some(state) = self.delegations.get_mut(id) {
+                state.revoked.get_or_insert(at);
+            }
+        }
     }
 
     /// Whose agent's key is this, as long as its delegation holds?

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Place, SERVER, State, rules};
-use crate::directory::{Directory, DirectoryChange, ResourceKind};
+use super::{Denied, Manager, Membership, Place, SERVER, State, rules};
+use crate::directory::{
+    Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
+};
 use crate::entry::Entry;
-use crate::id::{ContentDigest, PersonId, ResourceId};
-use crate::statement::Role;
+use crate::id::{ContentDigest, PersonId, ResourceId, StatementId};
+use crate::statement::{Role, SshKey};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
 
@@ -18,7 +20,9 @@ const MAX_DIRECTORIES: usize = 16;
 /// Most rules of one directory.
 const MAX_RULES: usize = 64;
 /// Longest name of a group, in bytes.
-const MAX_GROUP: usize = 256;
+pub(super) const MAX_GROUP: usize = 256;
+/// Most signers of one directory, and groups of a target's approvers.
+pub(super) const MAX_NAMED: usize = 16;
 /// Most resources of one directory.
 pub const MAX_RESOURCES: usize = 65_536;
 
@@ -29,10 +33,25 @@ pub struct DirectoryState {
     pub directory: Directory,
     /// The statement that set them.
     pub place: Place,
+    /// Who was ever listed, where it speaks by files.
+    pub listed: BTreeMap<ContentDigest, Listed>,
     /// What it keeps. Users that stood for a subject stay when they are deleted.
     pub resources: BTreeMap<ResourceId, ResourceState>,
     /// The newest user of each subject.
     pub subjects: BTreeMap<ContentDigest, ResourceId>,
+}
+
+/// Somebody whom a file listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Does the newest file?
+    pub active: bool,
+    /// In which of the named groups.
+    pub groups: Vec<String>,
+    /// The manager's subject.
+    pub manager: Option<ContentDigest>,
+    /// The newest file.
+    pub place: Place,
 }
 
 /// A resource, as its directory last described it.
@@ -55,12 +74,53 @@ impl ResourceState {
     }
 }
 
+/// What one directory says of somebody, and the entry in which.
+struct Heard<'a> {
+    active: bool,
+    groups: Vec<&'a str>,
+    /// The manager's subject.
+    manager: Option<&'a ContentDigest>,
+    place: Place,
+}
+
 /// What the directories together say of one person.
 #[derive(Default)]
 struct Word {
     /// Each directory that knows the person: are all of their users active?
     active: BTreeMap<String, bool>,
+    /// Each group, and the newest entry that says so.
+    groups: BTreeMap<DirectoryGroup, Place>,
     roles: BTreeSet<Role>,
+    /// As the newest entry says.
+    manager: Option<Manager>,
+}
+
+impl Word {
+    fn take(&mut self, known: &DirectoryState, heard: &Heard<'_>) {
+        let Directory { name, roles, .. } = &known.directory;
+        *self.active.entry(name.clone()).or_insert(true) &= heard.active;
+        let given = roles
+            .iter()
+            .filter(|rule| heard.active && heard.groups.contains(&rule.group.as_str()));
+        for GroupRole { group, role } in given {
+            self.roles.insert(*role);
+            let group = DirectoryGroup {
+                directory: name.clone(),
+                group: group.clone(),
+            };
+            let place = self.groups.entry(group).or_insert(heard.place);
+            if place.index < heard.place.index {
+                *place = heard.place;
+            }
+        }
+    }
+}
+
+fn memberships(groups: BTreeMap<DirectoryGroup, Place>) -> Vec<Membership> {
+    let groups = groups.into_iter();
+    groups
+        .map(|(group, place)| Membership { group, place })
+        .collect()
 }
 
 fn check_rules(directory: &Directory) -> Result<(), Denied> {
@@ -82,7 +142,40 @@ fn check_rules(directory: &Directory) -> Result<(), Denied> {
     if directory.roles.len() > MAX_RULES || !fits {
         return refuse("a directory has at most 64 different rules, each of a group's name");
     }
-    Ok(())
+    check_way(directory)
+}
+
+/// Each directory speaks in one way.
+fn check_way(directory: &Directory) -> Result<(), Denied> {
+    let refuse = |text: &str| Err(Denied::new("directory", text));
+    let signers: BTreeSet<&PersonId> = directory.signers.iter().collect();
+    if signers.len() > MAX_NAMED || signers.len() < directory.signers.len() {
+        return refuse("a directory's files are signed by 16 different people at most");
+    }
+    let ways = [
+        directory.claim.is_some(),
+        !signers.is_empty(),
+        directory.token.is_some(),
+    ];
+    if ways.iter().filter(|way| **way).count() != 1 {
+        return refuse("a directory speaks in one way: over SCIM, in signed files or by a claim");
+    }
+    let is_claim = |text: &String| {
+        (1..=MAX_GROUP).contains(&text.len())
+            && !text.chars().any(|c| c.is_whitespace() || is_unsafe(c))
+    };
+    match &directory.claim {
+        Some(claim) if !is_claim(claim) => refuse("a claim's name is a word"),
+        Some(_) if directory.suspend => {
+            refuse("tokens say nothing of those who do not log in, so they suspend nobody")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How it speaks.
+fn way(directory: &Directory) -> (bool, bool) {
+    (directory.claim.is_some(), directory.token.is_some())
 }
 
 impl State {
@@ -103,11 +196,18 @@ impl State {
             ));
         }
         check_rules(directory)?;
-        if known.is_some_and(|known| known.directory.provider != directory.provider) {
+        let other = |known: &DirectoryState| {
+            let known = &known.directory;
+            known.provider != directory.provider || way(known) != way(directory)
+        };
+        if known.is_some_and(other) {
             return Err(Denied::new(
                 "directory",
-                "a directory keeps its provider; register another one",
+                "a directory keeps its provider and the way it speaks; register another one",
             ));
+        }
+        for signer in &directory.signers {
+            self.person(*signer)?;
         }
         if directory.withdrawn {
             return Ok(());
@@ -124,7 +224,9 @@ impl State {
             ));
         }
         let mut others = self.directories.values().map(|known| &known.directory);
-        if others.any(|other| other.name != directory.name && other.token == directory.token) {
+        if others.any(|other| {
+            other.name != directory.name && other.token == directory.token && other.token.is_some()
+        }) {
             return Err(Denied::new(
                 "duplicate",
                 "another directory has this token; each has its own",
@@ -136,12 +238,13 @@ impl State {
     pub(super) fn take_directory(&mut self, directory: &Directory, place: Place) {
         let before = self.directories.remove(&directory.name);
         let before = before.filter(|_| !directory.withdrawn);
-        let (resources, subjects) = before.map_or_else(Default::default, |before| {
-            (before.resources, before.subjects)
+        let (listed, resources, subjects) = before.map_or_else(Default::default, |before| {
+            (before.listed, before.resources, before.subjects)
         });
         let state = DirectoryState {
             directory: directory.clone(),
             place,
+            listed,
             resources,
             subjects,
         };
@@ -168,6 +271,46 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn take_directory_file(
+        &mut self,
+        (by, key): (PersonId, &SshKey),
+        at: Timestamp,
+        file: &DirectoryFile,
+        place: Place,
+    ) -> Result<(), Denied> {
+        let refuse = |code, text: &str| Err(Denied::new(code, text));
+        let known = self.directory(&file.directory)?;
+        if known.directory.withdrawn {
+            return refuse("withdrawn", "the directory was withdrawn");
+        }
+        if !known.directory.signers.contains(&by) {
+            return refuse("role", "the directory's files are signed by others");
+        }
+        self.check_carries_law(key)?;
+        if !file
+            .users
+            .is_sorted_by(|one, next| one.subject < next.subject)
+        {
+            return refuse("file", "a file lists each subject once, sorted");
+        }
+        if !file.users.iter().all(|user| known.names(&user.groups)) {
+            return refuse(
+                "groups",
+                "a file names groups that the directory's rules name, sorted",
+            );
+        }
+        let fresh = file.users.iter().map(|user| &user.subject);
+        let fresh = fresh.filter(|subject| !known.listed.contains_key(subject));
+        if known.listed.len() + fresh.count() > MAX_RESOURCES {
+            return refuse("too-many", "the directory listed 65,536 people already");
+        }
+        if let Some(known) = self.directories.get_mut(&file.directory) {
+            known.list(file, place);
+        }
+        self.hear_directories(at);
+        Ok(())
+    }
+
     fn check_directory_change(&self, writer: &str, change: &DirectoryChange) -> Result<(), Denied> {
         let refuse = |code, text: &str| Err(Denied::new(code, text));
         let known = self.directory(&change.directory)?;
@@ -177,20 +320,24 @@ impl State {
         if known.directory.withdrawn {
             return refuse("withdrawn", "the directory was withdrawn");
         }
-        let named = |group: &String| known.directory.roles.iter().any(|r| r.group == *group);
-        let sorted = change.groups.is_sorted_by(|one, next| one < next);
-        if !sorted || !change.groups.iter().all(named) {
+        if known.directory.token.is_none() {
+            return refuse("directory", "the directory does not speak over SCIM");
+        }
+        if !known.names(&change.groups) {
             return refuse(
                 "groups",
                 "a change names groups that the directory's rules name, sorted",
             );
         }
-        let bare = change.subject.is_none() && change.groups.is_empty() && !change.active;
+        let bare = change.subject.is_none()
+            && change.groups.is_empty()
+            && change.manager.is_none()
+            && !change.active;
         if change.kind == ResourceKind::Group && !bare {
             return refuse("resource", "a group is nobody and in no group");
         }
         let gone = change.resource.is_none();
-        if gone && (change.active || !change.groups.is_empty()) {
+        if gone && (change.active || !change.groups.is_empty() || change.manager.is_some()) {
             return refuse(
                 "resource",
                 "what was deleted is neither active nor in a group",
@@ -222,8 +369,53 @@ impl State {
         if self.directories.is_empty() {
             return;
         }
+        self.give_effect(at);
+        self.end_logins(at);
+        // What a login said that has just ended counts no longer.
+        if self.hears_logins() {
+            self.give_effect(at);
+        }
+    }
+
+    /// The same after a login began or ended, where that says anything.
+    pub(super) fn hear_logins(&mut self, at: Timestamp) {
+        if self.hears_logins() {
+            self.hear_directories(at);
+        }
+    }
+
+    /// After logins ended by themselves: the roles and groups that their people had until then.
+    pub(super) fn lose_groups(
+        &mut self,
+        ended: &[StatementId],
+    ) -> Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)> {
+        if ended.is_empty() || !self.hears_logins() {
+            return Vec::new();
+        }
+        let mut words = self.words();
+        let by = ended.iter().filter_map(|id| self.logins.get(id));
+        let people: BTreeSet<PersonId> = by.map(|login| login.by).collect();
+        let mut before = Vec::new();
+        for id in people {
+            let word = words.remove(&id).unwrap_or_default();
+            if let Some(person) = self.people.get_mut(&id) {
+                let roles = std::mem::replace(&mut person.directory_roles, word.roles);
+                let groups = std::mem::replace(&mut person.groups, memberships(word.groups));
+                before.push((id, roles, groups));
+            }
+        }
+        before
+    }
+
+    fn hears_logins(&self) -> bool {
+        let mut all = self.directories.values();
+        all.any(|known| known.directory.claim.is_some())
+    }
+
+    fn give_effect(&mut self, at: Timestamp) {
         let mut words = self.words();
         let ids: Vec<PersonId> = self.people.keys().copied().collect();
+        let mut away = Vec::new();
         for id in ids {
             let word = words.remove(&id).unwrap_or_default();
             let suspended = self.suspended_by(id, &word, at);
@@ -231,11 +423,17 @@ impl State {
             let spared = !suspended.is_empty() && self.check_admins_without(id).is_err();
             if let Some(person) = self.people.get_mut(&id) {
                 person.directory_roles = word.roles;
+                person.groups = memberships(word.groups);
+                person.manager = word.manager;
                 person.suspended = if spared { BTreeMap::new() } else { suspended };
                 person.spared = spared;
+                away.extend((!person.suspended.is_empty()).then_some(id));
             }
         }
-        self.end_logins(at);
+        // Like logins, delegations do not come back with whoever comes back.
+        for id in away {
+            self.end_delegations(id, at);
+        }
     }
 
     /// By which directories this person is suspended from now on. Only the directory's own word, or a
@@ -267,22 +465,76 @@ impl State {
             if self.live_provider(provider).is_err() {
                 continue;
             }
-            for (name, known) in &self.directories {
-                let user = known.subjects.get(subject);
-                let user = user.and_then(|id| known.resources.get(id));
-                let (Some(user), true) = (user, known.directory.provider == *provider) else {
+            for known in self.directories.values() {
+                if known.directory.provider != *provider || known.directory.withdrawn {
                     continue;
-                };
-                let word = words.entry(person).or_default();
-                *word.active.entry(name.clone()).or_insert(true) &= user.said.active;
-                if user.said.active {
-                    let rules = known.directory.roles.iter();
-                    let given = rules.filter(|rule| user.said.groups.contains(&rule.group));
-                    word.roles.extend(given.map(|rule| rule.role));
+                }
+                for heard in self.heard(known, subject, person) {
+                    let word = words.entry(person).or_default();
+                    word.take(known, &heard);
+                    let manager = heard.manager.filter(|_| heard.active);
+                    let manager = manager.and_then(|subject| self.linked(provider, subject));
+                    let place = heard.place;
+                    let newer = |known: &Manager| known.place.index < place.index;
+                    if let Some(person) = manager
+                        && word.manager.as_ref().is_none_or(newer)
+                    {
+                        word.manager = Some(Manager { person, place });
+                    }
                 }
             }
         }
         words
+    }
+
+    /// What a directory says of the person whom a subject stands for.
+    fn heard<'a>(
+        &'a self,
+        known: &'a DirectoryState,
+        subject: &ContentDigest,
+        person: PersonId,
+    ) -> Vec<Heard<'a>> {
+        if let Some(claim) = &known.directory.claim {
+            let logins = self.logins_of.get(&person).into_iter().flatten();
+            let logins = logins.filter_map(|id| self.logins.get(id)).filter(|state| {
+                state.login.provider == known.directory.provider
+                    && state.login.claims.subject == *subject
+            });
+            return logins
+                .map(|state| Heard {
+                    active: true,
+                    groups: state
+                        .login
+                        .claims
+                        .groups
+                        .iter()
+                        .filter(|group| group.claim == *claim)
+                        .map(|group| group.value.as_str())
+                        .collect(),
+                    manager: None,
+                    place: state.place,
+                })
+                .collect();
+        }
+        let listed = known.listed.get(subject).map(|listed| Heard {
+            active: listed.active,
+            groups: listed.groups.iter().map(String::as_str).collect(),
+            manager: listed.manager.as_ref(),
+            place: listed.place,
+        });
+        let user = known.subjects.get(subject);
+        let user = user.and_then(|id| known.resources.get(id));
+        let user = user.map(|user| Heard {
+            active: user.said.active,
+            groups: user.said.groups.iter().map(String::as_str).collect(),
+            manager: user.said.manager.and_then(|id| {
+                let manager = known.resources.get(&id)?;
+                let there = Some(manager).filter(|manager| !manager.is_gone())?;
+                there.said.subject.as_ref()
+            }),
+            place: user.place,
+        });
+        listed.into_iter().chain(user).collect()
     }
 
     /// May this directory suspend whoever its provider's subjects stand for?
@@ -299,14 +551,46 @@ impl State {
         live.find(|known| {
             let directory = &known.directory;
             // Digests of secrets are compared in constant time.
-            let pairs = directory.token.0.0.iter().zip(&token.0.0);
-            let differ = pairs.fold(0, |differ, (one, other)| differ | (one ^ other));
-            !directory.withdrawn && differ == 0
+            directory.token.is_some_and(|known| {
+                let pairs = known.0.0.iter().zip(&token.0.0);
+                let differ = pairs.fold(0, |differ, (one, other)| differ | (one ^ other));
+                !directory.withdrawn && differ == 0
+            })
         })
     }
 }
 
 impl DirectoryState {
+    /// Do its rules name this group?
+    pub(super) fn gives(&self, group: &str) -> bool {
+        self.directory.roles.iter().any(|rule| rule.group == group)
+    }
+
+    /// Do they name all of these, which are sorted?
+    fn names(&self, groups: &[String]) -> bool {
+        groups.is_sorted_by(|one, next| one < next) && groups.iter().all(|group| self.gives(group))
+    }
+
+    fn list(&mut self, file: &DirectoryFile, place: Place) {
+        for listed in self.listed.values_mut() {
+            *listed = Listed {
+                active: false,
+                groups: Vec::new(),
+                manager: None,
+                place,
+            };
+        }
+        for user in &file.users {
+            let listed = Listed {
+                active: true,
+                groups: user.groups.clone(),
+                manager: user.manager,
+                place,
+            };
+            self.listed.insert(user.subject, listed);
+        }
+    }
+
     fn check_subject(&self, change: &DirectoryChange) -> Result<(), Denied> {
         let holder = change
             .subject

@@ -1,20 +1,18 @@
-//! Logins: which providers count, whom their subjects stand for, and the session keys that their
-//! tokens introduce. The law reads what a login states; [`check_token`] holds it against the token.
+//! Logins: whom providers' subjects stand for, and the session keys that their tokens introduce.
+//! The law reads what a login states; [`check_token`] holds it against the token.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Judge, Person, Place, State, TokenAsked, rules};
-use crate::encoding::Bytes;
-use crate::entry::{Body, Entry, SessionOpen};
+use super::providers::is_line;
+use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked};
+use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
-    Binding, Claims, IdentityLink, Login, Logout, Provider, ProviderKeys, ProviderKind,
-    token_digest,
+    Binding, Claims, IdentityLink, Login, Logout, Provider, ProviderKind, token_digest,
 };
 use crate::statement::{Role, Say, Signed, SshKey, Target};
-use crate::text::is_unsafe;
 use crate::time::Timestamp;
 
 /// How far a provider's clock may be off, in milliseconds.
@@ -25,50 +23,14 @@ const MAX_LOGIN_MS: i64 = 12 * 3_600_000;
 const MAX_TOKEN_MS: i64 = 24 * 3_600_000;
 /// A person's token was issued at most this long ago: they were there just now.
 const MAX_AUTH_MS: i64 = 600_000;
-/// Most providers, withdrawn ones included.
-const MAX_PROVIDERS: usize = 64;
 /// Most subjects that stand for one person.
 const MAX_LINKS: usize = 32;
 /// Most logins of one actor that have not ended.
 const MAX_LOGINS: usize = 256;
-/// Largest set of published keys, in bytes: an entry holds it as it is.
-const MAX_KEYS: usize = 40 * 1024;
-/// Most headers that come with it.
-const MAX_HEADERS: usize = 16;
-/// Longest text that a token says or a provider is described by, in bytes.
-const MAX_TEXT: usize = 1024;
-/// Signature algorithms that may count.
-const ALGORITHMS: [&str; 5] = ["ES256", "ES384", "EdDSA", "PS256", "RS256"];
 /// The assurance of a key that an outside authority certified: the gateway alone saw that.
 const CERTIFIED: u8 = 1;
 /// The assurance of a key that is enrolled, or that a token is bound to.
-const BOUND: u8 = 2;
-
-/// A provider's newest published keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeysState {
-    /// The exact bytes of the JWK Set.
-    pub body: Bytes,
-    /// When they were fetched.
-    pub fetched: Timestamp,
-    /// The entry that holds them.
-    pub place: Place,
-    /// RFC 7638 thumbprints of its keys.
-    pub thumbprints: BTreeSet<ContentDigest>,
-    /// Where they were fetched.
-    pub uri: String,
-}
-
-/// A provider of identities, as the law knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProviderState {
-    /// Its newest published keys, once there are any.
-    pub keys: Option<KeysState>,
-    /// The statement that set it.
-    pub place: Place,
-    /// Its rules.
-    pub provider: Provider,
-}
+pub(super) const BOUND: u8 = 2;
 
 /// Whom a subject stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +60,24 @@ pub struct LoginState {
     pub place: Place,
     /// The provider as it was then.
     pub provider: Provider,
+    /// Did its key sign something besides its own sessions, reads and end?
+    pub vouched: bool,
     /// The workload's name and owner as they were then; none for a person.
     pub workload: Option<(String, PersonId)>,
+}
+
+/// What a login's key signed for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginLink {
+    /// It opened the session.
+    Session,
+    /// It signed the first delegation of the agent's chain.
+    Delegation,
+    /// It asked for the grant.
+    Request,
+    /// It approved the grant, or an extension.
+    Approval,
 }
 
 impl LoginState {
@@ -112,10 +90,22 @@ impl LoginState {
         }
     }
 
+    /// Did something end it before its own end?
+    pub(super) fn was_cut(&self) -> bool {
+        self.ended.is_some_and(|ended| ended < self.login.until)
+    }
+
     /// Does its key count at this moment?
     fn counts(&self, at: Timestamp) -> bool {
         self.ended.is_none() && at < self.login.until
     }
+}
+
+/// Logins that ended by themselves, and the roles and groups that people had before.
+#[must_use]
+pub(super) struct Expired {
+    logins: Vec<StatementId>,
+    groups: Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)>,
 }
 
 /// Until when nobody may be shown what this entry seals: a token is a credential until it has expired.
@@ -153,10 +143,15 @@ pub fn check_token(
         .iter()
         .map(|fact| fact.claim.as_str())
         .collect();
+    let groups = login.claims.groups.iter();
+    let groups: Vec<(&str, &str)> = groups
+        .map(|group| (group.claim.as_str(), group.value.as_str()))
+        .collect();
     let asked = TokenAsked {
         key,
         rz: &login.rz.0,
         facts: &facts,
+        groups: &groups,
     };
     if judge.token(provider, keys, token, &asked)? == login.claims {
         return Ok(());
@@ -165,62 +160,6 @@ pub fn check_token(
         "claims",
         "the login states something else than its token says",
     ))
-}
-
-fn is_line(text: &str) -> bool {
-    (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(is_unsafe)
-}
-
-fn is_word(text: &str) -> bool {
-    is_line(text) && !text.chars().any(char::is_whitespace)
-}
-
-/// Keys come over TLS; on one's own machine they may come without.
-fn is_keys_uri(uri: &str) -> bool {
-    let local = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
-    let is_local = local.iter().any(|prefix| {
-        let rest = uri.strip_prefix(prefix);
-        rest.is_some_and(|rest| rest.starts_with([':', '/']))
-    });
-    is_word(uri) && (is_local || uri.strip_prefix("https://").is_some_and(|r| !r.is_empty()))
-}
-
-/// A SPIFFE trust domain's own id (SPIFFE ID, 2.1): lower case, and no path.
-fn is_trust_domain(issuer: &str) -> bool {
-    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
-    issuer
-        .strip_prefix("spiffe://")
-        .is_some_and(|name| (1..=255).contains(&name.len()) && name.bytes().all(plain))
-}
-
-fn check_provider(provider: &Provider) -> Result<(), Denied> {
-    let refuse = |text: &str| Err(Denied::new("provider", text));
-    if !rules::is_name(&provider.name) {
-        return refuse("a provider's name is 1 to 63 lower-case letters, digits, `-`, `.`, `_`");
-    }
-    if !is_word(&provider.issuer) || !is_word(&provider.audience) || provider.audience.len() > 255 {
-        return refuse("a provider has an issuer and an audience, without spaces");
-    }
-    if !is_keys_uri(&provider.jwks_uri) {
-        return refuse("a provider's keys are published at an `https://` address");
-    }
-    if provider.kind == ProviderKind::SpiffeX509 && !is_trust_domain(&provider.issuer) {
-        return refuse("the issuer of X.509-SVIDs is their trust domain: `spiffe://DOMAIN`");
-    }
-    let mut seen = BTreeSet::new();
-    let known = |name: &String| ALGORITHMS.contains(&name.as_str());
-    if provider.algorithms.is_empty()
-        || !provider
-            .algorithms
-            .iter()
-            .all(|a| known(a) && seen.insert(a))
-    {
-        return Err(
-            Denied::new("provider", "a provider signs with algorithms that count")
-                .with_help(format!("they are: {}", ALGORITHMS.join(", "))),
-        );
-    }
-    Ok(())
 }
 
 /// Texts that a token says can be shown as they are, and are not endless.
@@ -233,6 +172,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
         code,
         expires: _,
         facts,
+        groups,
         issued: _,
         key: _,
         missing,
@@ -241,7 +181,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
         trigger,
     } = claims;
     let mut texts: Vec<&String> = acr.iter().chain(amr).chain(missing).collect();
-    for fact in facts {
+    for fact in facts.iter().chain(groups) {
         texts.extend([&fact.claim, &fact.value]);
     }
     if let Some(code) = code {
@@ -296,6 +236,16 @@ fn check_times(at: Timestamp, login: &Login, people: bool) -> Result<(), Denied>
     Ok(())
 }
 
+/// Would whatever a provider signed count now as it did then? Its tokens are read alike, its keys are
+/// published where they were, and no algorithm was given up.
+fn means_no_less(now: &Provider, then: &Provider) -> bool {
+    now.issuer == then.issuer
+        && now.audience == then.audience
+        && now.kind == then.kind
+        && now.jwks_uri == then.jwks_uri
+        && then.algorithms.iter().all(|a| now.algorithms.contains(a))
+}
+
 /// Does the token's binding fit its provider?
 fn check_binding(kind: ProviderKind, binding: Binding) -> Result<(), Denied> {
     let fits = match binding {
@@ -314,23 +264,6 @@ fn check_binding(kind: ProviderKind, binding: Binding) -> Result<(), Denied> {
 }
 
 impl State {
-    pub(super) fn provider(&self, name: &str) -> Result<&ProviderState, Denied> {
-        self.providers.get(name).ok_or_else(|| {
-            let name = crate::text::clean(name, 64);
-            Denied::new("no-provider", format!("no provider is called `{name}`"))
-                .with_help("`ascribe provider list` shows all")
-        })
-    }
-
-    /// The same, if it counts.
-    pub(super) fn live_provider(&self, name: &str) -> Result<&ProviderState, Denied> {
-        let known = self.provider(name)?;
-        if known.provider.withdrawn {
-            return Err(Denied::new("withdrawn", "the provider was withdrawn"));
-        }
-        Ok(known)
-    }
-
     pub(super) fn login(&self, id: StatementId) -> Result<&LoginState, Denied> {
         self.logins
             .get(&id)
@@ -359,71 +292,6 @@ impl State {
             let links = links.iter();
             links.map(move |(subject, link)| (provider, subject, link.person))
         })
-    }
-
-    pub(super) fn check_provider_set(&self, provider: &Provider) -> Result<(), Denied> {
-        let known = self.providers.get(&provider.name);
-        if known.is_none() && self.providers.len() >= MAX_PROVIDERS {
-            return Err(Denied::new("too-many", "there are 64 providers already"));
-        }
-        if known.is_none() && provider.withdrawn {
-            return self.provider(&provider.name).map(drop);
-        }
-        check_provider(provider)
-    }
-
-    pub(super) fn take_provider(&mut self, provider: &Provider, place: Place) {
-        let before = self.providers.remove(&provider.name);
-        // Keys belong to the issuer and the place that they were published at.
-        let keys = before.and_then(|before| {
-            let same = (&before.provider.issuer, &before.provider.jwks_uri)
-                == (&provider.issuer, &provider.jwks_uri);
-            before.keys.filter(|_| same)
-        });
-        let state = ProviderState {
-            keys,
-            place,
-            provider: provider.clone(),
-        };
-        self.providers.insert(provider.name.clone(), state);
-    }
-
-    pub(super) fn take_provider_keys(
-        &mut self,
-        judge: &dyn Judge,
-        entry: &Entry,
-        keys: &ProviderKeys,
-        place: Place,
-    ) -> Result<(), Denied> {
-        let refuse = |text: &str| Err(Denied::new("provider-keys", text));
-        let known = self.live_provider(&keys.provider)?;
-        if entry.writer.id != super::SERVER {
-            return refuse("providers' keys are written by `server`");
-        }
-        if known.provider.jwks_uri != keys.uri {
-            return refuse("the keys were fetched elsewhere than the provider publishes them");
-        }
-        if entry.at.since(keys.fetched).abs() > super::SIGNER_SKEW_MS {
-            return refuse("the keys were not fetched just now");
-        }
-        if keys.body.0.len() > MAX_KEYS
-            || keys.headers.len() > MAX_HEADERS
-            || !keys.headers.iter().all(|header| is_line(header))
-        {
-            return refuse("the keys or what came with them is too large");
-        }
-        let thumbprints = judge.provider_keys(&keys.body.0)?;
-        let state = KeysState {
-            body: keys.body.clone(),
-            fetched: keys.fetched,
-            place,
-            thumbprints: thumbprints.into_iter().collect(),
-            uri: keys.uri.clone(),
-        };
-        if let Some(known) = self.providers.get_mut(&keys.provider) {
-            known.keys = Some(state);
-        }
-        Ok(())
     }
 
     pub(super) fn check_identity(&self, link: &IdentityLink) -> Result<(), Denied> {
@@ -545,6 +413,7 @@ impl State {
                 .with_help("log in again, for a fresh one"));
         }
         self.check_new_key(&key)?;
+        self.check_groups(login)?;
         let workload = if people {
             if !login.claims.facts.is_empty() {
                 return Err(Denied::new("claims", "a person's login states no facts"));
@@ -568,6 +437,7 @@ impl State {
             login: login.clone(),
             place,
             provider: known.provider.clone(),
+            vouched: false,
             workload,
         };
         self.forget_expired(at);
@@ -578,18 +448,42 @@ impl State {
         self.live_logins.insert((login.until, id));
         self.logins_of.entry(by).or_default().insert(id);
         self.logins.insert(id, state);
+        self.hear_logins(at);
         Ok(())
     }
 
-    /// Ends the logins that are over, and forgets the tokens that nobody could show again. Whatever
-    /// else ends a login does so at once.
-    fn forget_expired(&mut self, at: Timestamp) {
+    /// Ends the logins that are over by now, with the groups that their tokens listed. Says what was
+    /// before, for an entry that is refused changes nothing.
+    pub(super) fn end_expired(&mut self, at: Timestamp) -> Expired {
+        let mut logins = Vec::new();
         while let Some((until, id)) = self.live_logins.first().copied()
             && until <= at
         {
-            self.live_logins.pop_first();
             self.end_login(id, at);
+            logins.push(id);
         }
+        let groups = self.lose_groups(&logins);
+        Expired { logins, groups }
+    }
+
+    /// Takes that back.
+    pub(super) fn revive(&mut self, expired: Expired) {
+        for id in expired.logins {
+            if let Some(login) = self.logins.get_mut(&id) {
+                login.ended = None;
+                self.live_logins.insert((login.login.until, id));
+                self.logins_of.entry(login.by).or_default().insert(id);
+            }
+        }
+        for (by, roles, groups) in expired.groups {
+            if let Some(person) = self.people.get_mut(&by) {
+                (person.directory_roles, person.groups) = (roles, groups);
+            }
+        }
+    }
+
+    /// Forgets the tokens that nobody could show again.
+    fn forget_expired(&mut self, at: Timestamp) {
         while let Some((until, token)) = self.spent_until.first().copied()
             && until <= at
         {
@@ -612,6 +506,7 @@ impl State {
             return Err(Denied::new("settled", "the login has ended already"));
         }
         self.end_login(logout.login, at);
+        self.hear_logins(at);
         Ok(())
     }
 
@@ -647,10 +542,9 @@ impl State {
 
     fn has_basis(&self, state: &LoginState) -> bool {
         let LoginState { by, login, .. } = state;
-        let meaning = |p: &Provider| (p.issuer.clone(), p.audience.clone(), p.kind);
         let counts = self
             .live_provider(&login.provider)
-            .is_ok_and(|now| meaning(&now.provider) == meaning(&state.provider));
+            .is_ok_and(|now| means_no_less(&now.provider, &state.provider));
         let still = match &state.workload {
             None => {
                 self.linked(&login.provider, &login.claims.subject) == Some(*by)
@@ -675,6 +569,11 @@ impl State {
             .collect();
     }
 
+    /// The login that introduced this key, whatever became of it.
+    pub(super) fn login_of_key(&self, fingerprint: &str) -> Option<&LoginState> {
+        self.logins.get(self.session_keys.get(fingerprint)?)
+    }
+
     /// The login that introduced this key and its end, if it counts.
     pub fn login_by_key(
         &self,
@@ -684,6 +583,19 @@ impl State {
         let id = self.session_keys.get(fingerprint)?;
         let login = self.logins.get(id)?;
         (login.counts(at) && !self.has_left(login.by)).then_some((*id, login.login.until))
+    }
+
+    /// Why the holder of this key may do nothing at this moment, where the key is known and they may not.
+    pub fn why_nobody(&self, at: Timestamp, fingerprint: &str) -> Option<Denied> {
+        if let Some(person) = self.keys.get(fingerprint) {
+            return self.check_present(*person).err();
+        }
+        if self.revoked_keys.contains(fingerprint) {
+            return Some(Denied::new("revoked", "the key was revoked"));
+        }
+        let login = self.login_of_key(fingerprint)?;
+        let ended = || (!login.counts(at)).then(logged_out);
+        self.check_present(login.by).err().or_else(ended)
     }
 
     /// Is this key one of the actor's, enrolled or introduced by a login?
@@ -698,14 +610,9 @@ impl State {
         if self.people.get(&by).is_some_and(enrolled) {
             return Ok(());
         }
-        let login = self.session_keys.get(&fingerprint);
-        match login.and_then(|id| self.logins.get(id)) {
+        match self.login_of_key(&fingerprint) {
             Some(login) if login.by == by && login.counts(at) => Ok(()),
-            Some(login) if login.by == by => Err(Denied::new(
-                "logged-out",
-                "the login that introduced this key has ended",
-            )
-            .with_help("log in again: `ascribe login`")),
+            Some(login) if login.by == by => Err(logged_out()),
             Some(_) | None => Err(Denied::new(
                 "key",
                 "the statement is signed by a key that is not its author's",
@@ -736,10 +643,35 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn take_vouched(&mut self, fingerprint: &str) {
+        let id = self.session_keys.get(fingerprint);
+        if let Some(login) = id.and_then(|id| self.logins.get_mut(id)) {
+            login.vouched = true;
+        }
+    }
+
+    /// The logins whose keys signed what a session rests on, each with what that was.
+    pub fn logins_behind(&self, open: &SessionOpen) -> BTreeSet<(LoginLink, StatementId)> {
+        let chain = open.delegation.map(|id| self.delegation_chain(id));
+        let head = chain.as_ref().and_then(|chain| chain.first());
+        let grant = self.grants.get(&open.grant);
+        let ask = grant.and_then(|grant| self.asks.get(&grant.request));
+        let extended = grant.into_iter().flat_map(|grant| &grant.extensions);
+        let approvals = grant.into_iter().flat_map(|grant| &grant.approvals);
+        let approvals = approvals.chain(extended.flat_map(|extended| &extended.approvals));
+        let keys = head
+            .map(|(_, head)| (LoginLink::Delegation, &head.key))
+            .into_iter()
+            .chain(ask.map(|ask| (LoginLink::Request, &ask.key)))
+            .chain(approvals.map(|approval| (LoginLink::Approval, &approval.key)));
+        let behind = keys.filter_map(|(link, key)| Some((link, *self.session_keys.get(key)?)));
+        let own = open.login.map(|id| (LoginLink::Session, id));
+        behind.chain(own).collect()
+    }
+
     /// How strongly a key shows who signs with it, 0 to 4: its login's, or that of an enrolled key.
     pub fn assurance(&self, fingerprint: &str) -> u8 {
-        let login = self.session_keys.get(fingerprint);
-        match login.and_then(|id| self.logins.get(id)) {
+        match self.login_of_key(fingerprint) {
             Some(login) => login.assurance(),
             None if self.keys.contains_key(fingerprint) => BOUND,
             None => 0,
@@ -793,6 +725,11 @@ impl State {
         };
         check_token(judge, &known.provider, &keys.body.0, key, login, token)
     }
+}
+
+fn logged_out() -> Denied {
+    Denied::new("logged-out", "the login that introduced this key has ended")
+        .with_help("log in again: `ascribe login`")
 }
 
 /// Who signed a statement.

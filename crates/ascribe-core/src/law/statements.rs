@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::identities::{check_levels, need_assurance, signer};
+use super::identities::{BOUND, check_levels, need_assurance, signer};
 use super::{
     Approval, Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Judge, Opener, Person, Place,
     SIGNER_SKEW_MS, Said, State, TargetState, rules,
@@ -45,28 +45,46 @@ impl State {
         let Author { key, agent } =
             self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
+        let own = matches!(
+            &statement.say,
+            Say::Login(_) | Say::Logout(_) | Say::Connect(_) | Say::Read(_)
+        );
+        let vouches = (!own).then(|| key.fingerprint());
         match &statement.say {
             Say::Request(request) => {
                 self.check_request(by, at, request)?;
-                self.put_ask(id, by, at, Asked::Request(request.clone()), place);
+                self.put_ask((id, by, &key), at, Asked::Request(request.clone()), place);
             }
             Say::Extension(extension) => {
                 self.check_extension(by, at, extension)?;
-                self.put_ask(id, by, at, Asked::Extension(extension.clone()), place);
+                self.put_ask(
+                    (id, by, &key),
+                    at,
+                    Asked::Extension(extension.clone()),
+                    place,
+                );
             }
             Say::BreakGlass(emergency) => {
                 self.check_break_glass(by, at, emergency)?;
-                self.put_ask(id, by, at, Asked::Emergency(emergency.clone()), place);
+                self.check_gives(&emergency.target, &key)?;
+                self.put_ask(
+                    (id, by, &key),
+                    at,
+                    Asked::Emergency(emergency.clone()),
+                    place,
+                );
             }
             Say::Approval(answer) => self.take_approval((by, &key), at, answer, place)?,
             Say::Denial(answer) => self.take_denial(by, answer)?,
             Say::Cancellation(answer) => self.take_cancellation(by, answer)?,
             Say::Revocation(revocation) => self.take_revocation(by, at, revocation)?,
             Say::Review(review) => self.take_review(by, at, review)?,
+            Say::Reconciliation(compared) => self.check_reconciliation(by, compared)?,
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
             Say::Login(login) => {
+                self.check_keys_age(at, &login.provider)?;
                 self.check_login_token(judge, by, &key, login, said.token)?;
                 self.take_login(id, by, at, (login, key), place)?;
             }
@@ -77,10 +95,14 @@ impl State {
                 self.openers.retain(|_, old| is_fresh(at, old.at));
                 self.openers.insert(id, opener);
             }
-            Say::Read(read) => self.take_read(by, read)?,
+            Say::Read(read) => {
+                self.check_read_key(by, &key, read)?;
+                self.take_read(by, read)?;
+            }
             Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
+            Say::DirectoryFile(file) => self.take_directory_file((by, &key), at, file, place)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)
@@ -92,8 +114,11 @@ impl State {
             | Say::DirectorySet(_)
             | Say::WitnessSet(_) => {
                 self.check_carries_law(&key)?;
-                self.take_proposal(statement, at, place)?;
+                self.take_proposal(statement, &key, at, place)?;
             }
+        }
+        if let Some(key) = vouches {
+            self.take_vouched(&key);
         }
         self.statements.insert(id);
         Ok(())
@@ -167,8 +192,7 @@ impl State {
 
     fn put_ask(
         &mut self,
-        id: StatementId,
-        by: PersonId,
+        (id, by, key): (StatementId, PersonId, &SshKey),
         at: Timestamp,
         asked: Asked,
         place: Place,
@@ -176,6 +200,7 @@ impl State {
         let ask = Ask {
             by,
             at,
+            key: key.fingerprint(),
             asked,
             place,
             approvals: Vec::new(),
@@ -215,9 +240,11 @@ impl State {
             Some(windows) => rules::check_recurrence(target, request, windows, at)?,
         }
         self.check_beneficiary(by, request.beneficiary)?;
+        self.check_manager(by, target)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         super::databases::check_scope(target, request)?;
+        self.check_job_owner(by, target, request)?;
         rules::check_prose(
             &request.justification,
             target.min_justification,
@@ -262,6 +289,7 @@ impl State {
             ));
         }
         let target = &self.target(&grant.target)?.target;
+        self.check_manager(by, target)?;
         rules::check_window(target, grant.not_before, extension.not_after, at)?;
         rules::check_prose(
             &extension.justification,
@@ -393,7 +421,12 @@ impl State {
             ));
         }
         let mut carried = ask.clone();
-        carried.approvals.push(Approval { by, at, place });
+        carried.approvals.push(Approval {
+            by,
+            at,
+            key: key.fingerprint(),
+            place,
+        });
         if let Asked::Proposal(say) = &carried.asked
             && self.is_carried(&carried)
         {
@@ -411,17 +444,38 @@ impl State {
         Ok(())
     }
 
-    /// Is the approver's key strong enough for what is asked?
-    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
-        let target = match &ask.asked {
+    /// The rules of the target that a request or an extension is about.
+    pub(super) fn target_of(&self, ask: &Ask) -> Result<Option<&Target>, Denied> {
+        let name = match &ask.asked {
             Asked::Request(request) => &request.target,
             Asked::Extension(extension) => &self.grant(extension.grant)?.grant.target,
-            Asked::Proposal(_) => return self.check_carries_law(key),
-            Asked::Emergency(_) => return Ok(()),
+            Asked::Proposal(_) | Asked::Emergency(_) => return Ok(None),
         };
-        let needed = self.target(target)?.target.approver_assurance;
+        Ok(Some(&self.target(name)?.target))
+    }
+
+    /// Is the approver's key strong enough for what is asked?
+    fn check_approver_key(&self, ask: &Ask, key: &SshKey) -> Result<(), Denied> {
+        if matches!(ask.asked, Asked::Proposal(_)) {
+            return self.check_carries_law(key);
+        }
+        match self.target_of(ask)? {
+            Some(target) => self.check_gives(&target.name, key),
+            None => Ok(()),
+        }
+    }
+
+    /// Is this key strong enough to give access to the target? Where that says nothing else, whoever
+    /// could get a code confirmed on another device must not be able to.
+    fn check_gives(&self, target: &str, key: &SshKey) -> Result<(), Denied> {
+        let target = &self.target(target)?.target;
+        let needed = target.approver_assurance.unwrap_or(BOUND);
         let level = self.assurance(&key.fingerprint());
-        need_assurance(needed, level, "approvals for this target need")
+        need_assurance(
+            Some(needed),
+            level,
+            "approvals and break-glass for this target need",
+        )
     }
 
     /// Does whoever asked for a workload still answer for it?
@@ -601,6 +655,22 @@ impl State {
         Ok(())
     }
 
+    /// What others did is not shown to whoever could get a code confirmed on another device.
+    fn check_read_key(&self, by: PersonId, key: &SshKey, read: &Read) -> Result<(), Denied> {
+        let asked = read.request.and_then(|id| self.asks.get(&id));
+        let session = read.session.and_then(|id| self.sessions.get(&id));
+        let own = match read.view {
+            View::Registry => true,
+            View::Request => asked.is_some_and(|ask| ask.by == by),
+            View::Actions | View::Replay | View::Export | View::Watch => {
+                session.is_some_and(|session| session.open.person == by)
+            }
+        };
+        let needed = (!own).then_some(BOUND);
+        let level = self.assurance(&key.fingerprint());
+        need_assurance(needed, level, "reading what others did needs")
+    }
+
     fn take_read(&mut self, by: PersonId, read: &Read) -> Result<(), Denied> {
         self.check_read(by, read)?;
         let watched = read.session.filter(|_| read.view == View::Watch);
@@ -673,6 +743,7 @@ impl State {
     fn take_proposal(
         &mut self,
         statement: &Statement,
+        key: &SshKey,
         at: Timestamp,
         place: Place,
     ) -> Result<(), Denied> {
@@ -691,7 +762,7 @@ impl State {
             ));
         }
         let asked = Asked::Proposal(statement.say.clone());
-        self.put_ask(statement.id, statement.by, at, asked, place);
+        self.put_ask((statement.id, statement.by, key), at, asked, place);
         if self
             .asks
             .get(&statement.id)
@@ -765,7 +836,7 @@ impl State {
         for person in target.required_approvers.iter().chain(&target.break_glass) {
             self.person(*person)?;
         }
-        Ok(())
+        self.check_named_groups(target)
     }
 
     pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
@@ -833,6 +904,8 @@ impl State {
             suspended: BTreeMap::new(),
             spared: false,
             directory_roles: BTreeSet::new(),
+            groups: Vec::new(),
+            manager: None,
             place,
         };
         self.people.insert(person.person, state);

@@ -13,9 +13,9 @@ use super::*;
 use crate::encoding::{self, Bytes};
 use crate::entry::{
     Chunk, Door, Evidence, Head, Intent, OpenedBy, Outcome, Refusal, SessionClose, Status,
-    WriterKey, head_message,
+    StreamTotal, WriterKey, head_message,
 };
-use crate::record::{Admission, Proposal, Scope, Standing};
+use crate::record::{Admission, Proposal, Scope, Standing, Wanted};
 use crate::sealed::{Opening, Prose};
 use crate::statement::{
     Answer, Authority, Mapping, Offboard, OverCap, PersonAdd, PersonKey, Read, Review, Revocation,
@@ -29,6 +29,7 @@ mod directories;
 mod entries;
 mod golden;
 mod grants;
+mod groups;
 mod identities;
 mod kit;
 mod model;

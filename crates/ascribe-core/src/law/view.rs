@@ -3,15 +3,15 @@
 use super::Approval;
 use super::identities::need_assurance;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, OpenAction, Opener, Person, Place, SessionState,
-    State, TargetState, databases,
+    Ask, AskStatus, Asked, Denied, GrantState, Manager, OpenAction, Opener, PartBytes, Person,
+    Place, SessionState, State, TargetState, databases,
 };
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
     SessionOpen,
 };
 use crate::id::{ActionId, GrantId, PersonId, SessionId, StatementId, derived};
-use crate::record::{Admission, GrantView, SignedOpening, Standing};
+use crate::record::{SignedOpening, Standing};
 use crate::statement::{Role, Ticket, Uses, Window};
 use crate::time::Timestamp;
 
@@ -93,6 +93,7 @@ impl State {
             .filter(|(id, person)| {
                 person.may(role) && **id != ask.by && ask.approvals.iter().all(|a| a.by != **id)
             })
+            .filter(|(id, _)| self.check_approver_group(**id, ask).is_ok())
             .map(|(id, _)| *id)
             .collect()
     }
@@ -102,27 +103,23 @@ impl State {
     /// # Errors
     /// When the target is gone.
     pub fn missing_approvals(&self, ask: &Ask) -> Result<Vec<Option<PersonId>>, Denied> {
-        // A job runs unattended: whoever answers for its target is among those who said yes.
-        let mut owner = None;
-        let (quorum, required) = match &ask.asked {
-            Asked::Emergency(_) => return Ok(Vec::new()),
-            Asked::Proposal(_) => (
+        let target = self.target_of(ask)?;
+        let (quorum, required) = match (&ask.asked, target) {
+            (Asked::Emergency(_), _) => return Ok(Vec::new()),
+            (_, Some(target)) => (target.quorum, target.required_approvers.as_slice()),
+            (_, None) => (
                 self.genesis_rules()?.admin_quorum.saturating_sub(1),
                 &[][..],
             ),
-            Asked::Request(request) => {
-                let target = &self.target(&request.target)?.target;
-                let job = request.sql.as_ref().and_then(|sql| sql.job.as_ref());
-                owner = job.map(|_| target.system_owner);
-                (target.quorum, target.required_approvers.as_slice())
-            }
-            Asked::Extension(extension) => {
-                let target = &self
-                    .target(&self.grant(extension.grant)?.grant.target)?
-                    .target;
-                (target.quorum, target.required_approvers.as_slice())
-            }
         };
+        // A job runs unattended: whoever answers for its target is among those who said yes.
+        let job = match &ask.asked {
+            Asked::Request(request) => request.sql.as_ref().and_then(|sql| sql.job.as_ref()),
+            _ => None,
+        };
+        let owner = job.and(target).map(|target| target.system_owner);
+        let needs_manager = target.is_some_and(|target| target.manager_approves);
+        let manager = needs_manager.then(|| self.manager_of(ask.by));
         let given = |person: &PersonId| ask.approvals.iter().any(|a| a.by == *person);
         let owner = owner.filter(|owner| !required.contains(owner));
         let mut missing: Vec<Option<PersonId>> = required
@@ -132,6 +129,12 @@ impl State {
             .map(|p| Some(*p))
             .collect();
         let lacking = (quorum as usize).saturating_sub(ask.approvals.len());
+        match manager {
+            Some(Some(Manager { person, .. }))
+                if given(person) || missing.contains(&Some(*person)) => {}
+            Some(manager) => missing.push(manager.map(|manager| manager.person)),
+            None => {}
+        }
         while missing.len() < lacking {
             missing.push(None);
         }
@@ -311,6 +314,12 @@ impl State {
                 "the session is not what the grant allows",
             ));
         }
+        if grant.break_glass && open.delegation.is_some() {
+            return Err(Denied::new(
+                "break-glass",
+                "a break-glass grant is for the person alone, not for their agents",
+            ));
+        }
         match self.grant_ended(state, at) {
             Some(CloseReason::Revoked) => {
                 return Err(Denied::new("revoked", "the grant was revoked"));
@@ -479,6 +488,8 @@ impl State {
                 session: intent.session,
                 kind: intent.kind.clone(),
                 place,
+                within: intent.within,
+                parts: PartBytes::default(),
             },
         );
         if let Some(session) = self.sessions.get_mut(&intent.session) {
@@ -561,7 +572,34 @@ impl State {
     pub(super) fn take_outcome(&mut self, outcome: &Outcome) -> Result<(), Denied> {
         databases::check_answer(outcome)?;
         // The links were checked, so the action is open.
+        let Some(open) = self.open_actions.get(&outcome.action) else {
+            return Ok(());
+        };
+        for total in &outcome.streams {
+            let digested = match total.stream.as_str() {
+                "stdin" => open.parts.written,
+                "stdout" => open.parts.read,
+                _ => 0,
+            };
+            if total.in_files > digested.min(total.bytes.saturating_sub(total.stored)) {
+                return Err(Denied::new(
+                    "in-files",
+                    "a stream leaves out bytes that the outcomes of its files do not have",
+                ));
+            }
+        }
+        let within = open.within;
         self.open_actions.remove(&outcome.action);
+        if let Some(whole) = within.and_then(|whole| self.open_actions.get_mut(&whole)) {
+            for total in &outcome.streams {
+                let parts = match total.stream.as_str() {
+                    "read" | "read-parts" => &mut whole.parts.read,
+                    "written" | "written-parts" => &mut whole.parts.written,
+                    _ => continue,
+                };
+                *parts = parts.saturating_add(total.bytes);
+            }
+        }
         Ok(())
     }
 
@@ -647,7 +685,7 @@ impl State {
         let login_gone = match (certificate, login) {
             _ if delegation.is_some() => delegation_ended == Some(CloseReason::Revoked),
             (Some(certificate), _) => self.check_certificate(*person, key, certificate).is_err(),
-            (None, Some(login)) => login.ended.is_some_and(|ended| ended < login.login.until),
+            (None, Some(login)) => login.was_cut(),
             (None, None) => self
                 .people
                 .get(person)
@@ -700,130 +738,6 @@ impl State {
             && (state.grant.uses == Uses::Reusable || state.sessions.is_empty())
     }
 
-    /// Which grant lets this person in?
-    pub fn admit(
-        &self,
-        at: Timestamp,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        chosen: Option<GrantId>,
-    ) -> Admission {
-        match self.find_grant(at, person, account, target, chosen) {
-            Ok(view) => Admission::Grant(Box::new(view)),
-            Err(denied) => Admission::Refused(denied),
-        }
-    }
-
-    fn find_grant(
-        &self,
-        at: Timestamp,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        chosen: Option<GrantId>,
-    ) -> Result<GrantView, Denied> {
-        let rules = &self.target(target)?.target;
-        super::rules::check_account(rules, account)?;
-        let mine: Vec<&GrantState> = self
-            .grants
-            .values()
-            .filter(|s| {
-                s.grant.person == person && s.grant.target == target && s.grant.account == account
-            })
-            .filter(|s| chosen.is_none_or(|c| c == s.grant.grant))
-            .collect();
-        let usable: Vec<&GrantState> = mine
-            .iter()
-            .copied()
-            .filter(|s| self.is_usable(s, at))
-            .collect();
-        let preferred = self
-            .chosen
-            .get(&(person, account.to_owned(), target.to_owned()));
-        let state = match usable.as_slice() {
-            [] => return Err(self.no_grant(at, person, account, target, &mine)),
-            [one] => *one,
-            several => match several.iter().find(|s| Some(&s.grant.grant) == preferred) {
-                Some(state) => state,
-                None => return Err(ambiguous(at, several, account, target)),
-            },
-        };
-        self.check_witnessed(state, rules, at)?;
-        let window = state.grant.window_at(at);
-        Ok(GrantView {
-            grant: state.grant.grant,
-            person,
-            target: rules.clone(),
-            account: account.to_owned(),
-            not_before: window.map_or(state.grant.not_before, |w| w.from),
-            not_after: window.map_or(state.grant.not_after, |w| w.until),
-            ticket: state
-                .ticket
-                .as_ref()
-                .map(|t| format!("{}:{}", t.system, t.id)),
-            break_glass: state.grant.break_glass,
-            forwards: state.grant.forwards.clone(),
-            sql: state.grant.sql.clone(),
-        })
-    }
-
-    fn no_grant(
-        &self,
-        at: Timestamp,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        mine: &[&GrantState],
-    ) -> Denied {
-        let waiting = self.open_asks().find(|(_, ask)| {
-            beneficiary_of(ask) == person
-                && matches!(&ask.asked, Asked::Request(r) if r.target == target && r.account == account && at < r.not_after)
-        });
-        if let Some((id, ask)) = waiting {
-            let who: Vec<String> = self
-                .approvers(ask)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            return Denied::new("pending", format!("your request `{id}` waits for approval"))
-                .with_help(format!(
-                    "{} can approve it: ascribe approve {id}",
-                    who.join(", ")
-                ));
-        }
-        let newest = mine.iter().max_by_key(|s| s.grant.not_after);
-        let (code, why) = match newest {
-            None => ("no-grant", "you hold no grant for it".to_owned()),
-            Some(s) if s.revoked.is_some() => ("revoked", "your grant was revoked".to_owned()),
-            Some(s) if at >= s.grant.not_after => (
-                "expired",
-                format!("your grant ended at {}", s.grant.not_after),
-            ),
-            Some(s) => match s.grant.next_opening(at) {
-                Some(next) => ("not-yet", format!("your grant {}", opens(&s.grant, next))),
-                None => (
-                    "used",
-                    "your grant was for one session, which was opened".to_owned(),
-                ),
-            },
-        };
-        let who: Vec<String> = self
-            .people
-            .iter()
-            .filter(|(id, p)| p.may(Role::Approver) && **id != person)
-            .map(|(id, _)| id.to_string())
-            .collect();
-        let who = if who.is_empty() {
-            "nobody".to_owned()
-        } else {
-            who.join(", ")
-        };
-        Denied::new(code, format!("no access to {account}@{target}: {why}")).with_help(format!(
-            "ask: ascribe request {account}@{target} --for 1h --why \"...\"   (can approve: {who})"
-        ))
-    }
-
     /// Actions that have no outcome yet.
     pub fn open_actions(&self) -> Vec<ActionId> {
         self.open_actions.keys().copied().collect()
@@ -845,16 +759,8 @@ impl State {
     }
 }
 
-/// Who would hold what is asked for.
-fn beneficiary_of(ask: &Ask) -> PersonId {
-    match &ask.asked {
-        Asked::Request(request) => request.beneficiary.unwrap_or(ask.by),
-        Asked::Extension(_) | Asked::Emergency(_) | Asked::Proposal(_) => ask.by,
-    }
-}
-
 /// When a grant opens, in words.
-fn opens(grant: &Grant, next: Window) -> String {
+pub(super) fn opens(grant: &Grant, next: Window) -> String {
     if grant.windows.is_empty() {
         return format!("begins at {}", next.from);
     }
@@ -862,33 +768,4 @@ fn opens(grant: &Grant, next: Window) -> String {
         "is between its windows; the next is from {} until {}",
         next.from, next.until
     )
-}
-
-fn ambiguous(at: Timestamp, several: &[&GrantState], account: &str, target: &str) -> Denied {
-    let list: Vec<String> = several
-        .iter()
-        .map(|s| {
-            let ticket = s
-                .ticket
-                .as_ref()
-                .map_or(String::new(), |t| format!(", {}:{}", t.system, t.id));
-            let window = s.grant.window_at(at);
-            let until = window.map_or(s.grant.not_after, |w| w.until);
-            format!("{} (until {until}{ticket})", s.grant.grant)
-        })
-        .collect();
-    let first = several
-        .first()
-        .map_or(String::new(), |s| s.grant.grant.to_string());
-    Denied::new(
-        "ambiguous",
-        format!(
-            "{} of your grants fit {account}@{target}: {}",
-            list.len(),
-            list.join("; ")
-        ),
-    )
-    .with_help(format!(
-        "choose one: ascribe use {first}   (or log in as {account}+{first}@{target})"
-    ))
 }

@@ -55,6 +55,11 @@ pub(super) fn read(
         code,
         expires,
         facts,
+        groups: if people {
+            groups(claims, asked.groups)?
+        } else {
+            vec![]
+        },
         issued,
         key,
         missing,
@@ -356,6 +361,36 @@ pub(super) fn facts(claims: &Object, asked: &[&str]) -> Result<Vec<Fact>, Denied
         }));
     }
     Ok(facts)
+}
+
+/// Those of the groups asked for that the token lists, sorted. Some providers write a single group as a text.
+fn groups(claims: &Object, asked: &[(&str, &str)]) -> Result<Vec<Fact>, Denied> {
+    let asked: BTreeSet<(&str, &str)> = asked.iter().copied().collect();
+    let mut groups = Vec::new();
+    for (name, group) in asked {
+        let mut found = Vec::new();
+        find(claims, name, &mut found);
+        let is_in = |value: &Json| match (value.list(), value.text()) {
+            (Some(items), _) => Some(items.iter().any(|item| item.text() == Some(group))),
+            (None, text) => text.map(|text| text == group),
+        };
+        let listed = match found.as_slice() {
+            [] | [Json::Null] => Some(false),
+            [one] => is_in(one),
+            _ => None,
+        };
+        let listed = listed.ok_or_else(|| {
+            let message = format!("the token's claim `{name}` is no list of groups");
+            Denied::new("token-groups", message)
+        })?;
+        if listed {
+            groups.push(Fact {
+                claim: name.to_owned(),
+                value: group.to_owned(),
+            });
+        }
+    }
+    Ok(groups)
 }
 
 /// Every claim that `name` may mean: a slash is part of a name, or goes into an object.

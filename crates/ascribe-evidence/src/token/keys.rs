@@ -74,6 +74,8 @@ pub(super) struct Key {
     alg: Option<String>,
     /// The issuer that it is of, where the set says so.
     issuer: Option<String>,
+    /// Its id, where it has one.
+    kid: Option<String>,
     /// `use` and `key_ops` allow checking signatures.
     verifies: bool,
     /// `use`, where it says so.
@@ -86,16 +88,17 @@ pub(super) struct Key {
 
 /// A JWK Set's keys, and why others of it do not count.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     good: Vec<Key>,
-    bad: Vec<Denied>,
+    /// Of which key id each is, where it says so.
+    bad: Vec<(Option<String>, Denied)>,
 }
 
 impl Keys {
     /// Reads a set. Keys of types that are not known are passed over; of the others each is checked, and
     /// one that fails is never tried. With a key id only keys of that id are read, and all of them: ids are not
     /// unique.
-    pub(super) fn read(body: &[u8], kid: Option<&str>) -> Result<Self, Denied> {
+    pub(crate) fn read(body: &[u8], kid: Option<&str>) -> Result<Self, Denied> {
         if body.len() > MAX_SET {
             return Err(Denied::new("keys-size", "a JWK Set is larger than 64 KiB"));
         }
@@ -116,20 +119,21 @@ impl Keys {
             let jwk = item
                 .object()
                 .ok_or_else(|| Denied::new("keys-form", "a key of a JWK Set is no object"))?;
-            if kid.is_some() && jwk.get("kid").and_then(json::Json::text) != kid {
+            let own = jwk.get("kid").and_then(json::Json::text);
+            if kid.is_some() && own != kid {
                 continue;
             }
             match key(jwk) {
                 Ok(Some(key)) => keys.good.push(key),
                 Ok(None) => {}
-                Err(reason) => keys.bad.push(reason),
+                Err(reason) => keys.bad.push((own.map(str::to_owned), reason)),
             }
         }
         Ok(keys)
     }
 
     /// Thumbprints of the keys that may sign, in the set's order, each once.
-    pub(super) fn thumbprints(&self) -> Vec<ContentDigest> {
+    pub(crate) fn thumbprints(&self) -> Vec<ContentDigest> {
         let mut found = Vec::new();
         for key in self.good.iter().filter(|key| key.verifies) {
             if !found.contains(&key.thumbprint) {
@@ -145,15 +149,18 @@ impl Keys {
         roots.filter_map(|key| Some((key.thumbprint, key.root.as_deref()?)))
     }
 
-    /// The thumbprint of the one among these keys that made `signature`. All that fit are tried.
+    /// The thumbprint of the one among these keys, with a key id among those of that id, that made
+    /// `signature`. All that fit are tried.
     pub(super) fn signer(
         &self,
         signed: &Signed<'_>,
+        kid: Option<&str>,
         provider: &Provider,
     ) -> Result<ContentDigest, Denied> {
+        let named = |own: &Option<String>| kid.is_none() || own.as_deref() == kid;
         let mut reason = None;
         let mut tried = false;
-        for key in &self.good {
+        for key in self.good.iter().filter(|key| named(&key.kid)) {
             if let Err(e) = key.usable(signed, provider) {
                 reason = Some(e);
                 continue;
@@ -171,7 +178,10 @@ impl Keys {
             .with_help("give the ID token exactly as the provider issued it"));
         }
         Err(reason
-            .or_else(|| self.bad.first().cloned())
+            .or_else(|| {
+                let mut bad = self.bad.iter();
+                bad.find_map(|(own, reason)| named(own).then(|| reason.clone()))
+            })
             .unwrap_or_else(|| {
                 Denied::new("token-key", "the provider publishes no key that the token names")
                     .with_help("get a new token; if that has the same key, have the provider's keys fetched again")
@@ -310,10 +320,11 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
         ops.list().is_some_and(|ops| ops.contains(&verify))
     });
     let used = optional(jwk, "use")?;
-    optional(jwk, "kid")?;
+    let kid = optional(jwk, "kid")?;
     Ok(Some(Key {
         alg: optional(jwk, "alg")?,
         issuer: optional(jwk, "issuer")?,
+        kid,
         verifies: operations.unwrap_or(true)
             && matches!(used.as_deref(), None | Some("sig" | "jwt-svid" | ROOT)),
         root: match used.as_deref() {

@@ -1,6 +1,8 @@
 //! X.509-SVIDs (SPIFFE X509-SVID): a workload's own key signs for the session key, its certificate says whose it
 //! is, and a root of the trust domain's bundle vouches for that. Here too times are read and never compared.
 
+use std::sync::Arc;
+
 use ascribe_core::encoding::{self, Bytes};
 use ascribe_core::id::ContentDigest;
 use ascribe_core::identity::{self, Binding, Claims, Provider, SvidProof, svid_message};
@@ -18,7 +20,7 @@ const MAX_LIFE: i64 = 24 * 3600;
 
 pub(super) fn check(
     known: &Provider,
-    bundle: &[u8],
+    bundle: impl FnOnce() -> Result<Arc<Keys>, Denied>,
     token: &[u8],
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
@@ -42,12 +44,7 @@ pub(super) fn check(
         follows(last, authority, &known.issuer, below)?;
         last = authority;
     }
-    let (root, root_life) = root(
-        &Keys::read(bundle, None)?,
-        last,
-        authorities.len(),
-        &known.issuer,
-    )?;
+    let (root, root_life) = root(&*bundle()?, last, authorities.len(), &known.issuer)?;
     check_possession(known, leaf, &proof, asked)?;
 
     let lives = chain.iter().map(Certificate::life).chain([root_life]);
@@ -75,6 +72,7 @@ pub(super) fn check(
         code: None,
         expires: claims::instant(ends),
         facts: claims::facts(&said, asked.facts)?,
+        groups: vec![],
         issued: claims::instant(begins),
         key: root,
         missing: provider::spiffe().missing,

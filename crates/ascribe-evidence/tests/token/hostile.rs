@@ -437,6 +437,15 @@ const SUBJECT: &[Case] = &[
     ("amr of numbers", Oidc, |l| l.claim("amr", json!([1])), "token-claim"),
     ("amr of many", Oidc, |l| l.claim("amr", json!(vec!["pwd"; 17])), "token-claim"),
     ("a fact that is a list", Oidc, |l| l.facts = vec!["groups"], "token-fact"),
+    ("groups that are an object", Oidc, |l| {
+        l.claim("groups", json!({"DBA": true}));
+        l.groups = vec![("groups", "DBA")];
+    }, "token-groups"),
+    ("groups that somebody might have added to", Oidc, |l| {
+        l.claim("roles", json!({"db": ["DBA"]}));
+        l.claim("roles/db", json!([]));
+        l.groups = vec![("roles/db", "DBA")];
+    }, "token-groups"),
     ("a fact that is an object", Kubernetes, |l| l.facts = vec!["kubernetes.io/pod"], "token-fact"),
     ("a fact that is a fraction", Oidc, |l| {
         l.claim("x", json!(1.5));

@@ -6,7 +6,7 @@ use ascribe_core::encoding::base64url;
 use ascribe_core::identity::{Claims, Provider, ProviderKind, key_commitment};
 use ascribe_core::law::{Denied, Judge as _, TokenAsked};
 use ascribe_core::statement::SshKey;
-use ascribe_evidence::SshSignatures;
+use ascribe_evidence::{Checker, SshSignatures};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -26,6 +26,9 @@ pub(super) const ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
     0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
+
+/// Shared by all tests, so that sets push each other out.
+static CHECKER: LazyLock<Checker> = LazyLock::new(Checker::new);
 
 pub(super) fn session_key() -> SshKey {
     SshKey(
@@ -178,6 +181,7 @@ pub(super) struct Login {
     /// What becomes of the finished token.
     pub(super) last: fn(String) -> String,
     pub(super) facts: Vec<&'static str>,
+    pub(super) groups: Vec<(&'static str, &'static str)>,
     pub(super) key: SshKey,
 }
 
@@ -203,6 +207,7 @@ impl Login {
                 issuer: claims["iss"].as_str().unwrap().to_owned(),
                 jwks_uri: "https://id.example/keys".into(),
                 kind,
+                max_keys_age_seconds: None,
                 name: "provider".into(),
                 withdrawn: false,
             },
@@ -217,6 +222,7 @@ impl Login {
             claims_text: None,
             last: |token| token,
             facts: vec![],
+            groups: vec![],
             key: session_key(),
         }
     }
@@ -282,8 +288,16 @@ pub(super) fn judge(login: &Login, token: &[u8]) -> Result<Claims, Denied> {
         key: &login.key,
         rz: &RZ,
         facts: &login.facts,
+        groups: &login.groups,
     };
-    SshSignatures.token(&login.provider, login.keys_text().as_bytes(), token, &asked)
+    let keys = login.keys_text();
+    let judged = SshSignatures.token(&login.provider, keys.as_bytes(), token, &asked);
+    // Whoever keeps keys parsed says the same, the first time and again.
+    for _ in 0..2 {
+        let kept = CHECKER.token(&login.provider, keys.as_bytes(), token, &asked);
+        assert_eq!(kept, judged);
+    }
+    judged
 }
 
 /// A token's claims as this kind of provider writes them, for a job of a few minutes, apart from what the

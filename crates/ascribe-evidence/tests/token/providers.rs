@@ -45,6 +45,7 @@ fn a_person_is_issuer_and_subject_and_bound_to_their_key() {
         code: None,
         expires: at(NOW + 3600),
         facts: vec![],
+        groups: vec![],
         issued: at(NOW),
         key: thumbprint(ISSUER.jwk("RS256")),
         missing: vec![],

@@ -198,6 +198,7 @@ impl Scene {
             issuer: "spiffe://example.org".into(),
             jwks_uri: "https://spire.example/bundle".into(),
             kind: ProviderKind::SpiffeX509,
+            max_keys_age_seconds: None,
             name: "mesh".into(),
             withdrawn: false,
         };
@@ -205,6 +206,7 @@ impl Scene {
             key: &self.session,
             rz: &RZ,
             facts: &["sub"],
+            groups: &[],
         };
         let token = (self.last)(encode(&proof).unwrap());
         SshSignatures.token(&provider, bundle.to_string().as_bytes(), &token, &asked)

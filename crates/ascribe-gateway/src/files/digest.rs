@@ -78,6 +78,7 @@ impl Flow {
         }
         (self.bytes > 0).then(|| StreamTotal {
             bytes: self.bytes,
+            in_files: 0,
             sha256: ContentDigest(ascribe_tlog::Hash(self.sum.finalize().into())),
             stored: 0,
             stream: format!("{stream}{}", if self.parts { "-parts" } else { "" }),

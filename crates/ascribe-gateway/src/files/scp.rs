@@ -6,7 +6,7 @@ use ascribe_wire::scp::{Asked, Direction, Scp, Sink, Source};
 use bytes::Bytes;
 
 use super::digest::Flow;
-use super::{From, Operation, Step, Tracker, outcome};
+use super::{Digests, From, Operation, Step, Tracker, outcome};
 
 /// What is on its way.
 struct Current {
@@ -21,15 +21,18 @@ pub(super) struct Copy {
     direction: Direction,
     current: Option<Current>,
     ended: Vec<Outcome>,
+    digests: Digests,
 }
 
 impl Copy {
-    pub(super) fn new(direction: Direction) -> Self {
+    /// `cap` is up to where all that passes is digested in the stream itself.
+    pub(super) fn new(direction: Direction, cap: u64) -> Self {
         Self {
             scp: Scp::new(direction),
             direction,
             current: None,
             ended: Vec::new(),
+            digests: Digests::new(cap),
         }
     }
 
@@ -57,9 +60,11 @@ impl Copy {
         });
     }
 
-    fn source(&mut self) -> Result<Step, String> {
+    fn source(&mut self, from: From) -> Result<Step, String> {
         loop {
             let next = self.scp.next_source().map_err(|error| error.to_string())?;
+            let in_file = matches!(next, Some(Source::Data(_))) && self.current.is_some();
+            self.digests.take(from, &mut self.scp.source, in_file);
             match next {
                 None => return Ok(Step::Forward(self.scp.source.ready())),
                 Some(Source::Wait) => return Ok(Step::Wait(self.scp.source.ready())),
@@ -88,8 +93,9 @@ impl Copy {
         }
     }
 
-    fn sink(&mut self) -> Result<Step, String> {
+    fn sink(&mut self, from: From) -> Result<Step, String> {
         while let Some(next) = self.scp.next_sink().map_err(|error| error.to_string())? {
+            self.digests.take(from, &mut self.scp.sink, false);
             let Sink::Answer(asked, good) = next else {
                 continue;
             };
@@ -116,9 +122,9 @@ impl Tracker for Copy {
 
     fn step(&mut self, from: From) -> Result<Step, String> {
         if self.is_source(from) {
-            self.source()
+            self.source(from)
         } else {
-            self.sink()
+            self.sink(from)
         }
     }
 
@@ -137,5 +143,17 @@ impl Tracker for Copy {
     fn finish(&mut self) -> Vec<Outcome> {
         self.end(Status::Unknown);
         self.ended()
+    }
+
+    fn digests(&mut self) -> Digests {
+        for from in [From::Client, From::Target] {
+            let bytes = if self.is_source(from) {
+                &self.scp.source
+            } else {
+                &self.scp.sink
+            };
+            self.digests.take_rest(from, bytes);
+        }
+        std::mem::replace(&mut self.digests, Digests::new(0))
     }
 }

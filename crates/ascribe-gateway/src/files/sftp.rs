@@ -10,7 +10,7 @@ use ascribe_wire::sftp::{
 use bytes::Bytes;
 
 use super::digest::{Flow, WINDOW};
-use super::{From, Operation, Step, Tracker, outcome};
+use super::{Digests, From, Operation, Step, Tracker, outcome};
 
 /// Handles that may be open, and requests that may be under way.
 const MAX_OPEN: usize = 1024;
@@ -80,10 +80,12 @@ pub(super) struct Sftp {
     /// The operation that is being recorded.
     next: Option<(u32, Option<Opens>)>,
     ended: Vec<Outcome>,
+    digests: Digests,
 }
 
-impl Default for Sftp {
-    fn default() -> Self {
+impl Sftp {
+    /// `cap` is up to where all that passes is digested in the stream itself.
+    pub(super) fn new(cap: u64) -> Self {
         Self {
             requests: Requests::default(),
             replies: Replies::default(),
@@ -99,6 +101,7 @@ impl Default for Sftp {
             reading: None,
             next: None,
             ended: Vec::new(),
+            digests: Digests::new(cap),
         }
     }
 }
@@ -135,8 +138,8 @@ impl Sftp {
             .ok_or_else(|| "an SFTP handle that is not open".to_owned())
     }
 
-    /// Takes in a request that is no operation.
-    fn request(&mut self, request: Request) -> Result<(), String> {
+    /// Takes in a request that is no operation. Says whether a file's digest has it.
+    fn request(&mut self, request: Request) -> Result<bool, String> {
         match request {
             Request::Init(_) if self.greeted => return wrong("SFTP begins twice"),
             Request::Init(_) => self.greeted = true,
@@ -183,11 +186,12 @@ impl Sftp {
                 {
                     open.written.take(*offset, &bytes, &mut self.room);
                     *offset = offset.saturating_add(bytes.len() as u64);
+                    return Ok(true);
                 }
             }
             Request::Operate(..) => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Makes ready for an operation, and says what it is.
@@ -220,10 +224,10 @@ impl Sftp {
         }))
     }
 
-    /// Takes in a reply.
-    fn reply(&mut self, reply: Reply) -> Result<(), String> {
+    /// Takes in a reply. Says whether a file's digest has it.
+    fn reply(&mut self, reply: Reply) -> Result<bool, String> {
         let id = match reply {
-            Reply::Bytes(bytes) => return self.reply_bytes(&bytes),
+            Reply::Bytes(bytes) => return Ok(self.reply_bytes(&bytes)),
             Reply::Version(version) => {
                 if !self.greeted || self.agreed {
                     return wrong("the target begins SFTP without being asked");
@@ -234,7 +238,7 @@ impl Sftp {
                     ));
                 }
                 self.agreed = true;
-                return Ok(());
+                return Ok(false);
             }
             Reply::Status(id, _)
             | Reply::Handle(id, _)
@@ -273,7 +277,7 @@ impl Sftp {
                     return wrong("the target sends more of a file than was asked for");
                 }
                 self.reading = Some((file, offset, there));
-                self.reply_bytes(&[])?;
+                self.reply_bytes(&[]);
             }
             (Asked::Read { file, .. }, Reply::Status(_, code)) => {
                 self.settle(file, code != OK && code != EOF, false);
@@ -282,7 +286,7 @@ impl Sftp {
             (Asked::Close { file }, Reply::Status(_, code)) => self.settle(file, code != OK, true),
             _ => return wrong("the target's SFTP reply does not fit the request"),
         }
-        Ok(())
+        Ok(false)
     }
 
     fn open(&mut self, action: ActionId, opens: Opens, handle: &[u8]) -> Result<(), String> {
@@ -308,13 +312,15 @@ impl Sftp {
         Ok(())
     }
 
-    /// Bytes of a reply, of a file's content where it is that.
-    fn reply_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Bytes of a reply, of a file's content where it is that. Says whether a file's digest has them.
+    fn reply_bytes(&mut self, bytes: &[u8]) -> bool {
         let Some((file, offset, left)) = &mut self.reading else {
-            return Ok(());
+            return false;
         };
         let file = *file;
-        if let Some(open) = self.files.get_mut(&file) {
+        let open = self.files.get_mut(&file);
+        let in_file = open.is_some();
+        if let Some(open) = open {
             open.read.take(*offset, bytes, &mut self.room);
         }
         *offset = offset.saturating_add(bytes.len() as u64);
@@ -323,7 +329,7 @@ impl Sftp {
             self.reading = None;
             self.settle(file, false, false);
         }
-        Ok(())
+        in_file
     }
 
     /// One request about an open file is answered. After its close, and when nothing is left to be
@@ -366,15 +372,18 @@ impl Tracker for Sftp {
     fn step(&mut self, from: From) -> Result<Step, String> {
         if from == From::Target {
             while let Some(reply) = self.replies.next().map_err(|error| error.to_string())? {
-                self.reply(reply)?;
+                let in_file = self.reply(reply)?;
+                self.digests.take(from, &mut self.replies.bytes, in_file);
             }
             return Ok(Step::Forward(self.replies.bytes.ready()));
         }
         while let Some(request) = self.requests.next().map_err(|error| error.to_string())? {
             let Request::Operate(id, packet) = request else {
-                self.request(request)?;
+                let in_file = self.request(request)?;
+                self.digests.take(from, &mut self.requests.bytes, in_file);
                 continue;
             };
+            self.digests.take(from, &mut self.requests.bytes, false);
             let earlier = self.requests.bytes.earlier();
             let operation = Operation {
                 kind: packet.kind,
@@ -415,6 +424,12 @@ impl Tracker for Sftp {
             left.push(self.total(open, Status::Unknown));
         }
         left
+    }
+
+    fn digests(&mut self) -> Digests {
+        self.digests.take_rest(From::Client, &self.requests.bytes);
+        self.digests.take_rest(From::Target, &self.replies.bytes);
+        std::mem::replace(&mut self.digests, Digests::new(0))
     }
 }
 

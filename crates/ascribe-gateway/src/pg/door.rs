@@ -216,12 +216,12 @@ impl Client {
 }
 
 /// The user name, or why there is none.
-fn user(startup: &Startup) -> Result<UserName, Report> {
+fn user(startup: &Startup) -> Result<UserName, Box<Report>> {
     let hint = "the user name is ROLE@TARGET";
     let name = startup
         .user()
-        .ok_or_else(|| fatal("28000", "no user name was given", hint))?;
-    user_name(name).map_err(|error| fatal("28000", error.to_string(), hint))
+        .ok_or_else(|| Box::new(fatal("28000", "no user name was given", hint)))?;
+    user_name(name).map_err(|error| Box::new(fatal("28000", error.to_string(), hint)))
 }
 
 /// Asks for the signed statement.

@@ -86,6 +86,7 @@ impl Copied {
     fn total(self, stream: &str) -> StreamTotal {
         StreamTotal {
             bytes: self.bytes,
+            in_files: 0,
             sha256: ContentDigest(Hash(self.hash.finalize().into())),
             stored: 0,
             stream: stream.to_owned(),

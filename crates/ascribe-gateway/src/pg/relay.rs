@@ -13,7 +13,7 @@ use ascribe_wire::pg::client::{self, Message};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Run, Side};
 use ascribe_wire::pg::server::{self, Report};
-use ascribe_wire::pg::session::{Executed, Number, Runs, Step, Tracker, Turn};
+use ascribe_wire::pg::session::{Executed, Number, Runs, SessionError, Step, Tracker, Turn};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
@@ -233,7 +233,7 @@ enum Carries {
     /// This is run by it.
     Runs(Executed),
     /// It is the beginning of a large message, which is this action.
-    Begins(Action),
+    Begins(Box<Action>),
     /// It is refused, without any record of an action.
     Refused(String),
 }
@@ -541,7 +541,7 @@ impl Relay<'_> {
             let mut actions = Vec::new();
             let mut ends = matches!(item.what, Carries::Sync);
             if let Carries::Begins(action) = &item.what {
-                actions.push(action.clone());
+                actions.push(Action::clone(action));
             }
             if let Carries::Runs(executed) = &item.what {
                 if course.doubtful {
@@ -660,6 +660,7 @@ impl Relay<'_> {
         mut client: WriteHalf<Stream>,
     ) -> Over {
         let mut read = BytesMut::new();
+        let mut replaced = false;
         loop {
             read.reserve(PIECE);
             let count = tokio::select! {
@@ -680,7 +681,7 @@ impl Relay<'_> {
             self.session.life.moved();
             frames.push(read.split().freeze());
             let passed = tokio::select! {
-                passed = self.pass_on(&mut frames, &mut client) => passed,
+                passed = self.pass_on(&mut frames, &mut replaced, &mut client) => passed,
                 // A message is under way: another within it would be taken for its content.
                 () = self.session.life.over.cancelled() => Err(Over::Ended),
             };
@@ -690,10 +691,11 @@ impl Relay<'_> {
         }
     }
 
-    /// Passes on what is there.
+    /// Passes on what is there. `replaced` says that the message under way was replaced as a whole.
     async fn pass_on(
         &self,
         frames: &mut Frames,
+        replaced: &mut bool,
         client: &mut WriteHalf<Stream>,
     ) -> Result<(), Over> {
         let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
@@ -709,8 +711,14 @@ impl Relay<'_> {
             };
             if let Some(message) = message {
                 let message = message.map_err(|error| wrong(error.to_string()))?;
-                self.hear(&message, &piece, &mut bytes, &mut ended)
-                    .map_err(|error| wrong(error.to_string()))?;
+                let turn = self.hear(&message, &piece, &mut ended);
+                let turn = turn.map_err(|error| wrong(error.to_string()))?;
+                *replaced = matches!(turn, Turn::Replace(_));
+                if let Turn::Replace(other) = turn {
+                    bytes = other;
+                }
+            } else if *replaced {
+                continue;
             }
             if bytes.len() >= GATHER {
                 if !gathered.is_empty() {
@@ -735,9 +743,8 @@ impl Relay<'_> {
         &self,
         message: &server::Message,
         piece: &Piece,
-        bytes: &mut Bytes,
         ended: &mut Vec<Outcome>,
-    ) -> Result<(), ascribe_wire::pg::session::SessionError> {
+    ) -> Result<Turn, SessionError> {
         if let server::Message::ParameterStatus(name, value) = message {
             read_as(&mut lock(&self.reading), name, value);
         }
@@ -747,14 +754,11 @@ impl Relay<'_> {
         {
             running.copy_out(run.bodies());
         }
-        let outcomes = lock(&self.tracker).server(message, bytes.len())?;
+        let outcomes = lock(&self.tracker).server(message, piece.bytes().len())?;
         if !outcomes.events.is_empty() || outcomes.ready.is_some() {
             running.hear(outcomes.events, outcomes.ready.is_some(), ended);
         }
-        if let Turn::Replace(other) = outcomes.turn {
-            *bytes = other;
-        }
-        Ok(())
+        Ok(outcomes.turn)
     }
 
     /// The last word to the client.

@@ -9,7 +9,9 @@ use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Outcome, SessionOpe
 use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::id::{ActionId, EntryId, SessionId, StatementId};
 use ascribe_core::law::Denied;
-use ascribe_core::record::{Admission, GrantView, Proposal, RecordError, Scope, SignedOpening};
+use ascribe_core::record::{
+    Admission, GrantView, Proposal, RecordError, Scope, SignedOpening, Wanted,
+};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
@@ -186,11 +188,11 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         cancelling: Semaphore::new(1),
     });
     let minor = startup.spoken(NEWEST);
-    let kept = match &session.key {
-        Some(_) => Some(shared.cancels.keep(&shared, &session, minor)),
-        // The target gave none, so there is none.
-        None => None,
-    };
+    // Where the target gave no key, there is none.
+    let kept = session
+        .key
+        .as_ref()
+        .map(|_| shared.cancels.keep(&shared, &session, minor));
     let mut greeting = BytesMut::new();
     greeting.extend_from_slice(&encode::authentication_ok());
     for (name, value) in &settings {
@@ -245,7 +247,13 @@ async fn open(
         let refusal = life.refusal("session", denied.code, &place);
         (refused(&denied), refusal)
     };
-    let admitted = recorder.admit(holder.person, account, target, signed.connect.grant);
+    let admitted = recorder.admit(&Wanted {
+        person: holder.person,
+        account,
+        target,
+        chosen: signed.connect.grant,
+        delegation: holder.delegation(),
+    });
     let opened = match admitted {
         Admission::Grant(mut view) => {
             let ends = holder.ends();

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ascribe_core::entry::{Body, Certificate};
-use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
+use ascribe_core::id::{PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{
     Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
-    SignedOpening, Standing,
+    SignedOpening, Standing, Wanted,
 };
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
@@ -90,14 +90,8 @@ impl Recorder for Door {
     ) -> Result<(PersonId, Certificate), Denied> {
         self.ledger.person_by_certificate(shown)
     }
-    fn admit(
-        &self,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        chosen: Option<GrantId>,
-    ) -> Admission {
-        self.ledger.admit(person, account, target, chosen)
+    fn admit(&self, wanted: &Wanted<'_>) -> Admission {
+        self.ledger.admit(wanted)
     }
     fn standing(&self, session: SessionId) -> Standing {
         self.ledger.standing(session)

@@ -240,6 +240,19 @@ async fn a_file_beyond_the_cap_is_digested_and_not_stored() {
     let sum = sha256sum(&w.path("a"));
     assert_eq!(digest(&w, &format!("open \"{b}\" write")), sum);
     assert_eq!(digest(&w, "write \"a\" size=3000000"), sum);
+    // The transfers leave out what only their files digest.
+    let outcomes = w.outcomes();
+    let inputs = outcomes.iter().flat_map(|outcome| &outcome.streams);
+    let inputs: Vec<_> = inputs.filter(|s| s.stream == "stdin").collect();
+    assert_eq!(inputs.len(), 2);
+    for input in inputs {
+        assert_eq!(input.stored, 1000);
+        assert!(input.bytes > 3_000_000, "{input:?}");
+        assert!(
+            (2_999_000..3_000_000).contains(&input.in_files),
+            "{input:?}"
+        );
+    }
     let stored: u64 = w
         .outcomes()
         .iter()

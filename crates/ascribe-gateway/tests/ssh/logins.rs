@@ -48,6 +48,7 @@ fn provider(name: &str, kind: ProviderKind) -> Provider {
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,
+        max_keys_age_seconds: None,
         name: name.into(),
         withdrawn: false,
     }
@@ -138,6 +139,7 @@ async fn log_in(
         key: &public(&key),
         rz: &rz,
         facts,
+        groups: &[],
     };
     let claims = SshSignatures
         .token(&from, &jwks(), token.as_bytes(), &asked)

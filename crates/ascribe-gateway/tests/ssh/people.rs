@@ -85,6 +85,8 @@ impl People {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         }
     }

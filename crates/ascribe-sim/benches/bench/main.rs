@@ -11,6 +11,7 @@ mod relay;
 mod sqlite;
 mod ssh;
 mod start;
+mod svid;
 mod table;
 mod world;
 

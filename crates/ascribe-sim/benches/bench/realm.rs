@@ -1,7 +1,10 @@
 //! A log in memory with people, workloads and their providers, by the law alone: no disk, no server. The
 //! signatures are real, the clock is not.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context as _, Result};
+use ascribe_core::delegation::{Acceptance, Asserted, Delegation};
 use ascribe_core::encoding::{Bytes, base64url, from_base64url};
 use ascribe_core::entry::{
     Body, CloseReason, Door, Genesis, Intent, OpenedBy, Outcome, SessionClose, SessionOpen, Status,
@@ -36,16 +39,19 @@ use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use crate::Plan;
+use crate::identity::Bare;
 use crate::read::Full;
+use crate::svid::{self, Domain};
 
 const ORIGIN: &str = "bench.example/actors";
-const BEGINS: i64 = 1_795_000_000_000;
 /// Of each kind of actor.
 const ACTORS: u8 = 16;
 const GATEWAY: &str = "gateway";
 const ADMIN: u8 = 255;
 const HOUR: i64 = 3_600_000;
 const RZ: [u8; 32] = [7; 32];
+/// Steps of each chain of delegations.
+const DEPTH: u8 = 4;
 
 /// How somebody shows who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +59,10 @@ pub(crate) enum By {
     Key,
     PersonsLogin,
     WorkloadsLogin,
+    /// A workload's X.509-SVID.
+    Svid,
+    /// The fourth agent in a chain that a person began.
+    Agent,
 }
 
 /// Somebody who acts, under a grant.
@@ -68,12 +78,16 @@ pub(crate) struct Actor {
 pub(crate) struct Realm {
     pub(crate) state: State,
     pub(crate) now: Timestamp,
+    begun: Timestamp,
     entries: Vec<Vec<u8>>,
     log: SigningKey,
     count: u64,
     grants: Vec<(By, u8, GrantId)>,
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
+    domain: Domain,
+    /// Of each person the chain of delegations that they began: each one's id and its agent's seed.
+    chains: Vec<Vec<(StatementId, [u8; 32])>>,
 }
 
 fn person(n: u8) -> PersonId {
@@ -82,6 +96,16 @@ fn person(n: u8) -> PersonId {
 
 fn workload(n: u8) -> PersonId {
     PersonId::new([n + ACTORS; 16])
+}
+
+fn service(n: u8) -> PersonId {
+    PersonId::new([n + 2 * ACTORS; 16])
+}
+
+fn agent_seed(n: u8, step: u8) -> [u8; 32] {
+    let mut seed = [n; 32];
+    seed[31] = 200 + step;
+    seed
 }
 
 fn ssh_key(seed: [u8; 32]) -> Result<(PrivateKey, SshKey)> {
@@ -97,6 +121,7 @@ fn provider(name: &str, kind: ProviderKind, algorithm: &str) -> Provider {
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,
+        max_keys_age_seconds: None,
         name: name.to_owned(),
         withdrawn: false,
     }
@@ -128,6 +153,11 @@ fn p256_jwk(key: &EcdsaKeyPair, kid: &str) -> Result<Value> {
     )
 }
 
+fn now() -> Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(now.as_millis())?)
+}
+
 fn new_p256() -> Result<EcdsaKeyPair> {
     Ok(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?)
 }
@@ -137,22 +167,32 @@ impl Realm {
     pub(crate) fn new() -> Result<Self> {
         let mut realm = Self {
             state: State::new(ORIGIN),
-            now: Timestamp::from_millis(BEGINS),
+            now: Timestamp::from_millis(0),
+            begun: Timestamp::from_millis(0),
             entries: Vec::new(),
             log: SigningKey::from_seed(ORIGIN, &[1; 32])?,
             count: 0,
             grants: Vec::new(),
             rsa: RsaKeyPair::generate(KeySize::Rsa2048)?,
             p256: new_p256()?,
+            domain: Domain::new(ACTORS)?,
+            chains: Vec::new(),
         };
+        // Certificates begin when they are made.
+        realm.begun = Timestamp::from_millis(now()?);
+        realm.now = realm.begun;
         realm.begin()?;
         realm.enrol()?;
         for n in 0..ACTORS {
             let grant = realm.grant(n, None)?;
             realm.grants.push((By::Key, n, grant));
             realm.grants.push((By::PersonsLogin, n, grant));
+            realm.grants.push((By::Agent, n, grant));
             let grant = realm.grant(n, Some(workload(n)))?;
             realm.grants.push((By::WorkloadsLogin, n, grant));
+            let grant = realm.grant(n, Some(service(n)))?;
+            realm.grants.push((By::Svid, n, grant));
+            realm.delegate(n)?;
         }
         Ok(realm)
     }
@@ -202,6 +242,8 @@ impl Realm {
             actor_assurance: Some(2),
             approver_assurance: Some(2),
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         };
         self.decree(Say::TargetSet(target), vec![])
@@ -222,15 +264,16 @@ impl Realm {
                 rsa_jwk(&self.rsa, "rsa")?,
                 p256_jwk(&self.p256, "ec")?,
             ]});
-            let keys = ProviderKeys {
-                body: Bytes(set.to_string().into_bytes()),
-                fetched: self.now,
-                headers: vec![],
-                provider: name.to_owned(),
-                uri,
-            };
-            self.record(SERVER, Body::ProviderKeys(keys), vec![])?;
+            self.publish(name, uri, &set)?;
         }
+        let root = Provider {
+            issuer: svid::DOMAIN.to_owned(),
+            ..provider("spire", ProviderKind::SpiffeX509, "ES256")
+        };
+        let uri = root.jwks_uri.clone();
+        self.decree(Say::ProviderSet(root), vec![])?;
+        let bundle = self.domain.bundle()?;
+        self.publish("spire", uri, &bundle)?;
         for n in 0..ACTORS {
             let name = Opening::new("name", [n; 32], format!("person {n}").into_bytes());
             let add = PersonAdd {
@@ -263,8 +306,77 @@ impl Realm {
                 workload: workload(n),
             };
             self.decree(Say::WorkloadSet(deploy), vec![])?;
+            let service = Workload {
+                conditions: vec![condition("sub", svid::id(n))],
+                confirmed: None,
+                name: format!("service-{n}"),
+                owner: person(n),
+                provider: "spire".to_owned(),
+                withdrawn: false,
+                workload: service(n),
+            };
+            self.decree(Say::WorkloadSet(service), vec![])?;
         }
         Ok(())
+    }
+
+    fn publish(&mut self, name: &str, uri: String, set: &Value) -> Result<()> {
+        let keys = ProviderKeys {
+            body: Bytes(set.to_string().into_bytes()),
+            fetched: self.now,
+            headers: vec![],
+            provider: name.to_owned(),
+            uri,
+        };
+        self.record(SERVER, Body::ProviderKeys(keys), vec![])
+    }
+
+    /// A chain of four agents below a person, each of which took what the one above handed on.
+    fn delegate(&mut self, n: u8) -> Result<()> {
+        self.chains.push(Vec::new());
+        for step in 1..=DEPTH {
+            let seed = agent_seed(n, step);
+            let (id, delegation) = self.handed_on(n, step, &seed)?;
+            let entry = self.take(delegation)?;
+            let acceptance = Say::Acceptance(Acceptance {
+                asserted: Asserted::default(),
+                entry,
+                of: id,
+            });
+            let (_, acceptance) = self.statement(person(n), &seed, acceptance, vec![])?;
+            self.take(acceptance)?;
+            let chain = self.chains.last_mut().context("no chain")?;
+            chain.push((id, seed));
+        }
+        Ok(())
+    }
+
+    /// What the agent above hands on at that step of a person's chain, to the key of that seed.
+    fn handed_on(&mut self, n: u8, step: u8, to: &[u8; 32]) -> Result<(StatementId, Proposal)> {
+        let chain = self.chains.get(usize::from(n)).context("no chain")?;
+        let above = chain.get(..usize::from(step) - 1).and_then(<[_]>::last);
+        let (parent, seed) = above
+            .copied()
+            .map_or((None, [n; 32]), |(id, seed)| (Some(id), seed));
+        let (task, opening) = prose("task", "rotate the logs of the order database");
+        let delegation = Say::Delegation(Delegation {
+            actions: 1_000_000,
+            agent: format!("bot-{step}"),
+            depth: DEPTH - step,
+            key: ssh_key(*to)?.1,
+            kinds: vec!["ssh.exec".to_owned()],
+            parent,
+            targets: vec!["db1".to_owned()],
+            task,
+            until: self.begun.plus_millis(20 * HOUR),
+        });
+        self.statement(person(n), &seed, delegation, vec![opening])
+    }
+
+    /// The last step of an actor's chain, to a fresh agent.
+    pub(crate) fn last_step(&mut self, actor: &Actor) -> Result<Proposal> {
+        let seed = self.seed();
+        Ok(self.handed_on(actor.n, DEPTH, &seed)?.1)
     }
 
     fn grant(&mut self, n: u8, beneficiary: Option<PersonId>) -> Result<GrantId> {
@@ -304,8 +416,9 @@ impl Realm {
             by: *by,
             grant: *grant,
             id: match by {
-                By::Key | By::PersonsLogin => person(*n),
+                By::Key | By::PersonsLogin | By::Agent => person(*n),
                 By::WorkloadsLogin => workload(*n),
+                By::Svid => service(*n),
             },
             n: *n,
         })
@@ -380,6 +493,9 @@ impl Realm {
     }
 
     fn token(&self, actor: &Actor, commitment: &str) -> Result<Vec<u8>> {
+        if actor.by == By::Svid {
+            return self.domain.proof(actor.n, commitment);
+        }
         let now = self.now.millis() / 1000;
         let (header, claims) = if actor.by == By::PersonsLogin {
             let claims = json!({
@@ -421,26 +537,34 @@ impl Realm {
         Ok(format!("{message}.{}", base64url(&signature)).into_bytes())
     }
 
-    /// A login with a token and a key of its own, which it returns.
-    pub(crate) fn log_in(&mut self, actor: &Actor) -> Result<(Proposal, (StatementId, [u8; 32]))> {
+    fn seed(&mut self) -> [u8; 32] {
         let mut seed = [128; 32];
         for (to, from) in seed.iter_mut().zip(self.fresh()) {
             *to = from;
         }
+        seed
+    }
+
+    /// A login with a token and a key of its own, which it returns.
+    pub(crate) fn log_in(&mut self, actor: &Actor) -> Result<(Proposal, (StatementId, [u8; 32]))> {
+        let seed = self.seed();
         let (_, key) = ssh_key(seed)?;
         let token = self.token(actor, &key_commitment(&key, &RZ))?;
         let provider = match actor.by {
             By::PersonsLogin => "idp",
-            By::Key | By::WorkloadsLogin => "ci",
+            By::Svid => "spire",
+            By::Key | By::WorkloadsLogin | By::Agent => "ci",
         };
         let known = self.state.providers.get(provider).context("no provider")?;
         let keys = known.keys.as_ref().context("no keys")?;
         let asked = TokenAsked {
             key: &key,
             rz: &RZ,
+            groups: &[],
             facts: match actor.by {
                 By::WorkloadsLogin => &["ref", "repository_id"],
-                By::Key | By::PersonsLogin => &[],
+                By::Svid => &["sub"],
+                By::Key | By::PersonsLogin | By::Agent => &[],
             },
         };
         let claims = SshSignatures.token(&known.provider, &keys.body.0, &token, &asked)?;
@@ -459,21 +583,32 @@ impl Realm {
         Ok((login, (id, seed)))
     }
 
-    /// What a token's signature is over, the signature, and the key that made it, parsed.
-    pub(crate) fn token_parts(
-        &self,
-        by: By,
-        token: &[u8],
-    ) -> Result<(ParsedPublicKey, Vec<u8>, Vec<u8>)> {
-        let text = std::str::from_utf8(token)?;
-        let (message, signature) = text.rsplit_once('.').context("no token")?;
-        let key = if by == By::PersonsLogin {
+    /// The signatures that a login's token holds, each with the key that made it, parsed.
+    pub(crate) fn bare(&self, actor: &Actor, proposal: &Proposal) -> Result<Vec<Bare>> {
+        let token = proposal.openings.first().context("a login has its token")?;
+        let token = &token.bytes.0;
+        if actor.by == By::Svid {
+            let Body::Statement(signed) = &proposal.body else {
+                anyhow::bail!("not a statement");
+            };
+            let key =
+                SshSignatures.sshsig("ascribe.login.v1", signed.text.as_bytes(), &signed.sig.0);
+            let commitment = key_commitment(&key.context("signature")?, &RZ);
+            return self.domain.bare(actor.n, &commitment, token);
+        }
+        let (message, signature) = std::str::from_utf8(token)?
+            .rsplit_once('.')
+            .context("token")?;
+        let key = if actor.by == By::PersonsLogin {
             ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, self.rsa.public_key().as_ref())?
         } else {
             ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.p256.public_key().as_ref())?
         };
-        let signature = from_base64url(signature).context("no signature")?;
-        Ok((key, message.as_bytes().to_vec(), signature))
+        Ok(vec![Bare {
+            key,
+            message: message.as_bytes().to_vec(),
+            signature: from_base64url(signature).context("no signature")?,
+        }])
     }
 
     /// Namespace, text and signature of a proposed statement.
@@ -487,12 +622,18 @@ impl Realm {
 
     /// One session that its actor signed, after a login where there is one.
     fn session(&mut self, actor: &Actor, execs: usize) -> Result<()> {
-        let (login, seed) = if actor.by == By::Key {
-            (None, [actor.n; 32])
-        } else {
-            let (login, (id, seed)) = self.log_in(actor)?;
-            self.take(login)?;
-            (Some(id), seed)
+        let (delegation, login, seed) = match actor.by {
+            By::Key => (None, None, [actor.n; 32]),
+            By::Agent => {
+                let chain = self.chains.get(usize::from(actor.n));
+                let (id, seed) = chain.and_then(|chain| chain.last()).context("no agent")?;
+                (Some(*id), None, *seed)
+            }
+            By::PersonsLogin | By::WorkloadsLogin | By::Svid => {
+                let (login, (id, seed)) = self.log_in(actor)?;
+                self.take(login)?;
+                (None, Some(id), seed)
+            }
         };
         let connect = Say::Connect(Connect {
             target: "db1".to_owned(),
@@ -504,7 +645,7 @@ impl Realm {
         let session = SessionId::new(self.fresh());
         let from = Opening::new("from", [6; 32], b"192.0.2.1".to_vec());
         let open = SessionOpen {
-            delegation: None,
+            delegation,
             session,
             grant: actor.grant,
             person: actor.id,
@@ -551,6 +692,7 @@ impl Realm {
         let stdout = ascribe_core::entry::StreamTotal {
             stream: "stdout".to_owned(),
             bytes: 120,
+            in_files: 0,
             stored: 0,
             sha256: ContentDigest(leaf_hash(b"")),
         };
@@ -569,7 +711,13 @@ impl Realm {
     /// Sessions by everybody in turn, three a second, and all there is to prove about them.
     pub(crate) fn fill(mut self, plan: &Plan) -> Result<Full> {
         let mut everybody = Vec::new();
-        for by in [By::Key, By::PersonsLogin, By::WorkloadsLogin] {
+        for by in [
+            By::Key,
+            By::PersonsLogin,
+            By::WorkloadsLogin,
+            By::Svid,
+            By::Agent,
+        ] {
             everybody.extend(self.actors(by));
         }
         let execs = plan.deeds / plan.sessions;

@@ -284,6 +284,8 @@ impl World {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         };
         ledger
@@ -353,6 +355,7 @@ impl World {
         let stdout = StreamTotal {
             stream: "stdout".to_owned(),
             bytes: 120,
+            in_files: 0,
             stored: 0,
             sha256: ContentDigest(ascribe_tlog::leaf_hash(b"")),
         };

@@ -1,5 +1,6 @@
 //! Chains of agents: what they may, what records show of them, how they end.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,7 +30,7 @@ impl<'a> Agent<'a> {
         let mut holder = Command::new(need("ssh-agent"));
         holder.arg("-D").arg("-a").arg(&socket);
         let holder = Running::start(holder, &world.path("logs"), false);
-        wait_for("ssh-agent", PATIENCE, || socket.exists().then_some(()));
+        wait_for("ssh-agent", PATIENCE, || UnixStream::connect(&socket).ok());
         let agent = Self {
             world,
             name,
@@ -281,6 +282,8 @@ fn an_agent_hands_on_less_and_both_end_with_the_upper_one() {
     std::fs::remove_file(&marker).unwrap();
     let action = world.actions(&["--text", "while"]).remove(0);
     let session = action["session_id"].as_str().unwrap();
+    let took = world.ended_after(session, "delegation-revoke");
+    assert!((0..=2000).contains(&took), "{took} ms");
     let session = world.ended_session(session);
     assert_eq!(session["reason"], "revoked");
     let agents: Vec<Value> = ["deploy-bot", "log-bot"].map(Value::from).into();

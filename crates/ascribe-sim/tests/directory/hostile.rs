@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::office::{Office, curl};
+use super::world::{PATIENCE, wait_for};
 
 fn kind((status, body): (u16, Value)) -> (u16, String) {
     (
@@ -217,4 +218,34 @@ fn of_two_who_take_one_name_at_once_one_is_refused() {
         assert_eq!((one.min(other), one.max(other)), (201, 409));
     }
     assert_eq!(office.get("/Users").1["totalResults"], 4);
+}
+
+#[test]
+fn what_a_client_that_hung_up_had_done_is_kept_as_it_is_recorded() {
+    let office = Office::open(&["--suspend"]);
+    let id = office.operator();
+    let user = format!("/Users/{id}");
+    let address = office.base.strip_prefix("http://").unwrap();
+    let (host, base) = address.split_once('/').unwrap();
+    for nth in 0..24 {
+        let active = nth % 2 == 1;
+        let body = json!({
+            "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+            "Operations": [{ "op": "replace", "value": { "active": active } }],
+        })
+        .to_string();
+        let request = format!(
+            "PATCH /{base}{user} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            office.token,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(host).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_micros(nth * 150));
+        drop(stream);
+        wait_for("the same word in both places", PATIENCE, || {
+            let kept = office.get(&user).1["active"].as_bool().unwrap();
+            (kept != office.is_suspended()).then_some(())
+        });
+    }
 }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::providers::Provider;
 use super::world::{PATIENCE, Running, World, end, need, wait_for};
 
 const ISSUER: &str = "https://idp.example";
@@ -24,31 +25,14 @@ impl Office {
         world.stop();
         world.start_target();
         let (server, base) = serve(&mut world);
-        let provider = [
-            "provider",
-            "add",
-            "idp",
-            "--kind",
-            "oidc",
-            "--issuer",
-            ISSUER,
-            "--audience",
-            "ascribe",
-            "--jwks",
-            "https://idp.example/keys",
-        ];
-        world.run_as("approver", &provider).exits(0);
-        let operator = world.person("operator").0;
-        let link = [
-            "identity",
-            "link",
-            &operator,
-            "--provider",
-            "idp",
-            "--subject",
-            "ada-1",
-        ];
-        world.run_as("approver", &link).exits(0);
+        world.add_provider(&Provider {
+            name: "idp",
+            kind: "oidc",
+            issuer: ISSUER,
+            audience: "ascribe",
+            jwks: Some("https://idp.example/keys"),
+        });
+        world.link_operator("ada-1");
         let add = ["directory", "add", "corp", "--provider", "idp"];
         let made = world
             .run_as("approver", &[&add[..], options].concat())

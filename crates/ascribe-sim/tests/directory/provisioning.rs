@@ -44,7 +44,8 @@ fn who_is_called_inactive_is_out_within_seconds_and_comes_back() {
             "--ticket",
             "demo:OPS-42",
         ];
-        office.world.run_as("operator", &ask).exits(2);
+        let told = office.world.run_as("operator", &ask).exits(2).stderr;
+        assert!(told.contains("suspended by directory"), "{told}");
         if nth == 0 {
             // Neither a restart nor its replay forgets it.
             office.restart();
@@ -193,4 +194,51 @@ fn entra_changes_members_one_by_one_and_a_restart_forgets_nothing() {
     wait_for("new rule", PATIENCE, || {
         (roles(&office) == json!(["requester", "approver"])).then_some(())
     });
+}
+
+#[test]
+fn a_manager_is_whom_the_enterprise_extension_names() {
+    const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+    let office = Office::open(&[]);
+    let world = &office.world;
+    let approver = world.person("approver").0;
+    let link = [
+        "identity",
+        "link",
+        &approver,
+        "--provider",
+        "idp",
+        "--subject",
+        "boss-1",
+    ];
+    world.run_as("approver", &link).exits(0);
+    world.change_target(&["--manager-approves"]);
+    let user = format!("/Users/{}", office.operator());
+    let boss = json!({ "userName": "boss@example.org", "externalId": "boss-1" });
+    let (status, boss) = office.post("/Users", &boss);
+    assert_eq!(status, 201, "{boss}");
+    let place = world.place();
+    let why = "a look at the stuck replica";
+    let asks = |code| {
+        world
+            .run_as(
+                "operator",
+                &["request", &place, "--for", "30m", "--why", why],
+            )
+            .exits(code)
+    };
+    assert!(asks(2).stderr.contains("manager"));
+    // As Okta and as Entra say it.
+    let okta =
+        json!({ "op": "replace", "value": { EXTENSION: { "manager": { "value": boss["id"] } } } });
+    let entra = json!({ "op": "Add", "path": format!("{EXTENSION}:manager"), "value": boss["id"] });
+    let none = json!({ "op": "Remove", "path": format!("{EXTENSION}:manager") });
+    for named in [okta, entra] {
+        let (status, shown) = office.patch(&user, json!([named]));
+        assert_eq!(status, 200, "{shown}");
+        let request = asks(0).line()["request_id"].as_str().unwrap().to_owned();
+        world.approve(&request);
+        assert_eq!(office.patch(&user, json!([none])).0, 200);
+        asks(2);
+    }
 }

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use ascribe_core::bundle::Bundle;
+use ascribe_core::entry::{Body, Entry};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -459,6 +461,30 @@ impl World {
             let session = sessions.into_iter().find(|s| s["id"] == id).unwrap();
             (!session["ended"].is_null()).then_some(session)
         })
+    }
+
+    /// From the newest statement of that type to the end of a session, in milliseconds, as the ledger
+    /// has them.
+    pub(super) fn ended_after(&self, session: &str, tag: &str) -> i64 {
+        self.ended_session(session);
+        let file = self.path(&format!("{session}.ended"));
+        self.run(&["export", session, "-f", file.to_str().unwrap()])
+            .exits(0);
+        let bundle = Bundle::parse(&std::fs::read(file).unwrap()).unwrap();
+        let (mut said, mut closed) = (None, None);
+        for proven in &bundle.entries {
+            let entry = Entry::from_bytes(proven.entry.as_bytes()).unwrap();
+            match &entry.body {
+                Body::Statement(signed) if signed.statement().unwrap().say.tag() == tag => {
+                    said = Some(entry.at);
+                }
+                Body::SessionClose(close) if close.session.to_string() == session => {
+                    closed = Some(entry.at);
+                }
+                _ => {}
+            }
+        }
+        closed.unwrap().since(said.unwrap())
     }
 
     /// Runs one command under the demo's own grant and exports its ended session.

@@ -1,5 +1,6 @@
 //! An `ssh-agent` of a test's own, and what runs with it.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -17,7 +18,7 @@ impl Agent {
         let mut command = Command::new(need("ssh-agent"));
         command.arg("-D").arg("-a").arg(&socket);
         let process = Running::start(command, &world.path("logs"), true);
-        wait_for("agent", PATIENCE, || socket.exists().then_some(()));
+        wait_for("agent", PATIENCE, || UnixStream::connect(&socket).ok());
         Self {
             _process: process,
             socket,

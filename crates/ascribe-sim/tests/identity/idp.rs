@@ -107,6 +107,12 @@ impl Idp {
         assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "rotated");
     }
 
+    /// The person is in these groups from now on.
+    pub(super) fn groups(&mut self, names: &[&str]) {
+        writeln!(self.input, "groups {}", names.join(",")).unwrap();
+        assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "grouped");
+    }
+
     /// Plays the browser: goes where it is sent, with cookies, to the very end.
     pub(super) fn browse(&self, world: &World, address: &str) -> String {
         self.send(world, address, &[])

@@ -1,55 +1,171 @@
 //! A person logs in at their provider, and the record and its proof outlive the provider's keys.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
+use super::providers::Provider;
 use super::world::{Out, PATIENCE, Running, World, need, wait_for};
 
 impl Agent {
-    /// Logs in, with the browser played.
     fn log_in(&self, world: &World, idp: &Idp) -> Out {
         let args = ["login", "--no-browser", "--for", "1h"];
-        let login = self.command(world, &args);
-        let login = Running::start(login, &world.path("logs"), false);
-        let address = wait_for("address", PATIENCE, || {
-            let said = login.stderr();
-            let found = said.lines().find(|line| line.starts_with("http://"))?;
-            said.ends_with('\n').then(|| found.to_owned())
-        });
-        let page = idp.browse(world, &address);
-        assert!(page.contains("You are logged in"), "{page}");
-        login.wait(PATIENCE)
+        log_in(world, idp, self.command(world, &args))
     }
+}
+
+/// Logs in, with the browser played.
+pub(super) fn log_in(world: &World, idp: &Idp, command: Command) -> Out {
+    let login = Running::start(command, &world.path("logs"), false);
+    let address = wait_for("address", PATIENCE, || {
+        let said = login.stderr();
+        let found = said.lines().find(|line| line.starts_with("http://"))?;
+        said.ends_with('\n').then(|| found.to_owned())
+    });
+    let page = idp.browse(world, &address);
+    assert!(page.contains("You are logged in"), "{page}");
+    login.wait(PATIENCE)
+}
+
+/// A machine without an agent: a program that knows the passphrase stands in for its owner.
+struct Owner {
+    program: PathBuf,
+}
+
+impl Owner {
+    fn new(world: &World, name: &str, passphrase: &str) -> Self {
+        let program = world.path(name);
+        let text = format!("#!/bin/sh\nprintf '%s\\n' '{passphrase}'\n");
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Self { program }
+    }
+
+    fn answers(&self, mut command: Command) -> Command {
+        command
+            .env("SSH_ASKPASS", &self.program)
+            .env("SSH_ASKPASS_REQUIRE", "force");
+        command
+    }
+
+    fn run(&self, world: &World, args: &[&str]) -> Out {
+        world.program_as_is(&mut self.answers(world.ascribe(args)))
+    }
+
+    fn ssh(&self, world: &World, key: &Path, command: &str) -> Out {
+        let mut ssh = Command::new(need("ssh"));
+        ssh.args(["-F", "none", "-oHostName=127.0.0.1", "-oIdentityAgent=none"])
+            .args([
+                "-oStrictHostKeyChecking=no",
+                "-oUserKnownHostsFile=/dev/null",
+            ])
+            .arg("-i")
+            .arg(key)
+            .args(["-p", &world.port().to_string()])
+            .arg(format!("{}@ascribe-demo", world.place()))
+            .arg(command);
+        world.program_as_is(&mut self.answers(ssh))
+    }
+}
+
+#[test]
+fn without_an_agent_the_key_is_in_an_encrypted_file_that_ends_with_the_login() {
+    let Some(idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let owner = Owner::new(&world, "owner", "correct horse");
+    let stranger = Owner::new(&world, "stranger", "wrong horse");
+    let file = world.path("session key");
+    let login = [
+        "login",
+        "--no-browser",
+        "--for",
+        "1h",
+        "--key-file",
+        file.to_str().unwrap(),
+    ];
+    // Nobody to ask, no agent, a short passphrase: refused before the browser is.
+    world.run(&["login", "--no-browser"]).exits(3);
+    let mut alone = world.ascribe(&login);
+    alone
+        .env("SSH_ASKPASS_REQUIRE", "force")
+        .env_remove("SSH_ASKPASS");
+    world.program_as_is(&mut alone).exits(3);
+    let short = Owner::new(&world, "short", "short");
+    assert!(
+        short
+            .run(&world, &login)
+            .exits(3)
+            .stderr
+            .contains("8 characters")
+    );
+    assert!(!file.exists());
+
+    log_in(&world, &idp, owner.answers(world.ascribe(&login))).exits(0);
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // OpenSSH itself takes it for an encrypted key.
+    let opens = |passphrase: &str| {
+        let mut keygen = Command::new(need("ssh-keygen"));
+        keygen.args(["-y", "-P", passphrase, "-f"]).arg(&file);
+        world.program_as_is(&mut keygen).code == Some(0)
+    };
+    assert!(opens("correct horse") && !opens("wrong horse") && !opens(""));
+    owner.ssh(&world, &file, "echo from a file").exits(0);
+    stranger.ssh(&world, &file, "id").exits(255);
+    let place = world.place();
+    let ask = [
+        "request",
+        &place,
+        "--for",
+        "30m",
+        "--why",
+        "a look at the stuck replica",
+        "--ticket",
+        "demo:OPS-42",
+    ];
+    owner.run(&world, &ask).exits(0);
+    assert!(
+        stranger
+            .run(&world, &ask)
+            .exits(3)
+            .stderr
+            .contains("does not open")
+    );
+    // What is there already is not overwritten.
+    assert!(
+        owner
+            .run(&world, &login)
+            .exits(3)
+            .stderr
+            .contains("there already")
+    );
+
+    owner.run(&world, &["logout"]).exits(0);
+    assert!(!file.exists());
+    log_in(&world, &idp, owner.answers(world.ascribe(&login))).exits(0);
+    // Of an own file nothing is removed.
+    let kept = world.path("kept");
+    std::fs::rename(&file, &kept).unwrap();
+    std::fs::copy(world.person("operator").1, &file).unwrap();
+    let key = kept.to_str().unwrap();
+    owner.run(&world, &["--key", key, "logout"]).exits(0);
+    assert!(file.exists());
+    owner.ssh(&world, &kept, "id").exits(255);
 }
 
 /// A demo with the provider registered, and the operator linked to its account.
 fn linked(idp: &Idp) -> World {
     let world = World::new();
-    let add = [
-        "provider",
-        "add",
-        "idp",
-        "--kind",
-        "oidc",
-        "--issuer",
-        &idp.issuer,
-        "--audience",
-        CLIENT,
-    ];
-    world.run_as("approver", &add).exits(0);
-    let operator = world.person("operator").0;
-    let link = [
-        "identity",
-        "link",
-        &operator,
-        "--provider",
-        "idp",
-        "--subject",
-        SUBJECT,
-    ];
-    world.run_as("approver", &link).exits(0);
+    world.add_provider(&Provider {
+        name: "idp",
+        kind: "oidc",
+        issuer: &idp.issuer,
+        audience: CLIENT,
+        jwks: None,
+    });
+    world.link_operator(SUBJECT);
     world
 }
 
@@ -115,9 +231,12 @@ fn a_logout_ends_what_the_key_opened() {
     let ssh = Running::start(ssh, &world.path("logs"), false);
     wait_for("running command", PATIENCE, || file.exists().then_some(()));
     agent.run(&world, &["logout"]).exits(0);
-    let out = ssh.wait(Duration::from_secs(10));
+    let out = ssh.wait(PATIENCE);
     assert_ne!(out.code, Some(0), "{out:?}");
     assert!(out.stderr.contains("revoked"), "{out:?}");
+    let action = world.actions(&["--text", "touch"]).remove(0);
+    let took = world.ended_after(action["session_id"].as_str().unwrap(), "logout");
+    assert!((0..=2000).contains(&took), "{took} ms");
     agent.ssh(&world, "id").exits(255);
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 use ascribe_core::encoding::{base64_std, base64url};
 
 use super::agent::Agent;
+use super::providers::Provider;
 use super::world::{World, need};
 
 const DOMAIN: &str = "spiffe://demo.example";
@@ -125,49 +126,15 @@ fn a_workload_acts_by_its_svid_and_another_one_of_the_domain_does_not() {
         "root",
     );
     let bundle = publish(bundle(&dir));
-    let add = [
-        "provider",
-        "add",
-        "spire",
-        "--kind",
-        "spiffe-x509",
-        "--issuer",
-        DOMAIN,
-        "--audience",
-        "ascribe",
-        "--jwks",
-        &bundle,
-    ];
-    world.run_as("approver", &add).exits(0);
-    let operator = world.person("operator").0;
-    let when = format!("sub={ID}");
-    let rule = [
-        "workload",
-        "add",
-        "deploy-shop",
-        "--provider",
-        "spire",
-        "--owner",
-        &operator,
-        "--when",
-        &when,
-    ];
-    world.run_as("approver", &rule).exits(0);
-    let ask = [
-        "request",
-        &world.place(),
-        "--workload",
-        "deploy-shop",
-        "--for",
-        "30m",
-        "--why",
-        "roll out the release of the shop",
-        "--ticket",
-        "demo:OPS-77",
-        "--reusable",
-    ];
-    let asked = world.run_as("operator", &ask).exits(0).line();
-    world.approve(asked["request_id"].as_str().unwrap());
+    world.add_provider(&Provider {
+        name: "spire",
+        kind: "spiffe-x509",
+        issuer: DOMAIN,
+        audience: "ascribe",
+        jwks: Some(&bundle),
+    });
+    world.add_workload("spire", &[&format!("sub={ID}")]);
+    world.grant_workload();
 
     let agent = Agent::start(&world);
     let log_in = |name: &str| {

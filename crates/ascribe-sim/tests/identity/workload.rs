@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::agent::Agent;
 use super::idp::Idp;
+use super::providers::Provider;
 use super::world::{Out, World};
 
 const BEARER: &str = "runner-secret";
@@ -13,54 +14,15 @@ const BEARER: &str = "runner-secret";
 fn registered(issuer: &Idp) -> World {
     let world = World::new();
     let keys = format!("{}/jwks", issuer.issuer);
-    let add = [
-        "provider",
-        "add",
-        "github",
-        "--kind",
-        "github",
-        "--issuer",
-        &issuer.issuer,
-        "--audience",
-        "ascribe",
-        "--jwks",
-        &keys,
-    ];
-    world.run_as("approver", &add).exits(0);
-    let operator = world.person("operator").0;
-    let rule = [
-        "workload",
-        "add",
-        "deploy-shop",
-        "--provider",
-        "github",
-        "--owner",
-        &operator,
-        "--when",
-        "repository_id=74001",
-        "--when",
-        "environment=production",
-    ];
-    world.run_as("approver", &rule).exits(0);
+    world.add_provider(&Provider {
+        name: "github",
+        kind: "github",
+        issuer: &issuer.issuer,
+        audience: "ascribe",
+        jwks: Some(&keys),
+    });
+    world.add_workload("github", &["repository_id=74001", "environment=production"]);
     world
-}
-
-fn granted(world: &World) {
-    let ask = [
-        "request",
-        &world.place(),
-        "--workload",
-        "deploy-shop",
-        "--for",
-        "30m",
-        "--why",
-        "roll out the release of the shop",
-        "--ticket",
-        "demo:OPS-77",
-        "--reusable",
-    ];
-    let asked = world.run_as("operator", &ask).exits(0).line();
-    world.approve(asked["request_id"].as_str().unwrap());
 }
 
 /// What GitHub gives a job that may ask for tokens.
@@ -91,7 +53,7 @@ fn a_pipelines_job_acts_under_its_own_name_with_run_commit_and_owner() {
     // It has a name, and no grant yet.
     let early = agent.ssh(&world, "id").exits(254);
     assert!(early.stderr.contains("no access"), "{early:?}");
-    granted(&world);
+    world.grant_workload();
     agent.ssh(&world, "echo deployed").exits(0);
     let by_run = world.actions(&["--run", "9120045511"]);
     let by_commit = world.actions(&["--commit", "8f2d6a5b7c3e4f90112233445566778899aabbcc"]);
@@ -128,7 +90,7 @@ fn another_repositorys_job_is_not_the_workload() {
         return;
     };
     let world = registered(&issuer);
-    granted(&world);
+    world.grant_workload();
     let agent = Agent::start(&world);
     let mint = r#"curl -sfG "$ISSUER/mint" --data-urlencode "audience=$ASCRIBE_AUDIENCE" --data-urlencode "claims=$CLAIMS""#;
     let args = [
@@ -209,7 +171,7 @@ fn a_workload_whose_owner_has_left_gets_in_no_more() {
         return;
     };
     let world = registered(&issuer);
-    granted(&world);
+    world.grant_workload();
     let agent = Agent::start(&world);
     log_in(&agent, &world, &issuer).exits(0);
     agent.ssh(&world, "true").exits(0);

@@ -1,6 +1,7 @@
 // An OpenID Connect provider for the tests: a certified server, with one person who is always logged in.
 // usage: node provider.mjs CALLER-CLIENT-ID ACCOUNT
-// It prints `listening PORT` and takes one command a line: `rotate` makes a new key and drops the old.
+// It prints `listening PORT` and takes one command a line: `rotate` makes a new key and drops the old;
+// `groups NAME,NAME` says in which groups the person is from now on.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline';
@@ -31,6 +32,7 @@ function freshKey() {
 }
 
 const server = createServer((request, response) => handle(request, response));
+let groups = [];
 let handle = (_, response) => response.writeHead(503).end();
 
 function start(key) {
@@ -50,7 +52,9 @@ function start(key) {
     features: { devInteractions: { enabled: false }, deviceFlow: { enabled: true } },
     cookies: { keys: ['test'] },
     ttl: { AccessToken: 600, AuthorizationCode: 60, IdToken: 600, DeviceCode: 600, Grant: 600, Interaction: 600, Session: 600 },
-    findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
+    findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub, groups }) }),
+    claims: { openid: ['sub', 'groups'] },
+    conformIdTokenClaims: false,
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   });
   const plain = provider.callback();
@@ -72,6 +76,10 @@ server.listen(0, '127.0.0.1', () => {
 
 createInterface({ input: process.stdin })
   .on('line', (line) => {
+    if (line.startsWith('groups ')) {
+      groups = line.slice(7).split(',');
+      console.log('grouped');
+    }
     if (line !== 'rotate') return;
     start(freshKey());
     console.log('rotated');

@@ -66,8 +66,8 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// `bin` has the programs, if others than this machine's are meant.
-    fn start(logs: &Path, bin: Option<&Path>) -> Self {
+    /// With further settings; `bin` has the programs, if others than this machine's are meant.
+    fn start(logs: &Path, more: &[&str], bin: Option<&Path>) -> Self {
         let program = |name: &str| match bin {
             Some(bin) => bin.join(name),
             None => program(name),
@@ -116,14 +116,23 @@ impl Cluster {
         ];
         let mut command = unprivileged(&program("postgres"));
         command.arg("-D").arg(&data);
-        for setting in &settings {
+        for setting in settings
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+        {
             command.arg("-c").arg(setting);
         }
+        command
+            .arg("-c")
+            .arg(format!("log_directory={}", home.join("log").display()));
         let mut server = Running::start(command, logs, true);
         wait_for("database", PATIENCE, || {
             assert!(server.ended().is_none(), "no database: {}", server.stderr());
             let ready = "database system is ready to accept connections";
-            server.stderr().contains(ready).then_some(())
+            let collected = std::fs::read_to_string(home.join("log/pg.log"));
+            let said = server.stderr() + &collected.unwrap_or_default();
+            said.contains(ready).then_some(())
         });
         let cluster = Self {
             _dir: dir,
@@ -176,9 +185,42 @@ impl Cluster {
         self.server.stderr()
     }
 
+    /// The files of its log, where it collects them.
+    pub(super) fn log_file(&self, ending: &str) -> PathBuf {
+        self.home.join("log").join(format!("pg.{ending}"))
+    }
+
+    /// Straight to the database by TCP, as the role that the gateway logs in as, under a name of its own.
+    pub(super) fn intrude(&self, application: &str, text: &str) -> Out {
+        let out = Command::new(need("psql"))
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGAPPNAME", application)
+            .args(["-X", "-h", "127.0.0.1", "-U", "dba", "-d", "orders"])
+            .args(["-p", &self.port.to_string(), "-c", text])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Out {
+            code: out.status.code(),
+            stdout: text(&out.stdout),
+            stderr: text(&out.stderr),
+        }
+    }
+
     fn certificate(&self) -> PathBuf {
         self.home.join("server.crt")
     }
+}
+
+/// Is this extension's library beside the server?
+pub(super) fn has_library(name: &str) -> bool {
+    let bin = program("postgres").canonicalize().unwrap();
+    let lib = bin
+        .parent()
+        .and_then(Path::parent)
+        .map(|home| home.join("lib"));
+    lib.is_some_and(|lib| lib.join(name).is_file())
 }
 
 /// A certificate for `localhost` that signs itself, and its key.
@@ -230,13 +272,24 @@ impl Bank {
 
     /// The target is registered with further options, and nobody holds a grant.
     pub(super) fn without_grant(options: &[&str]) -> Self {
-        Self::with(options, None)
+        Self::new(options, &[], None)
+    }
+
+    /// The server has further settings, and the operator a grant.
+    pub(super) fn with_settings(settings: &[&str]) -> Self {
+        let bank = Self::new(&[], settings, None);
+        bank.grant(&["--reusable"]);
+        bank
     }
 
     fn with(options: &[&str], bin: Option<&Path>) -> Self {
+        Self::new(options, &[], bin)
+    }
+
+    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>) -> Self {
         let mut world = World::new();
         world.stop();
-        let cluster = Cluster::start(&world.path("logs"), bin);
+        let cluster = Cluster::start(&world.path("logs"), settings, bin);
         certificate(&world.path(""), "gateway");
         let dir = world.data().join("credentials/orders-db");
         std::fs::create_dir_all(&dir).unwrap();

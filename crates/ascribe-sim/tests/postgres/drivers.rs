@@ -306,7 +306,7 @@ fn psql_works(bank: &Bank, psql: &Path) {
     let rows = bank.world.path("rows.txt");
     std::fs::write(&rows, "1\tone\n2\ttwo\n").unwrap();
     let rows = rows.to_str().unwrap();
-    let new = super::bank::done(&mut Command::new(psql).arg("--version")).contains(" 18");
+    let new = super::bank::done(Command::new(psql).arg("--version")).contains(" 18");
     let bound = if new {
         "select $1::int + $2::int as sum \\bind 20 22 \\g\nselect $1::text \\parse named\n\\bind_named named 'bound' \\g\n"
     } else {

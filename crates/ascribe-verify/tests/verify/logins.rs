@@ -10,7 +10,7 @@ use ascribe_core::identity::{
     Binding, Condition, IdentityLink, Login, Provider, ProviderKeys, ProviderKind, Workload,
     key_commitment, subject, token_digest,
 };
-use ascribe_core::law::{Judge as _, Place, State, TokenAsked};
+use ascribe_core::law::{Judge as _, LoginLink, Place, State, TokenAsked};
 use ascribe_core::statement::{Say, SshKey, Uses};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::SigningKey;
@@ -40,6 +40,7 @@ fn provider() -> Provider {
         issuer: "https://idp.example".into(),
         jwks_uri: "https://idp.example/keys".into(),
         kind: ProviderKind::Oidc,
+        max_keys_age_seconds: None,
         name: "idp".into(),
         withdrawn: false,
     }
@@ -69,6 +70,7 @@ fn stated(log: &Forge, key: &SshKey) -> Login {
         key,
         rz: &RZ,
         facts: &[],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(&provider(), &jwks(1), token.as_bytes(), &asked)
@@ -107,6 +109,20 @@ impl Default for Story {
 fn session_by_login(story: &Story) -> (Forge, Bundle) {
     let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
     let granted = log.granted(Uses::Reusable);
+    let (keys, link) = registered(&mut log);
+    let login = log_in(&mut log, story, keys, link);
+    let key = Who::Olu.key(SESSION);
+    let mut session = log.open_by(&granted, "root", &key, Some(login));
+    let action = log.intent(&mut session, "id -un", None);
+    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    log.head("gw");
+    let id = log.close(session);
+    let bundle = log.bundle(id);
+    (log, bundle)
+}
+
+/// The provider's keys and Olu's identity there.
+fn registered(log: &mut Forge) -> (Place, Place) {
     let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
     let keys = ProviderKeys {
         body: Bytes(jwks(1)),
@@ -127,15 +143,15 @@ fn session_by_login(story: &Story) -> (Forge, Bundle) {
         subject: subject("https://idp.example", "olu"),
     });
     let (_, link) = log.say(Who::Ada, &[("provider", registered)], link, vec![]);
-    let login = log_in(&mut log, story, keys, link);
-    let key = Who::Olu.key(SESSION);
-    let mut session = log.open_by(&granted, "root", &key, Some(login));
-    let action = log.intent(&mut session, "id -un", None);
-    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
-    log.head("gw");
-    let id = log.close(session);
-    let bundle = log.bundle(id);
-    (log, bundle)
+    (keys, link)
+}
+
+/// The session key's hand.
+fn session_pen() -> Pen {
+    Pen {
+        key: SESSION,
+        ..Pen::from(Who::Olu)
+    }
 }
 
 fn log_in(log: &mut Forge, story: &Story, keys: Place, link: Place) -> (StatementId, Place) {
@@ -145,12 +161,13 @@ fn log_in(log: &mut Forge, story: &Story, keys: Place, link: Place) -> (Statemen
     let opening = sealed("token", &token);
     login.token = opening.commitment();
     (story.edit)(&mut login);
-    let pen = Pen {
-        key: SESSION,
-        ..Pen::from(Who::Olu)
-    };
     let parents = [("keys", keys), ("actor", link)];
-    log.say(pen, &parents, Say::Login(Box::new(login)), vec![opening])
+    log.say(
+        session_pen(),
+        &parents,
+        Say::Login(Box::new(login)),
+        vec![opening],
+    )
 }
 
 #[test]
@@ -194,6 +211,53 @@ fn a_disclosed_token_is_checked_and_the_report_says_whom_to_trust() {
     assert_eq!(proof.token, "sealed");
     let more = "that the token says what is stated";
     assert_eq!(proof.log_trusted_for, ["when it was shown", more]);
+}
+
+#[test]
+fn a_login_behind_a_grant_is_shown_and_others_are_counted() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let target = log.target();
+    let (keys, link) = registered(&mut log);
+    log_in(&mut log, &Story::default(), keys, link);
+    let mut sessions = Vec::new();
+    // The grant that the session key asked for, and one that the enrolled key did.
+    for pen in [session_pen(), Pen::from(Who::Olu)] {
+        let (ask, body) = log.request_by(pen, target, |r| r.uses = Uses::Reusable);
+        let yes = log.approve(Who::Ada, ask);
+        let granted = log.grant(ask, &[yes], body);
+        let mut session = log.open(&granted, "root");
+        let action = log.intent(&mut session, "id -un", None);
+        log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+        sessions.push(log.close(session));
+    }
+    log.head("gw");
+    let report = |session, sealed: bool| {
+        let mut bundle = log.bundle(session);
+        bundle
+            .openings
+            .retain(|o| !sealed || o.opening.field != "token");
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+        assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+        let others = report.notes.iter().any(|note| note.code == "login_sealed");
+        (report.logins.clone(), others, render(&report))
+    };
+    let (asked, others, text) = report(sessions[0], false);
+    assert_eq!(
+        (asked[0].link, asked[0].token),
+        (LoginLink::Request, "checked")
+    );
+    assert!(!others && text.contains("who asked for"), "{text}");
+    let (asked, others, _) = report(sessions[0], true);
+    assert_eq!(asked[0].token, "sealed");
+    assert!(!others, "it is shown by itself");
+    // Whoever runs the log could have made that login, and what its key signed.
+    let (asked, others, text) = report(sessions[1], true);
+    assert!(asked.is_empty() && others, "{text}");
+    assert!(
+        text.contains("1 login(s) whose tokens are not disclosed here"),
+        "{text}"
+    );
+    assert!(!report(sessions[1], false).1);
 }
 
 #[test]
@@ -334,6 +398,7 @@ fn job() -> Forge {
         key: &key,
         rz: &RZ,
         facts: &["repository_id", "ref"],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(&ci, &jwks(1), token.as_bytes(), &asked)

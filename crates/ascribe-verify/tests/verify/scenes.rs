@@ -66,6 +66,8 @@ impl Forge {
             actor_assurance: None,
             approver_assurance: None,
             max_unwitnessed_seconds: None,
+            approver_groups: vec![],
+            manager_approves: false,
             postgres: None,
         };
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
@@ -79,6 +81,16 @@ impl Forge {
     /// The same, changed. Returns the grant that a yes would lead to.
     pub(super) fn request_with(
         &mut self,
+        target: Place,
+        change: impl FnOnce(&mut Request),
+    ) -> (Ask, Grant) {
+        self.request_by(Who::Olu, target, change)
+    }
+
+    /// The same with another key of Olu's.
+    pub(super) fn request_by(
+        &mut self,
+        pen: impl Into<Pen>,
         target: Place,
         change: impl FnOnce(&mut Request),
     ) -> (Ask, Grant) {
@@ -101,7 +113,7 @@ impl Forge {
         };
         change(&mut request);
         let say = Say::Request(request.clone());
-        let (id, place) = self.say(Who::Olu, &[("target", target)], say, vec![why]);
+        let (id, place) = self.say(pen, &[("target", target)], say, vec![why]);
         let grant = Grant {
             forwards: Vec::new(),
             grant: grant_id(id),

@@ -436,6 +436,8 @@ impl Tracker {
                 if !is_name(&name) {
                     return self.refuse(number, Refusal::Name);
                 }
+                // A copy: what arrived in the same buffer is not kept by it.
+                let name = Bytes::copy_from_slice(&name);
                 let group = self.group;
                 match named {
                     Named::Statement => {
@@ -500,7 +502,7 @@ impl Tracker {
             }
             Found::Here(known) if self.mentions.doubt_statement(&known) => Origin::Doubtful(known),
             Found::Here(known) => Origin::Known(known),
-            Found::Nowhere => Origin::Unknown(statement.clone()),
+            Found::Nowhere => Origin::Unknown(Bytes::copy_from_slice(&statement)),
         };
         let number = self.number();
         if !is_name(&name) || !is_name(&statement) {

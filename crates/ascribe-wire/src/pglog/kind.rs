@@ -63,7 +63,8 @@ pub struct Audit {
     pub statement_id: u64,
     /// Counted in the statement.
     pub substatement_id: u64,
-    /// `READ`, `WRITE`, `FUNCTION`, `ROLE`, `DDL`, `MISC`, `MISC_SET`.
+    /// `READ`, `WRITE`, `FUNCTION`, `ROLE`, `DDL`, `MISC`. Version 1.7 has `MERGE` under `MISC`, and what is only
+    /// explained under what it would be.
     pub class: String,
     /// `SELECT` and so on.
     pub command: String,

@@ -130,6 +130,8 @@ async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        approver_groups: vec![],
+        manager_approves: false,
         postgres: None,
     };
     let link = IdentityLink {
@@ -182,6 +184,7 @@ async fn logged_in(
         key: &key,
         rz: &rz,
         facts: &[],
+        groups: &[],
     };
     let claims = SshSignatures
         .token(provider, jwks, token.as_bytes(), &asked)
@@ -271,6 +274,7 @@ async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
         issuer: "https://idp.example".into(),
         jwks_uri: "https://idp.example/keys".into(),
         kind: ProviderKind::Oidc,
+        max_keys_age_seconds: None,
         name: "idp".into(),
         withdrawn: false,
     };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ascribe_core::database::Values;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// How clients reach databases.
 #[derive(Debug, Default, Args)]
@@ -79,6 +79,9 @@ pub(crate) struct SqlRequest {
     /// On a database: exactly the statements of this file, in order, each once in a session.
     #[arg(long, value_name = "FILE", conflicts_with = "break_glass")]
     pub(crate) script: Option<PathBuf>,
+    /// The maintenance job that it is for, and when that runs: `ascribe job add` fills it in.
+    #[arg(skip)]
+    pub(crate) job: Option<(String, String)>,
 }
 
 /// A role on a database.
@@ -104,4 +107,134 @@ pub(crate) struct Psql {
     /// What psql is called with.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Ask for a job: a script that a workload runs again and again, each run a session of its own. The target's
+    /// system owner must be among those who approve.
+    Add(JobAdd),
+    /// Approve a job, if its script is the one in the file.
+    Approve {
+        /// Its name.
+        name: String,
+        /// Its script, as it was handed to you.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// A remark, sealed.
+        #[arg(long)]
+        remark: Option<String>,
+    },
+    /// Run a job now, as its workload: what cron calls.
+    Run(JobRun),
+    /// List jobs.
+    List,
+    /// List runs of a job, newest last.
+    Runs {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobAdd {
+    /// Its name.
+    pub(crate) name: String,
+    /// `ROLE@TARGET`.
+    pub(crate) place: String,
+    /// The script: SQL alone.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// When it is meant to run, in one line; nothing here starts it.
+    #[arg(long)]
+    pub(crate) schedule: String,
+    /// The workload that runs it; you answer for it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload: String,
+    /// What for. Sealed in the ledger.
+    #[arg(long)]
+    pub(crate) why: String,
+    /// `SYSTEM:ID`.
+    #[arg(long)]
+    pub(crate) ticket: Option<String>,
+    /// How long it may run before it is approved anew, at most as the target's rules say.
+    #[arg(long = "for", default_value = "30d", value_parser = super::parse::seconds)]
+    pub(crate) window: u64,
+    /// Only statements of this class.
+    #[arg(long = "class", value_name = "CLASS")]
+    pub(crate) classes: Vec<String>,
+    /// Only statements on this, `SCHEMA.TABLE` or `SCHEMA.*`.
+    #[arg(long = "object", value_name = "OBJECT")]
+    pub(crate) objects: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobRun {
+    /// Its name.
+    pub(crate) name: String,
+    /// The script as it is now: it runs only if it is the one that was approved.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The database; without it the one that is called like the role.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// File with the workload's own token; without it what runs the job is asked for one.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_command")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Program that prints the workload's token for the audience in ASCRIBE_AUDIENCE.
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) token_command: Vec<String>,
+    /// File with the workload's X.509-SVID, PEM: its certificate first, then each one's issuer, without the root.
+    #[arg(
+        long,
+        value_name = "CERT.pem",
+        requires = "svid_key",
+        conflicts_with_all = ["token_file", "token_command"]
+    )]
+    pub(crate) svid: Option<PathBuf>,
+    /// File with its private key, PEM.
+    #[arg(long, value_name = "KEY.pem", requires = "svid")]
+    pub(crate) svid_key: Option<PathBuf>,
+    /// The workload; without it, a login that was made before is used.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload: Option<String>,
+}
+
+/// Comparing a database's own log with the ledger.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Reconcile {
+    /// Compare a PostgreSQL server's log: csvlog, jsonlog, or stderr with
+    /// `log_line_prefix = '%m %p %c %r %a '`.
+    Postgres(ReconcilePostgres),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcilePostgres {
+    /// Files of the log, all of one format.
+    #[arg(required = true, value_name = "LOG")]
+    pub(crate) logs: Vec<PathBuf>,
+    /// The server's target; several where it is registered under several names. Needed where more than one
+    /// database is registered.
+    #[arg(long = "target", value_name = "NAME")]
+    pub(crate) targets: Vec<String>,
+    /// Only sessions from this address can be the gateway's, as the log writes it; without it, from any.
+    #[arg(long = "from", value_name = "ADDRESS")]
+    pub(crate) from: Vec<String>,
+    /// The log's format; without it, by the files' names: `.csv`, `.json`, anything else is stderr.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<LogFormat>,
+    /// Compare and record nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How a database writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// csvlog.
+    Csv,
+    /// jsonlog.
+    Json,
+    /// stderr with the documented prefix.
+    Stderr,
 }

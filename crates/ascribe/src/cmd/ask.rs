@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ascribe_core::database::{SqlScope, bare};
+use ascribe_core::database::{Job, SqlScope, bare};
 use ascribe_core::id::{ContentDigest, StatementId};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
@@ -19,6 +19,7 @@ use crate::api::Hello;
 use crate::cli::{self, Cli};
 use crate::client::{Client, now};
 use crate::exit::{Attempt as _, Done, Failure};
+use crate::registry::{AskRow, Registry};
 use crate::windows::{Bound, Zones};
 
 /// Submits, and returns the statement's id with the server's answer.
@@ -167,6 +168,36 @@ pub(crate) struct Script {
     pub(crate) texts: Vec<Vec<u8>>,
 }
 
+impl Script {
+    /// Is it the one that is asked for?
+    pub(crate) fn is_asked_for(&self, scope: Option<&SqlScope>) -> Done {
+        let asked = scope.map_or(&[][..], |scope| scope.script.as_slice());
+        let job = scope.and_then(|scope| scope.job.as_ref());
+        if asked == self.statements && job.is_none_or(|job| job.definition == self.definition) {
+            return Ok(());
+        }
+        let differs = asked.iter().zip(&self.statements);
+        let differs = differs.take_while(|(asked, here)| asked == here).count();
+        let text = self.texts.get(differs).map_or_else(
+            || "it has fewer statements".to_owned(),
+            |text| clean(&String::from_utf8_lossy(text), 200),
+        );
+        let why = if asked.is_empty() {
+            "no script was asked for".to_owned()
+        } else if asked == self.statements {
+            "the file differs from the one that was asked for, though not in its statements"
+                .to_owned()
+        } else {
+            format!(
+                "the file is not the one that was asked for; from its statement {}: {text}",
+                differs + 1
+            )
+        };
+        Err(Failure::new(crate::exit::Kind::Denied, why)
+            .help("compare it with whoever asked; a changed script needs a new request"))
+    }
+}
+
 /// Reads a script and takes it apart as the gateway will.
 pub(crate) fn script(file: &Path) -> Done<Script> {
     let text = std::fs::read(file).attempt(format!("read `{}`", file.display()))?;
@@ -203,10 +234,18 @@ pub(crate) fn script(file: &Path) -> Done<Script> {
 /// What statements are asked for.
 fn scope(args: &cli::database::SqlRequest) -> Done<Option<SqlScope>> {
     let script = args.script.as_deref().map(script).transpose()?;
+    let job = match (&args.job, &script) {
+        (Some((name, schedule)), Some(script)) => Some(Job {
+            definition: script.definition,
+            name: name.clone(),
+            schedule: schedule.clone(),
+        }),
+        _ => None,
+    };
     let scope = SqlScope {
         classes: args.classes.clone(),
         objects: args.objects.clone(),
-        job: None,
+        job,
         script: script.map_or(Vec::new(), |script| script.statements),
     };
     Ok((scope != SqlScope::default()).then_some(scope))
@@ -307,14 +346,40 @@ pub(crate) enum Kind {
 }
 
 pub(crate) fn approve(cli: &Cli, args: &cli::Approve) -> Done {
-    give(cli, &args.answer, Kind::Approve, args.accept_windows)
+    let wanted = Wanted {
+        accept_windows: args.accept_windows,
+        script: args.script.as_deref().map(script).transpose()?,
+    };
+    give(cli, &args.answer, Kind::Approve, &wanted)
+}
+
+/// What whoever approves made sure of.
+#[derive(Default)]
+struct Wanted {
+    accept_windows: bool,
+    script: Option<Script>,
 }
 
 pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
-    give(cli, args, kind, false)
+    give(cli, args, kind, &Wanted::default())
 }
 
-fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done {
+/// What is asked for, before it is answered.
+fn tell(known: &Registry, ask: &AskRow) {
+    remark(&format!(
+        "{} by {}: {}{}",
+        ask.kind,
+        known.shown(ask.by),
+        clean(&ask.what, 120),
+        ask.not_after
+            .map_or(String::new(), |end| format!(" until {end}")),
+    ));
+    for detail in &ask.details {
+        remark(&format!("  {}", clean(detail, 4000)));
+    }
+}
+
+fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
     let client = cli.client(false)?;
     let known = registry(&client)?;
     let ask = known
@@ -328,16 +393,9 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
             )
             .help("`ascribe requests` lists them")
         })?;
-    remark(&format!(
-        "{} by {}: {}{}",
-        ask.kind,
-        known.shown(ask.by),
-        clean(&ask.what, 120),
-        ask.not_after
-            .map_or(String::new(), |end| format!(" until {end}")),
-    ));
-    for detail in &ask.details {
-        remark(&format!("  {}", clean(detail, 4000)));
+    tell(&known, ask);
+    if let Some(script) = &wanted.script {
+        script.is_asked_for(ask.sql.as_ref())?;
     }
     if kind == Kind::Approve && ask.kind == "request" {
         let query = crate::api::Query::Request { id: args.id };
@@ -349,7 +407,7 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, accept_windows: bool) -> Done
         remark(&format!("because: {}", clean(why, 2000)));
         if let Some(recurrence) = &ask.recurrence {
             remark(&windows_in_words(recurrence));
-            if !accept_windows {
+            if !wanted.accept_windows {
                 check_windows(recurrence)?;
             }
         }

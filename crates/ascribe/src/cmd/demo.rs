@@ -283,6 +283,8 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        approver_groups: vec![],
+        manager_approves: false,
         postgres: None,
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;

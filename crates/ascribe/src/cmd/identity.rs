@@ -74,6 +74,7 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
         issuer: args.issuer.clone(),
         jwks_uri,
         kind: args.kind,
+        max_keys_age_seconds: args.max_keys_age,
         name: args.name.clone(),
         withdrawn: false,
     })

@@ -1,5 +1,6 @@
 //! `ascribe login` and `ascribe logout`: session keys that a provider's token binds to an actor.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use ascribe_core::id::{ContentDigest, PersonId, StatementId};
@@ -8,7 +9,7 @@ use ascribe_core::identity::{
 };
 use ascribe_core::law::{Judge as _, TokenAsked};
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::Say;
+use ascribe_core::statement::{Say, SshKey};
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::SshSignatures;
@@ -25,18 +26,19 @@ use crate::cli::{self, Cli};
 use crate::client::{Client, Server, config_dir, now, random, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::http::Http;
+use crate::login::keyfile::{self, KeyFile};
 use crate::login::{Token, browser, device, discover, job, published_keys, svid};
-use crate::signer::{Signer, lend_to_agent, ssh_key_of, take_from_agent};
+use crate::signer::{Signer, agent_answers, lend_to_agent, ssh_key_of, take_from_agent};
 
 /// Longest life of a session key, in seconds.
 const LONGEST: u64 = 12 * 3600;
 /// Most logins that are remembered.
 const REMEMBERED: usize = 64;
 
-/// A login that this machine made; its private key is in the agent alone.
+/// A login that this machine made; its private key is in the agent, or in a file, alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Known {
+pub(crate) struct Known {
     /// The server's log.
     log_key: String,
     login: StatementId,
@@ -44,16 +46,46 @@ struct Known {
     provider: String,
     /// The public key, as OpenSSH writes it.
     key: String,
+    /// Where its private key is, encrypted, if the agent has it not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
     until: Timestamp,
 }
 
+impl Known {
+    /// Whoever holds its private key.
+    pub(crate) fn signer(&self) -> Done<Signer> {
+        match &self.file {
+            Some(file) => Signer::from_file(file),
+            None => Signer::from_agent(Some(&self.public()?)),
+        }
+    }
+
+    fn public(&self) -> Done<PublicKey> {
+        PublicKey::from_openssh(&self.key).attempt("read the login's key")
+    }
+
+    /// Puts the private key out of reach.
+    fn forget(&self) -> Done {
+        match &self.file {
+            Some(file) => keyfile::remove(file, &self.public()?),
+            None => take_from_agent(&self.public()?),
+        }
+    }
+}
+
+/// Every login that is remembered. Key files end with their logins.
 fn known() -> Done<Vec<Known>> {
     let file = config_dir()?.join("logins.json");
-    if file.exists() {
-        read_json(&file)
-    } else {
-        Ok(Vec::new())
+    if !file.exists() {
+        return Ok(Vec::new());
     }
+    let logins: Vec<Known> = read_json(&file)?;
+    let over = |login: &&Known| login.file.is_some() && login.until <= now();
+    for login in logins.iter().filter(over) {
+        login.forget()?;
+    }
+    Ok(logins)
 }
 
 fn remember(mut logins: Vec<Known>) -> Done {
@@ -63,12 +95,11 @@ fn remember(mut logins: Vec<Known>) -> Done {
     write_json(&config_dir()?.join("logins.json"), &logins)
 }
 
-/// The key of the newest login at this server that still counts.
-pub(crate) fn current(server: &Server) -> Option<PublicKey> {
+/// The newest login at this server that still counts.
+pub(crate) fn current(server: &Server) -> Option<Known> {
     let logins = known().ok()?;
     let mut newest_first = logins.into_iter().rev();
-    let counts = |login: &Known| login.log_key == server.log_key && login.until > now();
-    PublicKey::from_openssh(&newest_first.find(counts)?.key).ok()
+    newest_first.find(|login| login.log_key == server.log_key && login.until > now())
 }
 
 /// A fresh session key.
@@ -90,16 +121,69 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
         ));
     }
     let server = cli.server()?;
+    // What earlier logins left goes first: its place may be wanted again.
+    known()?;
+    let file = args.key_file.as_deref().map(KeyFile::new).transpose()?;
+    if file.is_none() {
+        agent_answers()?;
+    }
     let key = session_key()?;
     let public = ssh_key_of(key.public_key())?;
     let client = Client::new(server, Some(Signer::File(Box::new(key.clone()))))?;
+    let Introduction {
+        statement,
+        opening,
+        actor,
+        provider,
+        until,
+    } = introduce(&client, args, &public)?;
+    let hello = client.hello()?;
+    if let Some(file) = &file {
+        file.write(&key)?;
+    }
+    let submitted = client.submit_as(&hello, actor, statement, vec![opening]);
+    if let (Some(file), Err(_)) = (&file, &submitted) {
+        file.undo();
+    }
+    let login = submitted?;
+    if file.is_none() {
+        let left = until.since(now()) / 1000;
+        let comment = format!("ascribe {login}");
+        lend_to_agent(&key, &comment, u32::try_from(left).unwrap_or(1).max(1))?;
+    }
+    let made = Known {
+        log_key: client.server().log_key.clone(),
+        login,
+        actor,
+        provider,
+        key: public.0.clone(),
+        file: file.map(|file| file.path().to_owned()),
+        until,
+    };
+    let mut logins = known()?;
+    logins.push(made.clone());
+    remember(logins)?;
+    show(cli, &made, &public.fingerprint())
+}
+
+/// A login in the making.
+struct Introduction {
+    statement: Say,
+    opening: Opening,
+    actor: PersonId,
+    provider: String,
+    until: Timestamp,
+}
+
+/// Comes by a token that introduces this key, and says what it says.
+fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introduction> {
     let view = client.provider(ProviderAsk {
         provider: args.provider.clone(),
         subject: None,
         workload: args.workload.clone(),
     })?;
     let rz: [u8; 32] = random()?;
-    let commitment = key_commitment(&public, &rz);
+    let commitment = key_commitment(public, &rz);
     let way = Way { args, view: &view };
     let http = Http::new()?;
     let (token, keys) = runtime()?.block_on(async {
@@ -108,10 +192,15 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
         Done::Ok((token, keys.body))
     })?;
     let facts: Vec<&str> = view.facts.iter().map(String::as_str).collect();
+    let groups = view.groups.iter();
+    let groups: Vec<(&str, &str)> = groups
+        .map(|group| (group.claim.as_str(), group.value.as_str()))
+        .collect();
     let asked = TokenAsked {
-        key: &public,
+        key: public,
         rz: &rz,
         facts: &facts,
+        groups: &groups,
     };
     let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
     if claims.binding == Binding::None {
@@ -121,7 +210,7 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     }
     let actor = match view.actor {
         Some(workload) => workload,
-        None => whose(&client, &view.provider, claims.subject)?,
+        None => whose(client, &view.provider, claims.subject)?,
     };
     let seconds = i64::try_from(args.lasts).unwrap_or(i64::MAX);
     let mut until = Timestamp::from_millis(now().millis().saturating_add(seconds * 1000));
@@ -139,29 +228,42 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
         token: opening.commitment(),
         until,
     }));
-    let hello = client.hello()?;
-    let login = client.submit_as(&hello, actor, statement, vec![opening])?;
-    let left = until.since(now()) / 1000;
-    let comment = format!("ascribe {login}");
-    lend_to_agent(&key, &comment, u32::try_from(left).unwrap_or(1).max(1))?;
-    let mut logins = known()?;
-    logins.push(Known {
-        log_key: client.server().log_key.clone(),
-        login,
+    Ok(Introduction {
+        statement,
+        opening,
         actor,
-        provider: view.provider.name.clone(),
-        key: public.0.clone(),
+        provider: view.provider.name,
         until,
-    });
-    remember(logins)?;
+    })
+}
+
+/// A login for this run alone: its key is nowhere but in this process.
+pub(crate) fn for_one_run(cli: &Cli, args: &cli::Login) -> Done<Client> {
+    let key = session_key()?;
+    let public = ssh_key_of(key.public_key())?;
+    let client = Client::new(cli.server()?, Some(Signer::File(Box::new(key))))?;
+    let made = introduce(&client, args, &public)?;
+    let hello = client.hello()?;
+    client.submit_as(&hello, made.actor, made.statement, vec![made.opening])?;
+    Ok(client)
+}
+
+fn show(cli: &Cli, made: &Known, fingerprint: &str) -> Done {
+    let Known { actor, until, .. } = made;
     if cli.json() {
         return say_json(
-            &json!({ "login": login, "actor": actor, "provider": view.provider.name,
-            "key": public.fingerprint(), "until": until }),
+            &json!({ "login": made.login, "actor": actor, "provider": made.provider,
+            "key": fingerprint, "key_file": made.file, "until": until }),
         );
     }
     say(&format!("logged in as {actor} until {until}"));
-    say("the key is in ssh-agent: plain ssh and ascribe use it");
+    match &made.file {
+        Some(file) => say(&format!(
+            "the key is in {}, encrypted: ascribe uses it, and `ssh -i` does",
+            clean(&file.to_string_lossy(), 400)
+        )),
+        None => say("the key is in ssh-agent: plain ssh and ascribe use it"),
+    }
     Ok(())
 }
 
@@ -297,12 +399,14 @@ pub(crate) fn logout(cli: &Cli, args: &cli::Logout) -> Done {
         return Ok(());
     }
     for login in &ending {
-        let key = PublicKey::from_openssh(&login.key).attempt("read the login's key")?;
-        let signer = Signer::from_agent(Some(&key))?;
+        let signer = match &cli.key {
+            Some(key) => Signer::from_file(key)?,
+            None => login.signer()?,
+        };
         let client = Client::new(server.clone(), Some(signer))?;
         let statement = Say::Logout(Logout { login: login.login });
         client.submit(&client.hello()?, statement, Vec::new())?;
-        take_from_agent(&key)?;
+        login.forget()?;
         say(&format!("login {} has ended", login.login));
     }
     let left = logins

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use ascribe_core::encoding::base64_std;
 use ascribe_core::entry::Certificate;
-use ascribe_core::id::{GrantId, PersonId, SessionId, StatementId};
+use ascribe_core::id::{PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{
     Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
-    SignedOpening, Standing,
+    SignedOpening, Standing, Wanted,
 };
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
@@ -67,14 +67,8 @@ impl Recorder for Front {
     ) -> Result<(PersonId, Certificate), Denied> {
         self.ledger.person_by_certificate(shown)
     }
-    fn admit(
-        &self,
-        person: PersonId,
-        account: &str,
-        target: &str,
-        chosen: Option<GrantId>,
-    ) -> Admission {
-        match self.ledger.admit(person, account, target, chosen) {
+    fn admit(&self, wanted: &Wanted<'_>) -> Admission {
+        match self.ledger.admit(wanted) {
             Admission::Refused(denied) => Admission::Refused(self.naming.denied(denied)),
             admitted @ Admission::Grant(_) => admitted,
         }

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use ascribe_core::database::Postgres;
+use ascribe_core::directory::DirectoryGroup;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Offboard, PersonAdd, PersonKey, Say, SshKey, Target, TicketRule};
+use ascribe_core::text::clean;
 use serde_json::json;
 
 use super::probe::{Found, probe};
@@ -149,6 +151,12 @@ fn list_people(cli: &Cli, known: &Registry) -> Done {
             ascribe_core::text::clean(&person.name, 40),
             roles.join(",")
         ));
+        for DirectoryGroup { directory, group } in &person.groups {
+            say(&format!("  group    {directory}:{}", clean(group, 256)));
+        }
+        if let Some(manager) = person.manager {
+            say(&format!("  manager  {}", known.shown(manager)));
+        }
     }
     Ok(())
 }
@@ -285,12 +293,26 @@ fn level(whose: &str, needed: Option<u8>) -> String {
     })
 }
 
+/// Of which groups its approvers are, where it says so.
+fn groups(target: &Target) -> String {
+    let groups = target.approver_groups.iter();
+    groups
+        .map(|group| {
+            format!(
+                "  approvers of {}:{}",
+                group.directory,
+                clean(&group.group, 256)
+            )
+        })
+        .collect()
+}
+
 fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
     if cli.json() {
         return say_json(target);
     }
     say(&format!(
-        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}",
+        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}{}",
         target.name,
         target.host,
         target.port,
@@ -304,6 +326,7 @@ fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
         )),
         level("actors", target.actor_assurance),
         level("approvers", target.approver_assurance),
+        groups(target),
     ));
     Ok(())
 }
@@ -429,6 +452,8 @@ fn build_target(known: &Registry, args: &TargetAdd) -> Done<Target> {
         actor_assurance: args.actor_assurance,
         approver_assurance: args.approver_assurance,
         max_unwitnessed_seconds: args.max_unwitnessed,
+        approver_groups: args.approver_groups.clone(),
+        manager_approves: args.manager_approves,
         postgres: postgres(&args.database)?,
     })
 }

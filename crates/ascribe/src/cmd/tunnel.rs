@@ -159,18 +159,23 @@ async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Don
     }
 }
 
-async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
-    socket.set_nodelay(true).attempt("set up the connection")?;
+/// A way to the gateway.
+pub(super) type Way = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Signs an opening and goes to the gateway with it.
+pub(super) async fn open(client: &Arc<Client>, user: &Arc<UserName>) -> Done<Way> {
     let (signer, wish) = (Arc::clone(client), Arc::clone(user));
     let opened = tokio::task::spawn_blocking(move || {
         let hello = signer.hello()?;
         signer.submit(&hello, statement(&wish), Vec::new())
     });
-    let opened = match opened.await.attempt("sign the opening")? {
-        Ok((opening, _, _)) => reach(client, opening).await,
-        Err(error) => Err(error),
-    };
-    let mut gateway = match opened {
+    let (opening, _, _) = opened.await.attempt("sign the opening")??;
+    reach(client, opening).await
+}
+
+async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
+    socket.set_nodelay(true).attempt("set up the connection")?;
+    let mut gateway = match open(client, user).await {
         Ok(gateway) => gateway,
         Err(error) => {
             let report = Report {
@@ -196,10 +201,7 @@ async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream
 }
 
 /// A connection to the gateway, within the API's TLS.
-async fn reach(
-    client: &Client,
-    opening: StatementId,
-) -> Done<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn reach(client: &Client, opening: StatementId) -> Done<Way> {
     let tcp = TcpStream::connect(client.address()).await;
     let tcp = tcp.attempt("reach the gateway")?;
     tcp.set_nodelay(true).attempt("set up the connection")?;

@@ -1,4 +1,4 @@
-//! The keys of identity providers: fetched, and recorded whenever they changed.
+//! The keys of identity providers: fetched, and recorded when they changed or the record grows old.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
 use ascribe_core::id::EntryId;
-use ascribe_core::identity::{Login, Provider, ProviderKeys};
-use ascribe_core::law::SERVER;
+use ascribe_core::identity::{Fact, Login, Provider, ProviderKeys};
+use ascribe_core::law::{ProviderState, SERVER};
 use ascribe_core::record::{Proposal, Recorder as _, Scope};
+use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -66,13 +67,18 @@ impl Keeper {
         }
     }
 
-    /// Before a login is judged: a key that we do not know may be newer than what we know.
+    /// Before a login is judged: a key that we do not know may be newer than what we know, and keys that
+    /// are too old to count may be published still.
     pub(crate) async fn before(&self, login: &Login) {
         let unknown = || {
+            let now = self.ledger.now();
             self.ledger.with_state(|state| {
                 let known = state.providers.get(&login.provider)?;
                 let keys = known.keys.as_ref();
-                let fits = keys.is_some_and(|keys| keys.thumbprints.contains(&login.claims.key));
+                let fits = keys.is_some_and(|keys| {
+                    let most = known.provider.max_keys_age_ms();
+                    keys.thumbprints.contains(&login.claims.key) && now.since(keys.fetched) < most
+                });
                 (!fits && !known.provider.withdrawn).then(|| known.provider.clone())
             })
         };
@@ -107,10 +113,12 @@ impl Keeper {
                 format!("the provider publishes more than {MAX_KEYS} bytes of keys"),
             ));
         }
+        let fetched = self.ledger.now();
         let same = self.ledger.with_state(|state| {
             let known = state.providers.get(&provider.name)?;
             let keys = known.keys.as_ref()?;
-            Some(keys.body.0 == answer.body && known.provider.jwks_uri == keys.uri)
+            let same = keys.body.0 == answer.body && known.provider.jwks_uri == keys.uri;
+            Some(same && !is_old(known, fetched))
         });
         if same == Some(true) {
             return Ok(());
@@ -121,7 +129,7 @@ impl Keeper {
         });
         let keys = ProviderKeys {
             headers: headers.collect(),
-            fetched: self.ledger.now(),
+            fetched,
             provider: provider.name.clone(),
             uri: provider.jwks_uri.clone(),
             body: Bytes(answer.body),
@@ -139,6 +147,13 @@ impl Keeper {
             .map(drop)
             .attempt("record the provider's keys")
     }
+}
+
+/// Are a provider's keys so old that they are recorded anew, unchanged as they may be? At half the age
+/// that the law allows: often enough to survive hours of failures, too seldom to fill the ledger.
+fn is_old(known: &ProviderState, now: Timestamp) -> bool {
+    let keys = known.keys.as_ref();
+    keys.is_some_and(|keys| now.since(keys.fetched) >= known.provider.max_keys_age_ms() / 2)
 }
 
 fn tell(provider: &Provider, done: Done) {
@@ -193,6 +208,14 @@ pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
                     .map(|c| c.claim.clone())
                     .collect()
             }),
+            groups: state
+                .wanted_groups(&known.provider.name)
+                .into_iter()
+                .map(|(claim, group)| Fact {
+                    claim: claim.to_owned(),
+                    value: group.to_owned(),
+                })
+                .collect(),
             provider: known.provider.clone(),
         })
     });
@@ -201,3 +224,6 @@ pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
         Err(why) => Reply::failure("denied", "provider", why),
     }
 }
+
+#[cfg(test)]
+mod tests;

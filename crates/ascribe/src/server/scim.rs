@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::directory::{Directory, ResourceKind, bearer_digest};
-use ascribe_core::id::ResourceId;
+use ascribe_core::id::{ContentDigest, ResourceId};
 use ascribe_gateway::Places;
 use ascribe_ledger::Ledger;
 use ascribe_wire::scim::Filter;
@@ -22,8 +22,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::client::random;
 use crate::exit::{Done, Failure};
@@ -108,22 +109,28 @@ impl Answer {
 /// Serves directories.
 pub(crate) struct Scim {
     ledger: Arc<Ledger>,
-    /// One request at a time changes or reads what is kept, so that names stay unique.
-    store: Mutex<Store>,
+    store: Store,
+    /// What is being answered. It is done to its end when its client leaves meanwhile: what was recorded
+    /// must be what is kept.
+    tasks: TaskTracker,
 }
 
 impl Scim {
     /// Reads back what directories keep.
     pub(crate) fn new(ledger: Arc<Ledger>) -> Done<Self> {
-        let store = Mutex::new(Store::open(Arc::clone(&ledger))?);
-        Ok(Self { ledger, store })
+        let store = Store::open(Arc::clone(&ledger))?;
+        Ok(Self {
+            ledger,
+            store,
+            tasks: TaskTracker::new(),
+        })
     }
 
     /// Serves until `stop`.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let places = Places::new(PER_ADDRESS, WAITING_PER_ADDRESS);
-        let tracker = tokio_util::task::TaskTracker::new();
+        let tracker = TaskTracker::new();
         tracker.spawn(Arc::clone(&self).keep(stop.clone()));
         loop {
             let accepted = tokio::select! {
@@ -150,12 +157,14 @@ impl Scim {
         }
         tracker.close();
         tracker.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     async fn connection(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let scim = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(scim.request(request).await) }
+            async move { Ok::<_, Infallible>(respond(scim.request(request).await)) }
         });
         let mut server = hyper::server::conn::http1::Builder::new();
         server
@@ -191,14 +200,15 @@ impl Scim {
                     .collect()
             });
             if heard.as_ref() != Some(&now) {
-                let mut store = self.store.lock().await;
                 let mut done = Ok(());
                 for (directory, _) in &now {
                     if directory.withdrawn {
-                        store.shelves.remove(&directory.name);
-                    } else {
-                        done = done.and(store.say_groups(directory).await);
+                        self.store.forget(&directory.name);
+                        continue;
                     }
+                    let shelf = self.store.shelf(&directory.name);
+                    let mut shelf = shelf.lock().await;
+                    done = done.and(self.store.say_groups(&mut shelf, directory).await);
                 }
                 match done {
                     Ok(()) => heard = Some(now),
@@ -212,73 +222,22 @@ impl Scim {
         }
     }
 
-    async fn request(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let answer = self.answer(request).await.unwrap_or_else(|fault| {
-            let mut body = json!({
-                "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
-                "status": fault.status.to_string(),
-                "detail": fault.detail,
-            });
-            if let (Some(body), false) = (body.as_object_mut(), fault.kind.is_empty()) {
-                body.insert("scimType".to_owned(), json!(fault.kind));
-            }
-            Answer {
-                status: fault.status,
-                location: None,
-                body: Some(body),
-            }
-        });
-        let body = answer
-            .body
-            .map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let mut response = Response::new(Full::new(body));
-        *response.status_mut() =
-            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = response.headers_mut();
-        headers.insert(
-            "content-type",
-            HeaderValue::from_static("application/scim+json"),
-        );
-        headers.insert("cache-control", HeaderValue::from_static("no-store"));
-        if answer.status == 401 {
-            headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
-        }
-        if answer.status == 413 || answer.status == 408 {
-            // The rest of the request is not read.
-            headers.insert("connection", HeaderValue::from_static("close"));
-        }
-        let location = answer
-            .location
-            .and_then(|location| HeaderValue::from_str(&location).ok());
-        if let Some(location) = location {
-            headers.insert(HeaderName::from_static("location"), location);
-        }
-        response
+    async fn request(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Fault> {
+        let scim = Arc::clone(&self);
+        let answered = self.tasks.spawn(async move { scim.answer(request).await });
+        answered.await.unwrap_or_else(|_| Err(Fault::internal()))
     }
 
     /// Whose token is it? Nothing of an answer depends on anything else before that is known.
-    fn directory(&self, request: &Request<Incoming>) -> Result<Directory, Fault> {
-        let refuse = || {
-            Fault::new(
-                401,
-                "",
-                "a directory's token is needed: `Authorization: Bearer TOKEN`",
-            )
-        };
-        let mut headers = request.headers().get_all(AUTHORIZATION).iter();
-        let (Some(header), None) = (headers.next(), headers.next()) else {
-            return Err(refuse());
-        };
-        let token = header.as_bytes().split_at_checked(7);
-        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-        let digest = bearer_digest(token.ok_or_else(refuse)?.1);
+    fn directory(&self, token: &ContentDigest) -> Result<Directory, Fault> {
         self.ledger
-            .with_state(|state| Some(state.directory_by_token(&digest)?.directory.clone()))
-            .ok_or_else(refuse)
+            .with_state(|state| Some(state.directory_by_token(token)?.directory.clone()))
+            .ok_or_else(unknown)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
-        let directory = self.directory(&request)?;
+        let token = token_of(&request)?;
+        let name = self.directory(&token)?.name;
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let query = decoded(request.uri().query().unwrap_or_default());
@@ -302,8 +261,13 @@ impl Scim {
             Method::POST | Method::PUT | Method::PATCH => hear(request).await?,
             _ => Body::new(),
         };
-        let mut store = self.store.lock().await;
-        let shelf = store.shelf(&directory);
+        let shelf = self.store.shelf(&name);
+        let shelf = &mut *shelf.lock().await;
+        // While this waited, the token may have been taken away, and rules may have changed.
+        let directory = &self.directory(&token)?;
+        if directory.name != name {
+            return Err(unknown());
+        }
         let without = without(&query);
         match (method, id) {
             (Method::GET, None) => found(shelf, kind, &query, &without),
@@ -314,7 +278,8 @@ impl Scim {
             (Method::POST, None) => {
                 let kept = shelf.checked(kind, None, patch::received(&sent, None)?)?;
                 let id = ResourceId::new(random().map_err(|_| Fault::internal())?);
-                let mut answer = changed(&mut store, &directory, id, kept, &without).await?;
+                let mut answer =
+                    changed((&self.store, shelf), directory, id, kept, &without).await?;
                 answer.status = 201;
                 answer.location = Some(show::location(kind, id));
                 Ok(answer)
@@ -322,18 +287,18 @@ impl Scim {
             (Method::PUT, Some(text)) => {
                 let (id, _) = shelf.find(kind, text)?;
                 let kept = shelf.checked(kind, Some(id), patch::received(&sent, Some(text))?)?;
-                changed(&mut store, &directory, id, kept, &without).await
+                changed((&self.store, shelf), directory, id, kept, &without).await
             }
             (Method::PATCH, Some(text)) => {
                 let (id, kept) = shelf.find(kind, text)?;
                 let body = patch::patched(&kept.body, &sent, text)?;
                 let kept = shelf.checked(kind, Some(id), body)?;
-                changed(&mut store, &directory, id, kept, &without).await
+                changed((&self.store, shelf), directory, id, kept, &without).await
             }
             (Method::DELETE, Some(id)) => {
                 let (id, _) = shelf.find(kind, id)?;
-                store.delete(&directory, id).await?;
-                store.say_groups(&directory).await?;
+                self.store.delete(shelf, directory, id).await?;
+                self.store.say_groups(shelf, directory).await?;
                 Ok(Answer {
                     status: 204,
                     location: None,
@@ -343,6 +308,72 @@ impl Scim {
             _ => Err(Fault::method()),
         }
     }
+}
+
+/// The answer as it is sent.
+fn respond(answer: Result<Answer, Fault>) -> Response<Full<Bytes>> {
+    let answer = answer.unwrap_or_else(|fault| {
+        tracing::info!(
+            "a SCIM request is refused: {} {}",
+            fault.status,
+            fault.detail
+        );
+        let mut body = json!({
+            "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+            "status": fault.status.to_string(),
+            "detail": fault.detail,
+        });
+        if let (Some(body), false) = (body.as_object_mut(), fault.kind.is_empty()) {
+            body.insert("scimType".to_owned(), json!(fault.kind));
+        }
+        Answer {
+            status: fault.status,
+            location: None,
+            body: Some(body),
+        }
+    });
+    let body = answer
+        .body
+        .map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/scim+json"),
+    );
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    if answer.status == 401 {
+        headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+    }
+    if answer.status == 413 || answer.status == 408 {
+        // The rest of the request is not read.
+        headers.insert("connection", HeaderValue::from_static("close"));
+    }
+    let location = answer
+        .location
+        .and_then(|location| HeaderValue::from_str(&location).ok());
+    if let Some(location) = location {
+        headers.insert(HeaderName::from_static("location"), location);
+    }
+    response
+}
+
+fn unknown() -> Fault {
+    let detail = "a directory's token is needed: `Authorization: Bearer TOKEN`";
+    Fault::new(401, "", detail)
+}
+
+/// The digest of the token that a request shows, once.
+fn token_of(request: &Request<Incoming>) -> Result<ContentDigest, Fault> {
+    let mut headers = request.headers().get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(unknown());
+    };
+    let token = header.as_bytes().split_at_checked(7);
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    Ok(bearer_digest(token.ok_or_else(unknown)?.1))
 }
 
 fn read(method: &Method, answer: Value) -> Result<Answer, Fault> {
@@ -370,18 +401,17 @@ async fn hear(request: Request<Incoming>) -> Result<Body, Fault> {
 }
 
 async fn changed(
-    store: &mut Store,
+    (store, shelf): (&Store, &mut Shelf),
     directory: &Directory,
     id: ResourceId,
     kept: Kept,
     without: &[String],
 ) -> Result<Answer, Fault> {
     let is_group = kept.kind == ResourceKind::Group;
-    store.put(directory, id, kept).await?;
+    store.put(shelf, directory, id, kept).await?;
     if is_group {
-        store.say_groups(directory).await?;
+        store.say_groups(shelf, directory).await?;
     }
-    let shelf = store.shelf(directory);
     let kept = shelf.0.get(&id).ok_or_else(Fault::internal)?;
     Ok(Answer::ok(show::resource(shelf, id, kept, without)))
 }

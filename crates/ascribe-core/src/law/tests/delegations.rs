@@ -5,11 +5,11 @@ use crate::delegation::{Acceptance, Asserted, Delegation, DelegationRevoke, agen
 use crate::statement::{Anywhere, Connect, Forward, UseGrant};
 
 /// A key that only an agent has.
-fn bot(n: u8) -> SshKey {
+pub(super) fn bot(n: u8) -> SshKey {
     key(100 + n, 0)
 }
 
-fn strings(list: &[&str]) -> Vec<String> {
+pub(super) fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
 
@@ -21,7 +21,7 @@ impl World {
             .unwrap();
         w
     }
-    fn delegation_to(&self, n: u8) -> (Delegation, Opening) {
+    pub(super) fn delegation_to(&self, n: u8) -> (Delegation, Opening) {
         let (task, opening) = prose("task", "rotate the logs of the order database");
         let delegation = Delegation {
             actions: 10,
@@ -36,7 +36,7 @@ impl World {
         };
         (delegation, opening)
     }
-    fn said_with(
+    pub(super) fn said_with(
         &mut self,
         by: u8,
         key: &SshKey,
@@ -48,12 +48,16 @@ impl World {
         Ok((statement.id, done[0].hash))
     }
     /// By the requester.
-    fn delegate(&mut self, n: u8, edit: impl FnOnce(&mut Delegation)) -> Result<AskRef, Denied> {
+    pub(super) fn delegate(
+        &mut self,
+        n: u8,
+        edit: impl FnOnce(&mut Delegation),
+    ) -> Result<AskRef, Denied> {
         let (mut delegation, opening) = self.delegation_to(n);
         edit(&mut delegation);
         self.say(REQ, Say::Delegation(delegation), vec![opening])
     }
-    fn accept_with(&mut self, key: &SshKey, ask: AskRef) -> Result<AskRef, Denied> {
+    pub(super) fn accept_with(&mut self, key: &SshKey, ask: AskRef) -> Result<AskRef, Denied> {
         let say = Say::Acceptance(Acceptance {
             asserted: Asserted::default(),
             entry: ask.1,
@@ -61,7 +65,7 @@ impl World {
         });
         self.said_with(REQ, key, say, Vec::new())
     }
-    fn agent(&mut self, n: u8, edit: impl FnOnce(&mut Delegation)) -> StatementId {
+    pub(super) fn agent(&mut self, n: u8, edit: impl FnOnce(&mut Delegation)) -> StatementId {
         let ask = self.delegate(n, edit).unwrap();
         self.accept_with(&bot(n), ask).unwrap();
         ask.0
@@ -104,7 +108,7 @@ impl World {
         let say = Say::DelegationRevoke(DelegationRevoke { delegation, reason });
         self.said_with(by, key, say, vec![opening])
     }
-    fn open_by_agent(
+    pub(super) fn open_by_agent(
         &mut self,
         grant: GrantId,
         delegation: StatementId,

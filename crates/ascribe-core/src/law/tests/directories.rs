@@ -17,7 +17,9 @@ pub(super) fn directory() -> Directory {
             role: Role::Auditor,
         }],
         suspend: true,
-        token: bearer_digest(b"a long random token"),
+        token: Some(bearer_digest(b"a long random token")),
+        claim: None,
+        signers: vec![],
         withdrawn: false,
     }
 }
@@ -27,7 +29,7 @@ fn user(n: u8) -> ResourceId {
 }
 
 impl World {
-    fn with_directory() -> Self {
+    pub(super) fn with_directory() -> Self {
         let mut w = Self::new(1);
         for say in [
             Say::ProviderSet(provider("idp", ProviderKind::Oidc)),
@@ -66,6 +68,7 @@ impl World {
             groups: Vec::new(),
             id: user(n),
             kind: ResourceKind::User,
+            manager: None,
             resource: Some(opening.commitment()),
             subject: Some(link(n).subject),
         };
@@ -87,6 +90,22 @@ fn inactive(change: &mut DirectoryChange) {
 }
 
 #[test]
+fn what_a_suspended_person_delegated_does_not_come_back() {
+    let mut w = World::with_directory();
+    let grant = w.grant(|_| ());
+    let agent = w.agent(1, |d| d.targets = vec!["db1".to_owned()]);
+    let session = w.open_by_agent(grant, agent, |_| ()).unwrap();
+    w.hear(REQ, inactive).unwrap();
+    assert_eq!(w.standing(session), Standing::Ended(CloseReason::Revoked));
+    w.hear(REQ, |_| ()).unwrap();
+    w.open(grant).unwrap();
+    assert_eq!(no(w.intent(session)), "revoked");
+    assert_eq!(no(w.open_by_agent(grant, agent, |_| ())), "revoked");
+    let again = w.agent(2, |d| d.targets = vec!["db1".to_owned()]);
+    w.open_by_agent(grant, again, |_| ()).unwrap();
+}
+
+#[test]
 fn inactive_is_suspended_and_active_is_back() {
     let mut w = World::with_directory();
     let grant = w.grant(|r| r.uses = Uses::Reusable);
@@ -103,6 +122,8 @@ fn inactive_is_suspended_and_active_is_back() {
         w.state.person_by_key(w.now, &key(REQ, 1).fingerprint()),
         None
     );
+    let why = w.state.why_nobody(w.now, &key(REQ, 0).fingerprint());
+    assert_eq!(why.unwrap().code, "suspended");
     assert!(w.state.has_left(deploy().workload), "its owner is away");
     w.hear(REQ, |_| ()).unwrap();
     assert!(!w.who(REQ).is_away() && !w.state.has_left(deploy().workload));

@@ -286,6 +286,52 @@ fn an_action_is_part_of_an_open_action_of_its_own_session() {
 }
 
 #[test]
+fn a_stream_leaves_out_only_what_its_files_have() {
+    let mut w = World::plain();
+    let grant = w.grant(|_| ());
+    let session = w.open(grant).unwrap();
+    let total = |stream: &str, bytes, stored, in_files| StreamTotal {
+        bytes,
+        in_files,
+        sha256: ContentDigest(ascribe_tlog::Hash([7; 32])),
+        stored,
+        stream: stream.to_owned(),
+    };
+    let transfer = |w: &mut World, parts: &[&[StreamTotal]], streams| {
+        let whole = w.intent_of("ssh.sftp", session, |_| ()).unwrap();
+        for streams in parts {
+            let part = w.intent_within(session, Some(whole)).unwrap();
+            w.outcome_with(part, streams.to_vec()).unwrap();
+        }
+        w.outcome_with(whole, streams)
+    };
+    let parts: [&[StreamTotal]; 2] = [
+        &[total("written", 300, 0, 0), total("read-parts", 5, 0, 0)],
+        &[total("written-parts", 40, 0, 0)],
+    ];
+    let in_and_out = |w: &mut World, input, output| {
+        let streams = vec![
+            total("stdin", 500, 100, input),
+            total("stdout", 500, 100, output),
+        ];
+        transfer(w, &parts, streams)
+    };
+    in_and_out(&mut w, 340, 5).unwrap();
+    assert_eq!(no(in_and_out(&mut w, 341, 5)), "in-files");
+    assert_eq!(no(in_and_out(&mut w, 340, 6)), "in-files");
+    // What is stored is digested in the stream itself.
+    let stored = vec![total("stdin", 500, 161, 340)];
+    assert_eq!(no(transfer(&mut w, &parts, stored)), "in-files");
+    let other = vec![total("stderr", 500, 0, 1)];
+    assert_eq!(no(transfer(&mut w, &parts, other)), "in-files");
+    let none = vec![total("stdin", 500, 0, 1)];
+    assert_eq!(no(transfer(&mut w, &[], none)), "in-files");
+    let exec = w.intent(session).unwrap();
+    let wide = w.outcome_with(exec, vec![total("stdout", 500, 0, 1)]);
+    assert_eq!(no(wide), "in-files");
+}
+
+#[test]
 fn what_is_recorded_is_of_a_kind_that_the_grant_and_its_place_allow() {
     let mut w = World::plain();
     let grant = w.grant(|request| request.forwards = vec![Forward::Remote(Listen { port: 8080 })]);

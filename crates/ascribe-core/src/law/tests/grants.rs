@@ -250,7 +250,7 @@ fn break_glass_is_for_the_named_lasts_an_hour_and_is_marked() {
     );
     let session = w.open(grant).unwrap();
     w.intent(session).unwrap();
-    let Admission::Grant(view) = w.state.admit(w.now, person(REQ), "root", "db1", None) else {
+    let Admission::Grant(view) = w.state.admit(w.now, &wanted(REQ)) else {
         panic!("no way in");
     };
     assert!(view.break_glass);

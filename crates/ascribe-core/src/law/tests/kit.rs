@@ -69,7 +69,7 @@ impl Judge for Fake {
         let refuse = |text: &str| Denied::new("token", text);
         let text = std::str::from_utf8(token).map_err(|_| refuse("no text"))?;
         let (commitment, claims) = text.split_once('\n').ok_or_else(|| refuse("no line"))?;
-        let claims: Claims = serde_json::from_str(claims).map_err(|_| refuse("no claims"))?;
+        let mut claims: Claims = serde_json::from_str(claims).map_err(|_| refuse("no claims"))?;
         let bound = commitment == crate::identity::key_commitment(asked.key, asked.rz);
         let facts = claims.facts.iter().map(|fact| fact.claim.as_str());
         if (claims.binding != crate::identity::Binding::None && !bound)
@@ -78,6 +78,8 @@ impl Judge for Fake {
         {
             return Err(refuse("not this key's, this provider's or these facts'"));
         }
+        let groups = &mut claims.groups;
+        groups.retain(|group| asked.groups.contains(&(&group.claim, &group.value)));
         Ok(claims)
     }
     fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {
@@ -241,6 +243,8 @@ pub(super) fn target(name: &str) -> Target {
         actor_assurance: None,
         approver_assurance: None,
         max_unwitnessed_seconds: None,
+        approver_groups: vec![],
+        manager_approves: false,
         postgres: None,
     }
 }

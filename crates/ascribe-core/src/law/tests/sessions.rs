@@ -192,7 +192,7 @@ fn what_may_be_forwarded_is_asked_for_approved_and_in_the_grant() {
     let mut w = World::plain();
     let grant = w.grant(|request| request.forwards.clone_from(&all));
     assert_eq!(w.state.grants[&grant].grant.forwards, all);
-    match w.state.admit(w.now, person(REQ), "root", "db1", None) {
+    match w.state.admit(w.now, &wanted(REQ)) {
         Admission::Grant(view) => assert_eq!(view.forwards, all),
         Admission::Refused(denied) => panic!("{denied}"),
     }

@@ -85,7 +85,7 @@ fn a_refusal_names_the_next_window_and_an_admission_the_end_of_the_present_one()
     let next = format!("from {from} until {until}");
     w.after(10 * MIN);
     let session = w.open(grant).unwrap();
-    let Admission::Grant(view) = w.state.admit(w.now, person(REQ), "root", "db1", None) else {
+    let Admission::Grant(view) = w.state.admit(w.now, &wanted(REQ)) else {
         panic!("no way in");
     };
     assert_eq!(view.not_before, time(T0 + 10 * MIN));

@@ -29,7 +29,7 @@ pub(super) fn set(quorum: &str, demand: &[Demand]) -> WitnessSet {
 }
 
 impl World {
-    fn with_witnesses(admin_quorum: u32, demand: &[Demand]) -> Self {
+    pub(super) fn with_witnesses(admin_quorum: u32, demand: &[Demand]) -> Self {
         let mut world = Self::new(admin_quorum);
         let say = Say::WitnessSet(set("quorum two", demand));
         let ask = world.say(ADA, say, Vec::new()).unwrap();
@@ -45,7 +45,7 @@ impl World {
         self.set_target(|_| ()).unwrap();
         self.now_seen().unwrap();
     }
-    fn set_target(&mut self, edit: impl FnOnce(&mut Target)) -> Result<AskRef, Denied> {
+    pub(super) fn set_target(&mut self, edit: impl FnOnce(&mut Target)) -> Result<AskRef, Denied> {
         let mut db1 = target("db1");
         edit(&mut db1);
         self.say(ADA, Say::TargetSet(db1), Vec::new())
@@ -64,7 +64,7 @@ impl World {
         };
         cosign(&checkpoint, by)
     }
-    fn now_seen(&mut self) -> Result<Vec<Sequenced>, Denied> {
+    pub(super) fn now_seen(&mut self) -> Result<Vec<Sequenced>, Denied> {
         let cosigned = self.cosigned(self.state.size, &[("w1", 100), ("w3", 99)]);
         self.record(SERVER, Body::Cosigned(cosigned), Vec::new())
     }
@@ -338,7 +338,7 @@ fn a_break_glass_session_waits_until_its_grant_is_seen() {
     w.now_seen().unwrap();
     let ask = w.break_glass(REQ, HOUR / 2).unwrap();
     let grant = w.grant_of(ask).unwrap();
-    let admit = |w: &World| w.state.admit(w.now, person(REQ), "root", "db1", None);
+    let admit = |w: &World| w.state.admit(w.now, &wanted(REQ));
     assert_eq!(no(w.open(grant)), "unwitnessed");
     assert!(matches!(admit(&w), Admission::Refused(d) if d.code == "unwitnessed"));
     // The statement is covered, the grant that followed from it is not.

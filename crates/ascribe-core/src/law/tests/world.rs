@@ -261,14 +261,21 @@ impl World {
         Ok(action)
     }
     pub(super) fn outcome(&mut self, action: ActionId) -> Result<(), Denied> {
+        self.outcome_with(action, Vec::new())
+    }
+    pub(super) fn outcome_with(
+        &mut self,
+        action: ActionId,
+        streams: Vec<StreamTotal>,
+    ) -> Result<(), Denied> {
         let outcome = Outcome {
             notes: Vec::new(),
             action,
             status: Status::Succeeded,
             exit_code: Some(0),
             signal: None,
-            streams: Vec::new(),
             sql: None,
+            streams,
         };
         self.record("gw", Body::Outcome(outcome), Vec::new())?;
         Ok(())
@@ -322,13 +329,34 @@ impl World {
         self.state.standing(self.now, session)
     }
     pub(super) fn admit(&self, chosen: Option<GrantId>) -> Result<GrantId, Denied> {
-        let admission = self
-            .state
-            .admit(self.now, person(REQ), "root", "db1", chosen);
-        match admission {
+        self.admit_as(REQ, None, chosen)
+    }
+    /// The same for somebody else, or for their agent.
+    pub(super) fn admit_as(
+        &self,
+        by: u8,
+        delegation: Option<StatementId>,
+        chosen: Option<GrantId>,
+    ) -> Result<GrantId, Denied> {
+        let wanted = Wanted {
+            chosen,
+            delegation,
+            ..wanted(by)
+        };
+        match self.state.admit(self.now, &wanted) {
             Admission::Grant(view) => Ok(view.grant),
             Admission::Refused(denied) => Err(denied),
         }
+    }
+}
+
+pub(super) fn wanted(by: u8) -> Wanted<'static> {
+    Wanted {
+        person: person(by),
+        account: "root",
+        target: "db1",
+        chosen: None,
+        delegation: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What either side may not do, and what becomes of what is open.
 
+use sha2::Digest as _;
+
 use super::*;
 
 fn string(text: &[u8]) -> Vec<u8> {
@@ -55,8 +57,11 @@ struct Run {
 impl Run {
     /// After the versions.
     fn new() -> Self {
+        Self::capped(u64::MAX)
+    }
+    fn capped(cap: u64) -> Self {
         let mut run = Self {
-            sftp: Sftp::default(),
+            sftp: Sftp::new(cap),
             operations: Vec::new(),
         };
         run.client(packet(1, 3, &[])).unwrap();
@@ -217,13 +222,87 @@ fn a_client_cannot_go_beyond_the_protocol() {
         let part = part.replace("a handle", "an SFTP handle");
         assert!(error.contains(&part), "{error}");
     }
-    let mut early = Sftp::default();
+    let mut early = Sftp::new(u64::MAX);
     early.push(
         From::Client,
         [&packet(1, 3, &[])[..], &open(1)].concat().into(),
     );
     let error = early.step(From::Client).err().unwrap();
     assert!(error.contains("before the version"), "{error}");
+}
+
+/// Bytes, those of them in files, and the digest.
+fn sum(digest: crate::stream::Digest) -> (u64, u64, [u8; 32]) {
+    let total = digest.total("stream", 0).unwrap();
+    (total.bytes, total.in_files, total.sha256.0.0)
+}
+
+#[test]
+fn contents_beyond_the_cap_are_digested_by_their_files_alone() {
+    let begin = [packet(1, 3, &[]), open(1)].concat();
+    let asked = [
+        write(2, 0, b"abcd"),
+        write(3, 4, b"efgh"),
+        read(4, 0),
+        close(5, b"h"),
+        // What is not a whole packet, and never will be.
+        Bytes::from_static(b"\0\0\0"),
+    ];
+    let sent = [begin.clone(), asked.concat()].concat();
+    let versions = [packet(2, 3, &[]), handle(1, b"h")].concat();
+    let answers = [status(2, OK), data(4, b"wxyz")].concat();
+    let answered = [versions.clone(), answers.clone()].concat();
+    let expect = |all: &[u8], left_out: &[&[u8]]| {
+        let mut rest = all.to_vec();
+        for content in left_out {
+            let at = rest.windows(content.len()).position(|w| w == *content);
+            rest.drain(at.unwrap()..at.unwrap() + content.len());
+        }
+        let digest: [u8; 32] = sha2::Sha256::digest(&rest).into();
+        (all.len() as u64, (all.len() - rest.len()) as u64, digest)
+    };
+    // Up to the third byte of the first write.
+    let third = begin.len() + asked[0].len() - 1;
+    for (cap, of_sent, of_answered) in [
+        (u64::MAX, &[][..], &[][..]),
+        (third as u64, &[&b"d"[..], b"efgh"], &[]),
+        (0, &[b"abcd", b"efgh"], &[&b"wxyz"[..]]),
+    ] {
+        for size in [1, 7, 1000] {
+            let mut run = Run {
+                sftp: Sftp::new(cap),
+                operations: Vec::new(),
+            };
+            for (from, bytes) in [
+                (From::Client, &begin[..begin.len() - open(1).len()]),
+                (From::Target, &versions[..9]),
+                (From::Client, &begin[begin.len() - open(1).len()..]),
+                (From::Target, &versions[9..]),
+                (From::Client, &sent[begin.len()..]),
+                (From::Target, &answers),
+            ] {
+                for piece in bytes.chunks(size) {
+                    run.pass(from, Bytes::copy_from_slice(piece)).unwrap();
+                }
+            }
+            let Digests { client, target } = run.sftp.digests();
+            assert_eq!(sum(client), expect(&sent, of_sent), "{cap} {size}");
+            assert_eq!(sum(target), expect(&answered, of_answered), "{cap} {size}");
+        }
+    }
+}
+
+#[test]
+fn what_ends_a_transfer_is_digested_too() {
+    for cap in [0, u64::MAX] {
+        let mut run = Run::capped(cap);
+        let wrong = [write(2, 0, b"abcd"), packet(99, 3, &[])].concat();
+        run.client(wrong.clone().into()).unwrap_err();
+        let sent = [packet(1, 3, &[]).to_vec(), wrong].concat();
+        let digest: [u8; 32] = sha2::Sha256::digest(&sent).into();
+        let Digests { client, .. } = run.sftp.digests();
+        assert_eq!(sum(client), (sent.len() as u64, 0, digest), "{cap}");
+    }
 }
 
 #[test]
@@ -245,7 +324,7 @@ fn a_target_cannot_go_beyond_the_protocol() {
     }
     let mut run = Run::new();
     assert!(run.target(packet(2, 3, &[])).is_err(), "a second version");
-    let mut unasked = Sftp::default();
+    let mut unasked = Sftp::new(u64::MAX);
     unasked.push(From::Target, packet(2, 3, &[]));
     assert!(unasked.step(From::Target).is_err());
 }

@@ -137,7 +137,7 @@ impl Relay<'_> {
         burst.push(Item {
             number: Some(number),
             bytes: large.bytes.clone(),
-            what: Carries::Begins(action),
+            what: Carries::Begins(Box::new(action)),
             rest: false,
         });
         let (queue, chunks) = mpsc::channel(STREAM_AHEAD);

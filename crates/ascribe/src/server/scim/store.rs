@@ -2,7 +2,7 @@
 //! the start. Nothing is kept anywhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use ascribe_core::directory::{Directory, DirectoryChange, ResourceKind, subject_of};
 use ascribe_core::entry::Body as EntryBody;
@@ -14,6 +14,7 @@ use ascribe_core::text::is_unsafe;
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::Fault;
 use super::patch::{Body, attribute, flag};
@@ -50,11 +51,26 @@ impl Kept {
         };
         self.text(name).unwrap_or_default()
     }
+    /// The user who is the user's manager (RFC 7643, 4.3).
+    fn manager(&self) -> Option<ResourceId> {
+        let extension = attribute(&self.body, ENTERPRISE)?.as_object()?;
+        let manager = attribute(extension, "manager")?;
+        let id = match manager.as_object() {
+            Some(manager) => attribute(manager, "value")?,
+            // Entra writes the id alone.
+            None => manager,
+        };
+        let id = id.as_str()?.parse().ok();
+        id.filter(|_| self.kind == ResourceKind::User)
+    }
     fn is_active(&self) -> bool {
         let active = attribute(&self.body, "active").and_then(flag);
         self.kind == ResourceKind::User && active.unwrap_or(true)
     }
 }
+
+/// The extension that names a user's manager (RFC 7643, 4.3).
+const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
 
 /// One directory's resources.
 #[derive(Debug, Default)]
@@ -191,8 +207,10 @@ fn is_name(text: &str) -> bool {
 
 /// Everything that is kept, by directory.
 pub(super) struct Store {
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) shelves: BTreeMap<String, Shelf>,
+    ledger: Arc<Ledger>,
+    /// One request at a time changes or reads what a directory keeps, so that names stay unique; others'
+    /// directories do not wait for it. No more of them than the law has directories.
+    shelves: std::sync::Mutex<BTreeMap<String, Arc<Mutex<Shelf>>>>,
 }
 
 impl Store {
@@ -237,24 +255,35 @@ impl Store {
                     },
                 );
             }
+            let shelf = Arc::new(Mutex::new(shelf));
             shelves.insert(directory.directory.name.clone(), shelf);
         }
+        let shelves = std::sync::Mutex::new(shelves);
         Ok(Self { ledger, shelves })
     }
 
-    pub(super) fn shelf(&mut self, directory: &Directory) -> &mut Shelf {
-        self.shelves.entry(directory.name.clone()).or_default()
+    /// What a directory keeps.
+    pub(super) fn shelf(&self, directory: &str) -> Arc<Mutex<Shelf>> {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(shelves.entry(directory.to_owned()).or_default())
+    }
+
+    /// It was withdrawn: nothing of it is kept.
+    pub(super) fn forget(&self, directory: &str) {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        shelves.remove(directory);
     }
 
     /// Records what a resource is from now on, and keeps it.
     pub(super) async fn put(
-        &mut self,
+        &self,
+        shelf: &mut Shelf,
         directory: &Directory,
         id: ResourceId,
         mut kept: Kept,
     ) -> Result<(), Fault> {
         let groups = match kept.kind {
-            ResourceKind::User => self.shelf(directory).named_groups(directory, id),
+            ResourceKind::User => shelf.named_groups(directory, id),
             ResourceKind::Group => Vec::new(),
         };
         let bytes = serde_json::to_vec(&kept.body).map_err(|_| Fault::internal())?;
@@ -267,21 +296,23 @@ impl Store {
             groups,
             id,
             kind: kept.kind,
+            manager: kept.manager(),
             resource: Some(opening.commitment()),
             subject,
         };
         self.record(change, vec![opening]).await?;
         (kept.created, kept.changed) = self.times(directory, id);
-        self.shelf(directory).0.insert(id, kept);
+        shelf.0.insert(id, kept);
         Ok(())
     }
 
     pub(super) async fn delete(
-        &mut self,
+        &self,
+        shelf: &mut Shelf,
         directory: &Directory,
         id: ResourceId,
     ) -> Result<(), Fault> {
-        let Some(kept) = self.shelf(directory).0.get(&id).cloned() else {
+        let Some(kept) = shelf.0.get(&id).cloned() else {
             return Err(Fault::absent());
         };
         let change = DirectoryChange {
@@ -290,17 +321,22 @@ impl Store {
             groups: Vec::new(),
             id,
             kind: kept.kind,
+            manager: None,
             resource: None,
             subject: self.subject(directory, id, &kept),
         };
         self.record(change, Vec::new()).await?;
-        self.shelf(directory).0.remove(&id);
+        shelf.0.remove(&id);
         Ok(())
     }
 
     /// Says anew of each user in which groups they are, where that is not what was said last: after a
     /// group changed, after rules did, and after a stop in between.
-    pub(super) async fn say_groups(&mut self, directory: &Directory) -> Result<(), Fault> {
+    pub(super) async fn say_groups(
+        &self,
+        shelf: &mut Shelf,
+        directory: &Directory,
+    ) -> Result<(), Fault> {
         let said = self.ledger.with_state(|state| {
             let known = state.directories.get(&directory.name);
             let resources = known.into_iter().flat_map(|known| &known.resources);
@@ -308,7 +344,6 @@ impl Store {
                 .map(|(id, resource)| (*id, resource.said.groups.clone()))
                 .collect::<BTreeMap<_, _>>()
         });
-        let shelf = self.shelf(directory);
         let users = shelf
             .0
             .iter()
@@ -318,7 +353,7 @@ impl Store {
             .map(|(id, kept)| (*id, kept.clone()))
             .collect();
         for (id, kept) in stale {
-            self.put(directory, id, kept).await?;
+            self.put(shelf, directory, id, kept).await?;
         }
         Ok(())
     }

@@ -1,0 +1,403 @@
+//! Groups: from signed files and from the tokens of logins, and what a target asks of its approvers.
+
+use super::directories::directory;
+use super::identities::{BOT, fact, link};
+use super::*;
+use crate::directory::{Directory, DirectoryFile, DirectoryGroup, FileUser, GroupRole};
+use crate::identity::Logout;
+
+const DBA: &str = "DB approvers";
+
+fn rule(group: &str, role: Role) -> GroupRole {
+    GroupRole {
+        group: group.to_owned(),
+        role,
+    }
+}
+
+/// The auditor signs its files.
+fn files() -> Directory {
+    Directory {
+        name: "hr".to_owned(),
+        roles: vec![rule(DBA, Role::Approver), rule("Auditors", Role::Auditor)],
+        signers: vec![person(AUD)],
+        token: None,
+        ..directory()
+    }
+}
+
+/// The tokens of `idp` list them.
+fn tokens() -> Directory {
+    Directory {
+        name: "sso".to_owned(),
+        claim: Some("groups".to_owned()),
+        signers: Vec::new(),
+        suspend: false,
+        ..files()
+    }
+}
+
+fn group(directory: &str) -> DirectoryGroup {
+    DirectoryGroup {
+        directory: directory.to_owned(),
+        group: DBA.to_owned(),
+    }
+}
+
+fn user(n: u8, groups: &[&str]) -> FileUser {
+    FileUser {
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        manager: None,
+        subject: link(n).subject,
+    }
+}
+
+/// In no group, with this manager.
+fn under(n: u8, manager: u8) -> FileUser {
+    FileUser {
+        manager: Some(link(manager).subject),
+        ..user(n, &[])
+    }
+}
+
+impl World {
+    fn with_groups() -> Self {
+        let mut w = Self::with_providers();
+        for set in [files(), tokens()] {
+            w.say(ADA, Say::DirectorySet(set), Vec::new()).unwrap();
+        }
+        w
+    }
+    fn file(&mut self, by: u8, mut users: Vec<FileUser>) -> Result<AskRef, Denied> {
+        users.sort_by_key(|user| user.subject);
+        self.file_as_it_is(by, "hr", users)
+    }
+    fn file_as_it_is(
+        &mut self,
+        by: u8,
+        directory: &str,
+        users: Vec<FileUser>,
+    ) -> Result<AskRef, Denied> {
+        let sealed = opening("file", "whatever it was");
+        let file = DirectoryFile {
+            directory: directory.to_owned(),
+            file: sealed.commitment(),
+            users,
+        };
+        self.say(by, Say::DirectoryFile(file), vec![sealed])
+    }
+    fn may(&self, n: u8, role: Role) -> bool {
+        self.state.people[&person(n)].may(role)
+    }
+    fn is_approver_of(&self, n: u8, directory: &str) -> bool {
+        let groups = &self.state.people[&person(n)].groups;
+        groups.iter().any(|own| own.group == group(directory))
+    }
+    fn target_with(&mut self, edit: impl FnOnce(&mut Target)) -> Result<AskRef, Denied> {
+        let mut rules = target("db1");
+        edit(&mut rules);
+        self.say(ADA, Say::TargetSet(rules), Vec::new())
+    }
+    fn log_in_with(&mut self, n: u8, groups: &[&str]) -> Result<(StatementId, SshKey), Denied> {
+        self.log_in(n, |login| {
+            login.claims.groups = groups.iter().map(|name| fact("groups", name)).collect();
+        })
+    }
+}
+
+#[test]
+fn a_signed_file_says_who_is_there_and_in_which_groups() {
+    let mut w = World::with_groups();
+    w.file(AUD, vec![user(REQ, &["Auditors"]), user(PAT, &[])])
+        .unwrap();
+    assert!(w.may(REQ, Role::Auditor) && !w.is_approver_of(REQ, "hr"));
+    // The newest file is all there is: who is missing now is suspended, who never was listed is not.
+    w.file(AUD, vec![user(PAT, &[DBA])]).unwrap();
+    assert!(w.state.people[&person(REQ)].is_away() && !w.may(REQ, Role::Auditor));
+    assert!(!w.state.people[&person(ADA)].is_away());
+    assert_eq!(no(w.request(REQ, |_| ())), "suspended");
+    w.file(AUD, vec![user(PAT, &[]), user(REQ, &[])]).unwrap();
+    w.request(REQ, |_| ()).unwrap();
+    // A withdrawn directory says nothing.
+    w.file(AUD, vec![user(REQ, &["Auditors"])]).unwrap();
+    let withdrawn = Directory {
+        withdrawn: true,
+        ..files()
+    };
+    w.say(ADA, Say::DirectorySet(withdrawn), vec![]).unwrap();
+    assert!(!w.may(REQ, Role::Auditor) && !w.state.people[&person(PAT)].is_away());
+    assert_eq!(no(w.file(AUD, vec![])), "withdrawn");
+}
+
+#[test]
+fn a_file_is_signed_by_whom_the_rule_names_and_says_no_more_than_it_lets() {
+    let mut w = World::with_groups();
+    assert_eq!(no(w.file(ADA, vec![])), "role");
+    assert_eq!(no(w.file_as_it_is(AUD, "nowhere", vec![])), "no-directory");
+    // The one that speaks by logins has no signers.
+    assert_eq!(no(w.file_as_it_is(AUD, "sso", vec![])), "role");
+    for groups in [&["Others"][..], &[DBA, "Auditors"], &[DBA, DBA]] {
+        assert_eq!(no(w.file(AUD, vec![user(REQ, groups)])), "groups");
+    }
+    let twice = vec![user(REQ, &[]), user(REQ, &[DBA])];
+    assert_eq!(no(w.file(AUD, twice)), "file");
+    let mut sorted = vec![user(REQ, &[]), user(PAT, &[])];
+    sorted.sort_by_key(|user| user.subject);
+    sorted.reverse();
+    assert_eq!(no(w.file_as_it_is(AUD, "hr", sorted)), "file");
+    // SCIM has no say in it.
+    assert_eq!(
+        no(w.hear(REQ, |c| c.directory = "hr".to_owned())),
+        "directory"
+    );
+    assert!(!w.state.people[&person(REQ)].is_away());
+}
+
+#[test]
+fn a_directory_speaks_in_one_way_and_keeps_it() {
+    let mut w = World::with_groups();
+    let edits: [fn(&mut Directory); 9] = [
+        |d| d.token = directory().token,
+        |d| d.claim = Some("groups".to_owned()),
+        |d| d.signers.clear(),
+        |d| d.signers = vec![person(AUD); 2],
+        |d| d.signers = (0..17).map(person).collect(),
+        |d| (d.claim, d.signers) = (Some("groups".to_owned()), Vec::new()),
+        |d| {
+            (d.name, d.claim) = ("new".to_owned(), Some("two words".to_owned()));
+            (d.signers, d.suspend) = (Vec::new(), false);
+        },
+        |d| {
+            (d.name, d.claim) = ("new".to_owned(), Some("groups".to_owned()));
+            d.signers.clear();
+        },
+        |d| (d.token, d.signers) = (directory().token, Vec::new()),
+    ];
+    for edit in edits {
+        let mut bad = files();
+        edit(&mut bad);
+        let done = w.say(ADA, Say::DirectorySet(bad.clone()), vec![]);
+        assert_eq!(no(done), "directory", "{bad:?}");
+    }
+    let mut strange = files();
+    strange.signers = vec![person(200)];
+    assert_eq!(
+        no(w.say(ADA, Say::DirectorySet(strange), vec![])),
+        "no-person"
+    );
+}
+
+#[test]
+fn groups_of_a_token_count_while_its_login_does() {
+    let mut w = World::with_groups();
+    assert!(!w.is_approver_of(REQ, "sso"));
+    let (id, key) = w.log_in_with(REQ, &[DBA]).unwrap();
+    assert!(w.is_approver_of(REQ, "sso"));
+    let logout = Say::Logout(Logout { login: id });
+    w.say_as(REQ, &key, logout, vec![]).unwrap();
+    assert!(!w.is_approver_of(REQ, "sso"));
+    // Of two logins one is enough; another's changes nothing.
+    let (first, key) = w.log_in_with(REQ, &[DBA]).unwrap();
+    w.log_in_with(REQ, &["Auditors"]).unwrap();
+    assert!(w.is_approver_of(REQ, "sso") && w.may(REQ, Role::Auditor));
+    let logout = Say::Logout(Logout { login: first });
+    w.say_as(REQ, &key, logout, vec![]).unwrap();
+    assert!(!w.is_approver_of(REQ, "sso") && w.may(REQ, Role::Auditor));
+    // Not a second longer than the login, whatever the key that signs.
+    w.log_in_with(REQ, &[DBA]).unwrap();
+    w.after(8 * HOUR - 1).head(SERVER).unwrap();
+    assert!(w.is_approver_of(REQ, "sso"));
+    w.after(1).head(SERVER).unwrap();
+    assert!(!w.is_approver_of(REQ, "sso") && !w.may(REQ, Role::Auditor));
+    // Nor longer than what the login rests on.
+    w.log_in_with(REQ, &[DBA]).unwrap();
+    w.say(REQ, Say::IdentityUnlink(link(REQ)), vec![])
+        .unwrap_err();
+    w.say(ADA, Say::IdentityUnlink(link(REQ)), vec![]).unwrap();
+    w.say(ADA, Say::IdentityLink(link(REQ)), vec![]).unwrap();
+    assert!(!w.is_approver_of(REQ, "sso"));
+    w.log_in_with(REQ, &[DBA]).unwrap();
+    let mut without = tokens();
+    without.roles.remove(0);
+    w.say(ADA, Say::DirectorySet(without), vec![]).unwrap();
+    assert!(!w.is_approver_of(REQ, "sso"));
+}
+
+#[test]
+fn the_approval_of_a_role_that_ended_with_its_login_is_refused_at_once() {
+    let mut w = World::with_groups();
+    w.log_in_with(AUD, &[]).unwrap_err();
+    w.say(ADA, Say::IdentityLink(link(AUD)), vec![]).unwrap();
+    w.log_in_with(AUD, &[DBA]).unwrap();
+    w.after(8 * HOUR - 1);
+    let long = |r: &mut Request| r.not_after = r.not_before.plus_millis(2 * HOUR);
+    let ask = w.request(REQ, long).unwrap();
+    w.approve(AUD, ask).unwrap();
+    assert!(w.grant_of(ask).is_some());
+    let ask = w.request(REQ, long).unwrap();
+    w.after(1);
+    assert_eq!(no(w.approve(AUD, ask)), "role");
+}
+
+#[test]
+fn a_login_states_groups_that_rules_name_and_nothing_else() {
+    let mut w = World::with_groups();
+    for groups in [&["Others"][..], &[DBA, "Auditors"], &[DBA, DBA]] {
+        assert_eq!(no(w.log_in_with(REQ, groups)), "groups");
+    }
+    assert_eq!(
+        no(w.log_in(REQ, |l| l.claims.groups = vec![fact("roles", DBA)])),
+        "groups"
+    );
+    assert_eq!(
+        no(w.log_in(BOT, |l| l.claims.groups = vec![fact("groups", DBA)])),
+        "groups"
+    );
+}
+
+#[test]
+fn a_target_says_of_which_group_its_approvers_are() {
+    let mut w = World::with_groups();
+    let strange = |g: DirectoryGroup| move |t: &mut Target| t.approver_groups = vec![g];
+    assert_eq!(no(w.target_with(strange(group("nowhere")))), "no-directory");
+    let unnamed = DirectoryGroup {
+        group: "Others".to_owned(),
+        ..group("hr")
+    };
+    assert_eq!(no(w.target_with(strange(unnamed))), "group");
+    assert_eq!(
+        no(w.target_with(|t| t.approver_groups = vec![group("hr"); 2])),
+        "target"
+    );
+    w.target_with(|t| t.approver_groups = vec![group("hr"), group("sso")])
+        .unwrap();
+
+    // An approver by enrolment is none here, and may still say no.
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let denied = w.approve(PAT, ask).unwrap_err();
+    assert_eq!(denied.code, "group");
+    assert!(denied.message.contains("`DB approvers` of `hr`"));
+    let open = &w.state.asks[&ask.0];
+    assert!(w.state.approvers(open).is_empty());
+    let denial = Say::Denial(answer(ask));
+    w.say(PAT, denial, vec![]).unwrap();
+
+    // By file; the approval names the file.
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let file = w.file(AUD, vec![user(PAT, &[DBA])]).unwrap();
+    let open = &w.state.asks[&ask.0];
+    assert_eq!(w.state.approvers(open), [person(PAT)]);
+    w.approve(PAT, ask).unwrap();
+    // The grant follows; before it stands the approval.
+    let approval = Entry::from_bytes(&w.log[w.log.len() - 2]).unwrap();
+    let refs: Vec<_> = approval
+        .refs
+        .iter()
+        .map(|r| (r.rel.as_str(), r.hash))
+        .collect();
+    assert_eq!(refs, [("answers", ask.1), ("group", file.1)]);
+    let grant = w.grant_of(ask).unwrap();
+    // Who has left the group does not extend either; a login's token is as good as a file.
+    w.file(AUD, vec![user(PAT, &[])]).unwrap();
+    let until = w.now.plus_millis(2 * HOUR);
+    let longer = w.extend(REQ, grant, until).unwrap();
+    assert_eq!(no(w.approve(PAT, longer)), "group");
+    w.log_in_with(PAT, &[DBA]).unwrap();
+    w.approve(PAT, longer).unwrap();
+}
+
+#[test]
+fn where_a_manager_approves_nobody_else_is_enough() {
+    let mut w = World::with_groups();
+    w.target_with(|t| t.manager_approves = true).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    w.file(AUD, vec![under(REQ, REQ)]).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    // Whom nobody is linked to manages nobody.
+    w.file(AUD, vec![under(REQ, AUD)]).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    w.file(AUD, vec![under(REQ, PAT), user(PAT, &[])]).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let missing = |w: &World, ask: AskRef| w.state.missing_approvals(&w.state.asks[&ask.0]);
+    assert_eq!(missing(&w, ask).unwrap(), [Some(person(PAT))]);
+    // Another approver alone is not enough.
+    w.say(ADA, Say::IdentityLink(link(AUD)), vec![]).unwrap();
+    w.file(
+        AUD,
+        vec![under(REQ, PAT), user(PAT, &[]), user(AUD, &[DBA])],
+    )
+    .unwrap();
+    w.approve(AUD, ask).unwrap();
+    assert_eq!(w.grant_of(ask), None);
+    // The approval of the manager links to what says so.
+    let file = w
+        .file(AUD, vec![under(REQ, PAT), user(PAT, &[]), user(AUD, &[])])
+        .unwrap();
+    w.approve(PAT, ask).unwrap();
+    let approval = Entry::from_bytes(&w.log[w.log.len() - 2]).unwrap();
+    let refs: Vec<_> = approval
+        .refs
+        .iter()
+        .map(|r| (r.rel.as_str(), r.hash))
+        .collect();
+    assert_eq!(refs, [("answers", ask.1), ("manager", file.1)]);
+    let grant = w.grant_of(ask).unwrap();
+
+    // An extension likewise; with the manager gone from the directory nobody is enough.
+    let until = w.now.plus_millis(2 * HOUR);
+    let longer = w.extend(REQ, grant, until).unwrap();
+    w.file(AUD, vec![user(REQ, &[]), user(PAT, &[]), user(AUD, &[])])
+        .unwrap();
+    assert_eq!(missing(&w, longer).unwrap(), [None]);
+    w.approve(PAT, longer).unwrap();
+    assert_eq!(missing(&w, longer).unwrap(), [None]);
+    assert_eq!(no(w.extend(REQ, grant, until)), "manager");
+}
+
+#[test]
+fn over_scim_a_manager_is_another_user_of_the_directory() {
+    let mut w = World::with_groups();
+    w.say(ADA, Say::DirectorySet(directory()), vec![]).unwrap();
+    w.target_with(|t| t.manager_approves = true).unwrap();
+    let boss = crate::id::ResourceId::new([PAT; 16]);
+    w.hear(REQ, |c| c.manager = Some(boss)).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    w.hear(PAT, |_| ()).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.approve(PAT, ask).unwrap();
+    assert!(w.grant_of(ask).is_some());
+    w.hear(PAT, |c| (c.active, c.resource) = (false, None))
+        .unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    assert_eq!(
+        no(w.hear(ADA, |c| {
+            (c.kind, c.subject, c.active) = (crate::directory::ResourceKind::Group, None, false);
+            c.manager = Some(boss);
+        })),
+        "resource"
+    );
+}
+
+#[test]
+fn of_two_logins_the_one_that_lasts_carries_the_approval() {
+    let mut w = World::with_groups();
+    w.target_with(|t| t.approver_groups = vec![group("sso")])
+        .unwrap();
+    w.log_in_with(PAT, &[DBA]).unwrap();
+    let longer = w.state.people[&person(PAT)].groups[0].place;
+    w.log_in(PAT, |login| {
+        login.claims.groups = vec![fact("groups", DBA)];
+        login.until = soon_after(login.claims.issued);
+    })
+    .unwrap();
+    assert_ne!(w.state.people[&person(PAT)].groups[0].place, longer);
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.after(10 * MIN);
+    w.approve(PAT, ask).unwrap();
+    assert_eq!(w.state.people[&person(PAT)].groups[0].place, longer);
+}
+
+/// Ten minutes after a token was issued.
+fn soon_after(issued: Timestamp) -> Timestamp {
+    issued.plus_millis(10 * MIN)
+}

@@ -1,0 +1,139 @@
+//! Approvers by group: as a provider's tokens list it, and as a signed file does.
+
+use super::agent::Agent;
+use super::idp::{CLIENT, Idp, SUBJECT};
+use super::login::log_in;
+use super::world::World;
+
+const GROUP: &str = "DB approvers";
+const WHY: &str = "a look at the stuck replica";
+
+/// A demo whose approver is the provider's account.
+fn linked(idp: &Idp) -> World {
+    let world = World::new();
+    let issuer = idp.issuer.as_str();
+    let add = [
+        "provider", "add", "idp", "--kind", "oidc", "--issuer", issuer,
+    ];
+    world
+        .run_as("approver", &[&add[..], &["--audience", CLIENT]].concat())
+        .exits(0);
+    let approver = world.person("approver").0;
+    let link = ["identity", "link", &approver, "--provider", "idp"];
+    world
+        .run_as("approver", &[&link[..], &["--subject", SUBJECT]].concat())
+        .exits(0);
+    world
+}
+
+fn directory(world: &World, name: &str, options: &[&str]) {
+    let role = format!("{GROUP}=approver");
+    let add = [
+        "directory",
+        "add",
+        name,
+        "--provider",
+        "idp",
+        "--role",
+        &role,
+    ];
+    world
+        .run_as("approver", &[&add[..], options].concat())
+        .exits(0);
+}
+
+#[test]
+fn a_group_of_the_providers_token_approves_while_the_login_lasts() {
+    let Some(mut idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let group = format!("sso:{GROUP}");
+    directory(&world, "sso", &["--claim", "groups"]);
+    world.change_target(&["--approver-group", &group]);
+
+    let refused = |request: &str| {
+        let no = world.run_as("approver", &["approve", request]).exits(2);
+        assert!(no.stderr.contains(GROUP), "{no:?}");
+    };
+    let request = world.request(WHY);
+    refused(&request);
+    // A login without the group changes nothing.
+    let agent = Agent::start(&world);
+    let login = ["login", "--no-browser", "--for", "1h"];
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    refused(&request);
+    idp.groups(&["Everybody", GROUP]);
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    let yes = agent.run(&world, &["-o", "json", "approve", &request]);
+    let grant = yes.exits(0).line()["grant_id"].as_str().unwrap().to_owned();
+
+    // The bundle holds the login that says so, and verifies without the provider.
+    let place = world.place();
+    let (account, target) = place.split_once('@').unwrap();
+    world
+        .ssh(&format!("{account}+{grant}@{target}"), "echo by group")
+        .exits(0);
+    let action = world.actions(&["--text", "by group"]).remove(0);
+    let session = action["session_id"].as_str().unwrap();
+    world.ended_session(session);
+    let bundle = world.path("group.bundle");
+    world.json(&["export", session, "-f", bundle.to_str().unwrap()]);
+    let bytes = std::fs::read_to_string(&bundle).unwrap();
+    assert!(bytes.contains("group"), "the approval names the login");
+    world.verify(&bundle, &world.policy()).exits(0);
+
+    // With the login ends the group.
+    agent.run(&world, &["logout"]).exits(0);
+    refused(&world.request(WHY));
+}
+
+#[test]
+fn a_signed_file_says_who_approves_and_who_is_gone() {
+    let Some(idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let operator = world.person("operator").0;
+    let link = ["identity", "link", &operator, "--provider", "idp"];
+    world
+        .run_as(
+            "approver",
+            &[&link[..], &["--subject", "00u-other"]].concat(),
+        )
+        .exits(0);
+    let signer = world.person("approver").0;
+    directory(&world, "hr", &["--signer", &signer, "--suspend"]);
+    let group = format!("hr:{GROUP}");
+    world.change_target(&["--approver-group", &group, "--manager-approves"]);
+    let file = world.path("people.tsv");
+    let sign = |role: &str, text: &str| {
+        std::fs::write(&file, text).unwrap();
+        world.run_as(role, &["directory", "file", "hr", file.to_str().unwrap()])
+    };
+    let both = format!(
+        "# who is here\n{SUBJECT}\tEverybody\t{GROUP}\n\n00u-other\tEverybody\tmanager={SUBJECT}\n"
+    );
+    let ask = ["request", &world.place(), "--for", "30m", "--why", WHY];
+    let nobody = world.run_as("operator", &ask).exits(2);
+    assert!(nobody.stderr.contains("manager"), "{nobody:?}");
+    sign("operator", &both).exits(2);
+    assert!(
+        sign("approver", "a\na\n")
+            .exits(3)
+            .stderr
+            .contains("line 2")
+    );
+    let twice = format!("a\tmanager={SUBJECT}\tmanager=b\n");
+    sign("approver", &twice).exits(3);
+    assert_eq!(sign("approver", &both).exits(0).line()["users"], 2);
+    world.approve(&world.request(WHY));
+    let people = world
+        .run_as("approver", &["person", "list"])
+        .exits(0)
+        .lines();
+    let row = |id: &str| people.iter().find(|row| row["id"] == id).unwrap();
+    assert_eq!(row(&signer)["groups"][0]["group"], GROUP);
+    assert_eq!(row(&operator)["manager"], signer.as_str());
+    // Whoever is listed no longer is suspended, with what they asked for.
+    sign("approver", &format!("{SUBJECT}\t{GROUP}\n")).exits(0);
+    world.run_as("operator", &ask).exits(2);
+    sign("approver", &both).exits(0);
+    world.request(WHY);
+}

@@ -1,0 +1,166 @@
+//! How values are written on the command line.
+
+use ascribe_core::directory::{DirectoryGroup, GroupRole};
+use ascribe_core::identity::ProviderKind;
+use ascribe_core::statement::{
+    Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
+};
+use ascribe_core::witness::Demand;
+
+/// `90`, `90s`, `15m`, `8h`, `3d` in seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is no duration; write for instance `90s`, `15m`, `8h` or `3d`");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or_default();
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    number
+        .checked_mul(factor)
+        .filter(|s| *s > 0 && *s < 1 << 40)
+        .ok_or_else(bad)
+}
+
+pub(crate) fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
+    let (directory, group) = text.split_once(':').ok_or("write `DIRECTORY:GROUP`")?;
+    Ok(DirectoryGroup {
+        directory: directory.to_owned(),
+        group: group.to_owned(),
+    })
+}
+
+pub(crate) fn group_role(text: &str) -> Result<GroupRole, String> {
+    let (group, name) = text.rsplit_once('=').ok_or("write `GROUP=ROLE`")?;
+    Ok(GroupRole {
+        group: group.to_owned(),
+        role: role(name)?,
+    })
+}
+
+pub(crate) fn role(text: &str) -> Result<Role, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is no role; roles are requester, approver, auditor, admin"))
+}
+
+pub(crate) fn demand(text: &str) -> Result<Demand, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        format!("`{text}` is no demand; demands are break-glass, keys, people, policy")
+    })
+}
+
+/// The word that stands for a demand.
+pub(crate) fn word_of(demand: &Demand) -> String {
+    let word = serde_json::to_value(demand).unwrap_or_default();
+    word.as_str().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn verdict(text: &str) -> Result<Verdict, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is neither `justified` nor `unjustified`"))
+}
+
+/// A forwarding as people write it.
+pub(crate) fn forward(text: &str) -> Result<Forward, String> {
+    let bad = || {
+        format!(
+            "`{text}` is no forwarding; write `local:HOST:PORT`, `local:NAME=ADDRESS:PORT`, `dynamic`, \
+             `socket:/PATH`, `remote:PORT`, `remote-socket:/PATH`, `agent` or `x11`"
+        )
+    };
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    let path = || SocketPath {
+        path: rest.to_owned(),
+    };
+    let forward = match (kind, rest.is_empty()) {
+        ("dynamic", true) => Forward::Dynamic(Anywhere {}),
+        ("agent", true) => Forward::Agent(Anywhere {}),
+        ("x11", true) => Forward::X11(Anywhere {}),
+        ("socket", false) => Forward::Socket(path()),
+        ("remote-socket", false) => Forward::RemoteSocket(path()),
+        ("remote", false) => Forward::Remote(Listen {
+            port: rest.parse().map_err(|_| bad())?,
+        }),
+        ("local", false) => {
+            let (host, port) = rest.rsplit_once(':').ok_or_else(bad)?;
+            let port = port.parse().map_err(|_| bad())?;
+            let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+            let (host, address) = match host.split_once('=') {
+                Some((name, address)) => (name.to_owned(), Some(bare(address))),
+                None => (bare(host), None),
+            };
+            Forward::Local(Destination {
+                host,
+                port,
+                address,
+            })
+        }
+        _ => return Err(bad()),
+    };
+    Ok(forward)
+}
+
+pub(crate) fn provider_kind(text: &str) -> Result<ProviderKind, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is no kind of provider; see `ascribe provider add --help`"))
+}
+
+pub(crate) fn claim(text: &str) -> Result<(String, String), String> {
+    let (claim, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` names no value; write CLAIM=VALUE"))?;
+    Ok((claim.to_owned(), value.to_owned()))
+}
+
+pub(crate) fn over_cap(text: &str) -> Result<OverCap, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("`{text}` is neither `digest` nor `refuse`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwardings() {
+        for good in [
+            "dynamic",
+            "agent",
+            "x11",
+            "socket:/run/x",
+            "remote:0",
+            "local:10.0.0.9:80",
+            "local:[2001:db8::1]:80",
+            "local:db=10.0.0.9:80",
+        ] {
+            assert!(forward(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "local",
+            "local:80",
+            "local:db:x",
+            "local:db:70000",
+            "agent:1",
+            "remote:",
+            "tun",
+        ] {
+            assert!(forward(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(
+            (seconds("90"), seconds("8h"), seconds("3d")),
+            (Ok(90), Ok(28_800), Ok(259_200))
+        );
+        for bad in ["", "h", "0", "-1h", "1w", "99999999999999999999", "1h1h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Maintenance jobs: scripts that are approved as they are, and run under a workload's own identity.
+//!
+//! A job is a grant for a script. Whoever answers for the workload asks for it, the target's system
+//! owner is among those who approve, and each run is a session of the workload in which exactly the
+//! approved statements may be executed, in order.
+
+use std::collections::BTreeMap;
+
+use ascribe_core::attribution::{ActionRecord, Filter};
+use ascribe_core::entry::Status;
+use ascribe_core::id::{GrantId, SessionId};
+use ascribe_core::text::clean;
+use ascribe_core::time::Timestamp;
+use ascribe_wire::pg::startup::user_name;
+use serde_json::json;
+
+use super::ask::{self, script};
+use super::{login, read, registry, remark, say, say_json, script as sql};
+use crate::cli::database::{JobAdd, JobCommand, JobRun, SqlRequest};
+use crate::cli::{self, Cli};
+use crate::exit::{Done, Failure, Kind};
+use crate::registry::GrantRow;
+
+/// A run's login counts for so long, in seconds.
+const LASTS: u64 = 4 * 3600;
+
+pub(crate) fn job(cli: &Cli, command: &JobCommand) -> Done {
+    match command {
+        JobCommand::Add(args) => add(cli, args),
+        JobCommand::Approve { name, file, remark } => approve(cli, name, file, remark.as_ref()),
+        JobCommand::Run(args) => run(cli, args),
+        JobCommand::List => list(cli),
+        JobCommand::Runs { name } => runs(cli, name),
+    }
+}
+
+fn add(cli: &Cli, args: &JobAdd) -> Done {
+    let sql = SqlRequest {
+        classes: args.classes.clone(),
+        objects: args.objects.clone(),
+        script: Some(args.file.clone()),
+        job: Some((args.name.clone(), args.schedule.clone())),
+    };
+    ask::request(
+        cli,
+        &cli::Request {
+            what: args.place.clone(),
+            window: args.window,
+            from: None,
+            windows: None,
+            until: None,
+            why: args.why.clone(),
+            ticket: args.ticket.clone(),
+            workload: Some(args.workload.clone()),
+            reusable: true,
+            forwards: Vec::new(),
+            sql,
+            break_glass: false,
+        },
+    )
+}
+
+fn approve(cli: &Cli, name: &str, file: &std::path::Path, text: Option<&String>) -> Done {
+    let known = registry(&cli.client(false)?)?;
+    let open = known.asks.iter().filter(|ask| {
+        let job = ask.sql.as_ref().and_then(|sql| sql.job.as_ref());
+        ask.status == "open" && job.is_some_and(|job| job.name == name)
+    });
+    let ids: Vec<_> = open.map(|ask| ask.id).collect();
+    let id = match ids.as_slice() {
+        [] => return Err(no_job(name, "no job waits for approval that")),
+        [id] => *id,
+        several => {
+            let ids: Vec<String> = several.iter().map(ToString::to_string).collect();
+            return Err(Failure::usage(format!(
+                "several requests are for a job `{}`: {}",
+                clean(name, 63),
+                ids.join(", ")
+            ))
+            .help("approve one of them: ascribe approve ID --script FILE"));
+        }
+    };
+    let answer = cli::Answer {
+        id,
+        remark: text.cloned(),
+    };
+    ask::approve(
+        cli,
+        &cli::Approve {
+            answer,
+            accept_windows: false,
+            script: Some(file.to_owned()),
+        },
+    )
+}
+
+fn no_job(name: &str, what: &str) -> Failure {
+    Failure::new(
+        Kind::Failure,
+        format!("{what} is called `{}`", clean(name, 63)),
+    )
+    .help("`ascribe job list` shows all")
+}
+
+/// The grant of a job that runs now: the newest one.
+fn grant_of<'a>(grants: &'a [GrantRow], name: &str) -> Done<&'a GrantRow> {
+    let named = |grant: &&GrantRow| {
+        let job = grant.sql.as_ref().and_then(|sql| sql.job.as_ref());
+        job.is_some_and(|job| job.name == name)
+    };
+    let newest = grants
+        .iter()
+        .filter(named)
+        .max_by_key(|grant| grant.not_before);
+    newest.ok_or_else(|| {
+        let why = format!("no job that is called `{}` may run now", clean(name, 63));
+        Failure::new(Kind::Denied, why)
+            .help("its owner asks for it: `ascribe job add`; what waits, `ascribe job list` shows")
+    })
+}
+
+fn run(cli: &Cli, args: &JobRun) -> Done {
+    let script = script(&args.file)?;
+    let client = match &args.workload {
+        Some(workload) => login::for_one_run(
+            cli,
+            &cli::Login {
+                provider: None,
+                device: false,
+                no_browser: true,
+                workload: Some(workload.clone()),
+                token_file: args.token_file.clone(),
+                token_command: args.token_command.clone(),
+                svid: args.svid.clone(),
+                svid_key: args.svid_key.clone(),
+                key_file: None,
+                lasts: LASTS,
+            },
+        )?,
+        None => cli.client(false)?,
+    };
+    let jobs = client.hello()?.jobs;
+    let grant = grant_of(&jobs, &args.name)?;
+    script.is_asked_for(grant.sql.as_ref()).map_err(|changed| {
+        Failure::new(
+            Kind::Denied,
+            format!(
+                "the job's script has changed since it was approved: {}",
+                changed.message
+            ),
+        )
+        .help("have it approved anew: ascribe job add")
+    })?;
+    let place = format!("{}+{}@{}", grant.account, grant.id, grant.target);
+    let user = user_name(place.as_bytes())
+        .map_err(|error| Failure::usage(format!("`{place}`: {error}")))?;
+    let database = args.database.as_deref().unwrap_or(&grant.account);
+    let done = sql::run(client, user, database, &script.texts, |done| {
+        if cli.json() {
+            say_json(&json!({
+                "statement": done.number, "of": done.of, "tag": done.tag,
+            }))
+        } else {
+            say(&format!("{}/{}  {}", done.number, done.of, done.tag));
+            Ok(())
+        }
+    });
+    if done.is_ok() && !cli.json() {
+        remark(&format!("next: ascribe job runs {}", clean(&args.name, 63)));
+    }
+    done
+}
+
+fn list(cli: &Cli) -> Done {
+    let known = registry(&cli.client(true)?)?;
+    let mut shown = 0;
+    let granted = known.grants.iter().filter_map(|grant| {
+        let sql = grant.sql.as_ref()?;
+        let job = sql.job.as_ref()?;
+        let by: Vec<String> = grant.approved_by.iter().map(|p| known.shown(*p)).collect();
+        let place = format!("{}@{}", grant.account, grant.target);
+        let row = json!({
+            "name": job.name, "schedule": job.schedule, "definition": job.definition,
+            "statements": sql.script.len(), "place": place, "workload": known.shown(grant.person),
+            "status": grant.status, "approved_by": by, "until": grant.not_after,
+            "grant": grant.id, "runs": grant.sessions.len(),
+        });
+        let line = format!(
+            "{:<20} {:<10} {place}  by {}  {}  {} statements  approved by {} until {}  {} runs",
+            clean(&job.name, 63),
+            grant.status,
+            known.shown(grant.person),
+            clean(&job.schedule, 80),
+            sql.script.len(),
+            by.join(", "),
+            grant.not_after,
+            grant.sessions.len()
+        );
+        Some((row, line))
+    });
+    let waiting = known
+        .asks
+        .iter()
+        .filter(|ask| ask.status == "open")
+        .filter_map(|ask| {
+            let sql = ask.sql.as_ref()?;
+            let job = sql.job.as_ref()?;
+            let row = json!({
+                "name": job.name, "schedule": job.schedule, "definition": job.definition,
+                "statements": sql.script.len(), "place": ask.what, "status": "waits for approval",
+                "request": ask.id,
+            });
+            let line = format!(
+                "{:<20} waits for approval  {}  {}  {} statements",
+                clean(&job.name, 63),
+                clean(&ask.what, 120),
+                clean(&job.schedule, 80),
+                sql.script.len()
+            );
+            Some((row, line))
+        });
+    for (row, line) in granted.chain(waiting) {
+        shown += 1;
+        if cli.json() {
+            say_json(&row)?;
+        } else {
+            say(&line);
+        }
+    }
+    if shown == 0 && !cli.json() {
+        say("no jobs; ask for one with `ascribe job add`");
+    }
+    Ok(())
+}
+
+/// A run of a job, as its actions tell.
+struct Run {
+    begun: Timestamp,
+    grant: GrantId,
+    who: String,
+    of_provider: Option<String>,
+    statements: usize,
+    rows: u64,
+    status: &'static str,
+}
+
+fn runs(cli: &Cli, name: &str) -> Done {
+    let filter = Filter {
+        job: Some(name.to_owned()),
+        ..Filter::default()
+    };
+    let mut runs: BTreeMap<SessionId, Run> = BTreeMap::new();
+    for record in read::fetch(cli, filter)? {
+        let run = runs.entry(record.session_id).or_insert_with(|| Run {
+            begun: record.when.at,
+            grant: record.why.grant_id,
+            who: record.who.shown(),
+            of_provider: record
+                .who
+                .chain
+                .first()
+                .and_then(|link| Some(link.run.as_ref()?.id.clone())),
+            statements: 0,
+            rows: 0,
+            status: "succeeded",
+        });
+        take(run, &record);
+    }
+    let mut runs: Vec<_> = runs.into_iter().collect();
+    runs.sort_by_key(|(_, run)| run.begun);
+    for (session, run) in &runs {
+        if cli.json() {
+            say_json(&json!({
+                "session": session, "begun": run.begun, "grant": run.grant, "who": run.who,
+                "run": run.of_provider, "statements": run.statements, "rows": run.rows,
+                "status": run.status,
+            }))?;
+            continue;
+        }
+        let of = run
+            .of_provider
+            .as_ref()
+            .map_or(String::new(), |id| format!(" run {}", clean(id, 80)));
+        say(&format!(
+            "{}  {session}  {}{of}  {} statements, {} rows  {}",
+            run.begun, run.who, run.statements, run.rows, run.status
+        ));
+    }
+    if runs.is_empty() && !cli.json() {
+        say("no runs");
+    }
+    Ok(())
+}
+
+/// Counts one action of a run.
+fn take(run: &mut Run, record: &ActionRecord) {
+    let outcome = &record.what.outcome;
+    if record.what.kind == "pg.query" {
+        run.statements += 1;
+        run.rows += outcome.sql.as_ref().map_or(0, |sql| sql.rows);
+    }
+    match outcome.status {
+        Status::Succeeded => {}
+        Status::Unknown if run.status == "succeeded" => run.status = "unknown",
+        Status::Unknown => {}
+        Status::Failed | Status::Denied | Status::NotSent => run.status = "failed",
+    }
+}
