@@ -96,6 +96,10 @@ pub(crate) async fn serve(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        // A tunnel's answers are small and follow each other: none waits for the client's word of the last.
+        if tcp.set_nodelay(true).is_err() {
+            continue;
+        }
         let Some(turn) = places.take(from.ip()) else {
             tracing::debug!("{from} has too many API calls");
             continue;
