@@ -53,7 +53,7 @@ pub struct Who {
     pub chain: Vec<Link>,
     /// `signed` or `testimony`.
     pub opened_by: String,
-    /// By which door the session came in: `direct`, `jump` or `connect`.
+    /// By which door the session came in: `direct`, `jump` or `connect`, to a database `tunnel`, `password` or `bearer`.
     pub door: Door,
 }
 

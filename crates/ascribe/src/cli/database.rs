@@ -8,8 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 /// How clients reach databases.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServePostgres {
-    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token` or a workload's own token. It has a
-    /// certificate that they check; `ascribe psql` and `ascribe tunnel` need neither.
+    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token`, or with a workload's own
+    /// token. It has a certificate that they check; `ascribe psql` and `ascribe tunnel` need neither.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["postgres_cert", "postgres_key"])]
     pub(crate) postgres: Option<String>,
     /// Its certificate and those above it (PEM).

@@ -453,3 +453,42 @@ fn a_query_that_is_not_what_the_statement_says_is_refused() {
     assert!(read_query(&honest, &body(honest.clone()), &[other]).is_err());
     assert!(read_query(&honest, &body(honest.clone()), &[]).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_outside_makes_the_gateways_logins() {
+    let w = World::new().await;
+    let login = |bearer: bool| {
+        let token = Opening::new("token", [6; 32], b"eyJ".to_vec());
+        let digest = ascribe_core::id::ContentDigest(ascribe_tlog::Hash::ZERO);
+        let login = ascribe_core::identity::Login {
+            bearer,
+            claims: ascribe_core::identity::Claims {
+                acr: None,
+                amr: Vec::new(),
+                auth_time: None,
+                binding: ascribe_core::identity::Binding::None,
+                code: None,
+                expires: w.api.ledger.now().plus_millis(60_000),
+                facts: Vec::new(),
+                groups: Vec::new(),
+                issued: w.api.ledger.now(),
+                key: digest,
+                missing: Vec::new(),
+                run: None,
+                subject: digest,
+                trigger: None,
+            },
+            digest,
+            provider: "github".to_owned(),
+            rz: Bytes(vec![0; 32]),
+            saw: None,
+            token: token.commitment(),
+            until: w.api.ledger.now().plus_millis(60_000),
+        };
+        w.submit(Say::Login(Box::new(login)), token)
+    };
+    let told = w.call(&login(true)).await;
+    assert_eq!(told["refused"]["code"], "bearer", "{told}");
+    let told = w.call(&login(false)).await;
+    assert_eq!(told["refused"]["code"], "no-provider", "{told}");
+}
