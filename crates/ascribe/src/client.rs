@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ascribe_core::entry::Entry;
@@ -74,7 +75,10 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Done {
         std::fs::create_dir_all(parent).attempt(&what)?;
     }
     let text = serde_json::to_string_pretty(value).attempt(&what)?;
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    // A tunnel's connections write at the same time.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("tmp{}-{number}", std::process::id()));
     std::fs::write(&temporary, text + "\n").attempt(&what)?;
     std::fs::rename(&temporary, path).attempt(&what)
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::bank::Bank;
-use super::world::{Out, Running, maybe, need};
+use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
 
@@ -173,13 +173,15 @@ fn pgbench_counts_what_it_did_in_all_its_modes() {
         .cluster
         .sql("orders", "select count(*) from pgbench_history");
     assert_eq!(history, "300\n");
-    let inserts = bank.actions();
-    let inserts = inserts.iter().filter(|action| {
-        let text = action["what"]["command"].as_str().unwrap_or_default();
-        text.starts_with("INSERT INTO pgbench_history")
-            && action["what"]["outcome"]["status"] == "succeeded"
+    wait_for("outcomes", PATIENCE, || {
+        let inserts = bank.actions();
+        let inserts = inserts.iter().filter(|action| {
+            let text = action["what"]["command"].as_str().unwrap_or_default();
+            text.starts_with("INSERT INTO pgbench_history")
+                && action["what"]["outcome"]["status"] == "succeeded"
+        });
+        (inserts.count() == 300).then_some(())
     });
-    assert_eq!(inserts.count(), 300);
 }
 
 /// What makes a dump interesting.
