@@ -187,8 +187,10 @@ fn whoevers_token_it_is_not_gets_nothing() {
     );
     // What was signed, with a signature that is not; and other claims below a good one.
     let (signed, signature) = good.rsplit_once('.').unwrap();
-    let first = if signature.starts_with('A') { "B" } else { "A" };
-    let swapped = format!("{first}{}", signature.get(1..).unwrap());
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let swapped: String = std::iter::once(other)
+        .chain(signature.chars().skip(1))
+        .collect();
     refused(&bank, &format!("{signed}.{swapped}"), "signature");
     let stranger = minted(&bank, &issuer, &json!({ "run_id": "1" }));
     let parts: Vec<&str> = stranger.split('.').collect();
