@@ -39,7 +39,7 @@ pub enum Class {
     SetSessionAuthorization,
     /// `ALTER SYSTEM`.
     AlterSystem,
-    /// `LOAD`.
+    /// `LOAD`, or what connections to come shall load.
     Load,
     /// `DO`.
     Do,
@@ -122,9 +122,9 @@ pub enum Flag {
     AlterSystem,
     /// A program is run on the server.
     CopyProgram,
-    /// A file of the server is read or written by `COPY`.
+    /// A file of the server is read or written, by `COPY` or a function of PostgreSQL's own.
     ServerFile,
-    /// `LOAD`.
+    /// `LOAD`, or what connections to come shall load.
     Load,
     /// `DO`: what it does is in a language of its own.
     Do,
