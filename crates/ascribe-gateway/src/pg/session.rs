@@ -436,7 +436,9 @@ async fn reach(
         .password(&target.name, &view.account);
     let password = password.await.map_err(TargetError::Untrusted)?;
     let own = |name: &[u8]| {
-        [&b"user"[..], b"database", APPLICATION, b"replication"].contains(&name)
+        [&b"user"[..], b"database", b"replication"].contains(&name)
+            // The server takes the last one, in letters of any case.
+            || name.eq_ignore_ascii_case(APPLICATION)
             || name.starts_with(b"_pq_.")
     };
     let mut parameters = vec![

@@ -176,8 +176,14 @@ fn a_grant_bounds_classes_and_objects() {
     w.execute(session, sql(&["empty"])).unwrap();
     w.intent_of("pg.connect", session, |i| i.sql = Some(sql(&["connect"])))
         .unwrap();
+    let set = w.intent_of("pg.connect", session, |i| {
+        i.sql = Some(sql(&["connect", "set"]));
+    });
+    assert_eq!(no(set), "outside-grant");
     for outside in [
         on(&["empty", "delete"], &[]),
+        on(&["select"], &["\"audit.x\".secrets"]),
+        on(&["select"], &["\"public.orders\""]),
         on(&["delete"], &["public.orders"]),
         on(&["select", "delete"], &["public.orders"]),
         on(&["select"], &["public.people"]),
@@ -209,6 +215,13 @@ fn an_approved_script_runs_in_order_and_once_a_session() {
     w.execute(session, step(2, "a")).unwrap();
     assert_eq!(no(w.execute(session, step(1, "b"))), "outside-grant");
     w.execute(session, step(3, "c")).unwrap();
+    // What a connection sets could make other statements of these.
+    let connect = |w: &mut World, sql| w.intent_of("pg.connect", session, |i| i.sql = Some(sql));
+    connect(&mut w, sql(&["connect"])).unwrap();
+    assert_eq!(
+        no(connect(&mut w, sql(&["connect", "set"]))),
+        "outside-grant"
+    );
     // Stopping needs no step.
     w.intent_of("pg.cancel", session, |_| ()).unwrap();
 
@@ -239,6 +252,8 @@ fn what_is_asked_for_fits_the_target() {
         scope(&|s| s.classes = words(&["SELECT"])),
         scope(&|s| s.classes = vec!["a".to_owned(); 65]),
         scope(&|s| s.objects = words(&["a\nb"])),
+        scope(&|s| s.objects = words(&["orders"])),
+        scope(&|s| s.objects = words(&["*"])),
         scope(&|s| s.objects = vec!["a".repeat(161)]),
         scope(&|s| s.script = many.clone()),
         scope(&|s| s.job = Some(job("nightly", "at night"))),
