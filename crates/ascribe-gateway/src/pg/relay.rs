@@ -1,6 +1,7 @@
 //! Between client and target, in bursts: what the client sent is understood, put on record as a whole,
 //! and then forwarded as it came; what the target answers is told apart and passed on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,9 @@ use ascribe_wire::pg::client::{self, Message};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Run, Side};
 use ascribe_wire::pg::server::{self, Report};
-use ascribe_wire::pg::session::{Executed, Number, Runs, SessionError, Step, Tracker, Turn};
+use ascribe_wire::pg::session::{
+    Executed, Number, Origin, Runs, SessionError, Step, Tracker, Turn,
+};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
@@ -37,6 +40,9 @@ const OUTCOMES: usize = 1024;
 const AT_ONCE: usize = 256;
 /// A target may say so long what became of what it runs, once its client has left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// So many changes of how prepared texts are read are remembered; what was prepared before is not
+/// understood any more.
+const MAX_READINGS: usize = 256;
 /// A client gets this long to take why it is cut off. A grant's end closes within 2 s.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -191,6 +197,44 @@ struct Course {
     next_step: u32,
     /// Something in the group that is under way may change how texts are read.
     doubtful: bool,
+    readings: Readings,
+}
+
+/// How prepared texts were read: the server reads one when it is prepared, not when it runs.
+#[derive(Debug, Default)]
+struct Readings(VecDeque<(Number, Reading)>);
+
+impl Readings {
+    /// What is prepared by this message, and those after it, is read so.
+    fn prepared(&mut self, number: Number, reading: Reading) {
+        if self.0.back().is_some_and(|(_, known)| *known == reading) {
+            return;
+        }
+        if self.0.len() == MAX_READINGS {
+            self.0.pop_front();
+        }
+        self.0.push_back((number, reading));
+    }
+
+    /// How what was prepared by this message was read.
+    fn of(&self, number: Number) -> Reading {
+        let at = self.0.partition_point(|(since, _)| *since <= number);
+        let known = at.checked_sub(1).and_then(|at| self.0.get(at));
+        known.map_or(UNCLEAR, |(_, reading)| *reading)
+    }
+}
+
+/// The message that prepared what is run, where one of this session did.
+fn prepared_by(runs: &Runs) -> Option<Number> {
+    match runs {
+        Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => {
+            match &portal.statement {
+                Origin::Known(statement) | Origin::Doubtful(statement) => Some(statement.number),
+                Origin::Unknown(_) => None,
+            }
+        }
+        Runs::Query(_) | Runs::UnknownPortal { .. } | Runs::Function { .. } => None,
+    }
 }
 
 /// A message on its way to the target.
@@ -204,6 +248,8 @@ struct Item {
 enum Carries {
     /// Nothing is run by it.
     Nothing,
+    /// A text is prepared by it.
+    Parse,
     /// The end of a group.
     Sync,
     /// Answers so far are wanted.
@@ -401,11 +447,13 @@ impl Relay<'_> {
             Piece::Part(_) => return Ok(()),
         };
         while let Some(next) = message.take() {
+            let parse = matches!(next, Message::Parse { .. });
             let sync = matches!(next, Message::Sync);
             let flush = matches!(next, Message::Flush);
             let step = lock(&self.tracker).client(next);
             let step = step.map_err(|error| Over::Wrong(error.to_string()))?;
             let (number, what) = match step {
+                Step::Forward(number) if parse => (Some(number), Carries::Parse),
                 Step::Forward(number) if sync => (Some(number), Carries::Sync),
                 Step::Forward(number) if flush => (Some(number), Carries::Flush),
                 Step::Forward(number) | Step::Copy(number) => (Some(number), Carries::Nothing),
@@ -508,15 +556,18 @@ impl Relay<'_> {
             scope: self.session.scope(),
             values: self.session.values(),
         };
+        let current = recording.reading;
         let mut ready = Vec::new();
         for item in items {
             let mut actions = Vec::new();
             let mut ends = matches!(item.what, Carries::Sync);
+            let now = if course.doubtful { UNCLEAR } else { current };
+            if let (Carries::Parse, Some(number)) = (&item.what, item.number) {
+                course.readings.prepared(number, now);
+            }
             if let Carries::Runs(executed) = &item.what {
-                if course.doubtful {
-                    // Nothing but plain words is understood in any case.
-                    recording.reading = UNCLEAR;
-                }
+                let prepared = prepared_by(&executed.runs);
+                recording.reading = prepared.map_or(now, |number| course.readings.of(number));
                 let mut id = || self.session.action_id();
                 let next = &mut course.next_step;
                 let drafted = recording.draft(executed, next, &mut id).await;
@@ -551,7 +602,7 @@ impl Relay<'_> {
             }
             let Some(number) = item.number else { continue };
             let refusal = match &item.what {
-                Carries::Nothing | Carries::Sync | Carries::Flush => {
+                Carries::Nothing | Carries::Parse | Carries::Sync | Carries::Flush => {
                     out.push(Cleared::Free(item.bytes));
                     continue;
                 }
