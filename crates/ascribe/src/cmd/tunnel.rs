@@ -29,6 +29,9 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 /// Most connections through one tunnel at once.
 const MAX_CONNECTIONS: usize = 256;
 
+/// A connection that neither end has closed, in the kernel's table.
+const ESTABLISHED: &str = "01";
+
 fn place(text: &str) -> Done<UserName> {
     user_name(text.as_bytes()).map_err(|error| {
         Failure::usage(format!("`{text}` is not ROLE@TARGET: {error}"))
@@ -245,8 +248,10 @@ fn owner(table: &str, here: SocketAddr, there: SocketAddr) -> Option<u32> {
         let mut words = line.split_whitespace().skip(1);
         let found = (words.next()?, words.next()?);
         let same = found.0 == wanted.0 && found.1 == wanted.1;
-        // State, queues, timer, retransmissions; then the user.
-        same.then(|| words.nth(4)?.parse().ok()).flatten()
+        // What its program has closed already is said to be root's.
+        let open = words.next()? == ESTABLISHED;
+        // Queues, timer, retransmissions; then the user.
+        (same && open).then(|| words.nth(3)?.parse().ok()).flatten()
     })
 }
 
@@ -268,11 +273,14 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
              0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 1 1\n\
              1: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000 0 1 1\n\
-             2: 0100007F:C002 0100007F:1F91 01 00000000:00000000 00:00000000 00000000  1001 0 1 1\n";
+             2: 0100007F:C002 0100007F:1F91 01 00000000:00000000 00:00000000 00000000  1001 0 1 1\n\
+             3: 0100007F:C003 0100007F:1F91 05 00000000:00000000 00:00000000 00000000  0 0 0 1\n";
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(owner(table, at(0xc001), at(0x1f90)), Some(1000));
         assert_eq!(owner(table, at(0xc002), at(0x1f90)), None);
         assert_eq!(owner(table, at(0xc002), at(0x1f91)), Some(1001));
+        // It was anybody's, and is closed.
+        assert_eq!(owner(table, at(0xc003), at(0x1f91)), None);
         assert_eq!(owner("", at(1), at(2)), None);
     }
 
