@@ -37,7 +37,7 @@ pub fn read(text: &[u8], reading: Reading) -> Result<Vec<Statement>, Unparsed> {
     if reading.replication && is_replication(text) {
         return Ok(vec![replication(text.len())]);
     }
-    if !reading.standard_conforming_strings {
+    if !reading.standard_conforming_strings && text.contains(&b'\\') {
         return Err(Unparsed::Backslashes);
     }
     if again(text) > MAX_AGAIN {

@@ -265,7 +265,8 @@ impl Encoding {
 pub struct Reading {
     /// `client_encoding`.
     pub encoding: Encoding,
-    /// `standard_conforming_strings`. Where it is off, backslashes escape quotes and nothing is parsed.
+    /// `standard_conforming_strings`. Where it is off, backslashes escape quotes, and no text that has one is
+    /// parsed.
     pub standard_conforming_strings: bool,
     /// Whether the connection was opened with `replication`.
     pub replication: bool,
@@ -287,8 +288,8 @@ pub enum Unparsed {
     /// Bytes beyond ASCII in an encoding where they can hide quotes.
     #[error("bytes beyond ASCII in an encoding that is not parsed")]
     Encoding,
-    /// `standard_conforming_strings` is off.
-    #[error("standard_conforming_strings is off")]
+    /// `standard_conforming_strings` is off, and there is a backslash.
+    #[error("a backslash while standard_conforming_strings is off")]
     Backslashes,
     /// Not in the grammar. The message quotes the text: it is to be sealed like the text.
     #[error("{0}")]
