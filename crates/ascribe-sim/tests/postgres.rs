@@ -17,5 +17,6 @@ mod postgres {
     mod bank;
     mod doors;
     mod jobs;
+    mod smuggled;
     mod statements;
 }

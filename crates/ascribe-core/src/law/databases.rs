@@ -7,11 +7,16 @@ use crate::id::SessionId;
 use crate::statement::{Request, Target};
 use crate::text::is_unsafe;
 
-/// What is done on a database: it is connected to, a simple query's statement, a prepared statement's execution, a
-/// function called by its number, a statement under way that is cancelled.
-pub(super) const KINDS: [&str; 5] = [
+/// A statement is prepared or bound, and not run with that.
+const PREPARE: &str = "pg.prepare";
+
+/// What is done on a database: it is connected to, a simple query's statement, a statement readied for what
+/// may come, a prepared statement's execution, a function called by its number, a statement under way that is
+/// cancelled.
+pub(super) const KINDS: [&str; 6] = [
     "pg.connect",
     "pg.query",
+    PREPARE,
     "pg.execute",
     "pg.call",
     "pg.cancel",
@@ -193,6 +198,7 @@ impl State {
     /// The approved script goes on behind this statement.
     pub(super) fn take_step(&mut self, intent: &Intent) {
         let step = intent.sql.as_ref().and_then(|sql| sql.step);
+        let step = step.filter(|_| intent.kind != PREPARE);
         if let (Some(step), Some(session)) = (step, self.sessions.get_mut(&intent.session)) {
             session.next_step = step.number.saturating_add(1);
         }

@@ -1,6 +1,8 @@
 //! From what is executed to the actions that are recorded: one for each statement, with what it is by
 //! PostgreSQL's own grammar.
 
+use std::sync::Arc;
+
 use ascribe_core::database::{
     CONNECT, EMPTY, SET, SqlScope, Step, UNPARSED, UNREAD, Values as Policy, bare, object_name,
 };
@@ -10,7 +12,7 @@ use ascribe_core::id::{ActionId, ContentDigest, SessionId};
 use ascribe_sql::{Access, Classifier, Flag, Reading, Statement, Unparsed, may_be_flagged};
 use ascribe_tlog::Hash;
 use ascribe_wire::pg::client::{Text, Values};
-use ascribe_wire::pg::session::{Executed, Origin, Runs, Statement as Prepared};
+use ascribe_wire::pg::session::{Executed, Number, Origin, Portal, Runs, Statement as Prepared};
 use ascribe_wire::pg::startup::Startup;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -46,6 +48,22 @@ pub(super) struct Recording<'a> {
     pub(super) reading: Reading,
     pub(super) scope: Option<&'a SqlScope>,
     pub(super) values: Policy,
+}
+
+/// What a message readies for running. A server may run functions for that alone: those of a domain's
+/// check when it reads a literal, those it was told are immutable when it plans.
+pub(super) enum Readies {
+    Statement(Arc<Prepared>),
+    Portal(Arc<Portal>),
+}
+
+impl Readies {
+    pub(super) fn number(&self) -> Number {
+        match self {
+            Self::Statement(statement) => statement.number,
+            Self::Portal(portal) => portal.number,
+        }
+    }
 }
 
 /// Actions, and what follows from them for what comes behind.
@@ -100,6 +118,33 @@ impl Recording<'_> {
                 }
             }
         }
+    }
+
+    /// The action of what is readied and not run with it. It is not a script's going on.
+    pub(super) async fn draft_readied(
+        &self,
+        readies: &Readies,
+        mut next: u32,
+        id: &mut impl FnMut() -> ActionId,
+    ) -> Vec<Action> {
+        let drafted = match readies {
+            Readies::Statement(statement) => self.prepared(statement, None, &mut next, id).await,
+            Readies::Portal(portal) => {
+                let values = self.kept(&portal.values);
+                match &portal.statement {
+                    Origin::Known(statement) => {
+                        self.prepared(statement, values, &mut next, id).await
+                    }
+                    Origin::Doubtful(statement) => self.doubtful(statement, values, id).await,
+                    Origin::Unknown(name) => self.by_name(name, values, id),
+                }
+            }
+        };
+        let ready = |action| Action {
+            kind: "pg.prepare",
+            ..action
+        };
+        drafted.actions.into_iter().map(ready).collect()
     }
 
     /// What a Parse of this session prepared.

@@ -1,27 +1,28 @@
 //! Between client and target, in bursts: what the client sent is understood, put on record as a whole,
 //! and then forwarded as it came; what the target answers is told apart and passed on.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{CloseReason, Outcome, Status};
 use ascribe_core::gate::{Action, Recorded};
+use ascribe_core::id::ActionId;
 use ascribe_core::law::Denied;
 use ascribe_sql::{Encoding, Reading};
-use ascribe_wire::pg::client::{self, Message};
+use ascribe_wire::pg::client::{self, Message, Named};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Run, Side};
 use ascribe_wire::pg::server::{self, Report};
 use ascribe_wire::pg::session::{
-    Executed, Number, Origin, Runs, SessionError, Step, Tracker, Turn,
+    End, Executed, Number, Origin, Portal, Runs, SessionError, Step, Tracker, Turn,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
 
-use super::action::Recording;
+use super::action::{Readies, Recording};
 use super::door::{fatal, told};
 use super::outcomes::{Running, outcome};
 use super::session::Session;
@@ -44,7 +45,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// understood any more.
 const MAX_READINGS: usize = 256;
 /// A client gets this long to take why it is cut off. A grant's end closes within 2 s.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Nothing is known of how texts are read.
 const UNCLEAR: Reading = Reading {
@@ -224,16 +225,56 @@ impl Readings {
     }
 }
 
-/// The message that prepared what is run, where one of this session did.
-fn prepared_by(runs: &Runs) -> Option<Number> {
+/// The message that prepared the statement of a portal, where one of this session did.
+fn statement_of(portal: &Portal) -> Option<Number> {
+    match &portal.statement {
+        Origin::Known(statement) | Origin::Doubtful(statement) => Some(statement.number),
+        Origin::Unknown(_) => None,
+    }
+}
+
+/// The portal that is run, where one of this session is.
+fn portal_of(runs: &Runs) -> Option<&Portal> {
     match runs {
-        Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => {
-            match &portal.statement {
-                Origin::Known(statement) | Origin::Doubtful(statement) => Some(statement.number),
-                Origin::Unknown(_) => None,
-            }
-        }
+        Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => Some(portal),
         Runs::Query(_) | Runs::UnknownPortal { .. } | Runs::Function { .. } => None,
+    }
+}
+
+/// What a message readies, and under which name.
+fn named(message: &Message) -> Option<(Named, Bytes)> {
+    match message {
+        Message::Parse { name, .. } => Some((Named::Statement, name.clone())),
+        Message::Bind { portal, .. } => Some((Named::Portal, portal.clone())),
+        _ => None,
+    }
+}
+
+/// What the message that was just handed in readies.
+fn readied(tracker: &Tracker, (named, name): &(Named, Bytes)) -> Option<Readies> {
+    match named {
+        Named::Statement => tracker.parsed(name).map(Readies::Statement),
+        Named::Portal => tracker.bound(name).map(Readies::Portal),
+    }
+}
+
+/// Finds what is run within the group that readies it: that is one action, not two.
+fn run_by(burst: &mut [Item]) {
+    let mut runs = HashMap::new();
+    for item in burst.iter_mut().rev() {
+        match &mut item.what {
+            Carries::Runs(executed) => match portal_of(&executed.runs) {
+                Some(portal) => {
+                    runs.insert(portal.number, executed.number);
+                    runs.extend(statement_of(portal).map(|by| (by, executed.number)));
+                }
+                // The burst may be parted here.
+                None => runs.clear(),
+            },
+            Carries::Sync => runs.clear(),
+            Carries::Readies(readies, run_by) => *run_by = runs.get(&readies.number()).copied(),
+            Carries::Nothing | Carries::Flush | Carries::Refused(_) => {}
+        }
     }
 }
 
@@ -248,8 +289,8 @@ struct Item {
 enum Carries {
     /// Nothing is run by it.
     Nothing,
-    /// A text is prepared by it.
-    Parse,
+    /// This is readied by it, and run by that message of the same group, if one is there already.
+    Readies(Readies, Option<Number>),
     /// The end of a group.
     Sync,
     /// Answers so far are wanted.
@@ -305,7 +346,12 @@ impl Relay<'_> {
             client_write.write_all(&ends.greeting).await?;
             client_write.flush().await
         };
-        if greeted.await.is_err() {
+        let greeted = tokio::select! {
+            greeted = greeted => greeted.is_ok(),
+            // A client that does not read does not hold up the end.
+            () = self.session.life.over.cancelled() => false,
+        };
+        if !greeted {
             return;
         }
         let up = self.up(client_read, ends.read, target_write);
@@ -447,16 +493,24 @@ impl Relay<'_> {
             Piece::Part(_) => return Ok(()),
         };
         while let Some(next) = message.take() {
-            let parse = matches!(next, Message::Parse { .. });
+            let named = named(&next);
             let sync = matches!(next, Message::Sync);
             let flush = matches!(next, Message::Flush);
-            let step = lock(&self.tracker).client(next);
+            let (step, readies) = {
+                let mut tracker = lock(&self.tracker);
+                let step = tracker.client(next);
+                (step, named.and_then(|named| readied(&tracker, &named)))
+            };
             let step = step.map_err(|error| Over::Wrong(error.to_string()))?;
+            let readies = |number| readies.filter(|readies| readies.number() == number);
             let (number, what) = match step {
-                Step::Forward(number) if parse => (Some(number), Carries::Parse),
                 Step::Forward(number) if sync => (Some(number), Carries::Sync),
                 Step::Forward(number) if flush => (Some(number), Carries::Flush),
-                Step::Forward(number) | Step::Copy(number) => (Some(number), Carries::Nothing),
+                Step::Forward(number) => match readies(number) {
+                    Some(readies) => (Some(number), Carries::Readies(readies, None)),
+                    None => (Some(number), Carries::Nothing),
+                },
+                Step::Copy(number) => (Some(number), Carries::Nothing),
                 Step::Record(executed) => (Some(executed.number), Carries::Runs(executed)),
                 Step::Refuse(number, why) => (Some(number), Carries::Refused(why.to_string())),
                 Step::Drop => return Ok(()),
@@ -529,6 +583,7 @@ impl Relay<'_> {
         target: &mut WriteHalf<Stream>,
         course: &mut Course,
     ) -> Result<(), Over> {
+        run_by(burst);
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
@@ -562,11 +617,23 @@ impl Relay<'_> {
             let mut actions = Vec::new();
             let mut ends = matches!(item.what, Carries::Sync);
             let now = if course.doubtful { UNCLEAR } else { current };
-            if let (Carries::Parse, Some(number)) = (&item.what, item.number) {
-                course.readings.prepared(number, now);
+            if let Carries::Readies(readies, run_by) = &item.what {
+                let statement = match readies {
+                    Readies::Statement(statement) => {
+                        course.readings.prepared(statement.number, now);
+                        Some(statement.number)
+                    }
+                    Readies::Portal(portal) => statement_of(portal),
+                };
+                if run_by.is_none() {
+                    recording.reading = statement.map_or(now, |n| course.readings.of(n));
+                    let mut id = || self.session.action_id();
+                    let next = course.next_step;
+                    actions = recording.draft_readied(readies, next, &mut id).await;
+                }
             }
             if let Carries::Runs(executed) = &item.what {
-                let prepared = prepared_by(&executed.runs);
+                let prepared = portal_of(&executed.runs).and_then(statement_of);
                 recording.reading = prepared.map_or(now, |number| course.readings.of(number));
                 let mut id = || self.session.action_id();
                 let next = &mut course.next_step;
@@ -591,10 +658,14 @@ impl Relay<'_> {
             .iter()
             .flat_map(|(_, actions)| actions.iter().cloned());
         let mut gated = all(gates.map(|action| life.gate(action))).await.into_iter();
+        let with_results = |(item, actions): (Item, Vec<Action>)| {
+            let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
+            (item, actions, results)
+        };
+        let mut ready: VecDeque<_> = ready.into_iter().map(with_results).collect();
         let mut out = Vec::new();
         let mut dropping = false;
-        for (item, actions) in ready {
-            let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
+        while let Some((item, actions, results)) = ready.pop_front() {
             dropping &= !matches!(item.what, Carries::Sync);
             if dropping && !matches!(item.what, Carries::Flush) {
                 self.not_sent(&actions, &results).await;
@@ -602,17 +673,31 @@ impl Relay<'_> {
             }
             let Some(number) = item.number else { continue };
             let refusal = match &item.what {
-                Carries::Nothing | Carries::Parse | Carries::Sync | Carries::Flush => {
+                Carries::Nothing | Carries::Sync | Carries::Flush => {
                     out.push(Cleared::Free(item.bytes));
                     continue;
                 }
                 Carries::Refused(why) => Some(error("54000", why, None, None)),
-                Carries::Runs(_) => self.refusal(&actions, &results, begun).await,
+                Carries::Runs(_) | Carries::Readies(_, None) => {
+                    self.refusal(&actions, &results, begun).await
+                }
+                // It goes where what runs it goes.
+                Carries::Readies(_, Some(by)) => {
+                    let run = ready.iter().find(|(later, ..)| later.number == Some(*by));
+                    let (_, actions, results) =
+                        run.ok_or_else(|| Over::Wrong("a message that is lost".to_owned()))?;
+                    let refusal = self.refusal(actions, results, begun).await;
+                    if refusal.is_none() {
+                        out.push(Cleared::Free(item.bytes));
+                        continue;
+                    }
+                    refusal
+                }
             };
             let Some(report) = refusal else {
                 let recorded: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
                 let ids = recorded.iter().map(Recorded::id).collect();
-                lock(&self.running).sent(number, ids);
+                self.sent(number, ids);
                 out.push(Cleared::Recorded(recorded, item.bytes));
                 continue;
             };
@@ -625,6 +710,15 @@ impl Relay<'_> {
             dropping = denied.whole_group;
         }
         Ok(out)
+    }
+
+    /// Something recorded is sent now. Where its group has failed meanwhile, the target throws it away.
+    fn sent(&self, number: Number, ids: Vec<ActionId>) {
+        let mut running = lock(&self.running);
+        running.sent(number, ids);
+        if !lock(&self.tracker).tell(number) {
+            running.end(number, &End::Skipped);
+        }
     }
 
     /// Why a message must not be forwarded, as its client is told, if so.

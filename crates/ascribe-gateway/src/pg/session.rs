@@ -220,8 +220,10 @@ async fn turn_away(stream: &mut Box<dyn Io>, report: &Report) {
         stream.write_all(&encode::error_response(report)).await?;
         stream.shutdown().await
     };
-    if let Err(error) = said.await {
-        tracing::debug!("a client left before it was told why: {error}");
+    match tokio::time::timeout(relay::GOODBYE, said).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("a client left before it was told why: {error}"),
+        Err(_) => tracing::debug!("a client did not take why it was turned away"),
     }
 }
 

@@ -210,7 +210,12 @@ fn an_approved_script_runs_in_order_and_once_a_session() {
     assert_eq!(no(w.execute(session, sql(&["update"]))), "outside-grant");
     assert_eq!(no(w.execute(session, step(0, "b"))), "outside-grant");
     assert_eq!(no(w.execute(session, step(4, "a"))), "outside-grant");
+    // What is only readied is bounded, too, and the script does not go on.
+    let ready = |w: &mut World, sql| w.intent_of("pg.prepare", session, |i| i.sql = Some(sql));
+    assert_eq!(no(ready(&mut w, sql(&["update"]))), "outside-grant");
+    ready(&mut w, step(0, "a")).unwrap();
     w.execute(session, step(0, "a")).unwrap();
+    assert_eq!(no(ready(&mut w, step(0, "a"))), "outside-grant");
     assert_eq!(no(w.execute(session, step(0, "a"))), "outside-grant");
     w.execute(session, step(2, "a")).unwrap();
     assert_eq!(no(w.execute(session, step(1, "b"))), "outside-grant");
