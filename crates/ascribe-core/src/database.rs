@@ -5,6 +5,7 @@
 //! the database bounds.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::encoding::Bytes;
 use crate::id::{Commitment, ContentDigest};
@@ -155,6 +156,14 @@ pub struct Step {
     pub number: u32,
     /// SHA-256 of the statement, without comments and white space around it.
     pub sha256: ContentDigest,
+}
+
+impl Step {
+    /// Is this text the statement?
+    #[must_use]
+    pub fn is(&self, text: &[u8]) -> bool {
+        self.sha256.0.0 == <[u8; 32]>::from(Sha256::digest(bare(text)))
+    }
 }
 
 /// What the database answered.
