@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use ascribe_core::encoding::base64url;
-use ascribe_core::id::StatementId;
-use ascribe_core::statement::{Connect, Say};
+use ascribe_core::statement::{Connect, Say, Signed};
 use ascribe_gateway::PASSWORD_PREFIX;
 use ascribe_wire::pg::encode::error_response;
 use ascribe_wire::pg::server::Report;
@@ -170,10 +169,10 @@ pub(super) async fn open(client: &Arc<Client>, user: &Arc<UserName>) -> Done<Way
     let (signer, wish) = (Arc::clone(client), Arc::clone(user));
     let opened = tokio::task::spawn_blocking(move || {
         let hello = signer.hello()?;
-        signer.submit(&hello, statement(&wish), Vec::new())
+        signer.signed(&hello, statement(&wish))
     });
-    let (opening, _, _) = opened.await.attempt("sign the opening")??;
-    reach(client, opening).await
+    let (_, signed) = opened.await.attempt("sign the opening")??;
+    reach(client, signed).await
 }
 
 async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
@@ -204,7 +203,7 @@ async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream
 }
 
 /// A connection to the gateway, within the API's TLS.
-async fn reach(client: &Client, opening: StatementId) -> Done<Way> {
+async fn reach(client: &Client, signed: Signed) -> Done<Way> {
     let tcp = TcpStream::connect(client.address()).await;
     let tcp = tcp.attempt("reach the gateway")?;
     tcp.set_nodelay(true).attempt("set up the connection")?;
@@ -214,7 +213,7 @@ async fn reach(client: &Client, opening: StatementId) -> Done<Way> {
         .connect(name, tcp)
         .await
         .attempt("talk to the gateway")?;
-    let body = serde_json::to_vec(&Call::Tunnel { opening }).attempt("encode the call")?;
+    let body = serde_json::to_vec(&Call::Tunnel { signed }).attempt("encode the call")?;
     let length = u32::try_from(body.len()).attempt("encode the call")?;
     let talk = "talk to the gateway";
     stream.write_u32(length).await.attempt(talk)?;
