@@ -109,7 +109,7 @@ pub fn may_be_flagged(text: &[u8]) -> bool {
     let mut words = text.split(|byte| !letter(byte));
     let dangerous = |word: &[u8]| {
         let is = |known: &&str| word.eq_ignore_ascii_case(known.as_bytes());
-        WORDS.iter().any(|known| is(known)) || FILES.iter().any(|known| is(known))
+        WORDS.iter().chain(&FILES).any(is)
     };
     let escapes = |part: &[u8]| part.eq_ignore_ascii_case(b"u&");
     words.any(dangerous) || text.windows(2).any(escapes)

@@ -49,7 +49,7 @@ fn are_words(list: &[String]) -> bool {
 
 fn are_objects(list: &[String]) -> bool {
     let fits = |text: &String| {
-        (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
+        (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(is_unsafe)
     };
     list.len() <= MAX_OBJECTS && list.iter().all(fits)
 }
@@ -74,7 +74,7 @@ pub(super) fn check_postgres(target: &Target, postgres: &Postgres) -> Result<(),
         return refuse("what a database allows is a list of flags, such as `set-role`");
     }
     let named =
-        |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(|c| is_unsafe(c));
+        |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(is_unsafe);
     if postgres.databases.len() > MAX_WORDS || !postgres.databases.iter().all(named) {
         return refuse("a database's name has 1 to 63 bytes");
     }
@@ -113,7 +113,7 @@ pub(super) fn check_scope(target: &Target, request: &Request) -> Result<(), Deni
 }
 
 fn is_schedule(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && !text.chars().any(|c| is_unsafe(c))
+    (1..=128).contains(&text.len()) && !text.chars().any(is_unsafe)
 }
 
 impl State {
@@ -242,7 +242,7 @@ pub(super) fn check_answer(outcome: &Outcome) -> Result<(), Denied> {
         return Ok(());
     };
     let code = |text: &String| text.len() == 5 && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(|c| is_unsafe(c));
+    let tag = |text: &String| text.len() <= MAX_TAG && !text.chars().any(is_unsafe);
     if sql.sqlstate.as_ref().is_none_or(code) && sql.tag.as_ref().is_none_or(tag) {
         Ok(())
     } else {
