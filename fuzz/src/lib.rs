@@ -16,7 +16,7 @@ use ascribe_core::pack::{self, HEAD, PackHead, Table};
 use ascribe_core::segment::{self, BLOCK, PAYLOAD, Scan};
 use ascribe_core::statement::{Signed, SshKey, Statement};
 use ascribe_core::time::Timestamp;
-use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
+use ascribe_evidence::{SshSignatures, Unchecked, dearmour, parse_public_key};
 use ascribe_sql::{Encoding, Reading};
 use ascribe_tlog::{
     AddCheckpoint, Checkpoint, Note, TlogProof, TrustPolicy, VerifierKey, WitnessKey,
@@ -579,7 +579,18 @@ fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied
         facts: &FACTS,
         groups: &GROUPS,
     };
-    SshSignatures.token(&provider, keys, token, &asked)
+    let checked = SshSignatures.token(&provider, keys, token, &asked);
+    // What is looked at before anything is checked finds what is good.
+    let said = Unchecked::read(token);
+    if let Ok(claims) = &checked
+        && kind != ProviderKind::SpiffeX509
+    {
+        let same = |said: &Unchecked| {
+            said.is_meant_for(&provider) && said.facts(&FACTS).as_ref() == Some(&claims.facts)
+        };
+        assert!(said.is_ok_and(|said| same(&said)));
+    }
+    checked
 }
 
 /// Signs a header and claims, each on a line after the provider's kind, with a key that is known, so that what

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::encoding::Bytes;
 use crate::id::{Commitment, ContentDigest};
+use crate::time::Timestamp;
 
 /// The flag of a statement whose text was too large, too deep or in an encoding that cannot be read.
 pub const UNREAD: &str = "unread";
@@ -230,6 +231,52 @@ fn comment(text: &[u8]) -> Option<&[u8]> {
             [] => return None,
         };
     }
+}
+
+/// What came of comparing a database's own log with this one, as whoever compared them says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reconciliation {
+    /// Does the database's log show which statements were executed? Otherwise only sessions were compared.
+    pub comparable: bool,
+    /// What only the database knows of: it passed the gateway by.
+    pub database_only: Compared,
+    /// The database's log, file by file, in order.
+    pub files: Vec<LogFile>,
+    /// Commitment to the list of what passed the gateway by.
+    pub findings: Commitment,
+    /// When the log's first record is from, by the database's clock.
+    pub from: Timestamp,
+    /// What both know of.
+    pub matched: Compared,
+    /// What only the gateway knows of: refused, failed before it was executed, or not logged.
+    pub ours_only: Compared,
+    /// The targets whose sessions were looked for, in order.
+    pub targets: Vec<String>,
+    /// Records of the database's log that could not be read.
+    pub unreadable: u64,
+    /// When its last record is from.
+    pub until: Timestamp,
+}
+
+/// So many of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compared {
+    /// Sessions.
+    pub sessions: u64,
+    /// Statements.
+    pub statements: u64,
+}
+
+/// A file by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogFile {
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: ContentDigest,
 }
 
 #[cfg(test)]

@@ -178,6 +178,8 @@ pub enum OpenedBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Door {
+    /// With a workload's own token as the password, at a database gateway's own port: nobody signed.
+    Bearer,
     /// Through `ascribe connect`, which opens with a signed statement.
     Connect,
     /// With a signed statement as the password, at a database gateway's own port.
@@ -365,7 +367,8 @@ pub struct StreamTotal {
     /// Bytes that are stored.
     pub stored: u64,
     /// `stdin`, `stdout`, `stderr` or `terminal`; of a forwarded connection `sent` and `received`; of
-    /// a file's operation `read`, `written`, `read-parts` or `written-parts`.
+    /// a file's operation `read`, `written`, `read-parts` or `written-parts`; of a database `copied-in`,
+    /// `copied-out` and, of one that is an action by itself, `message`.
     pub stream: String,
 }
 

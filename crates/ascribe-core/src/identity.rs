@@ -249,9 +249,13 @@ pub struct Fact {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
+    /// The token was a database's password: the gateway made the key for one connection, and the bearer
+    /// signed nothing.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub bearer: bool,
     /// What the token says.
     pub claims: Claims,
-    /// [`token_digest`] of the token: a log takes each token once.
+    /// [`token_digest`] of the token: a log takes each token once, or as a password as long as it counts.
     pub digest: ContentDigest,
     /// The provider's name.
     pub provider: String,
@@ -340,4 +344,11 @@ pub fn token_digest(token: &[u8]) -> ContentDigest {
     let end = token.iter().rposition(|byte| *byte == b'.');
     let signed = end.and_then(|end| token.get(..end)).unwrap_or(token);
     ContentDigest(ascribe_tlog::Hash(Sha256::digest(signed).into()))
+}
+
+/// What tells that a token was a password, as its digest tells that it introduced a key.
+pub(crate) fn as_password(token: &ContentDigest) -> ContentDigest {
+    let mut hash = Sha256::new_with_prefix(b"ascribe/password/v1\0");
+    hash.update(token.0.0);
+    ContentDigest(ascribe_tlog::Hash(hash.finalize().into()))
 }

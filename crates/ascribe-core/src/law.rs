@@ -6,6 +6,7 @@
 
 mod admission;
 mod authorities;
+mod bearers;
 mod chain;
 mod databases;
 mod decide;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Postgres, SqlScope};
+use crate::database::{Postgres, Reconciliation, SqlScope};
 use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
 use crate::directory::{Directory, DirectoryFile, DirectoryGroup};
 use crate::encoding::{self, Bytes, EncodingError};
@@ -647,6 +647,8 @@ say! {
     BreakGlass(BreakGlass) = "break-glass";
     /// Closes a break-glass review.
     Review(Review) = "review";
+    /// Says what came of comparing a database's own log with this one.
+    Reconciliation(Reconciliation) = "reconciliation";
     /// Registers a target. A proposal.
     TargetSet(Target) = "target-set";
     /// Enrols a person. A proposal.

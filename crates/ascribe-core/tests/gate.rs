@@ -210,3 +210,22 @@ fn a_checkpoint_of_another_key_or_another_log_is_refused() {
     let receipt = receipts::receipt(&elsewhere, ORIGIN, &log);
     assert_eq!(receipts::refused(&receipt), "another log");
 }
+
+#[test]
+fn a_checkpoint_that_was_checked_vouches_for_no_other() {
+    let log = receipts::key(ORIGIN, 1);
+    let entry = receipts::entry();
+    let good = receipts::receipt(&entry, ORIGIN, &log);
+    let known = Log::new(log.verifier());
+    for _ in 0..2 {
+        assert!(receipts::authorized().recorded(&good, &known).is_ok());
+    }
+    let other = receipts::receipt(&entry, ORIGIN, &receipts::key(ORIGIN, 2));
+    let mut longer = good.clone();
+    longer.checkpoint.push('\n');
+    for forged in [other, longer] {
+        let refused = receipts::authorized().recorded(&forged, &known);
+        assert!(matches!(refused, Err(GateError::Receipt(_))), "{refused:?}");
+    }
+    assert!(receipts::authorized().recorded(&good, &known).is_ok());
+}

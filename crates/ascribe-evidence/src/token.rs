@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::id::ContentDigest;
-use ascribe_core::identity::{Claims, Provider, ProviderKind};
+use ascribe_core::identity::{Claims, Fact, Provider, ProviderKind};
 use ascribe_core::law::{Denied, TokenAsked};
 
 use json::{Json, Object};
@@ -65,6 +65,39 @@ pub(crate) fn check(
     let key = keys(kid)?.signer(&signed, kid, provider)?;
     let payload = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
     claims::read(provider, &payload, key, asked)
+}
+
+/// What a token says of itself, of which nothing was checked: it tells whose token to check it as, and no more.
+#[derive(Debug)]
+pub struct Unchecked(Object);
+
+impl Unchecked {
+    /// Reads a token's claims.
+    ///
+    /// # Errors
+    /// When it is no token in form.
+    pub fn read(token: &[u8]) -> Result<Self, Denied> {
+        if token.len() > MAX_TOKEN {
+            return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
+        }
+        let parts = Parts::split(token)?;
+        json::object(&parts.payload, MAX_MEMBERS, "the token's claims").map(Self)
+    }
+
+    /// Does it call itself one of this provider?
+    pub fn is_issued_by(&self, provider: &Provider) -> bool {
+        claims::is_issued_by(provider, &self.0)
+    }
+
+    /// The same, and meant for us?
+    pub fn is_meant_for(&self, provider: &Provider) -> bool {
+        claims::is_meant_for(provider, &self.0)
+    }
+
+    /// The claims of these names, as [`ascribe_core::law::Judge::token`] has them; none where it would refuse.
+    pub fn facts(&self, names: &[&str]) -> Option<Vec<Fact>> {
+        claims::facts(&self.0, names).ok()
+    }
 }
 
 /// A compact JWS, taken apart (RFC 7515, 7.1).

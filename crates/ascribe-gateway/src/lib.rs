@@ -28,5 +28,7 @@ mod upstream;
 pub use inner::Arrival;
 pub use life::Fill;
 pub use listen::{GatewayConfig, GatewayError, UpstreamAuth, serve};
-pub use pg::{Credentials, Io, PASSWORD_PREFIX, PgArrival, PgConfig, serve as serve_postgres};
+pub use pg::{
+    Bearer, Bearers, Credentials, Io, PASSWORD_PREFIX, PgArrival, PgConfig, serve as serve_postgres,
+};
 pub use places::{Place, Places, Turn};

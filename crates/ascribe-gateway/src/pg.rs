@@ -2,9 +2,10 @@
 //! the server sees it.
 //!
 //! Bytes are forwarded as they came; what is decoded is a view of them
-//! ([`ascribe_wire::pg`]). A client comes in by one of two doors, both of which the actor signed for: at
+//! ([`ascribe_wire::pg`]). A client comes in by one of two doors which the actor signed for: at
 //! the gateway's own port with a signed statement as the password, over TLS; or by the API's
-//! (`ascribe tunnel`). Nobody who comes in holds the target's credential.
+//! (`ascribe tunnel`). A workload may show its own token as the password instead, and then the record says that
+//! nobody signed. Nobody who comes in holds the target's credential.
 //!
 //! In scope: startup, relaying, outcomes, cancels. Out of scope: what is lawful and what is durable.
 //!
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::gate::Log;
-use ascribe_core::record::{BoxFuture, Recorder};
+use ascribe_core::id::PersonId;
+use ascribe_core::law::Denied;
+use ascribe_core::record::{BoxFuture, Proposal, Recorder};
 use ascribe_core::statement::Signed;
 use ascribe_sql::Classifier;
 use ascribe_tlog::VerifierKey;
@@ -61,6 +64,26 @@ pub trait Credentials: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Secret>, String>>;
 }
 
+/// Who takes a workload's token that is shown as a password.
+pub trait Bearers: Send + Sync {
+    /// Puts a login for this one connection on record.
+    ///
+    /// # Errors
+    /// When the token is not good, or nobody's. The reason never holds the token.
+    fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>>;
+}
+
+/// A workload whose token was shown and is on record.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// Who.
+    pub workload: PersonId,
+    /// Fingerprint of the session key that was made for this connection.
+    pub key: String,
+    /// Ends the login, where no session of it does.
+    pub logout: Proposal,
+}
+
 /// What a PostgreSQL gateway needs to know.
 pub struct PgConfig {
     /// The writer that its entries are chained under.
@@ -71,6 +94,8 @@ pub struct PgConfig {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The credentials of its targets.
     pub credentials: Arc<dyn Credentials>,
+    /// Who takes workloads' tokens as passwords.
+    pub bearers: Arc<dyn Bearers>,
     /// What says what statements are.
     pub classifier: Classifier,
     /// Where the server itself listens: no target is there.

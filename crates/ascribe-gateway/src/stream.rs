@@ -14,7 +14,7 @@ use ascribe_core::statement::OverCap;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use crate::connection::Connection;
+use crate::life::Life;
 
 /// Largest chunk, in bytes; of a terminal half of it.
 const CHUNK: usize = 32 * 1024;
@@ -240,7 +240,7 @@ impl Overdue {
 /// Records chunks until the streams end. Returns early when the ledger cannot record: the queue
 /// then closes, and the streams halt.
 pub(crate) async fn record_chunks(
-    connection: &Connection,
+    life: &Life,
     session: SessionId,
     action: ActionId,
     mut queue: mpsc::Receiver<Sealed>,
@@ -253,7 +253,7 @@ pub(crate) async fn record_chunks(
         for sealed in batch.drain(..) {
             let field = format!("{}/{}", sealed.stream, sealed.seq);
             let bytes = sealed.bytes.len() as u64;
-            let opening = Opening::new(&field, connection.random(), sealed.bytes);
+            let opening = Opening::new(&field, life.random(), sealed.bytes);
             chunks.push(Chunk {
                 stream: sealed.stream.to_owned(),
                 seq: sealed.seq,
@@ -264,18 +264,18 @@ pub(crate) async fn record_chunks(
             openings.push(opening);
         }
         let proposal = Proposal {
-            id: EntryId::new(connection.random()),
-            writer: connection.writer().to_owned(),
+            id: EntryId::new(life.random()),
+            writer: life.writer().to_owned(),
             body: Body::Evidence(Evidence { action, chunks }),
             openings,
             scope: Scope::Session(session),
         };
         overdue.begin();
-        let recorded = connection.record(proposal).await;
+        let recorded = life.record(proposal).await;
         overdue.end();
         if let Err(error) = recorded {
             tracing::error!("evidence could not be recorded, the session ends: {error}");
-            connection.end(ascribe_core::entry::CloseReason::LedgerUnavailable);
+            life.end(ascribe_core::entry::CloseReason::LedgerUnavailable);
             return Err(Halt::Ledger);
         }
     }

@@ -15,8 +15,16 @@ mod postgres {
     mod providers;
 
     mod bank;
+    mod bearers;
     mod doors;
+    mod drivers;
     mod jobs;
+    mod kills;
+    mod large;
+    mod protocol;
+    mod raw;
+    mod reconcile;
+    mod regression;
     mod smuggled;
     mod statements;
 }

@@ -102,19 +102,23 @@ mod spec {
 
     #[test]
     fn the_target_of_the_specification_is_one_and_has_every_field_of_the_table() {
-        let example = fenced(TARGET, "json");
-        let say: Say = serde_json::from_str(example).unwrap();
-        let Say::TargetSet(target) = &say else {
-            panic!("{say:?}");
-        };
-        let written = encoding::encode(&say).unwrap();
-        assert_eq!(String::from_utf8(written).unwrap(), example);
-        let value = serde_json::to_value(target).unwrap();
         let mut fields = BTreeSet::new();
-        for (name, value) in value.as_object().unwrap() {
-            fields.insert(name.clone());
-            if let Value::Object(inner) = value {
-                fields.extend(inner.keys().map(|inner| format!("{name}.{inner}")));
+        let mut rest = TARGET;
+        while let Some((_, from)) = rest.split_once("```json\n") {
+            let (example, behind) = from.split_once("\n```").unwrap();
+            rest = behind;
+            let say: Say = serde_json::from_str(example).unwrap();
+            let Say::TargetSet(target) = &say else {
+                panic!("{say:?}");
+            };
+            let written = encoding::encode(&say).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), example);
+            let value = serde_json::to_value(target).unwrap();
+            for (name, value) in value.as_object().unwrap() {
+                fields.insert(name.clone());
+                if let Value::Object(inner) = value {
+                    fields.extend(inner.keys().map(|inner| format!("{name}.{inner}")));
+                }
             }
         }
         let listed = TARGET.lines().filter_map(|l| l.strip_prefix("| `"));

@@ -1,7 +1,7 @@
 //! From the parser's tree to what is said about a statement. Everything in the tree is visited.
 
 use pg_query::protobuf::{
-    AlterTableType, DiscardMode, ObjectType, OnConflictAction, VariableSetKind,
+    AExprKind, AlterTableType, DiscardMode, ObjectType, OnConflictAction, VariableSetKind,
 };
 
 use crate::statement::{Access, Class, Flag, MAX_OBJECTS, Object};
@@ -17,6 +17,8 @@ pub(crate) struct Found {
     pub(crate) more: bool,
     /// Names of `WITH` that can be seen from here, those of the innermost last.
     scope: Vec<String>,
+    /// The setting that is meant by the column `name` in the innermost `SELECT`.
+    setting: Option<String>,
 }
 
 /// Where in a statement a node stands.
@@ -56,6 +58,7 @@ impl Found {
         if let Some(with) = tree.node("with_clause") {
             self.with(with, run);
         }
+        let outside = std::mem::replace(&mut self.setting, setting(tree).map(str::to_owned));
         let within = run && !defines(tree, class);
         for (field, value) in &tree.fields {
             if *field != "with_clause" {
@@ -68,6 +71,7 @@ impl Found {
             }
         }
         self.scope.truncate(visible);
+        self.setting = outside;
     }
 
     fn classes_of(&mut self, tree: &Tree, class: Class) {
@@ -176,10 +180,18 @@ impl Found {
         let names = strings(tree.get("funcname"));
         self.qualified(&names, Access::Call);
         match names.last() {
-            Some(&"set_config") => match tree.nodes("args").next().and_then(constant) {
-                Some(name) => self.flags.extend(parameter(name)),
-                None => self.flags.extend(ANY_PARAMETER),
-            },
+            Some(&"set_config") => {
+                let first = tree.nodes("args").next();
+                let by_column = || {
+                    self.setting
+                        .as_deref()
+                        .filter(|_| first.is_some_and(is_name))
+                };
+                match first.and_then(constant).or_else(by_column) {
+                    Some(name) => self.flags.extend(parameter(name)),
+                    None => self.flags.extend(ANY_PARAMETER),
+                }
+            }
             Some(name) => self.built_in(name),
             None => {}
         }
@@ -290,6 +302,29 @@ pub(crate) const FILES: [&str; 6] = [
 /// and the session's user, so it cannot set them.
 pub(crate) fn is_parameters(schema: &str, name: &str) -> bool {
     name == "pg_settings" && matches!(schema, "" | "pg_catalog")
+}
+
+/// The setting that `SELECT … FROM pg_settings WHERE name = 'setting'` is about. Dumps set parameters so that
+/// only some servers have.
+fn setting(select: &Tree) -> Option<&str> {
+    let mut from = select.nodes("from_clause");
+    let (table, only) = (from.next()?, from.next().is_none());
+    let parameters =
+        table.name == "RangeVar" && is_parameters(table.text("schemaname"), table.text("relname"));
+    let condition = select.node("where_clause")?;
+    let equal = condition.name == "AExpr"
+        && condition.number("kind") == i64::from(AExprKind::AexprOp as i32)
+        && strings(condition.get("name")) == ["="]
+        && condition.node("lexpr").is_some_and(is_name);
+    if select.name != "SelectStmt" || !only || !parameters || !equal {
+        return None;
+    }
+    constant(condition.node("rexpr")?)
+}
+
+/// The column `name`.
+fn is_name(tree: &Tree) -> bool {
+    tree.name == "ColumnRef" && strings(tree.get("fields")) == ["name"]
 }
 
 /// What setting a parameter means. Names are compared as the server does, without case.

@@ -355,6 +355,43 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
         "set-role set-session-authorization changes-reading",
         "c:set_config",
     ),
+    // So do dumps.
+    (
+        "SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'",
+        "select",
+        "",
+        "c:set_config r:pg_settings",
+    ),
+    (
+        "SELECT set_config(name, 'bob', false) FROM pg_catalog.pg_settings WHERE name = 'role'",
+        "select",
+        "set-role",
+        "c:set_config r:pg_catalog.pg_settings",
+    ),
+    (
+        "SELECT set_config(name, 'bob', false) FROM pg_settings WHERE name <> 'a'",
+        "select",
+        "set-role set-session-authorization changes-reading",
+        "c:set_config r:pg_settings",
+    ),
+    (
+        "SELECT set_config(name, 'bob', false) FROM pg_settings, t WHERE name = 'a'",
+        "select",
+        "set-role set-session-authorization changes-reading",
+        "c:set_config r:pg_settings r:t",
+    ),
+    (
+        "SELECT (SELECT set_config(name, 'bob', false) FROM t) FROM pg_settings WHERE name = 'a'",
+        "select",
+        "set-role set-session-authorization changes-reading",
+        "c:set_config r:pg_settings r:t",
+    ),
+    (
+        "SELECT set_config(setting, 'bob', false) FROM pg_settings WHERE name = 'a'",
+        "select",
+        "set-role set-session-authorization changes-reading",
+        "c:set_config r:pg_settings",
+    ),
     (
         "UPDATE pg_settings SET setting = 'off' WHERE name ~ 'strings'",
         "update",

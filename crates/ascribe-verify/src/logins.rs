@@ -139,6 +139,10 @@ fn proof(
             claims.binding == Binding::None,
             "that whoever showed the token was who it names: it binds no key",
         ),
+        (
+            state.login.bearer,
+            "that this connection showed it: its key was the gateway's",
+        ),
     ] {
         if needed {
             log_trusted_for.push(what);

@@ -169,6 +169,9 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Write a bundle that proves a session offline.
     Export(Export),
+    /// Compare a database's own log with the ledger: what passed the gateway by. Recorded, unless it is a dry run.
+    #[command(subcommand)]
+    Reconcile(database::Reconcile),
     /// Check a bundle or a directory, offline.
     Verify(Verify),
     /// The ledger itself.

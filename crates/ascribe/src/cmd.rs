@@ -15,6 +15,7 @@ pub(crate) mod login;
 pub(crate) mod manual;
 pub(crate) mod probe;
 pub(crate) mod read;
+pub(crate) mod reconcile;
 pub(crate) mod script;
 pub(crate) mod serve;
 pub(crate) mod setup;

@@ -10,6 +10,7 @@ mod exit;
 mod http;
 mod login;
 mod passphrase;
+mod reconcile;
 mod registry;
 mod server;
 mod signer;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, database};
 use crate::cmd::{
     ask, ca, connect, delegate, demo, directory, identity, init, ledger, list, manual, read,
     remark, serve, setup, tunnel, workload,
@@ -71,6 +72,9 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Show { id } => read::show(cli, id),
         Command::Replay(args) => read::replay(cli, args),
         Command::Export(args) => read::export(cli, args),
+        Command::Reconcile(database::Reconcile::Postgres(args)) => {
+            cmd::reconcile::postgres(cli, args)
+        }
         Command::Verify(args) => read::verify(cli, args),
         Command::Ledger(command) => ledger::run(cli, command),
         Command::Backup(args) => ledger::backup(cli, args),

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::statement::{Signed, SshKey, Statement};
+use ssh_key::private::Ed25519Keypair;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, Signature, SshSig};
 use zeroize::Zeroizing;
 
+use crate::client::random;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::passphrase;
 
@@ -37,6 +39,12 @@ pub(crate) enum Signer {
         /// Which key.
         public: Box<PublicKey>,
     },
+}
+
+/// A fresh session key.
+pub(crate) fn fresh_key() -> Done<PrivateKey> {
+    let seed = Zeroizing::new(random::<32>()?);
+    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
 }
 
 fn usable(key: &PublicKey) -> bool {

@@ -255,6 +255,11 @@ impl State {
             }
             Say::Connect(connect) => vec![link("target", self.target(&connect.target)?.place)],
             Say::Review(review) => vec![link("grant", self.grant_place(review.grant)?)],
+            Say::Reconciliation(compared) => compared
+                .targets
+                .iter()
+                .map(|target| Ok(link("target", self.target(target)?.place)))
+                .collect::<Result<_, Denied>>()?,
             Say::Use(chosen) => vec![link("grant", self.grant_place(chosen.grant)?)],
             Say::Read(read) => match read.session {
                 Some(session) => vec![link("session", self.session_place(session)?)],

@@ -1,10 +1,12 @@
 //! Databases: what a target's rules and a grant allow of statements.
 
 use super::{Denied, State};
-use crate::database::{CONNECT, EMPTY, Postgres, SET, SqlScope, UNPARSED, UNREAD, object_parts};
+use crate::database::{
+    CONNECT, EMPTY, Postgres, Reconciliation, SET, SqlScope, UNPARSED, UNREAD, object_parts,
+};
 use crate::entry::{Intent, Outcome};
-use crate::id::SessionId;
-use crate::statement::{Request, Target};
+use crate::id::{PersonId, SessionId};
+use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
 
 /// A statement is prepared or bound, and not run with that.
@@ -12,14 +14,15 @@ const PREPARE: &str = "pg.prepare";
 
 /// What is done on a database: it is connected to, a simple query's statement, a statement readied for what
 /// may come, a prepared statement's execution, a function called by its number, a statement under way that is
-/// cancelled.
-pub(super) const KINDS: [&str; 6] = [
+/// cancelled, a message too large to be held that is taken in.
+pub(super) const KINDS: [&str; 7] = [
     "pg.connect",
     "pg.query",
     PREPARE,
     "pg.execute",
     "pg.call",
     "pg.cancel",
+    "pg.message",
 ];
 
 /// Most certificates of a target, and the length of each.
@@ -35,6 +38,9 @@ const MAX_OBJECT: usize = 160;
 const MAX_SCRIPT: usize = 512;
 /// Longest command tag, in bytes.
 const MAX_TAG: usize = 64;
+/// Most targets that are compared at once, and files of a database's log.
+const MAX_COMPARED: usize = 32;
+const MAX_FILES: usize = 512;
 
 fn is_word(text: &str) -> bool {
     (1..=MAX_WORD).contains(&text.len())
@@ -48,9 +54,8 @@ fn are_words(list: &[String]) -> bool {
 }
 
 fn are_objects(list: &[String]) -> bool {
-    let fits = |text: &String| {
-        (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(is_unsafe)
-    };
+    let fits =
+        |text: &String| (1..=MAX_OBJECT).contains(&text.len()) && !text.chars().any(is_unsafe);
     list.len() <= MAX_OBJECTS && list.iter().all(fits)
 }
 
@@ -73,8 +78,7 @@ pub(super) fn check_postgres(target: &Target, postgres: &Postgres) -> Result<(),
     if !are_words(&postgres.allow) {
         return refuse("what a database allows is a list of flags, such as `set-role`");
     }
-    let named =
-        |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(is_unsafe);
+    let named = |name: &String| (1..=63).contains(&name.len()) && !name.chars().any(is_unsafe);
     if postgres.databases.len() > MAX_WORDS || !postgres.databases.iter().all(named) {
         return refuse("a database's name has 1 to 63 bytes");
     }
@@ -117,6 +121,39 @@ fn is_schedule(text: &str) -> bool {
 }
 
 impl State {
+    /// Can the one whose yes a job needs give it?
+    pub(super) fn check_job_owner(
+        &self,
+        by: PersonId,
+        target: &Target,
+        request: &Request,
+    ) -> Result<(), Denied> {
+        let job = request.sql.as_ref().and_then(|sql| sql.job.as_ref());
+        if job.is_none() {
+            return Ok(());
+        }
+        let owner = target.system_owner;
+        if owner == by {
+            return Err(Denied::new(
+                "job-owner",
+                "the target's system owner has to approve a job, and nobody approves what they asked for",
+            )
+            .with_help("have the workload be somebody else's to answer for: `ascribe workload add`"));
+        }
+        if !self.person(owner)?.may(Role::Approver) {
+            return Err(Denied::new(
+                "job-owner",
+                format!(
+                    "the target's system owner `{owner}` has to approve a job, and is no approver"
+                ),
+            )
+            .with_help(
+                "administrators give them the role `approver`, or the target another owner",
+            ));
+        }
+        Ok(())
+    }
+
     /// May this statement be executed in its session?
     pub(super) fn check_statement(&self, intent: &Intent) -> Result<(), Denied> {
         let session = self.session(intent.session)?;
@@ -124,9 +161,9 @@ impl State {
             return Err(Denied::new("kind", "the target is no database"));
         };
         let Some(sql) = &intent.sql else {
-            // A cancel stops what was recorded before; a function is called by its number alone.
+            // A cancel stops what was recorded before; values by themselves run nothing.
             return match intent.kind.as_str() {
-                "pg.cancel" => Ok(()),
+                "pg.cancel" | "pg.message" => Ok(()),
                 _ => Err(Denied::new("sql", "a statement says what kind it is of")),
             };
         };
@@ -202,6 +239,40 @@ impl State {
         if let (Some(step), Some(session)) = (step, self.sessions.get_mut(&intent.session)) {
             session.next_step = step.number.saturating_add(1);
         }
+    }
+
+    /// Nothing follows from it, but its counts stand: who looked, at what, and what was found.
+    pub(super) fn check_reconciliation(
+        &self,
+        by: PersonId,
+        compared: &Reconciliation,
+    ) -> Result<(), Denied> {
+        let refuse = |text: &str| Err(Denied::new("reconciliation", text));
+        let person = self.person(by)?;
+        if !person.may(Role::Auditor) && !person.may(Role::Admin) {
+            return Err(Denied::new(
+                "role",
+                "a reconciliation is recorded by an auditor or an admin",
+            )
+            .with_help("`--dry-run` compares and records nothing"));
+        }
+        if !(1..=MAX_COMPARED).contains(&compared.targets.len())
+            || !compared.targets.is_sorted_by(|one, next| one < next)
+        {
+            return refuse("one to 32 targets are compared, in order, each once");
+        }
+        for name in &compared.targets {
+            if self.target(name)?.target.postgres.is_none() {
+                return refuse("only databases have logs that are compared");
+            }
+        }
+        if !(1..=MAX_FILES).contains(&compared.files.len()) {
+            return refuse("one to 512 files of a log are compared");
+        }
+        if compared.until < compared.from {
+            return refuse("the log ends before it begins");
+        }
+        Ok(())
     }
 
     /// Is the session one with a database?

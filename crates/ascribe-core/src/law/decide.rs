@@ -113,6 +113,7 @@ fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
         Say::Termination(termination) => vec![Sealable::prose("reason", &termination.reason)],
         Say::BreakGlass(emergency) => vec![Sealable::prose("emergency", &emergency.emergency)],
         Say::Review(review) => vec![Sealable::prose("finding", &review.finding)],
+        Say::Reconciliation(compared) => vec![Sealable::plain("findings", compared.findings)],
         Say::PersonAdd(person) => vec![Sealable::plain("name", person.name)],
         Say::Read(read) => vec![Sealable::plain("query", read.query)],
         Say::Login(login) => vec![Sealable::plain("token", login.token)],

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::providers::is_line;
-use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked};
+use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked, bearers};
 use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
@@ -96,7 +96,7 @@ impl LoginState {
     }
 
     /// Does its key count at this moment?
-    fn counts(&self, at: Timestamp) -> bool {
+    pub(super) fn counts(&self, at: Timestamp) -> bool {
         self.ended.is_none() && at < self.login.until
     }
 }
@@ -408,10 +408,8 @@ impl State {
         if login.rz.0.len() != 32 {
             return Err(Denied::new("rz", "the random bytes of a login are 32"));
         }
-        if self.spent.contains_key(&login.digest) {
-            return Err(Denied::new("token-replay", "this token was shown before")
-                .with_help("log in again, for a fresh one"));
-        }
+        bearers::check_bearer(known.provider.kind, login)?;
+        self.check_unspent(login)?;
         self.check_new_key(&key)?;
         self.check_groups(login)?;
         let workload = if people {
@@ -442,8 +440,9 @@ impl State {
         };
         self.forget_expired(at);
         let until = login.claims.expires.plus_millis(PROVIDER_SKEW_MS);
-        self.spent.insert(login.digest, until);
-        self.spent_until.insert((until, login.digest));
+        let spent = bearers::spent(login);
+        self.spent.insert(spent, until);
+        self.spent_until.insert((until, spent));
         self.session_keys.insert(state.key.fingerprint(), id);
         self.live_logins.insert((login.until, id));
         self.logins_of.entry(by).or_default().insert(id);
@@ -510,7 +509,7 @@ impl State {
         Ok(())
     }
 
-    fn end_login(&mut self, id: StatementId, at: Timestamp) {
+    pub(super) fn end_login(&mut self, id: StatementId, at: Timestamp) {
         let Some(login) = self.logins.get_mut(&id) else {
             return;
         };

@@ -79,6 +79,7 @@ impl State {
             Say::Cancellation(answer) => self.take_cancellation(by, answer)?,
             Say::Revocation(revocation) => self.take_revocation(by, at, revocation)?,
             Say::Review(review) => self.take_review(by, at, review)?,
+            Say::Reconciliation(compared) => self.check_reconciliation(by, compared)?,
             Say::Use(chosen) => self.take_choice(by, chosen.grant)?,
             Say::KeyRevoke(revoked) => self.take_key_revoke(by, revoked)?,
             Say::IdentityUnlink(link) => self.take_unlink(by, at, link)?,
@@ -181,6 +182,7 @@ impl State {
             _ if of_agent => Some(self.check_agent_signature(at, statement, &key)?),
             _ => {
                 self.check_key_of(statement.by, at, &key)?;
+                self.check_bearer_says(&key, &statement.say)?;
                 None
             }
         };
@@ -243,6 +245,7 @@ impl State {
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         super::databases::check_scope(target, request)?;
+        self.check_job_owner(by, target, request)?;
         rules::check_prose(
             &request.justification,
             target.min_justification,

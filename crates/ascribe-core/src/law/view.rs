@@ -412,14 +412,23 @@ impl State {
             return refuse("a signed opening is by an enrolled key, not by a certificate");
         }
         let target = &self.target(&open.target)?.target;
-        let database = matches!(open.door, Door::Tunnel | Door::Password);
+        let database = matches!(open.door, Door::Tunnel | Door::Password | Door::Bearer);
         if database != target.postgres.is_some() {
             return Err(databases::wrong_door(target));
         }
+        self.check_bearer_open(open)?;
         let Some(id) = open.opening else {
             return if open.opened_by == OpenedBy::Signed || open.door.is_signed() {
                 refuse("a signed opening names the statement that was signed")
             } else if target.signed_opening {
+                let help = match target.postgres {
+                    Some(_) => {
+                        "a job logs in with its token first: `ascribe login --workload`, then `ascribe psql`"
+                    }
+                    None => {
+                        "set ssh up for it once: `ascribe ssh-config --write`, then `ssh` as usual"
+                    }
+                };
                 Err(Denied::new(
                     "unsigned",
                     format!(
@@ -427,9 +436,7 @@ impl State {
                         target.name
                     ),
                 )
-                .with_help(
-                    "set ssh up for it once: `ascribe ssh-config --write`, then `ssh` as usual",
-                ))
+                .with_help(help))
             } else {
                 Ok(())
             };
@@ -619,6 +626,8 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&close.session) {
             session.closed = Some((at, close.reason));
         }
+        let login = self.session(close.session)?.open.login;
+        self.end_bearer(login, at);
         self.live.remove(&close.session);
         // What has no outcome by now stays without: nobody knows what became of it.
         self.open_actions

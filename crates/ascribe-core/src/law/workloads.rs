@@ -138,6 +138,25 @@ impl State {
         found.map(|(id, state)| (*id, &state.workload))
     }
 
+    /// The workloads of this provider that a token means: each condition is met by the facts that `facts` finds
+    /// in it of the claims it is asked for.
+    pub fn workloads_meant(
+        &self,
+        provider: &str,
+        facts: impl Fn(&[&str]) -> Option<Vec<Fact>>,
+    ) -> Vec<PersonId> {
+        let meant = |state: &WorkloadState| {
+            let conditions = &state.workload.conditions;
+            let names: Vec<&str> = conditions.iter().map(|c| c.claim.as_str()).collect();
+            facts(&names).is_some_and(|facts| meets(conditions, &facts))
+        };
+        let all = self.workloads.iter();
+        all.filter(|(_, state)| state.workload.provider == provider && !state.workload.withdrawn)
+            .filter(|(_, state)| meant(state))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// The living person who answers for an actor: a workload's owner, a person themself.
     pub(super) fn answers_for(&self, actor: PersonId) -> Option<PersonId> {
         match self.workloads.get(&actor) {

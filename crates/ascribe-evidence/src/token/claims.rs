@@ -69,6 +69,21 @@ pub(super) fn read(
     })
 }
 
+/// Might it be a token of this provider, by what it says itself?
+pub(super) fn is_issued_by(provider: &Provider, claims: &Object) -> bool {
+    check_issuer(provider, claims).is_ok()
+}
+
+/// The same, and is it meant for us, with or without a key?
+pub(super) fn is_meant_for(provider: &Provider, claims: &Object) -> bool {
+    let audiences = audiences(claims).unwrap_or_default();
+    let ours = |audience: &&str| {
+        let rest = audience.strip_prefix(provider.audience.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    };
+    is_issued_by(provider, claims) && audiences.iter().any(ours)
+}
+
 /// A token that is good for something else, but not for saying who somebody is.
 pub(super) fn no_identity(why: &str) -> Denied {
     Denied::new("token-typ", format!("the token is no ID token: {why}"))

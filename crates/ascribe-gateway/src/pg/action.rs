@@ -17,6 +17,8 @@ use ascribe_wire::pg::startup::Startup;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::relay::Messages;
+
 /// Stands for objects that a statement names and that cannot be told. No grant is for it.
 const UNTOLD: &str = "*";
 /// The class of what SQL prepared by name.
@@ -48,6 +50,7 @@ pub(super) struct Recording<'a> {
     pub(super) reading: Reading,
     pub(super) scope: Option<&'a SqlScope>,
     pub(super) values: Policy,
+    pub(super) messages: &'a Messages,
 }
 
 /// What a message readies for running. A server may run functions for that alone: those of a domain's
@@ -86,7 +89,7 @@ impl Recording<'_> {
         match &executed.runs {
             Runs::Query(Text::Here(text)) => self.texts("pg.query", text, None, next, id).await,
             Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => {
-                let values = self.kept(&portal.values);
+                let values = self.kept(portal.number, &portal.values);
                 let known = matches!(executed.runs, Runs::Portal { .. });
                 match &portal.statement {
                     Origin::Known(statement) if known => {
@@ -99,18 +102,15 @@ impl Recording<'_> {
                 }
             }
             Runs::UnknownPortal { name, .. } => self.by_name(name, None, id),
-            Runs::Query(Text::Spooled(_)) => self.unread("pg.query", b"", None, id),
+            Runs::Query(Text::Spooled(body)) => {
+                let text = self.messages.name(executed.number, *body);
+                self.unread("pg.query", text, None, id)
+            }
             Runs::Function {
                 function,
                 arguments,
             } => {
-                let sql = Sql {
-                    classes: vec!["function-call".to_owned()],
-                    flags: called(*function),
-                    objects: Vec::new(),
-                    step: None,
-                    values: self.kept(arguments),
-                };
+                let sql = call(*function, self.kept(executed.number, arguments));
                 let command = format!("function {function}").into_bytes();
                 Drafted {
                     actions: vec![self.action(id(), "pg.call", command, Some(sql))],
@@ -130,7 +130,7 @@ impl Recording<'_> {
         let drafted = match readies {
             Readies::Statement(statement) => self.prepared(statement, None, &mut next, id).await,
             Readies::Portal(portal) => {
-                let values = self.kept(&portal.values);
+                let values = self.kept(portal.number, &portal.values);
                 match &portal.statement {
                     Origin::Known(statement) => {
                         self.prepared(statement, values, &mut next, id).await
@@ -157,7 +157,10 @@ impl Recording<'_> {
     ) -> Drafted {
         match &statement.text {
             Text::Here(text) => self.texts("pg.execute", text, values, next, id).await,
-            Text::Spooled(_) => self.unread("pg.execute", &statement.name, values, id),
+            Text::Spooled(body) => {
+                let text = self.messages.name(statement.number, *body);
+                self.unread("pg.execute", text, values, id)
+            }
         }
     }
 
@@ -312,27 +315,22 @@ impl Recording<'_> {
     fn unread(
         &self,
         kind: &'static str,
-        command: &[u8],
+        command: Vec<u8>,
         values: Option<Vec<u8>>,
         id: &mut impl FnMut() -> ActionId,
     ) -> Drafted {
-        let sql = Sql {
-            classes: vec![UNPARSED.to_owned()],
-            flags: vec![UNREAD.to_owned()],
-            objects: Vec::new(),
-            step: None,
-            values,
-        };
+        let sql = Sql { values, ..unread() };
         Drafted {
-            actions: vec![self.action(id(), kind, command.to_vec(), Some(sql))],
+            actions: vec![self.action(id(), kind, command, Some(sql))],
             changes_reading: true,
         }
     }
 
     /// What the target's rules keep of values.
-    fn kept(&self, values: &Values) -> Option<Vec<u8>> {
-        let Values::Here { values, .. } = values else {
-            return None;
+    fn kept(&self, number: Number, values: &Values) -> Option<Vec<u8>> {
+        let values = match values {
+            Values::Here { values, .. } => values,
+            Values::Spooled(body) => return Some(self.messages.name(number, *body)),
         };
         let shown = || shown(values).into_bytes();
         match self.values {
@@ -359,6 +357,28 @@ impl Recording<'_> {
         sql: Option<Sql>,
     ) -> Action {
         action_of(self.session, action, kind, Some(command), sql)
+    }
+}
+
+/// A text that nobody has read.
+pub(super) fn unread() -> Sql {
+    Sql {
+        classes: vec![UNPARSED.to_owned()],
+        flags: vec![UNREAD.to_owned()],
+        objects: Vec::new(),
+        step: None,
+        values: None,
+    }
+}
+
+/// A function's call.
+pub(super) fn call(function: u32, values: Option<Vec<u8>>) -> Sql {
+    Sql {
+        classes: vec!["function-call".to_owned()],
+        flags: called(function),
+        objects: Vec::new(),
+        step: None,
+        values,
     }
 }
 

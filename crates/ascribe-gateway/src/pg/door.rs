@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::session::{self, Guest};
+use super::session::{self, Entrant, Guest};
 use super::{Io, PgArrival, Shared};
 
 /// What a signed statement that is a password begins with, so that it is recognised where it leaks.
@@ -45,7 +45,13 @@ pub(super) async fn enter(shared: Arc<Shared>, came: Came) {
     };
     match entered {
         Ok(Ok(Entered::Guest(guest))) => session::run(shared, *guest).await,
-        Ok(Ok(Entered::Cancel(cancel))) => shared.cancels.ask(&shared, &cancel).await,
+        Ok(Ok(Entered::Cancel(cancel, mut stream))) => {
+            shared.cancels.ask(&shared, &cancel).await;
+            // The client waits for it: what it runs next is not what was to be cancelled.
+            if let Err(error) = stream.shutdown().await {
+                tracing::debug!("who cancelled did not wait: {error}");
+            }
+        }
         Ok(Ok(Entered::Nobody)) => {}
         Ok(Err(error)) => tracing::debug!("a connection ended before its login: {error}"),
         Err(_) => tracing::debug!("a client took too long to log in"),
@@ -54,7 +60,7 @@ pub(super) async fn enter(shared: Arc<Shared>, came: Came) {
 
 enum Entered {
     Guest(Box<Guest>),
-    Cancel(Cancel),
+    Cancel(Cancel, Box<dyn Io>),
     Nobody,
 }
 
@@ -122,7 +128,7 @@ async fn plain(
                 return within_tls(shared, socket, peer, false).await;
             }
             First::GssEncRequest if read.is_empty() => socket.write_all(b"N").await?,
-            First::Cancel(cancel) => return Ok(Entered::Cancel(cancel)),
+            First::Cancel(cancel) => return Ok(Entered::Cancel(cancel, Box::new(socket))),
             First::Startup(_) => {
                 let report = fatal(
                     "28000",
@@ -180,7 +186,7 @@ async fn within_tls(
     };
     match packet(&mut *client.stream, &mut client.read).await? {
         Some(First::Startup(startup)) => with_password(shared, client, startup).await,
-        Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel)),
+        Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel, client.stream)),
         Some(First::SslRequest | First::GssEncRequest | First::DirectTls) | None => {
             Ok(Entered::Nobody)
         }
@@ -210,12 +216,12 @@ impl Client {
 }
 
 /// The user name, or why there is none.
-fn user(startup: &Startup) -> Result<UserName, Report> {
+fn user(startup: &Startup) -> Result<UserName, Box<Report>> {
     let hint = "the user name is ROLE@TARGET";
     let name = startup
         .user()
-        .ok_or_else(|| fatal("28000", "no user name was given", hint))?;
-    user_name(name).map_err(|error| fatal("28000", error.to_string(), hint))
+        .ok_or_else(|| Box::new(fatal("28000", "no user name was given", hint)))?;
+    user_name(name).map_err(|error| Box::new(fatal("28000", error.to_string(), hint)))
 }
 
 /// Asks for the signed statement.
@@ -234,7 +240,9 @@ async fn with_password(
     let secret = loop {
         match frames.next().map_err(std::io::Error::other)? {
             Some(Piece::Whole(frame)) => {
-                break client::password(&frame).map_err(std::io::Error::other)?;
+                let secret = client::password(&frame).map_err(std::io::Error::other)?;
+                frame.wipe();
+                break secret;
             }
             Some(_) => return Ok(Entered::Nobody),
             None if client.read.is_empty() => {
@@ -251,17 +259,33 @@ async fn with_password(
         "make one: ascribe token {}@{}   (it is for one connection, within five minutes)",
         user.role, user.target
     );
-    let opened = match read_password(secret.expose()) {
-        Some(signed) => submit(shared, signed).await,
-        None => Err("the password is no signed statement".to_owned()),
+    let entrant = match read_password(secret.expose()) {
+        Some(signed) => submit(shared, signed)
+            .await
+            .map(|(opening, signed)| Entrant::signed(opening, signed, Door::Password)),
+        None if is_token(secret.expose()) => match shared.config.bearers.log_in(&secret).await {
+            Ok(bearer) => Ok(Entrant::bearer(bearer, &user)),
+            Err(denied) => {
+                let hint = denied.help.unwrap_or_default();
+                return client
+                    .turn_away(&fatal("28P01", denied.message, &hint))
+                    .await;
+            }
+        },
+        None => Err("the password is no signed statement, and no workload's token".to_owned()),
     };
     drop(secret);
-    let (opening, signed) = match opened {
-        Ok(opened) => opened,
+    let entrant = match entrant {
+        Ok(entrant) => entrant,
         Err(why) => return client.turn_away(&fatal("28P01", why, &hint)).await,
     };
     client.read = BytesMut::from(&frames.into_rest()[..]);
-    guest(client, startup, user, (opening, signed, Door::Password)).await
+    guest(client, startup, user, entrant).await
+}
+
+/// Is it meant to be a token? Its header begins as JSON does.
+fn is_token(secret: &[u8]) -> bool {
+    secret.starts_with(b"eyJ")
 }
 
 /// The signed statement that a password is.
@@ -309,7 +333,7 @@ async fn arrived(
     let startup = loop {
         match packet(&mut *client.stream, &mut client.read).await? {
             Some(First::Startup(startup)) => break startup,
-            Some(First::Cancel(cancel)) => return Ok(Entered::Cancel(cancel)),
+            Some(First::Cancel(cancel)) => return Ok(Entered::Cancel(cancel, client.stream)),
             // The way here is encrypted, and the client need not know.
             Some(First::SslRequest | First::GssEncRequest) if client.read.is_empty() => {
                 client.say(&Bytes::from_static(b"N")).await?;
@@ -326,17 +350,18 @@ async fn arrived(
         Ok(opened) => opened,
         Err(why) => return client.turn_away(&fatal("28000", why, "")).await,
     };
-    guest(client, startup, user, (opening, signed, Door::Tunnel)).await
+    let entrant = Entrant::signed(opening, signed, Door::Tunnel);
+    guest(client, startup, user, entrant).await
 }
 
-/// Somebody who signed for exactly what they ask for here.
+/// Somebody who is let in for exactly what they ask for here.
 async fn guest(
     client: Client,
     startup: Startup,
     user: UserName,
-    (opening, signed, door): (StatementId, SignedOpening, Door),
+    entrant: Entrant,
 ) -> std::io::Result<Entered> {
-    let connect = &signed.connect;
+    let connect = &entrant.connect;
     let same = connect.target == user.target
         && connect.account == user.role
         && (user.grant.is_none() || connect.grant == user.grant);
@@ -352,8 +377,6 @@ async fn guest(
         read: client.read,
         peer: client.peer,
         startup,
-        opening,
-        signed,
-        door,
+        entrant,
     })))
 }

@@ -43,6 +43,10 @@ pub(super) struct Running {
     settling: Vec<(Number, Outcome)>,
     copied_in: Option<Copied>,
     copied_out: Option<Copied>,
+    /// Ended by an error before it was sent: the server throws it away.
+    early: HashMap<Number, End>,
+    /// A large message, until all of it is on record.
+    pub(super) taken_in: Option<ActionId>,
 }
 
 fn nothing() -> SqlOutcome {
@@ -101,6 +105,9 @@ impl Running {
             streams: Vec::new(),
         };
         self.runs.insert(number, run);
+        if let Some(end) = self.early.remove(&number) {
+            self.end(number, &end);
+        }
     }
 
     /// Data is copied to the server.
@@ -118,9 +125,17 @@ impl Running {
         for event in events {
             match event.what {
                 What::Done(done) => self.done(event.number, done),
-                What::End(end) => self.end(event.number, &end),
+                What::End(end) if self.runs.contains_key(&event.number) => {
+                    self.end(event.number, &end);
+                }
+                // At most as many as may wait for an answer.
+                What::End(end) => drop(self.early.insert(event.number, end)),
                 What::GroupFailed { after, why } => self.undo(after, &why),
             }
+        }
+        if ready {
+            // All of the group was sent, or will never be.
+            self.early.clear();
         }
         if ready || self.settling.len() > MAX_SETTLING {
             out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
@@ -130,6 +145,9 @@ impl Running {
     /// What was sent and has no end.
     pub(super) fn unknown(&mut self, out: &mut Vec<Outcome>) {
         out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
+        // Its last byte was not sent.
+        let cut = self.taken_in.take();
+        out.extend(cut.map(|action| outcome(action, Status::NotSent, Some("cut-off"))));
         let mut left: Vec<_> = self.runs.drain().collect();
         left.sort_unstable_by_key(|(number, _)| *number);
         for (_, run) in left {
@@ -244,5 +262,26 @@ fn take(copied: &mut Copied, bodies: impl Iterator<Item = Bytes>) {
     for body in bodies {
         copied.hash.update(&body);
         copied.bytes += body.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_threw_away_before_it_was_sent_has_an_outcome() {
+        let mut running = Running::default();
+        let mut out = Vec::new();
+        let (number, action) = (Number(7), ActionId::new([7; 16]));
+        let what = What::End(End::Skipped);
+        running.hear(vec![Event { number, what }], false, &mut out);
+        running.sent(number, vec![action]);
+        running.hear(Vec::new(), true, &mut out);
+        let [done] = &out[..] else { panic!("{out:?}") };
+        assert_eq!((done.action, done.status), (action, Status::Failed));
+        assert_eq!(done.notes, ["skipped"]);
+        running.unknown(&mut out);
+        assert_eq!(out.len(), 1);
     }
 }

@@ -29,9 +29,14 @@ use super::session::Session;
 use super::{Io, Shared};
 use crate::life::Shut;
 
+mod large;
+
+pub(super) use large::Messages;
+use large::Rest;
+
 /// A read's size, in bytes.
 const PIECE: usize = 16 * 1024;
-/// Largest message of a client that is kept as a whole, in bytes.
+/// Largest message of a client that is held as a whole, in bytes; larger ones pass as they come.
 const MAX_WHOLE: usize = 1024 * 1024;
 /// Pieces of at least so many bytes are passed on as they are; smaller ones are gathered.
 const GATHER: usize = 4096;
@@ -192,13 +197,17 @@ async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
 }
 
 /// What of the client's messages bears on those that come later.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Course {
     /// The first statement of an approved script that may still come.
     next_step: u32,
     /// Something in the group that is under way may change how texts are read.
     doubtful: bool,
     readings: Readings,
+    /// A message too large to be held is under way.
+    large: Option<Rest>,
+    /// Those that are on record.
+    messages: Messages,
 }
 
 /// How prepared texts were read: the server reads one when it is prepared, not when it runs.
@@ -273,7 +282,7 @@ fn run_by(burst: &mut [Item]) {
             },
             Carries::Sync => runs.clear(),
             Carries::Readies(readies, run_by) => *run_by = runs.get(&readies.number()).copied(),
-            Carries::Nothing | Carries::Flush | Carries::Refused(_) => {}
+            Carries::Nothing | Carries::Flush | Carries::Refused(_) | Carries::Begins(_) => {}
         }
     }
 }
@@ -283,6 +292,19 @@ struct Item {
     number: Option<Number>,
     bytes: Bytes,
     what: Carries,
+    /// The target has all of it but this: nothing can go in its place.
+    rest: bool,
+}
+
+impl Item {
+    fn refused(number: Number, why: String) -> Self {
+        Self {
+            number: Some(number),
+            bytes: Bytes::new(),
+            what: Carries::Refused(why),
+            rest: false,
+        }
+    }
 }
 
 /// What a message asks of the record.
@@ -297,6 +319,8 @@ enum Carries {
     Flush,
     /// This is run by it.
     Runs(Executed),
+    /// It is the beginning of a large message, which is this action.
+    Begins(Box<Action>),
     /// It is refused, without any record of an action.
     Refused(String),
 }
@@ -442,7 +466,12 @@ impl Relay<'_> {
                     () = self.session.life.over.cancelled() => return Err(Over::Ended),
                 };
                 if count == 0 {
-                    return Err(Over::Closed);
+                    // What the target were told then would be taken for the end of the message.
+                    let within = course.large.as_ref().is_some_and(Rest::is_passing);
+                    return Err(match within {
+                        true => Over::Wrong("the connection ended within a message".to_owned()),
+                        false => Over::Closed,
+                    });
                 }
             }
             self.session.life.moved();
@@ -484,13 +513,8 @@ impl Relay<'_> {
                 Some(message.map_err(|error| Over::Wrong(error.to_string()))?)
             }
             Piece::Run(run) => return self.take_copied(&run, burst, target, course).await,
-            Piece::Large(large) => {
-                return Err(Over::Wrong(format!(
-                    "a message of {} bytes is larger than {MAX_WHOLE}; send it in parts, or by COPY",
-                    large.length
-                )));
-            }
-            Piece::Part(_) => return Ok(()),
+            Piece::Large(large) => return self.begin(&large, burst, target, course).await,
+            Piece::Part(part) => return self.more(&part, burst, target, course).await,
         };
         while let Some(next) = message.take() {
             let named = named(&next);
@@ -526,6 +550,7 @@ impl Relay<'_> {
                 number,
                 bytes,
                 what,
+                rest: false,
             });
         }
         Ok(())
@@ -548,6 +573,7 @@ impl Relay<'_> {
                         number: Some(number),
                         bytes: run.bytes.clone(),
                         what: Carries::Nothing,
+                        rest: false,
                     });
                     return Ok(());
                 }
@@ -568,9 +594,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Waits until everything is answered: the next text is read as that makes it.
-    async fn settled(&self) -> Result<(), Over> {
-        while !lock(&self.tracker).is_quiet() {
+    /// Waits until all of this is answered: the next text is read as that makes it.
+    async fn settled(&self, last: Number) -> Result<(), Over> {
+        while !lock(&self.tracker).is_answered(last) {
             self.wait().await?;
         }
         Ok(())
@@ -587,10 +613,11 @@ impl Relay<'_> {
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
+            let last = ready.iter().filter_map(|(item, _)| item.number).max();
             let cleared = self.clear(ready).await?;
             forward(target, cleared).await?;
             if course.doubtful && ends {
-                self.settled().await?;
+                self.settled(last.unwrap_or_default()).await?;
                 course.doubtful = false;
             }
         }
@@ -610,12 +637,16 @@ impl Relay<'_> {
             reading: *lock(&self.reading),
             scope: self.session.scope(),
             values: self.session.values(),
+            messages: &course.messages,
         };
         let current = recording.reading;
         let mut ready = Vec::new();
         for item in items {
             let mut actions = Vec::new();
             let mut ends = matches!(item.what, Carries::Sync);
+            if let Carries::Begins(action) = &item.what {
+                actions.push(Action::clone(action));
+            }
             let now = if course.doubtful { UNCLEAR } else { current };
             if let Carries::Readies(readies, run_by) = &item.what {
                 let statement = match readies {
@@ -678,7 +709,7 @@ impl Relay<'_> {
                     continue;
                 }
                 Carries::Refused(why) => Some(error("54000", why, None, None)),
-                Carries::Runs(_) | Carries::Readies(_, None) => {
+                Carries::Runs(_) | Carries::Begins(_) | Carries::Readies(_, None) => {
                     self.refusal(&actions, &results, begun).await
                 }
                 // It goes where what runs it goes.
@@ -697,11 +728,17 @@ impl Relay<'_> {
             let Some(report) = refusal else {
                 let recorded: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
                 let ids = recorded.iter().map(Recorded::id).collect();
-                self.sent(number, ids);
+                match &item.what {
+                    Carries::Begins(action) => lock(&self.running).taken_in = Some(action.action),
+                    _ => self.sent(number, ids),
+                }
                 out.push(Cleared::Recorded(recorded, item.bytes));
                 continue;
             };
             self.not_sent(&actions, &results).await;
+            if item.rest {
+                return Err(Over::Wrong(String::from_utf8_lossy(&report.message).into()));
+            }
             let denied = lock(&self.tracker).deny(number, encode::error_response(&report));
             let denied = denied.map_err(|error| Over::Wrong(error.to_string()))?;
             if !denied.instead.is_empty() {

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use ascribe_core::database::{SqlScope, Values};
 use ascribe_core::entry::{Body, CloseReason, Door, OpenedBy, Outcome, SessionOpen, Status};
 use ascribe_core::gate::{Action, Recorded};
-use ascribe_core::id::{ActionId, EntryId, SessionId, StatementId};
+use ascribe_core::id::{ActionId, EntryId, PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{
     Admission, GrantView, Proposal, RecordError, Scope, SignedOpening, Wanted,
 };
 use ascribe_core::sealed::Opening;
-use ascribe_core::statement::Target;
+use ascribe_core::statement::{Connect, Target};
 use ascribe_core::time::Timestamp;
 use ascribe_wire::pg::server::Report;
-use ascribe_wire::pg::startup::{NEWEST, Startup};
+use ascribe_wire::pg::startup::{NEWEST, Startup, UserName};
 use ascribe_wire::pg::{Secret, encode};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
@@ -26,7 +26,7 @@ use super::action::{action_of, connecting};
 use super::door::{fatal, told};
 use super::outcomes::outcome;
 use super::target::{self, Login, Ready, TargetError};
-use super::{Io, Shared, relay};
+use super::{Bearer, Io, Shared, relay};
 use crate::life::{Actor, Holder, Life, Shut};
 
 /// A target gets this long until it is ready.
@@ -36,16 +36,57 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest application name that a server keeps, in bytes (`NAMEDATALEN`).
 const APPLICATION: &[u8] = b"application_name";
 
-/// Somebody who signed for a session and asks for it.
+/// Who may ask for a session, and for which.
+pub(super) struct Entrant {
+    pub(super) person: PersonId,
+    /// The fingerprint of their key.
+    pub(super) key: String,
+    pub(super) connect: Connect,
+    pub(super) door: Door,
+    /// What they signed for it; none where all they did was to show a token.
+    opening: Option<StatementId>,
+    /// Ends their login where no session does.
+    logout: Option<Proposal>,
+}
+
+impl Entrant {
+    /// Somebody who signed for exactly this session.
+    pub(super) fn signed(opening: StatementId, signed: SignedOpening, door: Door) -> Self {
+        Self {
+            person: signed.person,
+            key: signed.key,
+            connect: signed.connect,
+            door,
+            opening: Some(opening),
+            logout: None,
+        }
+    }
+
+    /// A workload that showed its token, with what the user name asks for.
+    pub(super) fn bearer(bearer: Bearer, user: &UserName) -> Self {
+        Self {
+            person: bearer.workload,
+            key: bearer.key,
+            connect: Connect {
+                target: user.target.clone(),
+                account: user.role.clone(),
+                grant: user.grant,
+            },
+            door: Door::Bearer,
+            opening: None,
+            logout: Some(bearer.logout),
+        }
+    }
+}
+
+/// Somebody who asks for a session.
 pub(super) struct Guest {
     pub(super) stream: Box<dyn Io>,
     /// What came behind the login.
     pub(super) read: BytesMut,
     pub(super) peer: SocketAddr,
     pub(super) startup: Startup,
-    pub(super) opening: StatementId,
-    pub(super) signed: SignedOpening,
-    pub(super) door: Door,
+    pub(super) entrant: Entrant,
 }
 
 /// An open session.
@@ -140,14 +181,13 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         read,
         peer,
         startup,
-        opening,
-        signed,
-        door,
+        entrant,
     } = guest;
-    let opened = open(&shared, &life, &startup, (opening, &signed, door), peer).await;
+    let opened = open(&shared, &life, &startup, &entrant, peer).await;
     let (id, view) = match opened {
         Ok(opened) => opened,
         Err(report) => {
+            leave(&shared, entrant.logout).await;
             life.close().await;
             return turn_away(&mut stream, &report).await;
         }
@@ -188,11 +228,11 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         cancelling: Semaphore::new(1),
     });
     let minor = startup.spoken(NEWEST);
-    let kept = match &session.key {
-        Some(_) => Some(shared.cancels.keep(&shared, &session, minor)),
-        // The target gave none, so there is none.
-        None => None,
-    };
+    // Where the target gave no key, there is none.
+    let kept = session
+        .key
+        .as_ref()
+        .map(|_| shared.cancels.keep(&shared, &session, minor));
     let mut greeting = BytesMut::new();
     greeting.extend_from_slice(&encode::authentication_ok());
     for (name, value) in &settings {
@@ -215,6 +255,16 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
     session.life.close().await;
 }
 
+/// Ends a login that no session was opened with. Without the ledger it ends by itself, with its token.
+async fn leave(shared: &Shared, logout: Option<Proposal>) {
+    let Some(logout) = logout else { return };
+    if let Err(error) = shared.common.recorder.record(logout).await {
+        tracing::warn!(
+            "a login of a connection that was refused goes on until its token ends: {error}"
+        );
+    }
+}
+
 async fn turn_away(stream: &mut Box<dyn Io>, report: &Report) {
     let said = async {
         stream.write_all(&encode::error_response(report)).await?;
@@ -232,18 +282,18 @@ async fn open(
     shared: &Shared,
     life: &Life,
     startup: &Startup,
-    (opening, signed, door): (StatementId, &SignedOpening, Door),
+    entrant: &Entrant,
     peer: SocketAddr,
 ) -> Result<(SessionId, GrantView), Report> {
     let recorder = &*shared.common.recorder;
-    let holder = Holder::of(recorder, &signed.key).filter(|h| h.person == signed.person);
+    let holder = Holder::of(recorder, &entrant.key).filter(|h| h.person == entrant.person);
     let holder =
-        holder.ok_or_else(|| fatal("28000", "the key that signed is nobody's any more", ""))?;
+        holder.ok_or_else(|| fatal("28000", "the key of this login is nobody's any more", ""))?;
     life.is_by(Actor {
         person: holder.person,
         delegation: holder.delegation(),
     });
-    let (account, target) = (&signed.connect.account, &signed.connect.target);
+    let (account, target) = (&entrant.connect.account, &entrant.connect.target);
     let refuse = |denied: Denied| {
         let place = format!("{account}@{target}");
         let refusal = life.refusal("session", denied.code, &place);
@@ -253,7 +303,7 @@ async fn open(
         person: holder.person,
         account,
         target,
-        chosen: signed.connect.grant,
+        chosen: entrant.connect.grant,
         delegation: holder.delegation(),
     });
     let opened = match admitted {
@@ -277,16 +327,19 @@ async fn open(
         session: id,
         grant: view.grant,
         person: holder.person,
-        key: signed.key.clone(),
+        key: entrant.key.clone(),
         target: target.clone(),
         account: account.clone(),
         from: from.commitment(),
         certificate: None,
         delegation: holder.delegation(),
-        door,
+        door: entrant.door,
         login: holder.session_key.map(|(login, _)| login),
-        opened_by: OpenedBy::Signed,
-        opening: Some(opening),
+        opened_by: match entrant.opening {
+            Some(_) => OpenedBy::Signed,
+            None => OpenedBy::Testimony,
+        },
+        opening: entrant.opening,
     };
     let proposal = Proposal {
         id: EntryId::new(life.random()),

@@ -146,6 +146,7 @@ async fn log_in(
         .unwrap();
     let sealed = Opening::new("token", random(), token.clone().into_bytes());
     let mut login = Login {
+        bearer: false,
         digest: token_digest(token.as_bytes()),
         provider: from.name,
         rz: Bytes(rz.to_vec()),

@@ -570,6 +570,7 @@ impl Realm {
         let claims = SshSignatures.token(&known.provider, &keys.body.0, &token, &asked)?;
         let sealed = Opening::new("token", [4; 32], token);
         let login = Login {
+            bearer: false,
             digest: token_digest(&sealed.bytes.0),
             provider: provider.to_owned(),
             rz: Bytes(RZ.to_vec()),

@@ -284,7 +284,12 @@ def facts(text):
 
 PROSE = ["justification", "remark", "reason", "emergency", "finding", "confirmed", "task"]
 # What else a statement of that type seals: elsewhere the same word is in the clear.
-PLAIN = {"person-add": "name", "read": "query", "login": "token"}
+PLAIN = {
+    "person-add": "name",
+    "read": "query",
+    "login": "token",
+    "reconciliation": "findings",
+}
 
 
 def fingerprint(key):

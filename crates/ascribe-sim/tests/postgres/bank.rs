@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::world::{Out, PATIENCE, Running, World, maybe, need, wait_for};
 
 /// The role's password, with what trips over shells.
-const PASSWORD: &str = "it's $ecret \\ 1";
+pub(super) const PASSWORD: &str = "it's $ecret \\ 1";
 /// The superuser's, for what the gateway is not to be asked for.
 const SUPER: &str = "postgres";
 
@@ -51,7 +51,7 @@ fn unprivileged(program: &Path) -> Command {
 }
 
 #[track_caller]
-fn done(command: &mut Command) -> String {
+pub(super) fn done(command: &mut Command) -> String {
     let out = command.stdin(Stdio::null()).output().unwrap();
     assert!(out.status.success(), "{command:?}: {out:?}");
     String::from_utf8(out.stdout).unwrap()
@@ -66,7 +66,12 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    fn start(logs: &Path) -> Self {
+    /// With further settings; `bin` has the programs, if others than this machine's are meant.
+    fn start(logs: &Path, more: &[&str], bin: Option<&Path>) -> Self {
+        let program = |name: &str| match bin {
+            Some(bin) => bin.join(name),
+            None => program(name),
+        };
         let dir = tempfile::TempDir::new().unwrap();
         let home = dir.path().join("home");
         std::fs::create_dir(&home).unwrap();
@@ -111,14 +116,23 @@ impl Cluster {
         ];
         let mut command = unprivileged(&program("postgres"));
         command.arg("-D").arg(&data);
-        for setting in &settings {
+        for setting in settings
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+        {
             command.arg("-c").arg(setting);
         }
+        command
+            .arg("-c")
+            .arg(format!("log_directory={}", home.join("log").display()));
         let mut server = Running::start(command, logs, true);
         wait_for("database", PATIENCE, || {
             assert!(server.ended().is_none(), "no database: {}", server.stderr());
             let ready = "database system is ready to accept connections";
-            server.stderr().contains(ready).then_some(())
+            let collected = std::fs::read_to_string(home.join("log/pg.log"));
+            let said = server.stderr() + &collected.unwrap_or_default();
+            said.contains(ready).then_some(())
         });
         let cluster = Self {
             _dir: dir,
@@ -154,14 +168,59 @@ impl Cluster {
         )
     }
 
+    /// A client program, past the gateway, too; what it prints.
+    pub(super) fn tool(&self, name: &str, arguments: &[&str]) -> String {
+        done(
+            Command::new(need(name))
+                .env("PGPASSWORD", SUPER)
+                .arg("-h")
+                .arg(&self.home)
+                .args(["-p", &self.port.to_string(), "-U", "postgres"])
+                .args(arguments),
+        )
+    }
+
     /// What it logged.
     pub(super) fn log(&self) -> String {
         self.server.stderr()
     }
 
+    /// The files of its log, where it collects them.
+    pub(super) fn log_file(&self, ending: &str) -> PathBuf {
+        self.home.join("log").join(format!("pg.{ending}"))
+    }
+
+    /// Straight to the database by TCP, as the role that the gateway logs in as, under a name of its own.
+    pub(super) fn intrude(&self, application: &str, text: &str) -> Out {
+        let out = Command::new(need("psql"))
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGAPPNAME", application)
+            .args(["-X", "-h", "127.0.0.1", "-U", "dba", "-d", "orders"])
+            .args(["-p", &self.port.to_string(), "-c", text])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Out {
+            code: out.status.code(),
+            stdout: text(&out.stdout),
+            stderr: text(&out.stderr),
+        }
+    }
+
     fn certificate(&self) -> PathBuf {
         self.home.join("server.crt")
     }
+}
+
+/// Is this extension's library beside the server?
+pub(super) fn has_library(name: &str) -> bool {
+    let bin = program("postgres").canonicalize().unwrap();
+    let lib = bin
+        .parent()
+        .and_then(Path::parent)
+        .map(|home| home.join("lib"));
+    lib.is_some_and(|lib| lib.join(name).is_file())
 }
 
 /// A certificate for `localhost` that signs itself, and its key.
@@ -204,11 +263,33 @@ impl Bank {
         bank
     }
 
+    /// The same with another server's programs.
+    pub(super) fn on(bin: &Path) -> Self {
+        let bank = Self::with(&[], Some(bin));
+        bank.grant(&["--reusable"]);
+        bank
+    }
+
     /// The target is registered with further options, and nobody holds a grant.
     pub(super) fn without_grant(options: &[&str]) -> Self {
+        Self::new(options, &[], None)
+    }
+
+    /// The server has further settings, and the operator a grant.
+    pub(super) fn with_settings(settings: &[&str]) -> Self {
+        let bank = Self::new(&[], settings, None);
+        bank.grant(&["--reusable"]);
+        bank
+    }
+
+    fn with(options: &[&str], bin: Option<&Path>) -> Self {
+        Self::new(options, &[], bin)
+    }
+
+    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>) -> Self {
         let mut world = World::new();
         world.stop();
-        let cluster = Cluster::start(&world.path("logs"));
+        let cluster = Cluster::start(&world.path("logs"), settings, bin);
         certificate(&world.path(""), "gateway");
         let dir = world.data().join("credentials/orders-db");
         std::fs::create_dir_all(&dir).unwrap();
@@ -285,19 +366,48 @@ impl Bank {
         Running::start(self.psql_command(arguments), &self.world.path("logs"), true)
     }
 
+    /// What a client connects to at the gateway's own port.
+    pub(super) fn at_the_port(&self, options: &str) -> String {
+        format!(
+            "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
+            self.port,
+            self.world.path("gateway.crt").display()
+        )
+    }
+
     /// Stock psql at the gateway's own port, with a password.
     pub(super) fn psql_at_the_port(&self, password: &str, options: &str, sql: &str) -> Out {
-        let trust = self.world.path("gateway.crt");
         let mut command = Command::new(need("psql"));
         command
             .env("PGPASSWORD", password)
             .args(["-X", "-A", "-t", "-c", sql])
-            .arg(format!(
-                "host=localhost port={} user={PLACE} dbname=orders sslrootcert={} {options}",
-                self.port,
-                trust.display()
-            ));
+            .arg(self.at_the_port(options));
         self.world.program(command)
+    }
+
+    /// Connections for any client: the tunnel, and its port on loopback.
+    pub(super) fn tunnel(&self) -> (Running, u16) {
+        let key = self.world.person("operator").1;
+        let mut command = self.world.ascribe(&["-o", "json", "--key"]);
+        command.arg(key).args(["tunnel", PLACE]);
+        let mut tunnel = Running::start(command, &self.world.path("logs"), true);
+        let said = wait_for("tunnel", PATIENCE, || {
+            assert!(tunnel.ended().is_none(), "no tunnel: {}", tunnel.stderr());
+            let said = tunnel.stdout();
+            said.ends_with('\n').then_some(said)
+        });
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let port = said["port"].as_u64().unwrap();
+        (tunnel, u16::try_from(port).unwrap())
+    }
+
+    /// The most memory that the server ever had, in KiB.
+    pub(super) fn peak(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.server().id());
+        let status = std::fs::read_to_string(file).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let number = line.unwrap().split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
     }
 
     /// A password for one connection.
@@ -325,17 +435,32 @@ impl Bank {
         self.server.as_ref().unwrap()
     }
 
+    /// Where the gateway's own port is.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Is it the process that was started?
+    pub(super) fn is_up(&mut self) -> bool {
+        self.server.as_mut().unwrap().ended().is_none()
+    }
+
     /// Ends the server.
     pub(super) fn stop(&mut self) {
         super::world::end(self.server.take().unwrap());
+    }
+
+    /// Starts it again.
+    pub(super) fn start(&mut self) {
+        let (server, port) = serve(&mut self.world);
+        (self.server, self.port) = (Some(server), port);
     }
 
     /// Waits for the end of a server that was killed, and starts another.
     pub(super) fn restart(&mut self) {
         let mut gone = self.server.take().unwrap();
         wait_for("end of the server", PATIENCE, || gone.ended());
-        let (server, port) = serve(&mut self.world);
-        (self.server, self.port) = (Some(server), port);
+        self.start();
     }
 }
 

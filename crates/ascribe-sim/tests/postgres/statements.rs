@@ -331,7 +331,8 @@ fn a_killed_server_leaves_nothing_executed_that_is_not_recorded() {
             "{text} was executed and is not on record"
         );
     }
-    let last = bank.actions().pop().unwrap();
-    assert_eq!(last["what"]["outcome"]["status"], "unknown", "{last}");
+    // Whether one was under way is chance; none is left without an end.
+    let ended = |action: &Value| !action["what"]["outcome"]["at"].is_null();
+    assert!(bank.actions().iter().all(ended));
     bank.psql(&["-c", "select 'on'"]).exits(0);
 }

@@ -76,6 +76,7 @@ fn stated(log: &Forge, key: &SshKey) -> Login {
         .token(&provider(), &jwks(1), token.as_bytes(), &asked)
         .unwrap();
     Login {
+        bearer: false,
         digest: token_digest(token.as_bytes()),
         provider: "idp".into(),
         rz: Bytes(RZ.to_vec()),
@@ -406,6 +407,7 @@ fn job() -> Forge {
     assert_eq!(claims.binding, Binding::Audience);
     let opening = sealed("token", &token);
     let login = Login {
+        bearer: false,
         digest: token_digest(token.as_bytes()),
         provider: "idp".into(),
         rz: Bytes(RZ.to_vec()),

@@ -186,6 +186,12 @@ impl Tracker {
         self.pending.is_empty()
     }
 
+    /// Have this message and all before it been answered?
+    pub fn is_answered(&self, number: Number) -> bool {
+        let first = self.pending.front();
+        first.is_none_or(|first| first.number > number)
+    }
+
     /// Does what is counted add up? For tests.
     #[doc(hidden)]
     pub fn adds_up(&self) -> bool {

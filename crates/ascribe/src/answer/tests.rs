@@ -192,6 +192,7 @@ async fn logged_in(
     let expires = claims.expires;
     let sealed = Opening::new("token", random().unwrap(), token.clone().into_bytes());
     let login = Say::Login(Box::new(Login {
+        bearer: false,
         digest: token_digest(token.as_bytes()),
         provider: provider.name.clone(),
         rz: Bytes(rz.to_vec()),

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 /// How clients reach databases.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServePostgres {
-    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token`. It has a
+    /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token` or a workload's own token. It has a
     /// certificate that they check; `ascribe psql` and `ascribe tunnel` need neither.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["postgres_cert", "postgres_key"])]
     pub(crate) postgres: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct ServePostgres {
 #[derive(Debug, Args)]
 pub(crate) struct PostgresTarget {
     /// It is a PostgreSQL server.
-    #[arg(long, conflicts_with_all = ["host_keys", "signed_opening", "refuse_inner_ssh"])]
+    #[arg(long, conflicts_with_all = ["host_keys", "refuse_inner_ssh"])]
     pub(crate) postgres: bool,
     /// The certificate (PEM) that signed the server's, or is it. Only on the gateway's own machine may there
     /// be none.
@@ -198,4 +198,43 @@ pub(crate) struct JobRun {
     /// The workload; without it, a login that was made before is used.
     #[arg(long, value_name = "NAME")]
     pub(crate) workload: Option<String>,
+}
+
+/// Comparing a database's own log with the ledger.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Reconcile {
+    /// Compare a PostgreSQL server's log: csvlog, jsonlog, or stderr with
+    /// `log_line_prefix = '%m %p %c %r %a '`.
+    Postgres(ReconcilePostgres),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcilePostgres {
+    /// Files of the log, all of one format.
+    #[arg(required = true, value_name = "LOG")]
+    pub(crate) logs: Vec<PathBuf>,
+    /// The server's target; several where it is registered under several names. Needed where more than one
+    /// database is registered.
+    #[arg(long = "target", value_name = "NAME")]
+    pub(crate) targets: Vec<String>,
+    /// Only sessions from this address can be the gateway's, as the log writes it; without it, from any.
+    #[arg(long = "from", value_name = "ADDRESS")]
+    pub(crate) from: Vec<String>,
+    /// The log's format; without it, by the files' names: `.csv`, `.json`, anything else is stderr.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<LogFormat>,
+    /// Compare and record nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How a database writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// csvlog.
+    Csv,
+    /// jsonlog.
+    Json,
+    /// stderr with the documented prefix.
+    Stderr,
 }

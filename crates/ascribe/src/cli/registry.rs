@@ -69,7 +69,8 @@ pub(crate) struct TargetAdd {
     /// The target is on the gateway's own machine.
     #[arg(long)]
     pub(crate) allow_loopback: bool,
-    /// Let sessions in only when their actor signed the opening (`ascribe connect`).
+    /// Let sessions in only when their actor signed the opening (`ascribe connect`; on a
+    /// database everybody does but a workload whose own token is the password).
     #[arg(long)]
     pub(crate) signed_opening: bool,
     /// Tell a watched person who watches.

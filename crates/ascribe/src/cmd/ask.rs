@@ -19,6 +19,7 @@ use crate::api::Hello;
 use crate::cli::{self, Cli};
 use crate::client::{Client, now};
 use crate::exit::{Attempt as _, Done, Failure};
+use crate::registry::{AskRow, Registry};
 use crate::windows::{Bound, Zones};
 
 /// Submits, and returns the statement's id with the server's answer.
@@ -363,6 +364,21 @@ pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
     give(cli, args, kind, &Wanted::default())
 }
 
+/// What is asked for, before it is answered.
+fn tell(known: &Registry, ask: &AskRow) {
+    remark(&format!(
+        "{} by {}: {}{}",
+        ask.kind,
+        known.shown(ask.by),
+        clean(&ask.what, 120),
+        ask.not_after
+            .map_or(String::new(), |end| format!(" until {end}")),
+    ));
+    for detail in &ask.details {
+        remark(&format!("  {}", clean(detail, 4000)));
+    }
+}
+
 fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
     let client = cli.client(false)?;
     let known = registry(&client)?;
@@ -377,17 +393,7 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
             )
             .help("`ascribe requests` lists them")
         })?;
-    remark(&format!(
-        "{} by {}: {}{}",
-        ask.kind,
-        known.shown(ask.by),
-        clean(&ask.what, 120),
-        ask.not_after
-            .map_or(String::new(), |end| format!(" until {end}")),
-    ));
-    for detail in &ask.details {
-        remark(&format!("  {}", clean(detail, 4000)));
-    }
+    tell(&known, ask);
     if let Some(script) = &wanted.script {
         script.is_asked_for(ask.sql.as_ref())?;
     }

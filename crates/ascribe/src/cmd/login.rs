@@ -15,9 +15,7 @@ use ascribe_core::time::Timestamp;
 use ascribe_evidence::SshSignatures;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use ssh_key::private::Ed25519Keypair;
-use ssh_key::{PrivateKey, PublicKey};
-use zeroize::Zeroizing;
+use ssh_key::PublicKey;
 
 use super::serve::runtime;
 use super::{remark, say, say_json};
@@ -28,7 +26,7 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::http::Http;
 use crate::login::keyfile::{self, KeyFile};
 use crate::login::{Token, browser, device, discover, job, published_keys, svid};
-use crate::signer::{Signer, agent_answers, lend_to_agent, ssh_key_of, take_from_agent};
+use crate::signer::{Signer, agent_answers, fresh_key, lend_to_agent, ssh_key_of, take_from_agent};
 
 /// Longest life of a session key, in seconds.
 const LONGEST: u64 = 12 * 3600;
@@ -102,12 +100,6 @@ pub(crate) fn current(server: &Server) -> Option<Known> {
     newest_first.find(|login| login.log_key == server.log_key && login.until > now())
 }
 
-/// A fresh session key.
-fn session_key() -> Done<PrivateKey> {
-    let seed = Zeroizing::new(random::<32>()?);
-    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
-}
-
 /// Whom the login is for, and where its token comes from.
 struct Way<'a> {
     args: &'a cli::Login,
@@ -127,7 +119,7 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     if file.is_none() {
         agent_answers()?;
     }
-    let key = session_key()?;
+    let key = fresh_key()?;
     let public = ssh_key_of(key.public_key())?;
     let client = Client::new(server, Some(Signer::File(Box::new(key.clone()))))?;
     let Introduction {
@@ -220,6 +212,7 @@ fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introd
     let opening = Opening::new("token", random()?, token.as_bytes().to_vec());
     let saw = claims.key;
     let statement = Say::Login(Box::new(Login {
+        bearer: false,
         claims,
         digest: token_digest(token.as_bytes()),
         provider: view.provider.name.clone(),
@@ -239,7 +232,7 @@ fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introd
 
 /// A login for this run alone: its key is nowhere but in this process.
 pub(crate) fn for_one_run(cli: &Cli, args: &cli::Login) -> Done<Client> {
-    let key = session_key()?;
+    let key = fresh_key()?;
     let public = ssh_key_of(key.public_key())?;
     let client = Client::new(cli.server()?, Some(Signer::File(Box::new(key))))?;
     let made = introduce(&client, args, &public)?;

@@ -24,7 +24,7 @@ use crate::client::Flow;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// Asks the server, or the files of a stopped one.
-fn ask(cli: &Cli, query: &Query) -> Done<Value> {
+pub(crate) fn ask(cli: &Cli, query: &Query) -> Done<Value> {
     if !cli.is_offline() {
         return cli.client(true)?.read(query);
     }
@@ -79,7 +79,7 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     Ok(())
 }
 
-pub(super) fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
+pub(crate) fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
     let filter = Box::new(filter);
     let answer = ask(cli, &Query::Actions { filter })?;
     serde_json::from_value(answer).attempt("read the answer")
@@ -247,6 +247,90 @@ fn who_in_words(
     lines
 }
 
+/// What is known of a statement, a line each.
+fn sql_in_words(record: &ActionRecord) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(sql) = &record.what.sql {
+        let flags = sql.flags.iter().map(|flag| format!("{flag} (!)"));
+        let classes: Vec<String> = sql.classes.iter().cloned().chain(flags).collect();
+        lines.push(("class", clean(&classes.join(", "), 600)));
+        if !sql.objects.is_empty() {
+            lines.push(("objects", clean(&sql.objects.join(", "), 600)));
+        }
+        let values = sql.values.as_ref();
+        lines.extend(values.map(|values| ("values", clean(values, 2000))));
+        let step = sql
+            .step
+            .map(|step| format!("statement {} of the approved script", step + 1));
+        lines.extend(step.map(|step| ("script", step)));
+    }
+    if let Some(answer) = &record.what.outcome.sql {
+        let code = answer
+            .sqlstate
+            .as_ref()
+            .map(|code| format!("SQLSTATE {code}"));
+        let words = answer.tag.clone().into_iter().chain(code);
+        let counted = format!(
+            "{} rows, {} bytes, {} ms",
+            answer.rows,
+            answer.bytes,
+            answer.duration_us.div_ceil(1000)
+        );
+        let words: Vec<String> = words.chain([counted]).collect();
+        lines.push(("answer", clean(&words.join(", "), 400)));
+    }
+    if !record.what.outcome.notes.is_empty() {
+        lines.push(("noted", clean(&record.what.outcome.notes.join(", "), 400)));
+    }
+    lines
+}
+
+/// Why somebody could do it, a line each.
+fn why_in_words(
+    record: &ActionRecord,
+    name: &dyn Fn(PersonId) -> String,
+) -> Vec<(&'static str, String)> {
+    let why = record.why.justification.as_deref().unwrap_or("(sealed)");
+    let mut lines = vec![("why", clean(why, 2000))];
+    let mut add = |label: &'static str, text: String| lines.push((label, text));
+    if let Some(ticket) = &record.why.ticket {
+        add(
+            "ticket",
+            clean(&format!("{}:{}", ticket.system, ticket.id), 200),
+        );
+    }
+    if let Some(job) = &record.why.job {
+        let (name, schedule) = (clean(&job.name, 63), clean(&job.schedule, 128));
+        add(
+            "job",
+            format!("{name} ({schedule}), definition {}", job.definition),
+        );
+    }
+    for approval in &record.why.approvals {
+        add(
+            "approved",
+            format!("{} at {}", name(approval.approver), approval.at),
+        );
+    }
+    if record.why.break_glass {
+        add("approved", "nobody: BREAK-GLASS".to_owned());
+    }
+    add(
+        "grant",
+        format!(
+            "{} from {} until {}",
+            record.why.grant_id, record.why.not_before, record.why.not_after
+        ),
+    );
+    if let Some(window) = &record.why.window {
+        add(
+            "window",
+            format!("from {} until {}", window.from, window.until),
+        );
+    }
+    lines
+}
+
 /// The whole sentence about one action.
 fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
     let mut out = String::new();
@@ -288,6 +372,9 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
                 .map_or(String::new(), |c| format!(", exit code {c}"))
         ),
     );
+    for (label, text) in sql_in_words(record) {
+        add(label, text);
+    }
     for total in &record.what.outcome.streams {
         add("stream", moved(total));
     }
@@ -299,40 +386,8 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         None => "time claimed by the log".to_owned(),
     };
     add("when", format!("{} ({bound})", record.when.at));
-    add(
-        "why",
-        clean(
-            record.why.justification.as_deref().unwrap_or("(sealed)"),
-            2000,
-        ),
-    );
-    if let Some(ticket) = &record.why.ticket {
-        add(
-            "ticket",
-            clean(&format!("{}:{}", ticket.system, ticket.id), 200),
-        );
-    }
-    for approval in &record.why.approvals {
-        add(
-            "approved",
-            format!("{} at {}", name(approval.approver), approval.at),
-        );
-    }
-    if record.why.break_glass {
-        add("approved", "nobody: BREAK-GLASS".to_owned());
-    }
-    add(
-        "grant",
-        format!(
-            "{} from {} until {}",
-            record.why.grant_id, record.why.not_before, record.why.not_after
-        ),
-    );
-    if let Some(window) = &record.why.window {
-        add(
-            "window",
-            format!("from {} until {}", window.from, window.until),
-        );
+    for (label, text) in why_in_words(record, name) {
+        add(label, text);
     }
     add(
         "proof",

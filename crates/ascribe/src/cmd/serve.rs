@@ -7,14 +7,14 @@ use std::time::Duration;
 use ascribe_core::encoding::base64_std;
 use ascribe_core::entry::Certificate;
 use ascribe_core::id::{PersonId, SessionId, StatementId};
-use ascribe_core::law::Denied;
+use ascribe_core::law::{Denied, Judge};
 use ascribe_core::record::{
     Admission, AgentLogin, BoxFuture, Proposal, Receipt, RecordError, Recorder, ShownCertificate,
     SignedOpening, Standing, Wanted,
 };
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
-use ascribe_gateway::{GatewayConfig, PgConfig, UpstreamAuth, serve_postgres};
+use ascribe_gateway::{GatewayConfig, PgArrival, PgConfig, UpstreamAuth, serve_postgres};
 use ascribe_ledger::Ledger;
 use ascribe_sql::Classifier;
 use tokio::net::TcpListener;
@@ -28,6 +28,8 @@ use crate::cli::database::ServePostgres;
 use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
+use crate::server::bearers::Tokens;
+use crate::server::postgres::Files;
 use crate::server::scim::Scim;
 use crate::server::{Api, Naming};
 use crate::witness::client;
@@ -170,11 +172,16 @@ async fn directories(
 }
 
 /// Leaves what local commands need to find the server.
-fn announce(dir: &Path, server: &Server) -> Done<PathBuf> {
+fn announce(dir: &Path, api: &str, spki: &[u8], ledger: &Ledger) -> Done<PathBuf> {
+    let server = Server {
+        api: api.to_owned(),
+        pin: base64_std(spki),
+        log_key: ledger.log_key().to_string(),
+    };
     let file = dir.join(SERVER_FILE);
     // As a crash left it: then a start on a full disk needs no space.
-    if !read_json(&file).is_ok_and(|old: Server| old == *server) {
-        write_json(&file, server)?;
+    if !read_json(&file).is_ok_and(|old: Server| old == server) {
+        write_json(&file, &server)?;
     }
     Ok(file)
 }
@@ -191,6 +198,118 @@ fn public(key: &russh::keys::PrivateKey) -> Done<String> {
     key.public_key().to_openssh().attempt("encode a host key")
 }
 
+/// The PostgreSQL gateway, before it serves.
+struct Databases {
+    listener: Option<TcpListener>,
+    address: Option<String>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    credentials: Files,
+}
+
+impl Databases {
+    async fn listen(args: &ServePostgres, dir: &Path) -> Done<Self> {
+        let (listener, address) = match &args.postgres {
+            Some(address) => {
+                let (listener, address) = listen(address, "PostgreSQL").await?;
+                (Some(listener), Some(address))
+            }
+            None => (None, None),
+        };
+        let tls = match (&args.postgres_cert, &args.postgres_key) {
+            (Some(certificate), Some(key)) => Some(crate::server::postgres::tls(certificate, key)?),
+            _ => None,
+        };
+        Ok(Self {
+            listener,
+            address,
+            tls,
+            credentials: Files::new(args.credentials.as_deref(), dir),
+        })
+    }
+
+    /// Serves what comes to its port, and what the API hands over.
+    fn serve(
+        self,
+        tunnelled: tokio::sync::mpsc::Receiver<PgArrival>,
+        front: Arc<dyn Recorder>,
+        bearers: Tokens,
+        ssh: &GatewayConfig,
+        stop: CancellationToken,
+    ) -> Done<impl Future<Output = ()> + Send + use<>> {
+        let config = PgConfig {
+            writer: ssh.writer.clone(),
+            log_key: ssh.log_key.clone(),
+            tls: self.tls,
+            credentials: Arc::new(self.credentials),
+            bearers: Arc::new(bearers),
+            classifier: Classifier::new(CLASSIFIERS).attempt("start the classifier")?,
+            own: ssh.own.clone(),
+            idle_timeout: ssh.idle_timeout,
+            pre_auth_timeout: ssh.pre_auth_timeout,
+            max_connections_per_addr: ssh.max_connections_per_addr,
+        };
+        let fill: ascribe_gateway::Fill = Arc::new(fill_random);
+        Ok(serve_postgres(
+            self.listener,
+            tunnelled,
+            front,
+            config,
+            fill,
+            stop,
+        ))
+    }
+}
+
+/// The keys of the SSH gateway.
+struct SshKeys {
+    host: russh::keys::PrivateKey,
+    host_ca: russh::keys::PrivateKey,
+    user_ca: russh::keys::PrivateKey,
+}
+
+impl SshKeys {
+    fn load(dir: &Path) -> Done<Self> {
+        Ok(Self {
+            host: load_key(&dir.join(SSH_HOST_KEY))?,
+            host_ca: load_key(&dir.join(HOST_CA_KEY))?,
+            user_ca: load_key(&dir.join(USER_CA_KEY))?,
+        })
+    }
+}
+
+/// The ledger, recovered, and what judges its signatures.
+async fn open(dir: &Path) -> Done<(Arc<Ledger>, Arc<dyn Judge>)> {
+    let drivers = drivers();
+    let judge = Arc::clone(&drivers.judge);
+    let owned = dir.to_owned();
+    let ledger = tokio::task::spawn_blocking(move || Ledger::open(&owned, &drivers))
+        .await
+        .attempt("start the ledger")?
+        .map_err(|e| Failure::usage(format!("cannot start on `{}`: {e}", dir.display())))?;
+    Ok((Arc::new(ledger), judge))
+}
+
+/// Where this server listens: no target is there.
+fn own(addresses: [Option<&String>; 4]) -> Vec<std::net::SocketAddr> {
+    let known = addresses.into_iter().flatten();
+    known.filter_map(|own| own.parse().ok()).collect()
+}
+
+/// The SSH gateway, until `stop`.
+async fn serve_ssh(
+    listener: TcpListener,
+    arriving: tokio::sync::mpsc::Receiver<ascribe_gateway::Arrival>,
+    front: Arc<dyn Recorder>,
+    config: GatewayConfig,
+    stop: CancellationToken,
+) {
+    let fill: ascribe_gateway::Fill = Arc::new(fill_random);
+    let served = ascribe_gateway::serve(listener, arriving, front, config, fill, stop);
+    if let Err(error) = served.await {
+        tracing::error!("the SSH gateway stopped: {error}");
+    }
+}
+
 /// Starts everything on an existing ledger.
 pub(crate) async fn start(
     dir: &Path,
@@ -200,19 +319,9 @@ pub(crate) async fn start(
     postgres: &ServePostgres,
     bounds: &Bounds,
 ) -> Done<Running> {
-    let drivers = drivers();
-    let judge = Arc::clone(&drivers.judge);
-    let owned = dir.to_owned();
-    let ledger = tokio::task::spawn_blocking(move || Ledger::open(&owned, &drivers))
-        .await
-        .attempt("start the ledger")?
-        .map_err(|e| Failure::usage(format!("cannot start on `{}`: {e}", dir.display())))?;
-    let ledger = Arc::new(ledger);
-    let host_key = load_key(&dir.join(SSH_HOST_KEY))?;
-    let ssh_host_key = public(&host_key)?;
-    let user_ca = load_key(&dir.join(USER_CA_KEY))?;
-    let host_ca = load_key(&dir.join(HOST_CA_KEY))?;
-    let ssh_host_ca = public(&host_ca)?;
+    let (ledger, judge) = open(dir).await?;
+    let keys = SshKeys::load(dir)?;
+    let (ssh_host_key, ssh_host_ca) = (public(&keys.host)?, public(&keys.host_ca)?);
     let pkcs8 = std::fs::read(dir.join(API_KEY)).attempt("read the API key")?;
     let (tls, spki) = crate::tls::server(&pkcs8)?;
     let (ssh_listener, ssh) = listen(ssh, "SSH").await?;
@@ -221,16 +330,9 @@ pub(crate) async fn start(
     let first_entry = first_entry(&ledger)?;
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
     let (tunnels, tunnelled) = tokio::sync::mpsc::channel(ARRIVALS);
-    let door = match &postgres.postgres {
-        Some(address) => Some(listen(address, "PostgreSQL").await?),
-        None => None,
-    };
-    let pg_tls = match (&postgres.postgres_cert, &postgres.postgres_key) {
-        (Some(certificate), Some(key)) => Some(crate::server::postgres::tls(certificate, key)?),
-        _ => None,
-    };
-    let credentials = crate::server::postgres::Files::new(postgres.credentials.as_deref(), dir);
+    let databases = Databases::listen(postgres, dir).await?;
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
+    let bearers = Tokens::new(Arc::clone(&ledger), Arc::clone(&keeper), Arc::clone(&judge));
     let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         keeper: Arc::clone(&keeper),
@@ -261,34 +363,19 @@ pub(crate) async fn start(
         tasks.spawn(scim.serve(listener, stop.clone()));
         address
     });
-    let pg_address = door.as_ref().map(|(_, address)| address.clone());
-    let own: Vec<std::net::SocketAddr> = [
+    let pg_address = databases.address.clone();
+    let own = own([
         Some(&ssh),
         Some(&api_address),
         scim.as_ref(),
         pg_address.as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    .filter_map(|own| own.parse().ok())
-    .collect();
-    let pg_config = PgConfig {
-        writer: GATEWAY.to_owned(),
-        log_key: ledger.log_key(),
-        tls: pg_tls,
-        credentials: Arc::new(credentials),
-        classifier: Classifier::new(CLASSIFIERS).attempt("start the classifier")?,
-        own: own.clone(),
-        idle_timeout: Duration::from_secs(bounds.idle),
-        pre_auth_timeout: Duration::from_secs(10),
-        max_connections_per_addr: bounds.per_address,
-    };
+    ]);
     let config = GatewayConfig {
         writer: GATEWAY.to_owned(),
         log_key: ledger.log_key(),
-        host_key,
-        host_ca: Some(host_ca),
-        upstream: UpstreamAuth::UserCa(user_ca),
+        host_key: keys.host,
+        host_ca: Some(keys.host_ca),
+        upstream: UpstreamAuth::UserCa(keys.user_ca),
         own: own.clone(),
         idle_timeout: Duration::from_secs(bounds.idle),
         pre_auth_timeout: Duration::from_secs(10),
@@ -298,27 +385,22 @@ pub(crate) async fn start(
         ledger: Arc::clone(&ledger),
         naming: Naming { api },
     });
-    let (pg_stop, pg_front) = (stop.clone(), Arc::clone(&front));
-    let door = door.map(|(listener, _)| listener);
-    tasks.spawn(async move {
-        let fill: ascribe_gateway::Fill = Arc::new(fill_random);
-        serve_postgres(door, tunnelled, pg_front, pg_config, fill, pg_stop).await;
-    });
-    let gateway_stop = stop.clone();
-    tasks.spawn(async move {
-        let fill: ascribe_gateway::Fill = Arc::new(fill_random);
-        if let Err(error) =
-            ascribe_gateway::serve(ssh_listener, arriving, front, config, fill, gateway_stop).await
-        {
-            tracing::error!("the SSH gateway stopped: {error}");
-        }
-    });
-    let server = Server {
-        api: api_address.clone(),
-        pin: base64_std(&spki),
-        log_key: ledger.log_key().to_string(),
-    };
-    let server_file = announce(dir, &server)?;
+    let serving = databases.serve(
+        tunnelled,
+        Arc::clone(&front),
+        bearers,
+        &config,
+        stop.clone(),
+    )?;
+    tasks.spawn(serving);
+    tasks.spawn(serve_ssh(
+        ssh_listener,
+        arriving,
+        front,
+        config,
+        stop.clone(),
+    ));
+    let server_file = announce(dir, &api_address, &spki, &ledger)?;
     Ok(Running {
         ssh,
         api: api_address,

@@ -236,22 +236,33 @@ async fn reach(client: &Client, signed: Signed) -> Done<Way> {
 /// Does the other end of a loopback connection belong to this user? The kernel's table says it; other
 /// systems have none, and nobody is let in there.
 fn is_mine(peer: SocketAddr, local: SocketAddr) -> bool {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    owner(&table, peer, local) == Some(rustix::process::getuid().as_raw())
+    // Some programs' sockets are of IPv6 wherever they connect to.
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|name| {
+        let table = std::fs::read_to_string(name).unwrap_or_default();
+        owner(&table, peer, local) == Some(rustix::process::getuid().as_raw())
+    })
 }
 
-/// Who owns the socket at `here` that is connected to `there` (proc(5), `/proc/net/tcp`).
+/// Who owns the socket at `here` that is connected to `there` (proc(5), `/proc/net/tcp` and `tcp6`).
 fn owner(table: &str, here: SocketAddr, there: SocketAddr) -> Option<u32> {
     let wanted = (written(here)?, written(there)?);
     table.lines().skip(1).find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
-        let found = (words.next()?, words.next()?);
-        let same = found.0 == wanted.0 && found.1 == wanted.1;
+        let same = is_written(words.next()?, &wanted.0) && is_written(words.next()?, &wanted.1);
         // What its program has closed already is said to be root's.
         let open = words.next()? == ESTABLISHED;
         // Queues, timer, retransmissions; then the user.
         (same && open).then(|| words.nth(3)?.parse().ok()).flatten()
     })
+}
+
+/// Is it this address, be it in the form that IPv6 has for those of IPv4?
+fn is_written(found: &str, wanted: &str) -> bool {
+    let mapped = format!(
+        "0000000000000000{:08X}",
+        u32::from_ne_bytes([0, 0, 0xff, 0xff])
+    );
+    found.strip_prefix(&mapped).unwrap_or(found) == wanted
 }
 
 /// An address as that table has it: in the machine's byte order.
@@ -281,6 +292,13 @@ mod tests {
         // It was anybody's, and is closed.
         assert_eq!(owner(table, at(0xc003), at(0x1f91)), None);
         assert_eq!(owner("", at(1), at(2)), None);
+        #[cfg(target_endian = "little")]
+        {
+            let table = "head\n 0: 0000000000000000FFFF00000100007F:C001 \
+                 0000000000000000FFFF00000100007F:1F90 01 0:0 00:0 0 1000 0 1 1\n";
+            assert_eq!(owner(table, at(0xc001), at(0x1f90)), Some(1000));
+            assert_eq!(owner(table, at(0xc001), at(0x1f91)), None);
+        }
     }
 
     #[test]

@@ -87,9 +87,23 @@ impl Keeper {
         let mut last = last.lock().await;
         // Whoever had the turn before may have found it.
         let Some(provider) = unknown() else { return };
+        self.fetch_in_time(&provider, &mut last).await;
+    }
+
+    /// Before a token is refused whose key we do not know: asks its provider, unless somebody did since we came.
+    pub(crate) async fn again(&self, provider: &Provider) {
+        let came = Instant::now();
+        let last = self.turn(provider);
+        let mut last = last.lock().await;
+        if last.is_none_or(|asked| asked < came) {
+            self.fetch_in_time(provider, &mut last).await;
+        }
+    }
+
+    async fn fetch_in_time(&self, provider: &Provider, last: &mut Option<Instant>) {
         let waited = last.map_or(PAUSE, |last| last.elapsed());
         tokio::time::sleep(PAUSE.saturating_sub(waited)).await;
-        tell(&provider, self.fetch(&provider, &mut last).await);
+        tell(provider, self.fetch(provider, last).await);
     }
 
     async fn refresh(&self, provider: &Provider) -> Done {

@@ -1,7 +1,11 @@
 //! Databases: by which door, which statements, and a script that is run as it was approved.
 
+use super::identities::BOT;
 use super::*;
-use crate::database::{Job, Postgres, SqlIntent, SqlOutcome, SqlScope, Step, UNPARSED, Values};
+use crate::database::{
+    Compared, Job, LogFile, Postgres, Reconciliation, SqlIntent, SqlOutcome, SqlScope, Step,
+    UNPARSED, Values,
+};
 use crate::id::ContentDigest;
 use crate::statement::{Anywhere, Connect, Forward};
 
@@ -348,4 +352,106 @@ fn an_answer_is_within_bounds() {
     }
     let long = "a".repeat(65);
     assert_eq!(answer(Some(&long), None).unwrap_err().code, "sql");
+}
+
+#[test]
+fn a_job_waits_for_the_systems_owner() {
+    let mut w = World::with_providers();
+    let own = |owner: u8| {
+        let mut db1 = target("db1");
+        db1.host_keys = Vec::new();
+        db1.postgres = Some(postgres());
+        db1.system_owner = person(owner);
+        Say::TargetSet(db1)
+    };
+    let scope = SqlScope {
+        job: Some(Job {
+            definition: digest("file"),
+            name: "nightly".to_owned(),
+            schedule: "at night".to_owned(),
+        }),
+        script: vec![digest("a")],
+        ..SqlScope::default()
+    };
+    let ask = |w: &mut World| {
+        let scope = scope.clone();
+        w.request(REQ, |request| {
+            request.beneficiary = Some(person(BOT));
+            request.sql = Some(scope);
+        })
+    };
+    // Who cannot say yes is not waited for.
+    for owner in [ADA, REQ] {
+        w.say(ADA, own(owner), vec![]).unwrap();
+        assert_eq!(no(ask(&mut w)), "job-owner");
+    }
+    w.say(ADA, own(QUI), vec![]).unwrap();
+    let asked = ask(&mut w).unwrap();
+    // Another's yes makes the quorum, and is not enough.
+    w.approve(PAT, asked).unwrap();
+    assert_eq!(w.grant_of(asked), None);
+    w.approve(QUI, asked).unwrap();
+    let grant = w.grant_of(asked).unwrap();
+    let granted = &w.state.grants[&grant].grant;
+    assert_eq!(granted.sql, Some(scope));
+    assert_eq!(granted.person, person(BOT));
+}
+
+#[test]
+fn what_a_comparison_found_is_said_by_an_auditor_or_an_admin() {
+    let mut w = World::database(|_| ());
+    let list = opening("findings", "[]");
+    let found = Reconciliation {
+        comparable: true,
+        database_only: Compared::default(),
+        files: vec![LogFile {
+            bytes: 9,
+            sha256: digest("a log"),
+        }],
+        findings: list.commitment(),
+        from: time(T0),
+        matched: Compared {
+            sessions: 1,
+            statements: 2,
+        },
+        ours_only: Compared::default(),
+        targets: words(&["db1"]),
+        unreadable: 0,
+        until: time(T0),
+    };
+    let mut say = |by, edit: &dyn Fn(&mut Reconciliation)| {
+        let mut found = found.clone();
+        edit(&mut found);
+        let said = w.say(by, Say::Reconciliation(found), vec![list.clone()]);
+        said.map(drop).map_err(|denied| denied.code)
+    };
+    assert_eq!(say(AUD, &|_| ()), Ok(()));
+    assert_eq!(say(ADA, &|_| ()), Ok(()));
+    assert_eq!(say(REQ, &|_| ()), Err("role"));
+    assert_eq!(say(PAT, &|_| ()), Err("role"));
+    let wrong: [&dyn Fn(&mut Reconciliation); 5] = [
+        &|found| found.targets.clear(),
+        &|found| found.targets.push("db1".to_owned()),
+        &|found| found.files.clear(),
+        &|found| found.files = vec![found.files[0]; 513],
+        &|found| found.until = time(T0 - 1),
+    ];
+    for edit in wrong {
+        assert_eq!(say(AUD, edit), Err("reconciliation"));
+    }
+    assert_eq!(
+        say(AUD, &|found| found.targets = words(&["db2"])),
+        Err("no-target")
+    );
+    let other = opening("findings", "[{}]");
+    let unsealed = |found: &mut Reconciliation| found.findings = other.commitment();
+    assert_eq!(say(AUD, &unsealed), Err("openings"));
+    assert_eq!(no_database(&found, &list), Err("reconciliation"));
+}
+
+/// The same of a target that is none.
+fn no_database(found: &Reconciliation, list: &Opening) -> Result<(), &'static str> {
+    let mut w = World::plain();
+    let said = w.say(AUD, Say::Reconciliation(found.clone()), vec![list.clone()]);
+    said.map(drop).map_err(|denied| denied.code)
 }

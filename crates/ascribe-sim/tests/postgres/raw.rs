@@ -1,0 +1,139 @@
+//! A client that says what it is told to, byte for byte.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::bank::PLACE;
+
+/// A message of the protocol.
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+pub(super) fn query(text: &str) -> Vec<u8> {
+    message(b'Q', format!("{text}\0").as_bytes())
+}
+
+pub(super) fn parse(name: &str, text: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{text}\0\0\0").as_bytes())
+}
+
+/// Values in binary.
+pub(super) fn bind(portal: &str, statement: &str, values: &[&[u8]]) -> Vec<u8> {
+    let mut body = format!("{portal}\0{statement}\0\0\u{1}\0\u{1}").into_bytes();
+    body.extend(u16::try_from(values.len()).unwrap().to_be_bytes());
+    for value in values {
+        body.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(value);
+    }
+    body.extend([0, 0]);
+    message(b'B', &body)
+}
+
+pub(super) fn execute(portal: &str) -> Vec<u8> {
+    message(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
+}
+
+pub(super) fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+/// A message of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) kind: u8,
+    pub(super) body: Vec<u8>,
+}
+
+impl Said {
+    /// Its text, roughly.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).replace('\0', " ")
+    }
+}
+
+/// A connection through a tunnel.
+pub(super) struct Raw(pub(super) TcpStream);
+
+impl Raw {
+    /// Ready for statements.
+    pub(super) fn ready(port: u16) -> Self {
+        let mut raw = Self::begun(port, &[]);
+        let said = raw.until(b'Z');
+        assert_eq!(said.last().unwrap().body, b"I", "{said:?}");
+        raw
+    }
+
+    /// The startup message is sent, with further parameters.
+    pub(super) fn begun(port: u16, parameters: &[(&str, &str)]) -> Self {
+        let mut raw = Self::open(port);
+        let own = [("user", PLACE), ("database", "orders")];
+        let mut body = 196_608_u32.to_be_bytes().to_vec();
+        let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
+        let own = own.iter().filter(|(name, _)| !given(name));
+        for (name, value) in own.chain(parameters) {
+            body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
+        }
+        body.push(0);
+        let length = u32::try_from(body.len() + 4).unwrap();
+        raw.say(&[&length.to_be_bytes()[..], &body].concat());
+        raw
+    }
+
+    pub(super) fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).unwrap();
+        stream.set_write_timeout(patience).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// The next message; none when the connection is closed.
+    pub(super) fn hear(&mut self) -> Option<Said> {
+        let mut header = [0; 5];
+        self.0.read_exact(&mut header).ok()?;
+        let [kind, length @ ..] = header;
+        let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+        self.0.read_exact(&mut body).ok()?;
+        Some(Said { kind, body })
+    }
+
+    /// Everything up to a message of this kind.
+    #[track_caller]
+    pub(super) fn until(&mut self, kind: u8) -> Vec<Said> {
+        let mut all = Vec::new();
+        loop {
+            let Some(said) = self.hear() else {
+                panic!("closed after {all:?}")
+            };
+            all.push(said);
+            if all.last().is_some_and(|said| said.kind == kind) {
+                return all;
+            }
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    pub(super) fn rest(&mut self) -> Vec<Said> {
+        std::iter::from_fn(|| self.hear()).collect()
+    }
+
+    /// Says this, and what is answered up to ReadyForQuery.
+    #[track_caller]
+    pub(super) fn ask(&mut self, bytes: &[u8]) -> Vec<Said> {
+        self.say(bytes);
+        self.until(b'Z')
+    }
+}
+
+/// The kinds of messages.
+pub(super) fn kinds(said: &[Said]) -> String {
+    said.iter().map(|said| char::from(said.kind)).collect()
+}

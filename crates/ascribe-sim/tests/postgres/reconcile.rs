@@ -1,0 +1,422 @@
+//! Two trails that reconcile: the server's own log beside the ledger.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::bank::{Bank, PLACE, has_library};
+use super::world::{Out, PATIENCE, maybe, wait_for};
+
+/// The server writes its log three times.
+const THREE: [&str; 7] = [
+    "logging_collector=on",
+    "log_destination=stderr,csvlog,jsonlog",
+    "log_filename=pg.log",
+    "log_file_mode=0644",
+    "log_timezone=UTC",
+    "log_connections=on",
+    "log_disconnections=on",
+];
+const ENDINGS: [&str; 3] = ["csv", "json", "log"];
+
+/// A day of the server's log: what came after its setup.
+struct Day {
+    bank: Bank,
+    from: [usize; 3],
+}
+
+impl Day {
+    fn begin(settings: &[&str]) -> Self {
+        let bank = Bank::with_settings(&[&THREE[..], settings].concat());
+        let mut day = Self { bank, from: [0; 3] };
+        day.from = day.logs().map(|log| log.len());
+        day
+    }
+
+    /// All of the log in each format, once every session in it has ended.
+    fn logs(&self) -> [String; 3] {
+        wait_for("end of all sessions in the log", PATIENCE, || {
+            let read = |ending| std::fs::read_to_string(self.bank.cluster.log_file(ending)).ok();
+            let [csv, json, log] = ENDINGS.map(read);
+            let logs = [csv?, json?, log?];
+            let ended = |log: &String| {
+                let count = |text| log.matches(text).count();
+                let begun = count("connection authorized: ");
+                begun > 0 && begun == count("disconnection: session time")
+            };
+            logs.iter().all(ended).then_some(logs)
+        })
+    }
+
+    /// The day's log as files of their own.
+    fn files(&self) -> [PathBuf; 3] {
+        let logs = self.logs();
+        let mut files = ENDINGS.map(|ending| self.bank.world.path(&format!("day.{ending}")));
+        for ((file, log), from) in files.iter_mut().zip(&logs).zip(self.from) {
+            std::fs::write(file, &log.as_bytes()[from..]).unwrap();
+        }
+        files
+    }
+
+    /// Reconciles without a record, in every format; each finds the same.
+    fn dry(&self, code: i32) -> Vec<Value> {
+        let found = self.files().map(|file| {
+            let out = self.reconcile(&[file.to_str().unwrap(), "--dry-run"]);
+            out.exits(code).lines()
+        });
+        let summary = |lines: &[Value]| lines.last().unwrap()["report"].clone();
+        assert_eq!(summary(&found[0]), summary(&found[1]));
+        assert_eq!(summary(&found[0]), summary(&found[2]));
+        let [csv, ..] = found;
+        csv
+    }
+
+    fn reconcile(&self, arguments: &[&str]) -> Out {
+        let command = [&["reconcile", "postgres"], arguments].concat();
+        self.bank.world.run_as("auditor", &command)
+    }
+
+    /// What people and programs do on a day, all through the gateway; so many sessions.
+    fn work(&self) -> u64 {
+        let bank = &self.bank;
+        let rows = bank.world.path("rows.csv");
+        std::fs::write(&rows, "3,three\n4,four\n").unwrap();
+        let script = bank.world.path("day.sql");
+        let text = format!(
+            "create table t (a int, b text);\n-- why\ninsert into t values (1, 'one; two');\n\
+             \\copy t from '{}' csv\n\\d t\nselect $$it's$$,\n\t'two lines' /* and ; */;\n\
+             prepare p as select 1;\nexecute p;\nbegin;\nselect 5/0;\nselect 6;\nrollback;\n",
+            rows.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        bank.psql(&["-f", script.to_str().unwrap()]).exits(0);
+        // One text of several; the last is skipped. One that cannot be read. One that is refused.
+        bank.psql(&["-c", "select 7; select 8/0; select 9"])
+            .exits(1);
+        bank.psql(&[
+            "-c",
+            "selec 1",
+            "-c",
+            "set role postgres",
+            "-c",
+            "select ''",
+        ]);
+        // A client that claims to be somebody else, in a comment and by its name.
+        bank.psql(&[
+            "-c",
+            "/* ascribe='a-0' */ set application_name = 'ascribe/s-0'",
+            "-c",
+            "select 'é'",
+        ])
+        .exits(0);
+        4 + self.prepared()
+    }
+
+    /// The extended protocol, by pgbench; so many sessions.
+    fn prepared(&self) -> u64 {
+        let bank = &self.bank;
+        let script = bank.world.path("bench.sql");
+        std::fs::write(
+            &script,
+            "\\set x 5\nselect :x + 1;\nselect b from t where a = :x;\n",
+        )
+        .unwrap();
+        let pgbench = maybe("pgbench").expect("these tests need PostgreSQL's `pgbench`");
+        let (tunnel, port) = bank.tunnel();
+        for mode in ["extended", "prepared"] {
+            let mut command = Command::new(&pgbench);
+            command
+                .env("PGSSLMODE", "disable")
+                .args(["-n", "-M", mode, "-c", "2", "-t", "5", "-f"])
+                .arg(&script)
+                .args([
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    &port.to_string(),
+                    "-U",
+                    PLACE,
+                    "orders",
+                ]);
+            bank.world.program(command).exits(0);
+        }
+        drop(tunnel);
+        // One that looks around first, and two that work; each time.
+        2 * 3
+    }
+}
+
+fn summary(lines: &[Value]) -> Value {
+    lines.last().unwrap()["report"].clone()
+}
+
+fn findings(lines: &[Value]) -> Vec<&Value> {
+    let found = lines.iter().filter(|line| line["kind"] == "database-only");
+    found.map(|line| &line["finding"]).collect()
+}
+
+/// What went by the gateway is named, and nothing else is.
+fn names_exactly_the_planted_one(day: &Day) -> Vec<Value> {
+    let session = day.bank.actions()[0]["session_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let name = format!("ascribe/{session}");
+    let planted = day
+        .bank
+        .cluster
+        .intrude(&name, "/* ascribe='a-1' */ delete from t");
+    planted.exits(0);
+    let lines = day.dry(4);
+    let found = findings(&lines);
+    let [finding] = found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(finding["user"], "dba");
+    assert_eq!(finding["database"], "orders");
+    assert_eq!(finding["remote"], "127.0.0.1");
+    assert_eq!(finding["application"], name.as_str());
+    assert_eq!(finding["ours"], Value::Null);
+    assert_eq!(
+        finding["texts"][0]["text"],
+        "/* ascribe='a-1' */ delete from t"
+    );
+    assert_eq!(
+        summary(&lines)["database_only"],
+        json!({ "sessions": 1, "statements": 1 })
+    );
+    lines
+}
+
+#[test]
+fn a_days_log_names_exactly_what_passed_the_gateway_by() {
+    let mut day = Day::begin(&[]);
+    let sessions = day.work();
+    let lines = day.dry(0);
+    let report = summary(&lines);
+    assert_eq!(
+        report["database_only"],
+        json!({ "sessions": 0, "statements": 0 })
+    );
+    assert_eq!(report["matched"]["sessions"], sessions);
+    assert_eq!(report["comparable"], true);
+    assert_eq!(report["partly_logged"], false);
+    assert_eq!(report["ours_only"]["sessions"], 0);
+    let reasons = &report["reasons"];
+    assert_eq!(reasons["failed with 42601"], 1, "{reasons}");
+    assert_eq!(reasons["skipped"], 1, "{reasons}");
+    // A wrong password is an attempt, and is told apart.
+    let knock = Command::new("psql")
+        .env("PGPASSWORD", "wrong")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "dba",
+            "-d",
+            "orders",
+            "-c",
+            "select 1",
+        ])
+        .args(["-p", &day.bank.cluster.port.to_string()])
+        .output();
+    assert!(!knock.unwrap().status.success());
+    assert!(summary(&day.dry(0))["knocked"].as_u64() > Some(0));
+    let lines = names_exactly_the_planted_one(&day);
+    // Gateways elsewhere: then none of these is one of theirs.
+    let [csv, json, log] = day.files();
+    let elsewhere = [csv.to_str().unwrap(), "--dry-run", "--from", "192.0.2.1"];
+    let report = summary(&day.reconcile(&elsewhere).exits(4).lines());
+    assert_eq!(report["matched"]["sessions"], 0);
+    is_no_proof_when_spoilt(&day, &json, &log);
+    is_short_for_people(&day, &csv);
+    // Auditors look, and put on record what they found.
+    let refused = day.bank.world.run_as(
+        "operator",
+        &["reconcile", "postgres", csv.to_str().unwrap()],
+    );
+    refused.exits(2);
+    let both = [csv.to_str().unwrap(), log.to_str().unwrap()];
+    assert!(
+        day.reconcile(&both)
+            .exits(3)
+            .stderr
+            .contains("several formats")
+    );
+    let recorded = day.reconcile(&[csv.to_str().unwrap()]).exits(4).lines();
+    let id = recorded.last().unwrap()["statement_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    is_on_record(&mut day, &id, &std::fs::read(&csv).unwrap(), &lines);
+}
+
+fn is_no_proof_when_spoilt(day: &Day, json: &Path, log: &Path) {
+    // Who can write to a log may spoil it, which is no proof of anything.
+    let spoilt = day.bank.world.path("spoilt.json");
+    let whole = std::fs::read(json).unwrap();
+    std::fs::write(&spoilt, &whole[..whole.len() - 10]).unwrap();
+    let out = day
+        .reconcile(&[spoilt.to_str().unwrap(), "--dry-run"])
+        .exits(4);
+    assert!(
+        out.stderr.contains("the log ends within a record"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(out.lines().last().unwrap()["unreadable"], 1);
+    let zone = std::fs::read_to_string(log)
+        .unwrap()
+        .replace(" UTC ", " CET ");
+    let local = day.bank.world.path("local.log");
+    std::fs::write(&local, zone).unwrap();
+    let out = day
+        .reconcile(&[local.to_str().unwrap(), "--dry-run"])
+        .exits(3);
+    assert!(
+        out.stderr.contains("log_timezone = 'UTC'"),
+        "{}",
+        out.stderr
+    );
+}
+
+fn is_short_for_people(day: &Day, csv: &Path) {
+    // For people: short, each bypass in lines of its own.
+    let auditor = day.bank.world.person("auditor").1;
+    let mut command = day
+        .bank
+        .world
+        .ascribe(&["reconcile", "postgres", "--dry-run", "--key"]);
+    command.arg(auditor).arg(csv);
+    let out = day.bank.world.program(command).exits(4);
+    let line = |start: &str| {
+        out.stdout
+            .lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or("none")
+    };
+    assert_eq!(
+        line("database only"),
+        "database only  1 sessions, 1 statements"
+    );
+    assert!(
+        line("BYPASS").contains("user dba  database orders  from 127.0.0.1:"),
+        "{}",
+        out.stdout
+    );
+    assert!(out.stdout.contains("delete from t"), "{}", out.stdout);
+}
+
+/// The entry says what was found in which file, and everything verifies.
+fn is_on_record(day: &mut Day, id: &str, file: &[u8], lines: &[Value]) {
+    use sha2::{Digest as _, Sha256};
+    day.bank.stop();
+    let policy = day.bank.world.policy();
+    day.bank
+        .world
+        .verify(&day.bank.world.data(), &policy)
+        .exits(0);
+    let reader = ascribe_ledger::Reader::open(&day.bank.world.data()).unwrap();
+    let entries = reader.entries(0..reader.size()).unwrap();
+    let said = entries.iter().zip(0..).find_map(|(bytes, index)| {
+        let entry = ascribe_core::entry::Entry::from_bytes(bytes).unwrap();
+        let ascribe_core::entry::Body::Statement(signed) = entry.body else {
+            return None;
+        };
+        let statement = signed.statement().unwrap();
+        let ascribe_core::statement::Say::Reconciliation(said) = statement.say else {
+            return None;
+        };
+        assert_eq!(statement.id.to_string(), id);
+        Some((index, said))
+    });
+    let (index, said) = said.unwrap();
+    assert_eq!(said.targets, ["orders-db"]);
+    assert_eq!(said.files.len(), 1);
+    assert_eq!(said.files[0].bytes, file.len() as u64);
+    assert_eq!(said.files[0].sha256.0.0[..], Sha256::digest(file)[..]);
+    let report = summary(lines);
+    let counts = json!([said.matched, said.ours_only, said.database_only]);
+    let told = json!([
+        report["matched"],
+        report["ours_only"],
+        report["database_only"]
+    ]);
+    assert_eq!(counts, told);
+    // The list is sealed, and is what was shown.
+    let openings = reader.openings(index).unwrap();
+    let listed: Value = serde_json::from_slice(&openings[0].bytes.0).unwrap();
+    assert_eq!(listed, json!(findings(lines)));
+}
+
+#[test]
+fn pgaudits_lines_are_compared_where_the_server_logs_no_statements() {
+    if !has_library("pgaudit.so") {
+        eprintln!("SKIPPED: pgaudit is not installed (Debian: postgresql-15-pgaudit)");
+        return;
+    }
+    let settings = [
+        "shared_preload_libraries=pgaudit",
+        "pgaudit.log=all",
+        "log_statement=none",
+    ];
+    let day = Day::begin(&settings);
+    let sessions = day.work();
+    let report = summary(&day.dry(0));
+    assert_eq!(report["matched"]["sessions"], sessions);
+    assert_eq!(
+        report["database_only"],
+        json!({ "sessions": 0, "statements": 0 })
+    );
+    names_exactly_the_planted_one(&day);
+}
+
+#[test]
+fn a_log_without_statements_proves_nothing_of_them() {
+    let day = Day::begin(&["log_statement=none"]);
+    day.bank.psql(&["-c", "select 1"]).exits(0);
+    let [csv, ..] = day.files();
+    let out = day
+        .reconcile(&[csv.to_str().unwrap(), "--dry-run"])
+        .exits(4);
+    assert!(out.stderr.contains("not comparable"), "{}", out.stderr);
+    assert_eq!(summary(&out.lines())["comparable"], false);
+    // A session that is not ours is named all the same.
+    day.bank.cluster.intrude("x", "select 2").exits(0);
+    let [csv, ..] = day.files();
+    let out = day
+        .reconcile(&[csv.to_str().unwrap(), "--dry-run"])
+        .exits(4);
+    assert!(
+        out.stderr.contains("passed by: 1 sessions"),
+        "{}",
+        out.stderr
+    );
+}
+
+#[test]
+fn a_killed_server_leaves_a_log_that_reconciles() {
+    let mut day = Day::begin(&[]);
+    day.bank.psql(&["-c", "create table t (a int)"]).exits(0);
+    let script = day.bank.world.path("many.sql");
+    let many = (0..5000).map(|n| format!("insert into t values ({n});\n"));
+    std::fs::write(&script, many.collect::<String>()).unwrap();
+    let psql = ["-q", "-f", script.to_str().unwrap()];
+    let psql = day.bank.psql_in_background(&psql);
+    wait_for("some of the statements", PATIENCE, || {
+        let log = std::fs::read_to_string(day.bank.cluster.log_file("csv")).unwrap();
+        (log.matches("insert into t").count() > 100).then_some(())
+    });
+    day.bank.server().signal(Signal::KILL);
+    drop(psql);
+    day.bank.restart();
+    day.bank.psql(&["-c", "select 'on'"]).exits(0);
+    let report = summary(&day.dry(0));
+    assert_eq!(report["matched"]["sessions"], 3);
+    assert!(
+        report["matched"]["statements"].as_u64() > Some(100),
+        "{report}"
+    );
+}

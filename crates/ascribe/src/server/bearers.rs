@@ -1,0 +1,229 @@
+//! Workloads' tokens that are shown as a database's password: whose they are, and the login of one connection.
+
+use std::sync::Arc;
+
+use ascribe_core::encoding::Bytes;
+use ascribe_core::id::{PersonId, Root, StatementId};
+use ascribe_core::identity::{Claims, Login, Logout, ProviderKind, token_digest};
+use ascribe_core::law::{Denied, Judge, ProviderState, State, TokenAsked};
+use ascribe_core::record::{BoxFuture, Proposal, RecordError, Recorder as _, Scope};
+use ascribe_core::sealed::Opening;
+use ascribe_core::statement::{Say, Seen, Signed, SshKey, Statement};
+use ascribe_core::text::clean;
+use ascribe_evidence::Unchecked;
+use ascribe_gateway::{Bearer, Bearers};
+use ascribe_ledger::Ledger;
+use ascribe_wire::pg::Secret;
+
+use super::providers::Keeper;
+use crate::client::random;
+use crate::exit::{Attempt as _, Failure};
+use crate::signer::{Signer, fresh_key, ssh_key_of};
+
+/// Takes tokens, and makes a key for each connection.
+pub(crate) struct Tokens {
+    ledger: Arc<Ledger>,
+    keeper: Arc<Keeper>,
+    judge: Arc<dyn Judge>,
+}
+
+/// Whom a token means, before it is checked: the provider to check it by, and the workloads.
+struct Meant {
+    provider: ProviderState,
+    /// Each one's id, and the claims that its rule names.
+    workloads: Vec<(PersonId, String)>,
+    facts: Vec<String>,
+}
+
+impl Bearers for Tokens {
+    fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
+        Box::pin(async move { self.take(token.expose().trim_ascii_end()).await })
+    }
+}
+
+impl Tokens {
+    pub(crate) fn new(ledger: Arc<Ledger>, keeper: Arc<Keeper>, judge: Arc<dyn Judge>) -> Self {
+        Self {
+            ledger,
+            keeper,
+            judge,
+        }
+    }
+
+    async fn take(&self, token: &[u8]) -> Result<Bearer, Denied> {
+        let key = fresh_key().map_err(internal)?;
+        let public = ssh_key_of(key.public_key()).map_err(internal)?;
+        let rz: [u8; 32] = random().map_err(internal)?;
+        let said = Unchecked::read(token)?;
+        let meant = self.meant(&said)?;
+        let (provider, claims) = match self.check(&meant, token, (&public, &rz)) {
+            // The provider may publish newer keys than we know.
+            Err(denied) if ["token-key", "provider-keys"].contains(&denied.code) => {
+                self.keeper.again(&meant.provider.provider).await;
+                let meant = self.meant(&said)?;
+                let claims = self.check(&meant, token, (&public, &rz))?;
+                (meant, claims)
+            }
+            checked => {
+                let claims = checked?;
+                (meant, claims)
+            }
+        };
+        // Said only to whoever has shown a good token.
+        let workload = the_one(&provider)?;
+        if claims.expires <= self.ledger.now() {
+            return Err(Denied::new("token-time", "the token has expired")
+                .with_help("show one that the job was given just now"));
+        }
+        let sealed = Opening::new("token", random().map_err(internal)?, token.to_vec());
+        let login = Login {
+            bearer: true,
+            until: claims.expires,
+            claims,
+            digest: token_digest(token),
+            provider: provider.provider.provider.name.clone(),
+            rz: Bytes(rz.to_vec()),
+            saw: None,
+            token: sealed.commitment(),
+        };
+        self.keeper.before(&login).await;
+        let signer = Signer::File(Box::new(key));
+        let (id, signed) = self.sign(&signer, workload, Say::Login(Box::new(login)))?;
+        let end = Say::Logout(Logout { login: id });
+        let (end_id, end) = self.sign(&signer, workload, end)?;
+        // Nobody signs with it any more.
+        drop(signer);
+        let proposal = Proposal::of_statement(id, signed, vec![sealed], Scope::Login(id));
+        match self.ledger.record(proposal).await {
+            Ok(_) => Ok(Bearer {
+                workload,
+                key: public.fingerprint(),
+                logout: Proposal::of_statement(end_id, end, Vec::new(), Scope::None),
+            }),
+            Err(RecordError::Denied(denied)) => Err(denied),
+            Err(error) => Err(Denied::new("ledger", error.to_string())),
+        }
+    }
+
+    fn meant(&self, said: &Unchecked) -> Result<Meant, Denied> {
+        self.ledger.with_state(|state| meant(state, said))
+    }
+
+    /// Is the token good, by the keys that are on record?
+    fn check(
+        &self,
+        meant: &Meant,
+        token: &[u8],
+        (key, rz): (&SshKey, &[u8]),
+    ) -> Result<Claims, Denied> {
+        let ProviderState { provider, keys, .. } = &meant.provider;
+        let keys = keys.as_ref().ok_or_else(|| {
+            Denied::new("provider-keys", "the provider's keys are not on record yet")
+                .with_help("see the server's log for why it cannot fetch them")
+        })?;
+        let facts: Vec<&str> = meant.facts.iter().map(String::as_str).collect();
+        let asked = TokenAsked {
+            key,
+            rz,
+            facts: &facts,
+            groups: &[],
+        };
+        self.judge.token(provider, &keys.body.0, token, &asked)
+    }
+
+    fn sign(
+        &self,
+        signer: &Signer,
+        by: PersonId,
+        say: Say,
+    ) -> Result<(StatementId, Signed), Denied> {
+        let id = StatementId::new(random().map_err(internal)?);
+        let note = self.ledger.checkpoint_note();
+        let seen = ascribe_tlog::Checkpoint::open(note.as_bytes(), &[self.ledger.log_key()])
+            .attempt("read our own checkpoint")
+            .map_err(internal)?;
+        let statement = Statement {
+            v: 1,
+            log: seen.origin,
+            by,
+            at: self.ledger.now(),
+            id,
+            seen: Seen {
+                size: seen.size,
+                root: Root(seen.root),
+            },
+            say,
+        };
+        Ok((id, signer.sign(&statement).map_err(internal)?))
+    }
+}
+
+/// The provider that the token calls its own, and the workloads whose rules it meets.
+fn meant(state: &State, said: &Unchecked) -> Result<Meant, Denied> {
+    let all = state.providers.values().filter(|known| {
+        let provider = &known.provider;
+        let tokens = !provider.kind.is_of_people() && provider.kind != ProviderKind::SpiffeX509;
+        tokens && !provider.withdrawn && said.is_issued_by(provider)
+    });
+    let all: Vec<&ProviderState> = all.collect();
+    let ours = all
+        .iter()
+        .filter(|known| said.is_meant_for(&known.provider));
+    let mut found = Vec::new();
+    for known in ours.clone() {
+        let meant = state.workloads_meant(&known.provider.name, |names| said.facts(names));
+        found.extend(meant.into_iter().map(|id| (*known, id)));
+    }
+    let provider = match (found.first(), ours.clone().next().or(all.first())) {
+        (Some((provider, _)), _) => *provider,
+        (None, Some(provider)) => *provider,
+        (None, None) => {
+            return Err(Denied::new(
+                "token-iss",
+                "no provider of workloads that is registered here issued this token",
+            )
+            .with_help("an admin registers it: `ascribe provider add`"));
+        }
+    };
+    let named = |id: &PersonId| state.workloads.get(id).map(|state| &state.workload);
+    let first = found.first().and_then(|(_, id)| named(id));
+    let facts = first.into_iter().flat_map(|workload| &workload.conditions);
+    Ok(Meant {
+        provider: provider.clone(),
+        facts: facts.map(|condition| condition.claim.clone()).collect(),
+        workloads: found
+            .iter()
+            .filter_map(|(_, id)| Some((*id, named(id)?.name.clone())))
+            .collect(),
+    })
+}
+
+/// The workload, if the token means exactly one.
+fn the_one(meant: &Meant) -> Result<PersonId, Denied> {
+    match meant.workloads.as_slice() {
+        [(one, _)] => Ok(*one),
+        [] => Err(Denied::new(
+            "conditions",
+            "the token is good, but it meets the conditions of no workload",
+        )
+        .with_help("`ascribe workload list` shows all; an admin adds one: `ascribe workload add`")),
+        several => {
+            let names = several.iter().map(|(_, name)| clean(name, 63));
+            let names: Vec<String> = names.collect();
+            Err(Denied::new(
+                "conditions",
+                format!(
+                    "the token could be that of several workloads: {}",
+                    names.join(", ")
+                ),
+            )
+            .with_help(
+                "log in as one of them: `ascribe login --workload NAME`, then `ascribe psql`",
+            ))
+        }
+    }
+}
+
+fn internal(failure: Failure) -> Denied {
+    Denied::new("internal", failure.to_string())
+}
