@@ -5,6 +5,7 @@
 //! the database bounds.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::encoding::Bytes;
 use crate::id::{Commitment, ContentDigest};
@@ -14,7 +15,10 @@ use crate::time::Timestamp;
 pub const UNREAD: &str = "unread";
 /// The class of a statement that PostgreSQL's grammar does not know.
 pub const UNPARSED: &str = "unparsed";
-
+/// The class of a connection itself.
+pub const CONNECT: &str = "connect";
+/// The class of what sets parameters, by a statement or as the connection begins.
+pub const SET: &str = "set";
 /// The class of a text without a statement.
 pub const EMPTY: &str = "empty";
 
@@ -90,12 +94,39 @@ impl SqlScope {
     pub fn holds(&self, object: &str) -> bool {
         self.objects.iter().any(|allowed| {
             allowed == object
-                || match (allowed.strip_suffix(".*"), object.split_once('.')) {
+                || match (allowed.strip_suffix(".*"), object_parts(object)) {
                     (Some(schema), Some((of, _))) => schema == of,
                     _ => false,
                 }
         })
     }
+}
+
+/// An object's name as grants and intents have it. A part that would be taken for two, or for all of a
+/// schema, is quoted as SQL does it.
+#[must_use]
+pub fn object_name(schema: Option<&str>, name: &str) -> String {
+    let part = |part: &str| match part.contains(['.', '"', '*']) {
+        true => format!("\"{}\"", part.replace('"', "\"\"")),
+        false => part.to_owned(),
+    };
+    match schema {
+        Some(schema) => format!("{}.{}", part(schema), part(name)),
+        None => part(name),
+    }
+}
+
+/// The schema of an object's name, as it is written, and what is in it; none where it names no schema.
+pub(crate) fn object_parts(object: &str) -> Option<(&str, &str)> {
+    let mut quoted = false;
+    let dot = object.bytes().position(|byte| {
+        // A quote within quotes is doubled.
+        quoted ^= byte == b'"';
+        byte == b'.' && !quoted
+    });
+    let (schema, name) = object.split_at_checked(dot?)?;
+    let name = name.strip_prefix('.')?;
+    (!schema.is_empty() && !name.is_empty()).then_some((schema, name))
 }
 
 /// What an intent says of its statement.
@@ -126,6 +157,14 @@ pub struct Step {
     pub number: u32,
     /// SHA-256 of the statement, without comments and white space around it.
     pub sha256: ContentDigest,
+}
+
+impl Step {
+    /// Is this text the statement?
+    #[must_use]
+    pub fn is(&self, text: &[u8]) -> bool {
+        self.sha256.0.0 == <[u8; 32]>::from(Sha256::digest(bare(text)))
+    }
 }
 
 /// What the database answered.
@@ -274,6 +313,47 @@ mod tests {
             ("audit2.log", false),
         ] {
             assert_eq!(scope.holds(object), held, "{object}");
+        }
+    }
+
+    #[test]
+    fn a_dot_within_a_name_parts_nothing() {
+        let scope = SqlScope {
+            objects: ["public.orders", "audit.*", "\"a.b\".c"]
+                .map(str::to_owned)
+                .into(),
+            ..SqlScope::default()
+        };
+        for (schema, name, held) in [
+            (Some("public"), "orders", true),
+            (None, "public.orders", false),
+            (None, "audit.log", false),
+            (Some("audit"), "a.b", true),
+            (Some("audit.x"), "secrets", false),
+            (Some("audit\"."), "secrets", false),
+            (Some("\"audit"), "secrets", false),
+            (Some("a.b"), "c", true),
+            (Some("a"), "b.c", false),
+            (Some("public"), "*", false),
+            (None, "*", false),
+        ] {
+            let object = object_name(schema, name);
+            assert_eq!(scope.holds(&object), held, "{object}");
+        }
+        for (object, parts) in [
+            ("a.b", Some(("a", "b"))),
+            ("\"a.b\".c", Some(("\"a.b\"", "c"))),
+            ("\"a\"\".b\".\"c.d\"", Some(("\"a\"\".b\"", "\"c.d\""))),
+            ("\"\"\"\".c", Some(("\"\"\"\"", "c"))),
+            ("\"a.b\"", None),
+            ("\"a.b", None),
+            ("a\"b.c", None),
+            ("a.", None),
+            (".a", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(object_parts(object), parts, "{object}");
         }
     }
 }

@@ -40,7 +40,7 @@ use crate::time::Timestamp;
 
 use said::Said;
 
-pub use decide::{Sealable, commitments};
+pub use decide::{Sealable, commitments, step};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
 pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};

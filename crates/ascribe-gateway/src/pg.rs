@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::gate::Log;
-use ascribe_core::id::{PersonId, StatementId};
+use ascribe_core::id::PersonId;
 use ascribe_core::law::Denied;
 use ascribe_core::record::{BoxFuture, Proposal, Recorder};
+use ascribe_core::statement::Signed;
 use ascribe_sql::Classifier;
 use ascribe_tlog::VerifierKey;
 use ascribe_wire::pg::Secret;
@@ -113,19 +114,19 @@ impl std::fmt::Debug for PgConfig {
     }
 }
 
-/// A connection whose opening the actor signed beforehand (`ascribe tunnel`).
+/// A connection with the opening that the actor signed for it (`ascribe tunnel`).
 pub struct PgArrival {
     /// The client; its startup message begins with the next byte.
     pub stream: Box<dyn Io>,
     /// Where it comes from.
     pub peer: SocketAddr,
-    /// What was signed.
-    pub opening: StatementId,
+    /// What was signed. It is on record when the session is asked for, and no sooner.
+    pub signed: Signed,
 }
 
 impl std::fmt::Debug for PgArrival {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PgArrival({}, {})", self.peer, self.opening)
+        write!(f, "PgArrival({})", self.peer)
     }
 }
 

@@ -25,5 +25,6 @@ mod postgres {
     mod raw;
     mod reconcile;
     mod regression;
+    mod smuggled;
     mod statements;
 }

@@ -17,7 +17,7 @@ mod statement;
 mod tree;
 mod walk;
 
-pub use parse::{MAX_STATEMENTS, MAX_TEXT, read};
+pub use parse::{MAX_STATEMENTS, MAX_TEXT, may_be_flagged, read};
 pub use pool::{Answer, Classifier, Classifying};
 pub use statement::{
     Access, Class, Encoding, Flag, MAX_OBJECTS, Object, Reading, Statement, Unparsed,

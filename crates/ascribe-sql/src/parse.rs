@@ -10,7 +10,7 @@ use crate::statement::{
     Access, Class, Encoding, Flag, MAX_OBJECTS, Object, Reading, Statement, Unparsed,
 };
 use crate::tree::{Value, tree};
-use crate::walk::{ANY_PARAMETER, Found, found, is_parameters};
+use crate::walk::{ANY_PARAMETER, FILES, Found, found, is_parameters};
 
 /// Longest text, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
@@ -37,7 +37,7 @@ pub fn read(text: &[u8], reading: Reading) -> Result<Vec<Statement>, Unparsed> {
     if reading.replication && is_replication(text) {
         return Ok(vec![replication(text.len())]);
     }
-    if !reading.standard_conforming_strings {
+    if !reading.standard_conforming_strings && text.contains(&b'\\') {
         return Err(Unparsed::Backslashes);
     }
     if again(text) > MAX_AGAIN {
@@ -78,6 +78,41 @@ fn again(text: &[u8]) -> usize {
         steps = steps.saturating_add(row.len().saturating_mul(back));
     }
     steps
+}
+
+/// Whether a text that is not in the grammar may do what a [`Flag`] says where another server's
+/// grammar has it: an older one has fewer reserved words, a newer one more statements. It has no word
+/// then that such a statement needs. Words are looked for in literals and comments too, for where these
+/// are depends on the grammar; after `U&` no name is what it looks like.
+#[must_use]
+pub fn may_be_flagged(text: &[u8]) -> bool {
+    const WORDS: [&str; 17] = [
+        "authorization",
+        "copy",
+        "discard",
+        "do",
+        "load",
+        "local_preload_libraries",
+        "program",
+        "query_to_xml",
+        "query_to_xml_and_xmlschema",
+        "query_to_xmlschema",
+        "role",
+        "session_authorization",
+        "session_preload_libraries",
+        "set_config",
+        "system",
+        "ts_rewrite",
+        "ts_stat",
+    ];
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
+    let mut words = text.split(|byte| !letter(byte));
+    let dangerous = |word: &[u8]| {
+        let is = |known: &&str| word.eq_ignore_ascii_case(known.as_bytes());
+        WORDS.iter().chain(&FILES).any(is)
+    };
+    let escapes = |part: &[u8]| part.eq_ignore_ascii_case(b"u&");
+    words.any(dangerous) || text.windows(2).any(escapes)
 }
 
 /// Moves ranges from the decoded text to the original, where each character was one byte.
@@ -255,6 +290,7 @@ fn by_summary(text: &str) -> Result<Statement, Unparsed> {
         if function.function_name == "set_config" {
             found.flags.extend(ANY_PARAMETER);
         }
+        found.built_in(&function.function_name);
         let schema = function.schema_name.unwrap_or_default();
         found
             .objects

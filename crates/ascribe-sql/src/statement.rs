@@ -39,7 +39,7 @@ pub enum Class {
     SetSessionAuthorization,
     /// `ALTER SYSTEM`.
     AlterSystem,
-    /// `LOAD`.
+    /// `LOAD`, or what connections to come shall load.
     Load,
     /// `DO`.
     Do,
@@ -122,9 +122,9 @@ pub enum Flag {
     AlterSystem,
     /// A program is run on the server.
     CopyProgram,
-    /// A file of the server is read or written by `COPY`.
+    /// A file of the server is read or written, by `COPY` or a function of PostgreSQL's own.
     ServerFile,
-    /// `LOAD`.
+    /// `LOAD`, or what connections to come shall load.
     Load,
     /// `DO`: what it does is in a language of its own.
     Do,
@@ -265,7 +265,8 @@ impl Encoding {
 pub struct Reading {
     /// `client_encoding`.
     pub encoding: Encoding,
-    /// `standard_conforming_strings`. Where it is off, backslashes escape quotes and nothing is parsed.
+    /// `standard_conforming_strings`. Where it is off, backslashes escape quotes, and no text that has one is
+    /// parsed.
     pub standard_conforming_strings: bool,
     /// Whether the connection was opened with `replication`.
     pub replication: bool,
@@ -287,8 +288,8 @@ pub enum Unparsed {
     /// Bytes beyond ASCII in an encoding where they can hide quotes.
     #[error("bytes beyond ASCII in an encoding that is not parsed")]
     Encoding,
-    /// `standard_conforming_strings` is off.
-    #[error("standard_conforming_strings is off")]
+    /// `standard_conforming_strings` is off, and there is a backslash.
+    #[error("a backslash while standard_conforming_strings is off")]
     Backslashes,
     /// Not in the grammar. The message quotes the text: it is to be sealed like the text.
     #[error("{0}")]

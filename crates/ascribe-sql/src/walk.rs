@@ -179,17 +179,33 @@ impl Found {
     fn call(&mut self, tree: &Tree) {
         let names = strings(tree.get("funcname"));
         self.qualified(&names, Access::Call);
-        if names.last().is_some_and(|name| *name == "set_config") {
-            let first = tree.nodes("args").next();
-            let by_column = || {
-                self.setting
-                    .as_deref()
-                    .filter(|_| first.is_some_and(is_name))
-            };
-            match first.and_then(constant).or_else(by_column) {
-                Some(name) => self.flags.extend(parameter(name)),
-                None => self.flags.extend(ANY_PARAMETER),
+        match names.last() {
+            Some(&"set_config") => {
+                let first = tree.nodes("args").next();
+                let by_column = || {
+                    self.setting
+                        .as_deref()
+                        .filter(|_| first.is_some_and(is_name))
+                };
+                match first.and_then(constant).or_else(by_column) {
+                    Some(name) => self.flags.extend(parameter(name)),
+                    None => self.flags.extend(ANY_PARAMETER),
+                }
             }
+            Some(name) => self.built_in(name),
+            None => {}
+        }
+    }
+
+    /// A function of PostgreSQL's own that does what its name alone says to be dangerous.
+    pub(crate) fn built_in(&mut self, name: &str) {
+        if RUN_TEXTS.contains(&name) {
+            self.flags.extend(ANY_PARAMETER);
+            self.more = true;
+        }
+        self.more |= READ_BY_NAME.iter().any(|known| name.starts_with(known));
+        if FILES.contains(&name) {
+            self.flags.push(Flag::ServerFile);
         }
     }
 
@@ -261,6 +277,27 @@ pub(crate) const ANY_PARAMETER: [Flag; 3] = [
     Flag::ChangesReading,
 ];
 
+/// Functions that every server has and that run a text which they are given (PostgreSQL manual, 9.15.3
+/// and 12.4).
+const RUN_TEXTS: [&str; 5] = [
+    "query_to_xml",
+    "query_to_xmlschema",
+    "query_to_xml_and_xmlschema",
+    "ts_rewrite",
+    "ts_stat",
+];
+/// Those that read relations which they are given by name (PostgreSQL manual, 9.15.3).
+const READ_BY_NAME: [&str; 3] = ["table_to_xml", "schema_to_xml", "database_to_xml"];
+/// Those that read or write files of the server (PostgreSQL manual, 9.28.9 and 33.4).
+pub(crate) const FILES: [&str; 6] = [
+    "lo_export",
+    "lo_import",
+    "pg_ls_dir",
+    "pg_read_binary_file",
+    "pg_read_file",
+    "pg_stat_file",
+];
+
 /// Whether a relation is the view that sets parameters when it is updated. It does not show the role
 /// and the session's user, so it cannot set them.
 pub(crate) fn is_parameters(schema: &str, name: &str) -> bool {
@@ -299,6 +336,9 @@ fn parameter(name: &str) -> Option<Flag> {
         Some(Flag::SetSessionAuthorization)
     } else if is("standard_conforming_strings") || is("client_encoding") {
         Some(Flag::ChangesReading)
+    } else if is("local_preload_libraries") || is("session_preload_libraries") {
+        // For connections to come: what is set so for a role or a database is loaded by them.
+        Some(Flag::Load)
     } else {
         None
     }

@@ -2,7 +2,7 @@
 
 #![cfg(test)]
 
-use ascribe_sql::{Access, Encoding, MAX_OBJECTS, Reading, Statement, Unparsed, read};
+use ascribe_sql::{Access, Encoding, Flag, MAX_OBJECTS, Reading, Statement, Unparsed, read};
 
 const PLAIN: Reading = Reading {
     encoding: Encoding::Utf8,
@@ -404,6 +404,25 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
         "set-role set-session-authorization changes-reading",
         "c:set_config",
     ),
+    // Functions of PostgreSQL's own that touch the server's files; what is to be loaded.
+    (
+        "SELECT pg_catalog.pg_read_file('/etc/passwd')",
+        "select",
+        "server-file",
+        "c:pg_catalog.pg_read_file",
+    ),
+    (
+        r#"SELECT U&"lo\005fimport"('/etc/passwd')"#,
+        "select",
+        "server-file",
+        "c:lo_import",
+    ),
+    (
+        "ALTER ROLE bob SET local_preload_libraries = 'evil'",
+        "privilege",
+        "load",
+        "",
+    ),
     ("SET NAMES 'LATIN1'", "set", "changes-reading", ""),
     (
         "SET standard_conforming_strings = off",
@@ -534,6 +553,56 @@ fn a_text_is_cut_into_its_statements_without_a_change() {
 }
 
 #[test]
+fn functions_that_read_by_name_name_nothing_themselves() {
+    for text in [
+        "SELECT table_to_xml('s.t', true, true, '')",
+        "SELECT query_to_xml_and_xmlschema('table s.t', true, true, '')",
+        "SELECT * FROM ts_stat('table s.t')",
+        "SELECT database_to_xmlschema(true, true, '')",
+    ] {
+        let all = read(text.as_bytes(), PLAIN).unwrap();
+        assert!(all.iter().all(|one| !one.complete), "{text}");
+        let runs = text.contains("'table");
+        assert_eq!(
+            all.iter().any(|one| one.flags.contains(&Flag::SetRole)),
+            runs,
+            "{text}"
+        );
+    }
+}
+
+/// `SYSTEM_USER` is reserved since PostgreSQL 16, so servers before it read this, and run it.
+#[test]
+fn what_another_grammar_may_have_is_told_by_its_words() {
+    let text = "create temp table system_user (a int); set role postgres";
+    let error = read(text.as_bytes(), PLAIN).unwrap_err();
+    assert!(matches!(error, Unparsed::Syntax(_)), "{error:?}");
+    for text in [
+        text,
+        "selec 1;SET LOCAL ROLE a",
+        "selec 1; do $$ begin end $$",
+        "selec 1;/**/Load 'x'",
+        "selec 1;copy t to '/tmp/x'",
+        "selec set_config('role', 'a', true)",
+        r#"selec 1; set u&"r\006fle" = 'a'"#,
+        "selec lo_import('/etc/passwd')",
+        "selec 1; discard all",
+        "selec 1; alter system reset all",
+        "é role",
+    ] {
+        assert!(ascribe_sql::may_be_flagged(text.as_bytes()), "{text}");
+    }
+    for text in [
+        "selec 1",
+        "update t set a = '",
+        "select doing, roles from",
+        "selec u & 1",
+    ] {
+        assert!(!ascribe_sql::may_be_flagged(text.as_bytes()), "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_in_the_grammar_is_unparsed() {
     for text in [
         "SELEC 1",
@@ -562,7 +631,9 @@ fn backslashes_that_escape_quotes_are_not_guessed_at() {
         standard_conforming_strings: false,
         ..PLAIN
     };
-    assert_eq!(read(b"SELECT 1", off), Err(Unparsed::Backslashes));
+    assert_eq!(read(br"SELECT '\\'", off), Err(Unparsed::Backslashes));
+    // Without a backslash it is the same text.
+    assert_eq!(read(b"SELECT 'a'", off), read(b"SELECT 'a'", PLAIN));
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
+use ascribe_core::database::Step;
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, EntryHash, Root, SessionId};
-use ascribe_core::law::{Sealable, State, commitments};
+use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
+use ascribe_core::law::{Sealable, State, commitments, step};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
@@ -181,6 +182,8 @@ pub(crate) struct Replay {
 /// An entry's commitments, and how many of them are behind the newest opening.
 struct Sealed {
     commitments: Vec<Sealable>,
+    /// The text that must be this statement of an approved script.
+    step: Option<(Commitment, Step)>,
     passed: usize,
     action: Option<ActionId>,
 }
@@ -245,6 +248,7 @@ impl Replay {
         if !commitments.is_empty() {
             let sealed = Sealed {
                 commitments,
+                step: step(&entry.body),
                 passed: 0,
                 action: action_of(entry),
             };
@@ -268,6 +272,17 @@ impl Replay {
             found
         };
         let opens = |s: &Sealable| s.is_opened_by(&opening);
+        let step = sealed.as_ref().and_then(|sealed| sealed.step);
+        if let Some((text, step)) = step
+            && text == opening.commitment()
+            && !step.is(&opening.bytes.0)
+        {
+            return Err(fail(
+                "altered",
+                "a step of a script is the statement that was approved",
+                "the recorded text is another one",
+            ));
+        }
         let place = sealed.and_then(|sealed| {
             let (before, ahead) = sealed.commitments.split_at_checked(sealed.passed)?;
             match ahead.iter().position(opens) {
@@ -346,5 +361,54 @@ impl Replay {
                 action: Some(id),
                 message: message.to_owned(),
             }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ascribe_core::entry::{Intent, Writer};
+    use ascribe_core::id::EntryId;
+    use ascribe_core::sealed::Opening;
+    use ascribe_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_step_is_the_one_that_was_approved() {
+        // SHA-256 of "abc" (FIPS 180-2, B.1).
+        let approved = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+        for (text, is) in [("abc", true), ("/* now */ abc;", true), ("abd", false)] {
+            let text = Opening::new("command", [7; 32], text.as_bytes().to_vec());
+            let intent: Intent = serde_json::from_value(serde_json::json!({
+                "action": ascribe_core::id::ActionId::new([1; 16]),
+                "command": text.commitment(),
+                "forward_within_ms": 2000,
+                "kind": "pg.query",
+                "session": SessionId::new([2; 16]),
+                "sql": { "classes": ["select"], "step": { "number": 0, "sha256": approved } },
+            }))
+            .unwrap();
+            let entry = Entry {
+                at: Timestamp::from_millis(0),
+                body: Body::Intent(intent),
+                id: EntryId::new([3; 16]),
+                law: None,
+                log: String::new(),
+                refs: Vec::new(),
+                v: 1,
+                writer: Writer {
+                    id: "gw".to_owned(),
+                    prev: None,
+                    seq: 0,
+                },
+            };
+            let mut replay = Replay::new(State::new("test"));
+            replay.keep(5, &entry, EntryHash(ascribe_tlog::Hash([0; 32])));
+            let opened = replay.opening(5, text);
+            assert_eq!(
+                opened.err().map(|problem| problem.code),
+                (!is).then_some("altered")
+            );
+        }
     }
 }

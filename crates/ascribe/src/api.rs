@@ -58,8 +58,9 @@ pub(crate) enum Call {
     Provider(ProviderAsk),
     /// A way to a database: after the reply the connection is the gateway's.
     Tunnel {
-        /// The signed opening, which is on record.
-        opening: StatementId,
+        /// The signed opening. It is put on record when the session is asked for: one that is on record
+        /// already is anybody's who reads the log.
+        signed: Signed,
     },
     /// A signed statement.
     Submit {

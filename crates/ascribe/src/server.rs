@@ -172,7 +172,7 @@ async fn one_call(
         Ok::<_, std::io::Error>((stream, call))
     };
     let (mut stream, call) = tokio::time::timeout(HEAR_TIMEOUT, heard).await??;
-    if let Ok(Call::Tunnel { opening }) = call {
+    if let Ok(Call::Tunnel { signed }) = call {
         let answer = serde_json::Value::Null;
         let receipt = None;
         send(&mut stream, Reply::Done { receipt, answer }).await?;
@@ -180,7 +180,7 @@ async fn one_call(
         let arrival = PgArrival {
             stream,
             peer,
-            opening,
+            signed,
         };
         // That gateway, too, has places of its own.
         return api

@@ -1,18 +1,24 @@
 //! Databases: what a target's rules and a grant allow of statements.
 
 use super::{Denied, State};
-use crate::database::{EMPTY, Postgres, Reconciliation, SqlScope, UNPARSED, UNREAD};
+use crate::database::{
+    CONNECT, EMPTY, Postgres, Reconciliation, SET, SqlScope, UNPARSED, UNREAD, object_parts,
+};
 use crate::entry::{Intent, Outcome};
 use crate::id::{PersonId, SessionId};
 use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
 
-/// What is done on a database: it is connected to, a simple query's statement, a prepared statement's execution, a
-/// function called by its number, a statement under way that is cancelled, a message too large to be held
-/// that is taken in.
-pub(super) const KINDS: [&str; 6] = [
+/// A statement is prepared or bound, and not run with that.
+const PREPARE: &str = "pg.prepare";
+
+/// What is done on a database: it is connected to, a simple query's statement, a statement readied for what
+/// may come, a prepared statement's execution, a function called by its number, a statement under way that is
+/// cancelled, a message too large to be held that is taken in.
+pub(super) const KINDS: [&str; 7] = [
     "pg.connect",
     "pg.query",
+    PREPARE,
     "pg.execute",
     "pg.call",
     "pg.cancel",
@@ -91,7 +97,8 @@ pub(super) fn check_scope(target: &Target, request: &Request) -> Result<(), Deni
     if target.postgres.is_none() {
         return refuse("the target is no database");
     }
-    if !are_words(&scope.classes) || !are_objects(&scope.objects) {
+    let named = scope.objects.iter().all(|o| object_parts(o).is_some());
+    if !are_words(&scope.classes) || !are_objects(&scope.objects) || !named {
         return refuse("classes are words such as `select`; objects are SCHEMA.TABLE or SCHEMA.*");
     }
     if scope.script.len() > MAX_SCRIPT {
@@ -175,9 +182,9 @@ impl State {
         }
         let grant = &self.grant(session.open.grant)?.grant;
         match &grant.sql {
-            // Connecting runs nothing; what it sets is flagged.
-            Some(scope) if intent.kind != "pg.connect" => self.check_within(scope, intent),
-            Some(_) | None => Ok(()),
+            Some(scope) if intent.kind == "pg.connect" => check_connect(scope, &sql.classes),
+            Some(scope) => self.check_within(scope, intent),
+            None => Ok(()),
         }
     }
 
@@ -228,6 +235,7 @@ impl State {
     /// The approved script goes on behind this statement.
     pub(super) fn take_step(&mut self, intent: &Intent) {
         let step = intent.sql.as_ref().and_then(|sql| sql.step);
+        let step = step.filter(|_| intent.kind != PREPARE);
         if let (Some(step), Some(session)) = (step, self.sessions.get_mut(&intent.session)) {
             session.next_step = step.number.saturating_add(1);
         }
@@ -272,6 +280,19 @@ impl State {
         let target = &self.session(session)?.open.target;
         Ok(self.target(target)?.target.postgres.is_some())
     }
+}
+
+/// Connecting by itself runs nothing. What it sets counts as if a statement set it.
+fn check_connect(scope: &SqlScope, classes: &[String]) -> Result<(), Denied> {
+    let sets = classes.iter().any(|class| class != CONNECT);
+    let within = scope.script.is_empty()
+        && (scope.classes.is_empty() || scope.classes.iter().any(|class| class == SET));
+    if within || !sets {
+        return Ok(());
+    }
+    let text = "the grant is for its statements, and the connection sets parameters that may change what they mean";
+    Err(Denied::new("outside-grant", text)
+        .with_help("connect without `options`, PGOPTIONS and other parameters"))
 }
 
 /// A session came by a door that does not lead to its target.

@@ -1,6 +1,7 @@
 //! Deciding on a proposal: finish the entry, check it by the law, add what follows from it.
 
 use super::{Ask, AskStatus, Asked, Denied, Judge, SERVER, Said, Sequenced, State};
+use crate::database::Step;
 use crate::entry::{Body, Entry, MAX_ENTRY, Writer, entry_hash};
 use crate::id::{Commitment, EntryId, derived};
 use crate::record::Proposal;
@@ -141,6 +142,15 @@ fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
     }
 }
 
+/// The statement of an approved script that an intent names, and the commitment to the text that must be it.
+pub fn step(body: &Body) -> Option<(Commitment, Step)> {
+    let Body::Intent(intent) = body else {
+        return None;
+    };
+    let step = intent.sql.as_ref()?.step?;
+    intent.command.map(|command| (command, step))
+}
+
 /// Each commitment has its opening and each opening its commitment.
 fn check_openings(body: &Body, said: &Said<'_>, openings: &[Opening]) -> Result<(), Denied> {
     let sealed = commitments_of(body, said.statement.as_ref());
@@ -149,12 +159,22 @@ fn check_openings(body: &Body, said: &Said<'_>, openings: &[Opening]) -> Result<
             .iter()
             .zip(openings)
             .all(|(sealable, opening)| sealable.is_opened_by(opening));
-    if matched {
+    if !matched {
+        return Err(Denied::new(
+            "openings",
+            "the sealed content does not match the entry's commitments",
+        ));
+    }
+    let Some((command, step)) = step(body) else {
+        return Ok(());
+    };
+    let is = |opening: &Opening| opening.commitment() != command || step.is(&opening.bytes.0);
+    if openings.iter().all(is) {
         Ok(())
     } else {
         Err(Denied::new(
             "openings",
-            "the sealed content does not match the entry's commitments",
+            "the text is not the statement of the approved script that its intent names",
         ))
     }
 }

@@ -1,14 +1,18 @@
 //! From what is executed to the actions that are recorded: one for each statement, with what it is by
 //! PostgreSQL's own grammar.
 
-use ascribe_core::database::{EMPTY, SqlScope, Step, UNPARSED, UNREAD, Values as Policy, bare};
+use std::sync::Arc;
+
+use ascribe_core::database::{
+    CONNECT, EMPTY, SET, SqlScope, Step, UNPARSED, UNREAD, Values as Policy, bare, object_name,
+};
 use ascribe_core::encoding::base64_std;
 use ascribe_core::gate::{Action, Sql};
 use ascribe_core::id::{ActionId, ContentDigest, SessionId};
-use ascribe_sql::{Access, Classifier, Flag, Reading, Statement, Unparsed};
+use ascribe_sql::{Access, Classifier, Flag, Reading, Statement, Unparsed, may_be_flagged};
 use ascribe_tlog::Hash;
 use ascribe_wire::pg::client::{Text, Values};
-use ascribe_wire::pg::session::{Executed, Number, Origin, Runs, Statement as Prepared};
+use ascribe_wire::pg::session::{Executed, Number, Origin, Portal, Runs, Statement as Prepared};
 use ascribe_wire::pg::startup::Startup;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +23,23 @@ use super::relay::Messages;
 const UNTOLD: &str = "*";
 /// The class of what SQL prepared by name.
 const EXECUTE: &str = "execute";
+/// What clients set of themselves, and what only ends what takes too long. Anything else that a
+/// connection sets may change what a statement means, such as `search_path`.
+const USUAL: [&str; 13] = [
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "extra_float_digits",
+    "geqo",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lock_timeout",
+    "replication",
+    "statement_timeout",
+    "timezone",
+];
 /// Hexadecimal digits of a digest.
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -30,6 +51,22 @@ pub(super) struct Recording<'a> {
     pub(super) scope: Option<&'a SqlScope>,
     pub(super) values: Policy,
     pub(super) messages: &'a Messages,
+}
+
+/// What a message readies for running. A server may run functions for that alone: those of a domain's
+/// check when it reads a literal, those it was told are immutable when it plans.
+pub(super) enum Readies {
+    Statement(Arc<Prepared>),
+    Portal(Arc<Portal>),
+}
+
+impl Readies {
+    pub(super) fn number(&self) -> Number {
+        match self {
+            Self::Statement(statement) => statement.number,
+            Self::Portal(portal) => portal.number,
+        }
+    }
 }
 
 /// Actions, and what follows from them for what comes behind.
@@ -73,7 +110,7 @@ impl Recording<'_> {
                 function,
                 arguments,
             } => {
-                let sql = call(self.kept(executed.number, arguments));
+                let sql = call(*function, self.kept(executed.number, arguments));
                 let command = format!("function {function}").into_bytes();
                 Drafted {
                     actions: vec![self.action(id(), "pg.call", command, Some(sql))],
@@ -81,6 +118,33 @@ impl Recording<'_> {
                 }
             }
         }
+    }
+
+    /// The action of what is readied and not run with it. It is not a script's going on.
+    pub(super) async fn draft_readied(
+        &self,
+        readies: &Readies,
+        mut next: u32,
+        id: &mut impl FnMut() -> ActionId,
+    ) -> Vec<Action> {
+        let drafted = match readies {
+            Readies::Statement(statement) => self.prepared(statement, None, &mut next, id).await,
+            Readies::Portal(portal) => {
+                let values = self.kept(portal.number, &portal.values);
+                match &portal.statement {
+                    Origin::Known(statement) => {
+                        self.prepared(statement, values, &mut next, id).await
+                    }
+                    Origin::Doubtful(statement) => self.doubtful(statement, values, id).await,
+                    Origin::Unknown(name) => self.by_name(name, values, id),
+                }
+            }
+        };
+        let ready = |action| Action {
+            kind: "pg.prepare",
+            ..action
+        };
+        drafted.actions.into_iter().map(ready).collect()
     }
 
     /// What a Parse of this session prepared.
@@ -162,9 +226,10 @@ impl Recording<'_> {
             Err(why) => {
                 let sql = Sql {
                     classes: vec![UNPARSED.to_owned()],
-                    // What is not in the grammar, the server refuses too. The rest may do anything.
+                    // What is not in the grammar, the server refuses too, unless its own is older or
+                    // newer. The rest may do anything.
                     flags: match why {
-                        Unparsed::Syntax(_) => Vec::new(),
+                        Unparsed::Syntax(_) if !may_be_flagged(text) => Vec::new(),
                         _ => vec![UNREAD.to_owned()],
                     },
                     objects: Vec::new(),
@@ -212,10 +277,7 @@ impl Recording<'_> {
             // A function is not bounded by its name: it may reach anything.
             let named = statement.objects.iter();
             let named = named.filter(|object| object.access != Access::Call);
-            objects.extend(named.map(|object| match &object.schema {
-                Some(schema) => format!("{schema}.{}", object.name),
-                None => object.name.clone(),
-            }));
+            objects.extend(named.map(|o| object_name(o.schema.as_deref(), &o.name)));
             objects.sort_unstable();
             objects.dedup();
             if !statement.complete || statement.approximate {
@@ -310,10 +372,10 @@ pub(super) fn unread() -> Sql {
 }
 
 /// A function's call.
-pub(super) fn call(values: Option<Vec<u8>>) -> Sql {
+pub(super) fn call(function: u32, values: Option<Vec<u8>>) -> Sql {
     Sql {
         classes: vec!["function-call".to_owned()],
-        flags: Vec::new(),
+        flags: called(function),
         objects: Vec::new(),
         step: None,
         values,
@@ -359,7 +421,7 @@ fn shown(values: &[Option<Bytes>]) -> String {
 pub(super) fn connecting(startup: &Startup, database: &[u8]) -> (Vec<u8>, Sql) {
     let mut command = b"database=".to_vec();
     command.extend_from_slice(database);
-    let mut flags = Vec::new();
+    let (mut flags, mut sets) = (Vec::new(), false);
     for (name, value) in &startup.parameters {
         let own = [&b"user"[..], b"database"].contains(&&name[..]);
         if own || name.starts_with(b"_pq_.") {
@@ -369,6 +431,8 @@ pub(super) fn connecting(startup: &Startup, database: &[u8]) -> (Vec<u8>, Sql) {
         command.extend_from_slice(name);
         command.push(b'=');
         command.extend_from_slice(value);
+        let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+        sets |= !USUAL.iter().any(is);
         let text = if name.eq_ignore_ascii_case(b"options") {
             value
         } else {
@@ -381,14 +445,33 @@ pub(super) fn connecting(startup: &Startup, database: &[u8]) -> (Vec<u8>, Sql) {
     }
     flags.sort_unstable();
     flags.dedup();
+    let mut classes = vec![CONNECT.to_owned()];
+    if sets {
+        classes.push(SET.to_owned());
+    }
     let sql = Sql {
-        classes: vec!["connect".to_owned()],
+        classes,
         flags: flags.iter().map(|flag| flag.as_str().to_owned()).collect(),
         objects: Vec::new(),
         step: None,
         values: None,
     };
     (command, sql)
+}
+
+/// What calling a function by its number means. Clients do so for large objects alone, whose functions
+/// have the same numbers on every server (PostgreSQL's `pg_proc.dat`); any other may do anything, such as
+/// setting a role or running a text.
+fn called(function: u32) -> Vec<String> {
+    match function {
+        // lo_import, lo_export.
+        764 | 765 | 767 => vec![Flag::ServerFile.as_str().to_owned()],
+        // lo_create, lo_open to lo_tell, lo_unlink, lo_truncate.
+        715 | 952..=958 | 964 | 1004
+        // lo_lseek64 to lo_truncate64, lo_from_bytea, lo_get, lo_put.
+        | 3170..=3172 | 3457..=3460 => Vec::new(),
+        _ => vec![UNREAD.to_owned()],
+    }
 }
 
 /// What settings on a command line, or one name of a setting, may set that is dangerous. The server
@@ -412,6 +495,10 @@ fn set_by(text: &[u8]) -> Vec<Flag> {
     }
     if names(b"session_authorization") {
         flags.push(Flag::SetSessionAuthorization);
+    }
+    // `local_preload_libraries` and `session_preload_libraries`, which are loaded at once.
+    if names(b"preload_libraries") {
+        flags.push(Flag::Load);
     }
     flags
 }
@@ -447,6 +534,8 @@ mod tests {
                 &[("options", "--session-authorization=x")],
                 &["set-session-authorization"],
             ),
+            (&[("Session_Preload_Libraries", "x")], &["load"]),
+            (&[("options", "--local-preload\\-libraries=x")], &["load"]),
             (&[("replication", "database")], &["replication"]),
             (&[("replication", "off")], &[]),
         ] {
@@ -458,8 +547,29 @@ mod tests {
             ("database", "x"),
             ("options", "-c a=b"),
         ];
-        let (command, _) = connecting(&startup(&all), b"orders");
+        let (command, sql) = connecting(&startup(&all), b"orders");
         assert_eq!(command, b"database=orders options=-c a=b");
+        assert_eq!(sql.classes, ["connect", "set"]);
+        let usual = [("client_encoding", "UTF8"), ("TimeZone", "UTC")];
+        let (_, sql) = connecting(&startup(&usual), b"orders");
+        assert_eq!(sql.classes, ["connect"]);
+    }
+
+    #[test]
+    fn only_functions_of_large_objects_are_known_by_number() {
+        // lo_creat, lo_open, loread, lo_import; set_config, pg_read_file, query_to_xml; one of the user's.
+        for (function, flags) in [
+            (957, &[][..]),
+            (952, &[]),
+            (954, &[]),
+            (764, &["server-file"]),
+            (2078, &["unread"]),
+            (2624, &["unread"]),
+            (2922, &["unread"]),
+            (16_384, &["unread"]),
+        ] {
+            assert_eq!(called(function), flags, "{function}");
+        }
     }
 
     #[test]

@@ -93,11 +93,11 @@ async fn knock(shared: &Arc<Shared>, came: Came) -> std::io::Result<Entered> {
         Came::Signed(PgArrival {
             stream,
             peer,
-            opening,
+            signed,
         }) => {
             let read = BytesMut::new();
             let client = Client { stream, read, peer };
-            arrived(shared, client, opening).await
+            arrived(shared, client, signed).await
         }
     }
 }
@@ -295,19 +295,24 @@ fn read_password(secret: &[u8]) -> Option<Signed> {
     serde_json::from_slice(&json).ok()
 }
 
-/// Puts the statement on record; or why it opens nothing.
+/// Puts the statement on record; or why it opens nothing. It opens something for who brings it first: once it is
+/// on record, whoever reads the log could bring a copy.
 async fn submit(
     shared: &Arc<Shared>,
     signed: Signed,
 ) -> Result<(StatementId, SignedOpening), String> {
     let statement = signed
         .statement()
-        .map_err(|error| format!("the password's statement is {error}"))?;
+        .map_err(|error| format!("the signed statement is {error}"))?;
     if !matches!(statement.say, Say::Connect(_)) {
-        return Err("the password's statement opens no session".to_owned());
+        return Err("the signed statement opens no session".to_owned());
     }
     let id = statement.id;
     let recorder = &shared.common.recorder;
+    let again = "the signed statement was used before, or is too old";
+    if recorder.signed_opening(id).is_some() {
+        return Err(again.to_owned());
+    }
     let proposal = Proposal::of_statement(id, signed, Vec::new(), Scope::None);
     match recorder.record(proposal).await {
         Ok(_) => {}
@@ -315,15 +320,15 @@ async fn submit(
         Err(error) => return Err(error.to_string()),
     }
     let opening = recorder.signed_opening(id);
-    let opening = opening.ok_or("the password was used before, or is too old")?;
+    let opening = opening.ok_or(again)?;
     Ok((id, opening))
 }
 
-/// Within the API's TLS; the opening is on record.
+/// Within the API's TLS.
 async fn arrived(
     shared: &Arc<Shared>,
     mut client: Client,
-    opening: StatementId,
+    signed: Signed,
 ) -> std::io::Result<Entered> {
     let startup = loop {
         match packet(&mut *client.stream, &mut client.read).await? {
@@ -337,13 +342,13 @@ async fn arrived(
         }
     };
     client.negotiate(&startup).await?;
-    let Some(signed) = shared.common.recorder.signed_opening(opening) else {
-        let report = fatal("28000", "the tunnel's opening was used or is too old", "");
-        return client.turn_away(&report).await;
-    };
     let user = match user(&startup) {
         Ok(user) => user,
         Err(report) => return client.turn_away(&report).await,
+    };
+    let (opening, signed) = match submit(shared, signed).await {
+        Ok(opened) => opened,
+        Err(why) => return client.turn_away(&fatal("28000", why, "")).await,
     };
     let entrant = Entrant::signed(opening, signed, Door::Tunnel);
     guest(client, startup, user, entrant).await

@@ -209,7 +209,8 @@ impl Running {
         self.settling.push((number, outcome));
     }
 
-    fn end(&mut self, number: Number, end: &End) {
+    /// Nothing more comes of it.
+    pub(super) fn end(&mut self, number: Number, end: &End) {
         (self.copied_in, self.copied_out) = (None, None);
         let Some(run) = self.runs.get_mut(&number) else {
             return;

@@ -1,24 +1,28 @@
 //! Between client and target, in bursts: what the client sent is understood, put on record as a whole,
 //! and then forwarded as it came; what the target answers is told apart and passed on.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{CloseReason, Outcome, Status};
 use ascribe_core::gate::{Action, Recorded};
+use ascribe_core::id::ActionId;
 use ascribe_core::law::Denied;
 use ascribe_sql::{Encoding, Reading};
-use ascribe_wire::pg::client::{self, Message};
+use ascribe_wire::pg::client::{self, Message, Named};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Run, Side};
 use ascribe_wire::pg::server::{self, Report};
-use ascribe_wire::pg::session::{Executed, Number, Runs, SessionError, Step, Tracker, Turn};
+use ascribe_wire::pg::session::{
+    End, Executed, Number, Origin, Portal, Runs, SessionError, Step, Tracker, Turn,
+};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
 
-use super::action::Recording;
+use super::action::{Readies, Recording};
 use super::door::{fatal, told};
 use super::outcomes::{Running, outcome};
 use super::session::Session;
@@ -42,8 +46,11 @@ const OUTCOMES: usize = 1024;
 const AT_ONCE: usize = 256;
 /// A target may say so long what became of what it runs, once its client has left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// So many changes of how prepared texts are read are remembered; what was prepared before is not
+/// understood any more.
+const MAX_READINGS: usize = 256;
 /// A client gets this long to take why it is cut off. A grant's end closes within 2 s.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Nothing is known of how texts are read.
 const UNCLEAR: Reading = Reading {
@@ -196,10 +203,88 @@ struct Course {
     next_step: u32,
     /// Something in the group that is under way may change how texts are read.
     doubtful: bool,
+    readings: Readings,
     /// A message too large to be held is under way.
     large: Option<Rest>,
     /// Those that are on record.
     messages: Messages,
+}
+
+/// How prepared texts were read: the server reads one when it is prepared, not when it runs.
+#[derive(Debug, Default)]
+struct Readings(VecDeque<(Number, Reading)>);
+
+impl Readings {
+    /// What is prepared by this message, and those after it, is read so.
+    fn prepared(&mut self, number: Number, reading: Reading) {
+        if self.0.back().is_some_and(|(_, known)| *known == reading) {
+            return;
+        }
+        if self.0.len() == MAX_READINGS {
+            self.0.pop_front();
+        }
+        self.0.push_back((number, reading));
+    }
+
+    /// How what was prepared by this message was read.
+    fn of(&self, number: Number) -> Reading {
+        let at = self.0.partition_point(|(since, _)| *since <= number);
+        let known = at.checked_sub(1).and_then(|at| self.0.get(at));
+        known.map_or(UNCLEAR, |(_, reading)| *reading)
+    }
+}
+
+/// The message that prepared the statement of a portal, where one of this session did.
+fn statement_of(portal: &Portal) -> Option<Number> {
+    match &portal.statement {
+        Origin::Known(statement) | Origin::Doubtful(statement) => Some(statement.number),
+        Origin::Unknown(_) => None,
+    }
+}
+
+/// The portal that is run, where one of this session is.
+fn portal_of(runs: &Runs) -> Option<&Portal> {
+    match runs {
+        Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => Some(portal),
+        Runs::Query(_) | Runs::UnknownPortal { .. } | Runs::Function { .. } => None,
+    }
+}
+
+/// What a message readies, and under which name.
+fn named(message: &Message) -> Option<(Named, Bytes)> {
+    match message {
+        Message::Parse { name, .. } => Some((Named::Statement, name.clone())),
+        Message::Bind { portal, .. } => Some((Named::Portal, portal.clone())),
+        _ => None,
+    }
+}
+
+/// What the message that was just handed in readies.
+fn readied(tracker: &Tracker, (named, name): &(Named, Bytes)) -> Option<Readies> {
+    match named {
+        Named::Statement => tracker.parsed(name).map(Readies::Statement),
+        Named::Portal => tracker.bound(name).map(Readies::Portal),
+    }
+}
+
+/// Finds what is run within the group that readies it: that is one action, not two.
+fn run_by(burst: &mut [Item]) {
+    let mut runs = HashMap::new();
+    for item in burst.iter_mut().rev() {
+        match &mut item.what {
+            Carries::Runs(executed) => match portal_of(&executed.runs) {
+                Some(portal) => {
+                    runs.insert(portal.number, executed.number);
+                    runs.extend(statement_of(portal).map(|by| (by, executed.number)));
+                }
+                // The burst may be parted here.
+                None => runs.clear(),
+            },
+            Carries::Sync => runs.clear(),
+            Carries::Readies(readies, run_by) => *run_by = runs.get(&readies.number()).copied(),
+            Carries::Nothing | Carries::Flush | Carries::Refused(_) | Carries::Begins(_) => {}
+        }
+    }
 }
 
 /// A message on its way to the target.
@@ -226,6 +311,8 @@ impl Item {
 enum Carries {
     /// Nothing is run by it.
     Nothing,
+    /// This is readied by it, and run by that message of the same group, if one is there already.
+    Readies(Readies, Option<Number>),
     /// The end of a group.
     Sync,
     /// Answers so far are wanted.
@@ -283,7 +370,12 @@ impl Relay<'_> {
             client_write.write_all(&ends.greeting).await?;
             client_write.flush().await
         };
-        if greeted.await.is_err() {
+        let greeted = tokio::select! {
+            greeted = greeted => greeted.is_ok(),
+            // A client that does not read does not hold up the end.
+            () = self.session.life.over.cancelled() => false,
+        };
+        if !greeted {
             return;
         }
         let up = self.up(client_read, ends.read, target_write);
@@ -425,14 +517,24 @@ impl Relay<'_> {
             Piece::Part(part) => return self.more(&part, burst, target, course).await,
         };
         while let Some(next) = message.take() {
+            let named = named(&next);
             let sync = matches!(next, Message::Sync);
             let flush = matches!(next, Message::Flush);
-            let step = lock(&self.tracker).client(next);
+            let (step, readies) = {
+                let mut tracker = lock(&self.tracker);
+                let step = tracker.client(next);
+                (step, named.and_then(|named| readied(&tracker, &named)))
+            };
             let step = step.map_err(|error| Over::Wrong(error.to_string()))?;
+            let readies = |number| readies.filter(|readies| readies.number() == number);
             let (number, what) = match step {
                 Step::Forward(number) if sync => (Some(number), Carries::Sync),
                 Step::Forward(number) if flush => (Some(number), Carries::Flush),
-                Step::Forward(number) | Step::Copy(number) => (Some(number), Carries::Nothing),
+                Step::Forward(number) => match readies(number) {
+                    Some(readies) => (Some(number), Carries::Readies(readies, None)),
+                    None => (Some(number), Carries::Nothing),
+                },
+                Step::Copy(number) => (Some(number), Carries::Nothing),
                 Step::Record(executed) => (Some(executed.number), Carries::Runs(executed)),
                 Step::Refuse(number, why) => (Some(number), Carries::Refused(why.to_string())),
                 Step::Drop => return Ok(()),
@@ -507,6 +609,7 @@ impl Relay<'_> {
         target: &mut WriteHalf<Stream>,
         course: &mut Course,
     ) -> Result<(), Over> {
+        run_by(burst);
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
@@ -536,6 +639,7 @@ impl Relay<'_> {
             values: self.session.values(),
             messages: &course.messages,
         };
+        let current = recording.reading;
         let mut ready = Vec::new();
         for item in items {
             let mut actions = Vec::new();
@@ -543,11 +647,25 @@ impl Relay<'_> {
             if let Carries::Begins(action) = &item.what {
                 actions.push(Action::clone(action));
             }
-            if let Carries::Runs(executed) = &item.what {
-                if course.doubtful {
-                    // Nothing but plain words is understood in any case.
-                    recording.reading = UNCLEAR;
+            let now = if course.doubtful { UNCLEAR } else { current };
+            if let Carries::Readies(readies, run_by) = &item.what {
+                let statement = match readies {
+                    Readies::Statement(statement) => {
+                        course.readings.prepared(statement.number, now);
+                        Some(statement.number)
+                    }
+                    Readies::Portal(portal) => statement_of(portal),
+                };
+                if run_by.is_none() {
+                    recording.reading = statement.map_or(now, |n| course.readings.of(n));
+                    let mut id = || self.session.action_id();
+                    let next = course.next_step;
+                    actions = recording.draft_readied(readies, next, &mut id).await;
                 }
+            }
+            if let Carries::Runs(executed) = &item.what {
+                let prepared = portal_of(&executed.runs).and_then(statement_of);
+                recording.reading = prepared.map_or(now, |number| course.readings.of(number));
                 let mut id = || self.session.action_id();
                 let next = &mut course.next_step;
                 let drafted = recording.draft(executed, next, &mut id).await;
@@ -571,10 +689,14 @@ impl Relay<'_> {
             .iter()
             .flat_map(|(_, actions)| actions.iter().cloned());
         let mut gated = all(gates.map(|action| life.gate(action))).await.into_iter();
+        let with_results = |(item, actions): (Item, Vec<Action>)| {
+            let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
+            (item, actions, results)
+        };
+        let mut ready: VecDeque<_> = ready.into_iter().map(with_results).collect();
         let mut out = Vec::new();
         let mut dropping = false;
-        for (item, actions) in ready {
-            let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
+        while let Some((item, actions, results)) = ready.pop_front() {
             dropping &= !matches!(item.what, Carries::Sync);
             if dropping && !matches!(item.what, Carries::Flush) {
                 self.not_sent(&actions, &results).await;
@@ -587,8 +709,20 @@ impl Relay<'_> {
                     continue;
                 }
                 Carries::Refused(why) => Some(error("54000", why, None, None)),
-                Carries::Runs(_) | Carries::Begins(_) => {
+                Carries::Runs(_) | Carries::Begins(_) | Carries::Readies(_, None) => {
                     self.refusal(&actions, &results, begun).await
+                }
+                // It goes where what runs it goes.
+                Carries::Readies(_, Some(by)) => {
+                    let run = ready.iter().find(|(later, ..)| later.number == Some(*by));
+                    let (_, actions, results) =
+                        run.ok_or_else(|| Over::Wrong("a message that is lost".to_owned()))?;
+                    let refusal = self.refusal(actions, results, begun).await;
+                    if refusal.is_none() {
+                        out.push(Cleared::Free(item.bytes));
+                        continue;
+                    }
+                    refusal
                 }
             };
             let Some(report) = refusal else {
@@ -596,7 +730,7 @@ impl Relay<'_> {
                 let ids = recorded.iter().map(Recorded::id).collect();
                 match &item.what {
                     Carries::Begins(action) => lock(&self.running).taken_in = Some(action.action),
-                    _ => lock(&self.running).sent(number, ids),
+                    _ => self.sent(number, ids),
                 }
                 out.push(Cleared::Recorded(recorded, item.bytes));
                 continue;
@@ -613,6 +747,15 @@ impl Relay<'_> {
             dropping = denied.whole_group;
         }
         Ok(out)
+    }
+
+    /// Something recorded is sent now. Where its group has failed meanwhile, the target throws it away.
+    fn sent(&self, number: Number, ids: Vec<ActionId>) {
+        let mut running = lock(&self.running);
+        running.sent(number, ids);
+        if !lock(&self.tracker).tell(number) {
+            running.end(number, &End::Skipped);
+        }
     }
 
     /// Why a message must not be forwarded, as its client is told, if so.

@@ -270,8 +270,10 @@ async fn turn_away(stream: &mut Box<dyn Io>, report: &Report) {
         stream.write_all(&encode::error_response(report)).await?;
         stream.shutdown().await
     };
-    if let Err(error) = said.await {
-        tracing::debug!("a client left before it was told why: {error}");
+    match tokio::time::timeout(relay::GOODBYE, said).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("a client left before it was told why: {error}"),
+        Err(_) => tracing::debug!("a client did not take why it was turned away"),
     }
 }
 
@@ -489,7 +491,9 @@ async fn reach(
         .password(&target.name, &view.account);
     let password = password.await.map_err(TargetError::Untrusted)?;
     let own = |name: &[u8]| {
-        [&b"user"[..], b"database", APPLICATION, b"replication"].contains(&name)
+        [&b"user"[..], b"database", b"replication"].contains(&name)
+            // The server takes the last one, in letters of any case.
+            || name.eq_ignore_ascii_case(APPLICATION)
             || name.starts_with(b"_pq_.")
     };
     let mut parameters = vec![

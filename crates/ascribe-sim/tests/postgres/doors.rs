@@ -82,6 +82,20 @@ fn a_signed_statement_is_a_password_once() {
     assert!(!bank.cluster.log().contains("select 8"));
 }
 
+/// Whoever reads the log could bring what is on record.
+#[test]
+fn a_signed_statement_that_is_on_record_is_no_password() {
+    let bank = Bank::without_grant(&[]);
+    let (token, full) = (bank.token(), "sslmode=verify-full");
+    let out = bank.psql_at_the_port(&token, full, "select 11").exits(2);
+    assert!(out.stderr.contains("you hold no grant"), "{}", out.stderr);
+    bank.grant(&["--reusable"]);
+    let copy = bank.psql_at_the_port(&token, full, "select 11").exits(2);
+    assert!(copy.stderr.contains("used before"), "{}", copy.stderr);
+    bank.psql_at_the_port(&bank.token(), full, "select 11")
+        .exits(0);
+}
+
 #[test]
 fn without_a_grant_nobody_comes_in() {
     let bank = Bank::without_grant(&["--database", "orders"]);

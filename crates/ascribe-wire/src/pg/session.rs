@@ -62,6 +62,8 @@ pub const REFUSED: &[u8] = b"refused by ascribe";
 struct Pending {
     number: Number,
     awaits: Awaits,
+    /// Its end is told although nothing is run by it.
+    told: bool,
 }
 
 /// What a message's answer is to be.
@@ -211,6 +213,29 @@ impl Tracker {
         recorded.map(|one| one.number)
     }
 
+    /// The statement that a Parse handed in last gave this name, as long as the server has not answered it.
+    pub fn parsed(&self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.names.statements.latest(name)
+    }
+
+    /// The portal that a Bind handed in last gave this name, as long as the server has not answered it.
+    pub fn bound(&self, name: &[u8]) -> Option<Arc<Portal>> {
+        self.names.portals.latest(name)
+    }
+
+    /// The end of this message is to be told, also if it runs nothing, but prepares or binds. False, if its
+    /// group has failed meanwhile, so that the server will throw it away.
+    pub fn tell(&mut self, number: Number) -> bool {
+        let at = self.pending.binary_search_by_key(&number, |one| one.number);
+        match at.ok().and_then(|at| self.pending.get_mut(at)) {
+            Some(one) => {
+                one.told = true;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Takes a message of the client and says what to do with it.
     ///
     /// # Errors
@@ -340,7 +365,12 @@ impl Tracker {
 
     fn push(&mut self, number: Number, awaits: Awaits) {
         self.recorded += usize::from(awaits.is_recorded());
-        self.pending.push_back(Pending { number, awaits });
+        let told = false;
+        self.pending.push_back(Pending {
+            number,
+            awaits,
+            told,
+        });
     }
 
     /// Copied data of the client is awaited.

@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use ascribe_core::encoding::base64url;
-use ascribe_core::id::StatementId;
-use ascribe_core::statement::{Connect, Say};
+use ascribe_core::statement::{Connect, Say, Signed};
 use ascribe_gateway::PASSWORD_PREFIX;
 use ascribe_wire::pg::encode::error_response;
 use ascribe_wire::pg::server::Report;
@@ -28,6 +27,9 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// Most connections through one tunnel at once.
 const MAX_CONNECTIONS: usize = 256;
+
+/// A connection that neither end has closed, in the kernel's table.
+const ESTABLISHED: &str = "01";
 
 fn place(text: &str) -> Done<UserName> {
     user_name(text.as_bytes()).map_err(|error| {
@@ -167,10 +169,10 @@ pub(super) async fn open(client: &Arc<Client>, user: &Arc<UserName>) -> Done<Way
     let (signer, wish) = (Arc::clone(client), Arc::clone(user));
     let opened = tokio::task::spawn_blocking(move || {
         let hello = signer.hello()?;
-        signer.submit(&hello, statement(&wish), Vec::new())
+        signer.signed(&hello, statement(&wish))
     });
-    let (opening, _, _) = opened.await.attempt("sign the opening")??;
-    reach(client, opening).await
+    let (_, signed) = opened.await.attempt("sign the opening")??;
+    reach(client, signed).await
 }
 
 async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
@@ -201,7 +203,7 @@ async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream
 }
 
 /// A connection to the gateway, within the API's TLS.
-async fn reach(client: &Client, opening: StatementId) -> Done<Way> {
+async fn reach(client: &Client, signed: Signed) -> Done<Way> {
     let tcp = TcpStream::connect(client.address()).await;
     let tcp = tcp.attempt("reach the gateway")?;
     tcp.set_nodelay(true).attempt("set up the connection")?;
@@ -211,7 +213,7 @@ async fn reach(client: &Client, opening: StatementId) -> Done<Way> {
         .connect(name, tcp)
         .await
         .attempt("talk to the gateway")?;
-    let body = serde_json::to_vec(&Call::Tunnel { opening }).attempt("encode the call")?;
+    let body = serde_json::to_vec(&Call::Tunnel { signed }).attempt("encode the call")?;
     let length = u32::try_from(body.len()).attempt("encode the call")?;
     let talk = "talk to the gateway";
     stream.write_u32(length).await.attempt(talk)?;
@@ -247,8 +249,10 @@ fn owner(table: &str, here: SocketAddr, there: SocketAddr) -> Option<u32> {
     table.lines().skip(1).find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
         let same = is_written(words.next()?, &wanted.0) && is_written(words.next()?, &wanted.1);
-        // State, queues, timer, retransmissions; then the user.
-        same.then(|| words.nth(4)?.parse().ok()).flatten()
+        // What its program has closed already is said to be root's.
+        let open = words.next()? == ESTABLISHED;
+        // Queues, timer, retransmissions; then the user.
+        (same && open).then(|| words.nth(3)?.parse().ok()).flatten()
     })
 }
 
@@ -279,11 +283,14 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
              0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 1 1\n\
              1: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000 0 1 1\n\
-             2: 0100007F:C002 0100007F:1F91 01 00000000:00000000 00:00000000 00000000  1001 0 1 1\n";
+             2: 0100007F:C002 0100007F:1F91 01 00000000:00000000 00:00000000 00000000  1001 0 1 1\n\
+             3: 0100007F:C003 0100007F:1F91 05 00000000:00000000 00:00000000 00000000  0 0 0 1\n";
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(owner(table, at(0xc001), at(0x1f90)), Some(1000));
         assert_eq!(owner(table, at(0xc002), at(0x1f90)), None);
         assert_eq!(owner(table, at(0xc002), at(0x1f91)), Some(1001));
+        // It was anybody's, and is closed.
+        assert_eq!(owner(table, at(0xc003), at(0x1f91)), None);
         assert_eq!(owner("", at(1), at(2)), None);
         #[cfg(target_endian = "little")]
         {

@@ -70,6 +70,17 @@ impl World {
     fn execute(&mut self, session: SessionId, sql: SqlIntent) -> Result<ActionId, Denied> {
         self.intent_of("pg.query", session, |intent| intent.sql = Some(sql))
     }
+    fn step(
+        &mut self,
+        kind: &str,
+        session: SessionId,
+        (number, statement): (u32, &str),
+        text: &str,
+    ) -> Result<ActionId, Denied> {
+        self.intent_with(kind, session, text, |i| {
+            i.sql = Some(step(number, statement))
+        })
+    }
     fn bounded(&mut self, scope: SqlScope) -> SessionId {
         let grant = self.grant(|request| request.sql = Some(scope));
         self.open_database(grant).unwrap()
@@ -180,8 +191,14 @@ fn a_grant_bounds_classes_and_objects() {
     w.execute(session, sql(&["empty"])).unwrap();
     w.intent_of("pg.connect", session, |i| i.sql = Some(sql(&["connect"])))
         .unwrap();
+    let set = w.intent_of("pg.connect", session, |i| {
+        i.sql = Some(sql(&["connect", "set"]));
+    });
+    assert_eq!(no(set), "outside-grant");
     for outside in [
         on(&["empty", "delete"], &[]),
+        on(&["select"], &["\"audit.x\".secrets"]),
+        on(&["select"], &["\"public.orders\""]),
         on(&["delete"], &["public.orders"]),
         on(&["select", "delete"], &["public.orders"]),
         on(&["select"], &["public.people"]),
@@ -206,13 +223,44 @@ fn an_approved_script_runs_in_order_and_once_a_session() {
     };
     let session = w.bounded(scope.clone());
     assert_eq!(no(w.execute(session, sql(&["update"]))), "outside-grant");
-    assert_eq!(no(w.execute(session, step(0, "b"))), "outside-grant");
-    assert_eq!(no(w.execute(session, step(4, "a"))), "outside-grant");
-    w.execute(session, step(0, "a")).unwrap();
-    assert_eq!(no(w.execute(session, step(0, "a"))), "outside-grant");
-    w.execute(session, step(2, "a")).unwrap();
-    assert_eq!(no(w.execute(session, step(1, "b"))), "outside-grant");
-    w.execute(session, step(3, "c")).unwrap();
+    assert_eq!(
+        no(w.step("pg.query", session, (0, "b"), "b")),
+        "outside-grant"
+    );
+    assert_eq!(
+        no(w.step("pg.query", session, (4, "a"), "a")),
+        "outside-grant"
+    );
+    // What is only readied is bounded, too, and the script does not go on.
+    let ready = w.intent_of("pg.prepare", session, |i| i.sql = Some(sql(&["update"])));
+    assert_eq!(no(ready), "outside-grant");
+    w.step("pg.prepare", session, (0, "a"), "a").unwrap();
+    // The text that is recorded is the one of the step, whatever is around it.
+    for text in ["b", "a -- b", ""] {
+        let other = w.step("pg.query", session, (0, "a"), text);
+        assert_eq!(no(other), "openings", "{text}");
+    }
+    w.step("pg.query", session, (0, "a"), "/* why */ a ;")
+        .unwrap();
+    let ready = w.step("pg.prepare", session, (0, "a"), "a");
+    assert_eq!(no(ready), "outside-grant");
+    assert_eq!(
+        no(w.step("pg.query", session, (0, "a"), "a")),
+        "outside-grant"
+    );
+    w.step("pg.query", session, (2, "a"), "a").unwrap();
+    assert_eq!(
+        no(w.step("pg.query", session, (1, "b"), "b")),
+        "outside-grant"
+    );
+    w.step("pg.query", session, (3, "c"), "c").unwrap();
+    // What a connection sets could make other statements of these.
+    let connect = |w: &mut World, sql| w.intent_of("pg.connect", session, |i| i.sql = Some(sql));
+    connect(&mut w, sql(&["connect"])).unwrap();
+    assert_eq!(
+        no(connect(&mut w, sql(&["connect", "set"]))),
+        "outside-grant"
+    );
     // Stopping needs no step.
     w.intent_of("pg.cancel", session, |_| ()).unwrap();
 
@@ -243,6 +291,8 @@ fn what_is_asked_for_fits_the_target() {
         scope(&|s| s.classes = words(&["SELECT"])),
         scope(&|s| s.classes = vec!["a".to_owned(); 65]),
         scope(&|s| s.objects = words(&["a\nb"])),
+        scope(&|s| s.objects = words(&["orders"])),
+        scope(&|s| s.objects = words(&["*"])),
         scope(&|s| s.objects = vec!["a".repeat(161)]),
         scope(&|s| s.script = many.clone()),
         scope(&|s| s.job = Some(job("nightly", "at night"))),

@@ -242,7 +242,16 @@ impl World {
         session: SessionId,
         edit: impl FnOnce(&mut Intent),
     ) -> Result<ActionId, Denied> {
-        let command = opening("command", "uptime");
+        self.intent_with(kind, session, "uptime", edit)
+    }
+    pub(super) fn intent_with(
+        &mut self,
+        kind: &str,
+        session: SessionId,
+        command: &str,
+        edit: impl FnOnce(&mut Intent),
+    ) -> Result<ActionId, Denied> {
+        let command = opening("command", command);
         let action = ActionId::new(self.fresh());
         let mut intent = Intent {
             action,

@@ -88,7 +88,10 @@ fn described(message: &Message) -> (&'static str, Option<ascribe_core::gate::Sql
     match message {
         Message::Query(_) => ("Query", Some(unread())),
         Message::Parse { .. } => ("Parse", Some(unread())),
-        Message::FunctionCall { .. } => ("FunctionCall", Some(super::super::action::call(None))),
+        Message::FunctionCall { function, .. } => (
+            "FunctionCall",
+            Some(super::super::action::call(*function, None)),
+        ),
         _ => ("Bind", None),
     }
 }

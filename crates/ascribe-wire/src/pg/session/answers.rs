@@ -163,8 +163,14 @@ impl Tracker {
         let awaited = awaited(&first.awaits);
         match (&mut first.awaits, message) {
             (Awaits::Parse(_), Message::ParseComplete)
-            | (Awaits::Bind(_), Message::BindComplete)
-            | (Awaits::Close(..), Message::CloseComplete)
+            | (Awaits::Bind(_), Message::BindComplete) => {
+                if first.told {
+                    let what = What::End(End::Completed);
+                    out.events.push(Event { number, what });
+                }
+                self.succeed();
+            }
+            (Awaits::Close(..), Message::CloseComplete)
             | (Awaits::Describe { .. }, Message::NoData) => self.succeed(),
             (
                 Awaits::Describe(Named::Statement),
@@ -374,6 +380,10 @@ impl Tracker {
                 let what = failed;
                 out.events.push(Event { number, what });
             }
+            Awaits::Parse(_) | Awaits::Bind(_) if first.told => {
+                let what = failed;
+                out.events.push(Event { number, what });
+            }
             Awaits::Parse(_) | Awaits::Bind(_) | Awaits::Describe(_) | Awaits::Close(..) => {}
             Awaits::Refuse => {
                 return unexpected(&Message::Error(report.clone()), "nothing");
@@ -397,9 +407,12 @@ impl Tracker {
         // INVARIANT: behind these there is nothing but Syncs, for everything else has waited.
         let number = self.pending.front().map_or(self.last, |one| one.number);
         for _ in 0..syncs {
-            let awaits = Awaits::Sync;
-            self.pending
-                .insert(behind.min(self.pending.len()), Pending { number, awaits });
+            let sync = Pending {
+                number,
+                awaits: Awaits::Sync,
+                told: false,
+            };
+            self.pending.insert(behind.min(self.pending.len()), sync);
         }
         self.spare = syncs;
         self.unclear = true;
@@ -413,7 +426,7 @@ impl Tracker {
             }
             let Some(one) = self.pop() else { return };
             self.forget(one.number, &one.awaits);
-            if one.awaits.is_recorded() {
+            if one.told || one.awaits.is_recorded() {
                 let (number, what) = (one.number, What::End(End::Skipped));
                 out.events.push(Event { number, what });
             }

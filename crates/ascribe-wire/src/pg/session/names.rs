@@ -219,6 +219,11 @@ impl<T: Size> Map<T> {
         value.clone().map_or(Found::Nowhere, Found::Here)
     }
 
+    /// What the latest unanswered message makes of this name.
+    pub(super) fn latest(&self, name: &[u8]) -> Option<Arc<T>> {
+        self.slots.get(name)?.latest.as_ref()?.value.clone()
+    }
+
     /// Is there room for one more?
     pub(super) fn fits(&self, name: &[u8], value: &T) -> bool {
         let known = self.slots.contains_key(name);
