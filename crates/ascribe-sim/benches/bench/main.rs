@@ -5,6 +5,7 @@
 mod append;
 mod floor;
 mod identity;
+mod pg;
 mod read;
 mod realm;
 mod relay;
@@ -18,8 +19,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str =
-    "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh]";
+const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh|postgres]";
 
 /// How much is done.
 struct Plan {
@@ -46,6 +46,10 @@ struct Plan {
     crowd: usize,
     /// Sessions that do nothing.
     idle: usize,
+    /// Rounds of the database's clients, their seconds, and its sessions that do nothing.
+    pg_rounds: usize,
+    pg_seconds: usize,
+    pg_idle: usize,
 }
 
 const FULL: Plan = Plan {
@@ -61,6 +65,9 @@ const FULL: Plan = Plan {
     stream: 500_000_000,
     crowd: 200,
     idle: 1_000,
+    pg_rounds: 5,
+    pg_seconds: 3,
+    pg_idle: 5_000,
 };
 
 const QUICK: Plan = Plan {
@@ -76,6 +83,9 @@ const QUICK: Plan = Plan {
     stream: 50_000_000,
     crowd: 20,
     idle: 20,
+    pg_rounds: 3,
+    pg_seconds: 1,
+    pg_idle: 200,
 };
 
 fn main() -> Result<()> {
@@ -90,6 +100,8 @@ fn main() -> Result<()> {
             "--only" => only = Some(args.next().context(USAGE)?),
             // A process of its own, so that its memory is.
             "--relay" => return relay::serve(&args.collect::<Vec<_>>()),
+            "--pg-relay" => return pg::relay::run(&args.collect::<Vec<_>>()),
+            "--pg-gateway" => return pg::gateway::run(&args.collect::<Vec<_>>()),
             // Cargo says so to every benchmark.
             "--bench" => {}
             _ => bail!(USAGE),
@@ -116,6 +128,9 @@ fn main() -> Result<()> {
     }
     if wanted("ssh") {
         rows.extend(ssh::rows(&plan)?);
+    }
+    if wanted("postgres") {
+        rows.extend(pg::rows(&plan)?);
     }
     if rows.is_empty() {
         bail!(USAGE);
