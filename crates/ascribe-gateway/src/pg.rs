@@ -32,6 +32,7 @@ use crate::places::Places;
 mod action;
 mod cancel;
 mod door;
+mod ended;
 mod outcomes;
 mod relay;
 mod session;
