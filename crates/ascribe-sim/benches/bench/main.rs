@@ -85,7 +85,7 @@ const QUICK: Plan = Plan {
     idle: 20,
     pg_rounds: 3,
     pg_seconds: 1,
-    pg_idle: 200,
+    pg_idle: 5_000,
 };
 
 fn main() -> Result<()> {
