@@ -84,7 +84,7 @@ const QUICK: Plan = Plan {
     crowd: 20,
     idle: 20,
     pg_rounds: 3,
-    pg_seconds: 1,
+    pg_seconds: 2,
     pg_idle: 5_000,
 };
 
