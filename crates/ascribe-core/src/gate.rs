@@ -117,7 +117,8 @@ impl Log {
 #[derive(Debug)]
 pub struct Authorized {
     action: Action,
-    proposal: Proposal,
+    id: EntryId,
+    writer: String,
     intent: Intent,
     until: Timestamp,
 }
@@ -146,7 +147,8 @@ pub fn env_bytes(env: &[(String, String)]) -> Vec<u8> {
 }
 
 impl Authorized {
-    /// The local pre-check. It can only refuse; the receipt alone allows.
+    /// The local pre-check, and what to give to the recorder. It can only refuse; the receipt alone
+    /// allows.
     ///
     /// # Errors
     /// [`GateError::Ended`] when the session's grant no longer holds.
@@ -156,7 +158,7 @@ impl Authorized {
         standing: Standing,
         now: Timestamp,
         salts: Salts,
-    ) -> Result<Self, GateError> {
+    ) -> Result<(Self, Proposal), GateError> {
         let until = match standing {
             Standing::Until(until) if now < until => until,
             Standing::Until(_) | Standing::Ended(_) => return Err(GateError::Ended),
@@ -199,17 +201,14 @@ impl Authorized {
             openings,
             scope: Scope::Session(action.session),
         };
-        Ok(Self {
+        let authorized = Self {
             action,
-            proposal,
+            id: proposal.id,
+            writer: proposal.writer.clone(),
             intent,
             until,
-        })
-    }
-
-    /// What to give to the recorder.
-    pub fn proposal(&self) -> Proposal {
-        self.proposal.clone()
+        };
+        Ok((authorized, proposal))
     }
 
     /// Opens the gate, if the receipt proves that exactly this intent is in the log.
@@ -219,8 +218,8 @@ impl Authorized {
     pub fn recorded(self, receipt: &Receipt, log: &Log) -> Result<Recorded, GateError> {
         let entry =
             Entry::from_bytes(&receipt.entry).map_err(|_| GateError::Receipt("not an entry"))?;
-        let same = entry.id == self.proposal.id
-            && entry.writer.id == self.proposal.writer
+        let same = entry.id == self.id
+            && entry.writer.id == self.writer
             && matches!(&entry.body, Body::Intent(intent) if *intent == self.intent);
         if !same {
             return Err(GateError::Receipt("another entry"));

@@ -3,7 +3,7 @@
 use ascribe_core::entry::{Body, CloseReason, Entry, Writer};
 use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Log, Salts};
 use ascribe_core::id::{ActionId, EntryHash, EntryId, SessionId};
-use ascribe_core::record::{Receipt, Standing};
+use ascribe_core::record::{Proposal, Receipt, Standing};
 use ascribe_core::time::Timestamp;
 use ascribe_tlog::{Checkpoint, Hash, SigningKey, Tree, leaf_hash};
 
@@ -29,7 +29,7 @@ fn action() -> Action {
     }
 }
 
-fn check(standing: Standing, now: i64) -> Result<Authorized, GateError> {
+fn check(standing: Standing, now: i64) -> Result<(Authorized, Proposal), GateError> {
     let salts = Salts {
         command: [3; 32],
         env: [4; 32],
@@ -45,11 +45,15 @@ mod receipts {
     use super::*;
 
     pub(super) fn authorized() -> Authorized {
+        proposed().0
+    }
+
+    fn proposed() -> (Authorized, Proposal) {
         check(Standing::Until(Timestamp::from_millis(T0 + 1000)), T0).unwrap()
     }
 
     pub(super) fn entry() -> Entry {
-        let proposal = authorized().proposal();
+        let (_, proposal) = proposed();
         Entry {
             v: 1,
             log: ORIGIN.to_owned(),

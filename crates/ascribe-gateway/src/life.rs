@@ -224,16 +224,21 @@ impl Life {
     /// Authorise, record, check the receipt.
     pub(crate) async fn gate(&self, action: Action) -> Result<Recorded, Shut> {
         let recorder = &self.common.recorder;
+        let mut salts = [[0; 32]; 3];
+        (self.common.fill)(salts.as_flattened_mut());
+        let [command, env, values] = salts;
+        let entry = self.random();
         let salts = Salts {
-            command: self.random(),
-            env: self.random(),
-            values: self.random(),
-            entry: self.random(),
+            command,
+            env,
+            values,
+            entry,
         };
         let standing = recorder.standing(action.session);
-        let authorized = Authorized::check(action, self.writer(), standing, recorder.now(), salts)
-            .map_err(|e| Shut::NotRecorded(Denied::new("ended", e.to_string())))?;
-        let receipt = match self.record(authorized.proposal()).await {
+        let checked = Authorized::check(action, self.writer(), standing, recorder.now(), salts);
+        let (authorized, proposal) =
+            checked.map_err(|e| Shut::NotRecorded(Denied::new("ended", e.to_string())))?;
+        let receipt = match self.record(proposal).await {
             Ok(receipt) => receipt,
             Err(RecordError::Denied(denied)) => return Err(Shut::NotRecorded(denied)),
             // It may still become durable: whatever waits in the ledger's queue is not taken back.
@@ -246,15 +251,24 @@ impl Life {
             .map_err(|error| Shut::NotSent(format!("not run: {error}")))
     }
 
-    /// Records what became of an action. Without that the session ends.
-    pub(crate) async fn report(&self, session: SessionId, outcome: Outcome) {
-        let proposal = Proposal {
+    /// The entry that says what became of an action.
+    pub(crate) fn outcome(&self, session: SessionId, outcome: Outcome) -> Proposal {
+        Proposal {
             id: EntryId::new(self.random()),
             writer: self.writer().to_owned(),
             body: Body::Outcome(outcome),
             openings: Vec::new(),
             scope: Scope::Session(session),
-        };
+        }
+    }
+
+    /// Records what became of an action. Without that the session ends.
+    pub(crate) async fn report(&self, session: SessionId, outcome: Outcome) {
+        self.settle(self.outcome(session, outcome)).await;
+    }
+
+    /// Records an outcome's entry. Without that the session ends.
+    pub(crate) async fn settle(&self, proposal: Proposal) {
         if let Err(error) = self.record(proposal).await {
             tracing::error!("an outcome could not be recorded, the session ends: {error}");
             self.end(CloseReason::LedgerUnavailable);

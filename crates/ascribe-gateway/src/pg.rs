@@ -35,6 +35,7 @@ use crate::places::Places;
 mod action;
 mod cancel;
 mod door;
+mod ended;
 mod outcomes;
 mod relay;
 mod session;

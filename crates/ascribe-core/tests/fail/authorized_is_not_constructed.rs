@@ -1,9 +1,9 @@
 //! Only the pre-check makes an `Authorized`.
+use ascribe_core::entry::Intent;
 use ascribe_core::gate::{Action, Authorized};
-use ascribe_core::record::Proposal;
 
-fn forge(action: Action, proposal: Proposal) -> Authorized {
-    Authorized { action, proposal }
+fn forge(action: Action, intent: Intent) -> Authorized {
+    Authorized { action, intent }
 }
 
 fn main() {}

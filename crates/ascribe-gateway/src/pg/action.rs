@@ -300,6 +300,9 @@ impl Recording<'_> {
     /// Which statement of the approved script this is, where there is one.
     fn step(&self, text: &[u8], next: &mut u32) -> Option<Step> {
         let script = &self.scope?.script;
+        if script.is_empty() {
+            return None;
+        }
         let sha256 = ContentDigest(Hash(Sha256::digest(bare(text)).into()));
         let skip = *next as usize;
         let found = script

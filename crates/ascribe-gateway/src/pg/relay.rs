@@ -20,10 +20,11 @@ use ascribe_wire::pg::session::{
 };
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::action::{Readies, Recording};
 use super::door::{fatal, told};
+use super::ended::Ended;
 use super::outcomes::{Running, outcome};
 use super::session::Session;
 use super::{Io, Shared};
@@ -40,10 +41,6 @@ const PIECE: usize = 16 * 1024;
 const MAX_WHOLE: usize = 1024 * 1024;
 /// Pieces of at least so many bytes are passed on as they are; smaller ones are gathered.
 const GATHER: usize = 4096;
-/// Outcomes that wait for the ledger.
-const OUTCOMES: usize = 1024;
-/// Outcomes that are recorded at once.
-const AT_ONCE: usize = 256;
 /// A target may say so long what became of what it runs, once its client has left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// So many changes of how prepared texts are read are remembered; what was prepared before is not
@@ -103,7 +100,7 @@ struct Relay<'a> {
     reading: Mutex<Reading>,
     /// The target said something.
     answered: Notify,
-    outcomes: mpsc::Sender<Outcome>,
+    ended: Ended,
     /// What the client is told at the end, where it is not why the session ends.
     farewell: Mutex<Option<Report>>,
 }
@@ -123,7 +120,6 @@ fn read_as(reading: &mut Reading, name: &[u8], value: &[u8]) {
 
 /// Relays until the session is over; every outcome is on record when it returns.
 pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends) {
-    let (outcomes, waiting) = mpsc::channel(OUTCOMES);
     // Until it says otherwise.
     let mut reading = UNCLEAR;
     for (name, value) in &ends.settings {
@@ -136,7 +132,7 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         running: Mutex::default(),
         reading: Mutex::new(reading),
         answered: Notify::new(),
-        outcomes,
+        ended: Ended::default(),
         farewell: Mutex::default(),
     };
     let relayed = async {
@@ -145,8 +141,7 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         lock(&relay.running).unknown(&mut left);
         relay.report(left).await;
         session.life.over.cancel();
-        // The last sender goes: what waits is recorded, and that is all.
-        drop(relay);
+        relay.ended.finish(&session.life).await;
     };
     let stopping = async {
         tokio::select! {
@@ -156,22 +151,14 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
     };
     tokio::join!(
         relayed,
-        record(session, waiting),
+        relay.ended.linger(&session.life),
         session.life.pulse(|| ()),
         stopping
     );
 }
 
-/// Records outcomes, as many at once as there are.
-async fn record(session: &Session, mut waiting: mpsc::Receiver<Outcome>) {
-    let mut batch = Vec::new();
-    while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
-        all(batch.drain(..).map(|outcome| session.report(outcome))).await;
-    }
-}
-
 /// Waits for all of them, each begun in order.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut done = true;
@@ -417,12 +404,8 @@ impl Relay<'_> {
     }
 
     async fn report(&self, outcomes: Vec<Outcome>) {
-        for outcome in outcomes {
-            // It is full while the ledger is busy, and closed never before this end.
-            if self.outcomes.send(outcome).await.is_err() {
-                return;
-            }
-        }
+        let session = self.session;
+        self.ended.add(&session.life, session.id, outcomes).await;
     }
 
     /// From the client to the target.

@@ -5,6 +5,7 @@
 mod append;
 mod floor;
 mod identity;
+mod pg;
 mod read;
 mod realm;
 mod relay;
@@ -19,8 +20,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str =
-    "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh]";
+const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh|postgres]";
 
 /// How much is done.
 struct Plan {
@@ -47,6 +47,10 @@ struct Plan {
     crowd: usize,
     /// Sessions that do nothing.
     idle: usize,
+    /// Rounds of the database's clients, their seconds, and its sessions that do nothing.
+    pg_rounds: usize,
+    pg_seconds: usize,
+    pg_idle: usize,
 }
 
 const FULL: Plan = Plan {
@@ -62,6 +66,9 @@ const FULL: Plan = Plan {
     stream: 500_000_000,
     crowd: 200,
     idle: 1_000,
+    pg_rounds: 5,
+    pg_seconds: 3,
+    pg_idle: 5_000,
 };
 
 const QUICK: Plan = Plan {
@@ -77,6 +84,9 @@ const QUICK: Plan = Plan {
     stream: 50_000_000,
     crowd: 20,
     idle: 20,
+    pg_rounds: 3,
+    pg_seconds: 2,
+    pg_idle: 5_000,
 };
 
 fn main() -> Result<()> {
@@ -91,6 +101,8 @@ fn main() -> Result<()> {
             "--only" => only = Some(args.next().context(USAGE)?),
             // A process of its own, so that its memory is.
             "--relay" => return relay::serve(&args.collect::<Vec<_>>()),
+            "--pg-relay" => return pg::relay::run(&args.collect::<Vec<_>>()),
+            "--pg-gateway" => return pg::gateway::run(&args.collect::<Vec<_>>()),
             // Cargo says so to every benchmark.
             "--bench" => {}
             _ => bail!(USAGE),
@@ -117,6 +129,9 @@ fn main() -> Result<()> {
     }
     if wanted("ssh") {
         rows.extend(ssh::rows(&plan)?);
+    }
+    if wanted("postgres") {
+        rows.extend(pg::rows(&plan)?);
     }
     if rows.is_empty() {
         bail!(USAGE);

@@ -266,7 +266,7 @@ impl Bed {
 }
 
 /// Resident memory of a process, in KiB.
-fn resident(process: u32) -> Result<f64> {
+pub(crate) fn resident(process: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let words = line.context("no VmRSS")?.split_whitespace().next();
