@@ -100,7 +100,8 @@ fn ten_thousand_prepared_statements_are_told_apart() {
         assert!(texts.contains(&format!("select {n} + $1::int")), "{n}");
     }
     let more = bank.peak() - before;
-    assert!(more < 128 * 1024, "{more} KiB for {MANY} statements");
+    // Preparing one is an action with its outcome, so most of it is the ledger's.
+    assert!(more < 256 * 1024, "{more} KiB for {MANY} statements");
     assert_eq!(
         kinds(&raw.ask(&query("discard all"))),
         "EZ",
