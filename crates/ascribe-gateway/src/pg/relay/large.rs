@@ -83,7 +83,8 @@ fn size(body: u32) -> u64 {
     u64::from(body) + HEADER as u64
 }
 
-/// What a message is called, and what its text or function would be refused for. Values by themselves run nothing.
+/// What a message is called, and what its text or function would be refused for. What binding
+/// values runs is on record with the message.
 fn described(message: &Message) -> (&'static str, Option<ascribe_core::gate::Sql>) {
     match message {
         Message::Query(_) => ("Query", Some(unread())),
