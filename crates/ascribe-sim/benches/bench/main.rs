@@ -14,13 +14,14 @@ mod ssh;
 mod start;
 mod svid;
 mod table;
+mod witnessed;
 mod world;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh|postgres]";
+const USAGE: &str = "usage: script/bench [--json FILE] [--quick] [--only append|alone|read|identity|start|ssh|witnessed|postgres]";
 
 /// How much is done.
 struct Plan {
@@ -47,6 +48,8 @@ struct Plan {
     crowd: usize,
     /// Sessions that do nothing.
     idle: usize,
+    /// Requests of each client while witnesses look on.
+    requests: usize,
     /// Rounds of the database's clients, their seconds, and its sessions that do nothing.
     pg_rounds: usize,
     pg_seconds: usize,
@@ -66,6 +69,7 @@ const FULL: Plan = Plan {
     stream: 500_000_000,
     crowd: 200,
     idle: 1_000,
+    requests: 2_000,
     pg_rounds: 5,
     pg_seconds: 3,
     pg_idle: 5_000,
@@ -84,6 +88,7 @@ const QUICK: Plan = Plan {
     stream: 50_000_000,
     crowd: 20,
     idle: 20,
+    requests: 100,
     pg_rounds: 3,
     pg_seconds: 2,
     pg_idle: 5_000,
@@ -129,6 +134,9 @@ fn main() -> Result<()> {
     }
     if wanted("ssh") {
         rows.extend(ssh::rows(&plan)?);
+    }
+    if wanted("witnessed") {
+        rows.push(witnessed::row(&plan)?);
     }
     if wanted("postgres") {
         rows.extend(pg::rows(&plan)?);

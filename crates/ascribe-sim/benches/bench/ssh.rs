@@ -18,7 +18,7 @@ const CIPHER: &str = "Ciphers=aes256-gcm@openssh.com";
 const NOWHERE: &str = "/dev/null";
 
 /// A process of ours; ended when dropped.
-struct Server(Child);
+pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -60,7 +60,7 @@ struct Bed {
 }
 
 /// The binary that was built beside this benchmark.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let this = std::env::current_exe()?;
     let place = this.ancestors().nth(2).context("no target directory")?;
     let binary = place.join("ascribe");
@@ -71,7 +71,7 @@ fn binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -88,12 +88,12 @@ fn done(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn text(value: &Value, pointer: &str) -> Result<String> {
+pub(crate) fn text(value: &Value, pointer: &str) -> Result<String> {
     let text = value.pointer(pointer).and_then(Value::as_str);
     Ok(text.with_context(|| format!("no {pointer}"))?.to_owned())
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port())
