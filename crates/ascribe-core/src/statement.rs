@@ -19,7 +19,27 @@ use crate::witness::WitnessSet;
 #[serde(transparent)]
 pub struct SshKey(pub String);
 
+/// Types of keys that somebody has to touch.
+const SECURITY_KEYS: [&str; 2] = [
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+
 impl SshKey {
+    /// The key's type as its blob names it (RFC 4253, 6.6): what stands before it in the text is only said.
+    pub fn kind(&self) -> Option<String> {
+        let blob = encoding::from_base64_std(self.0.split(' ').nth(1)?)?;
+        let (length, rest) = blob.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        String::from_utf8(rest.get(..length)?.to_vec()).ok()
+    }
+
+    /// A key that signs only when somebody touches it (OpenSSH `PROTOCOL.u2f`).
+    pub fn is_security_key(&self) -> bool {
+        self.kind()
+            .is_some_and(|kind| SECURITY_KEYS.contains(&kind.as_str()))
+    }
+
     /// `SHA256:` and the unpadded base64 digest of the key blob, as OpenSSH prints it.
     pub fn fingerprint(&self) -> String {
         use sha2::{Digest as _, Sha256};

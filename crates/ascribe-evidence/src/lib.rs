@@ -17,6 +17,8 @@ pub use token::{Unchecked, key_thumbprints};
 
 /// Largest SSHSIG blob that is looked at, in bytes.
 const MAX_SIGNATURE: usize = 4096;
+/// The flag of FIDO's user presence.
+const USER_PRESENT: u8 = 1;
 
 /// Why a key or a signature cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +27,9 @@ pub enum EvidenceError {
     #[error("not an OpenSSH public key (a line of a `.pub` file)")]
     PublicKey,
     /// The key's type is not accepted.
-    #[error("keys of type `{0}` are not accepted; use Ed25519 or ECDSA P-256")]
+    #[error(
+        "keys of type `{0}` are not accepted; use Ed25519 or ECDSA P-256, alone or as a security key"
+    )]
     KeyType(String),
     /// Not an armoured SSHSIG signature.
     #[error("not an SSH signature as `ssh-keygen -Y sign` writes it")]
@@ -33,14 +37,29 @@ pub enum EvidenceError {
 }
 
 fn accepted(key: &PublicKey) -> bool {
-    // Security keys are refused: whether the holder touched them is not checked here yet.
     matches!(
         key.algorithm(),
         Algorithm::Ed25519
             | Algorithm::Ecdsa {
                 curve: EcdsaCurve::NistP256
             }
+            | Algorithm::SkEd25519
+            | Algorithm::SkEcdsaSha2NistP256
     )
+}
+
+/// Did somebody touch the key for this signature? Other keys cannot tell. A security key signs flags and a
+/// counter with the message and they end its signature, a byte and four (OpenSSH `PROTOCOL.u2f`); the
+/// library checks the signature and no flag.
+fn touched(key: &PublicKey, sig: &SshSig) -> bool {
+    if !matches!(
+        key.algorithm(),
+        Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
+    ) {
+        return true;
+    }
+    let ending = sig.signature_bytes().last_chunk::<5>();
+    ending.is_some_and(|[flags, ..]| flags & USER_PRESENT != 0)
 }
 
 fn plain(key: &PublicKey) -> Option<SshKey> {
@@ -100,7 +119,11 @@ impl Judge for SshSignatures {
             return None;
         }
         key.verify(namespace, message, &parsed).ok()?;
-        plain(&key)
+        if touched(&key, &parsed) {
+            plain(&key)
+        } else {
+            None
+        }
     }
 
     fn token(

@@ -4,6 +4,7 @@
 mod e2e {
     mod authorities;
     mod identities;
+    mod security_keys;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     mod world;
 

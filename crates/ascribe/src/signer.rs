@@ -48,12 +48,17 @@ pub(crate) fn fresh_key() -> Done<PrivateKey> {
 }
 
 fn usable(key: &PublicKey) -> bool {
+    let p256 = Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP256,
+    };
+    key.algorithm() == Algorithm::Ed25519 || key.algorithm() == p256 || is_security_key(key)
+}
+
+/// One that signs when somebody touches it: through an agent, which speaks to it.
+fn is_security_key(key: &PublicKey) -> bool {
     matches!(
         key.algorithm(),
-        Algorithm::Ed25519
-            | Algorithm::Ecdsa {
-                curve: EcdsaCurve::NistP256
-            }
+        Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
     )
 }
 
@@ -72,9 +77,12 @@ impl Signer {
             .map_err(|e| Failure::usage(format!("`{shown}` is no OpenSSH key: {e}")))?;
         if !usable(key.public_key()) {
             return Err(Failure::usage(format!(
-                "`{shown}` is neither an Ed25519 nor an ECDSA P-256 key"
+                "`{shown}` is neither an Ed25519 nor an ECDSA P-256 key, nor a security key of these types"
             ))
             .help("make one: ssh-keygen -t ed25519"));
+        }
+        if is_security_key(key.public_key()) {
+            return Self::from_agent(Some(key.public_key()));
         }
         if key.is_encrypted() {
             if let Ok(agent) = Self::from_agent(Some(key.public_key())) {
@@ -86,7 +94,8 @@ impl Signer {
         Ok(Self::File(Box::new(key)))
     }
 
-    /// A key that the agent holds: `wanted`, or the first that can be used.
+    /// A key that the agent holds: `wanted`, or the first that can be used. One that wants to be touched is
+    /// taken only where there is no other.
     pub(crate) fn from_agent(wanted: Option<&PublicKey>) -> Done<Self> {
         let socket = std::env::var_os("SSH_AUTH_SOCK")
             .map(PathBuf::from)
@@ -96,9 +105,10 @@ impl Signer {
             })?;
         let answer = agent_call(&socket, REQUEST_IDENTITIES, &[])?;
         let keys = parse_identities(&answer).unwrap_or_default();
+        let mut keys: Vec<PublicKey> = keys.into_iter().filter(usable).collect();
+        keys.sort_by_key(is_security_key);
         let found = keys
             .into_iter()
-            .filter(usable)
             .find(|key| wanted.is_none_or(|w| w.key_data() == key.key_data()));
         match found {
             Some(public) => Ok(Self::Agent {

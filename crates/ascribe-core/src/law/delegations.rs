@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::identities::BOUND;
 use super::{Denied, Person, Place, State, databases, rules, view};
 use crate::delegation::{Acceptance, Asserted, Delegation, DelegationRevoke, covers};
 use crate::entry::{CloseReason, Intent, Refusal, SessionOpen};
@@ -244,7 +245,8 @@ impl State {
                 self.check_narrows(parent, delegation)?;
                 self.delegation(parent)?.assurance
             }
-            None => self.assurance(&key.fingerprint()),
+            // Nobody touches anything when an agent acts.
+            None => self.assurance(&key.fingerprint()).min(BOUND),
         };
         let known = self.delegated.get(&person).into_iter().flatten();
         let live = known.filter(|id| self.delegation_ended(**id, at).is_none());

@@ -31,6 +31,8 @@ const MAX_LOGINS: usize = 256;
 const CERTIFIED: u8 = 1;
 /// The assurance of a key that is enrolled, or that a token is bound to.
 pub(super) const BOUND: u8 = 2;
+/// The assurance of an enrolled key that somebody touched for this very signature.
+const TOUCHED: u8 = 3;
 
 /// Whom a subject stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -672,9 +674,14 @@ impl State {
     pub fn assurance(&self, fingerprint: &str) -> u8 {
         match self.login_of_key(fingerprint) {
             Some(login) => login.assurance(),
-            None if self.keys.contains_key(fingerprint) => BOUND,
-            None => 0,
+            None => self.assurance_of_enrolled(fingerprint).unwrap_or(0),
         }
+    }
+
+    fn assurance_of_enrolled(&self, fingerprint: &str) -> Option<u8> {
+        let person = self.people.get(self.keys.get(fingerprint)?)?;
+        let touched = person.keys.get(fingerprint)?.is_security_key();
+        Some(if touched { TOUCHED } else { BOUND })
     }
 
     /// The same of whoever opened a session.
@@ -689,7 +696,12 @@ impl State {
             (Some(_), _) => CERTIFIED,
             (None, Some(login)) => login.assurance(),
             // The law let in nothing else than an enrolled key.
-            (None, None) => BOUND,
+            (None, None) => {
+                let level = self.assurance_of_enrolled(&open.key).unwrap_or(BOUND);
+                // Without its signature there is the gateway's word for a touch.
+                let signed = open.opening.is_some();
+                if signed { level } else { level.min(BOUND) }
+            }
         }
     }
 
@@ -743,24 +755,35 @@ pub(super) fn need_assurance(needed: Option<u8>, level: u8, what: &str) -> Resul
         return Ok(());
     }
     let needed = needed.unwrap_or(0);
+    let help = if needed > BOUND {
+        "sign with an enrolled security key, which you touch: `ssh-keygen -t ed25519-sk`"
+    } else {
+        "use an enrolled key, or a login whose token binds the session key: `ascribe login` without `--device`, a job's \
+         token asked for with the audience that ascribe names"
+    };
     Err(Denied::new(
         "assurance",
         format!("{what} assurance {needed}; this key has {level}"),
     )
-    .with_help(
-        "use an enrolled key, or a login whose token binds the session key: `ascribe login` without `--device`, a job's \
-         token asked for with the audience that ascribe names",
-    ))
+    .with_help(help))
 }
 
 /// Levels that a target asks for can be reached.
 pub(super) fn check_levels(target: &Target) -> Result<(), Denied> {
-    let reachable = |level: Option<u8>| level.is_none_or(|level| level <= BOUND);
-    if reachable(target.actor_assurance) && reachable(target.approver_assurance) {
-        return Ok(());
+    // Plain SSH is not opened by a touch.
+    let of_actors = if target.postgres.is_some() {
+        TOUCHED
+    } else {
+        BOUND
+    };
+    for (who, level, most) in [
+        ("sessions", target.actor_assurance, of_actors),
+        ("approvals", target.approver_assurance, TOUCHED),
+    ] {
+        if level.is_some_and(|level| level > most) {
+            let text = format!("{who} on this target reach assurance {most} at most");
+            return Err(Denied::new("target", text));
+        }
     }
-    Err(Denied::new(
-        "target",
-        "no key or login that is accepted here reaches more than assurance 2 yet",
-    ))
+    Ok(())
 }

@@ -36,6 +36,15 @@ fn is_account(text: &str) -> bool {
             .all(|c| !c.is_whitespace() && !is_unsafe(c) && !"@+:/\\$`'\"".contains(c))
 }
 
+/// A key that a person is enrolled with.
+pub(super) fn check_persons_key(key: &SshKey) -> Result<(), Denied> {
+    let said = key.0.split(' ').next();
+    if key.is_security_key() && said == key.kind().as_deref() && key.0.split(' ').count() == 2 {
+        return Ok(());
+    }
+    check_key(key)
+}
+
 pub(super) fn check_key(key: &SshKey) -> Result<(), Denied> {
     let mut parts = key.0.split(' ');
     let kind = parts.next().unwrap_or_default();
@@ -49,7 +58,7 @@ pub(super) fn check_key(key: &SshKey) -> Result<(), Denied> {
     if kind.starts_with("sk-") {
         Err(Denied::new(
             "key-type",
-            "security keys are not enrolled: the SSH library does not say whether the key was touched",
+            "security keys are people's: nobody touches one for a login, an agent or an authority",
         )
         .with_help("use an Ed25519 or ECDSA P-256 key: `ssh-keygen -t ed25519`"))
     } else if KEY_TYPES.contains(&kind) {

@@ -783,7 +783,7 @@ impl State {
             Say::PersonAdd(person) => self.check_person(person),
             Say::KeyAdd(key) => {
                 self.person(key.person)?;
-                self.check_new_key(&key.key)
+                self.check_persons_key(&key.key)
             }
             Say::Offboard(leaver) => self.check_offboard(leaver),
             Say::CaSet(authority) => self.check_authority(authority),
@@ -842,6 +842,16 @@ impl State {
 
     pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
         rules::check_key(key)?;
+        self.check_unknown(key)
+    }
+
+    fn check_persons_key(&self, key: &SshKey) -> Result<(), Denied> {
+        rules::check_persons_key(key)?;
+        self.check_unknown(key)
+    }
+
+    /// One key stands for one thing, once.
+    fn check_unknown(&self, key: &SshKey) -> Result<(), Denied> {
         if self.revoked_keys.contains(&key.fingerprint()) {
             return Err(
                 Denied::new("revoked", "the key was revoked; make a new one")
@@ -882,7 +892,7 @@ impl State {
         }
         let mut seen = BTreeSet::new();
         for key in &person.keys {
-            self.check_new_key(key)?;
+            self.check_persons_key(key)?;
             if !seen.insert(key.fingerprint()) {
                 return Err(Denied::new("duplicate", "a key is named twice"));
             }

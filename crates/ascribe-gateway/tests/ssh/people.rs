@@ -10,7 +10,7 @@ use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder as _, Scope}
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
     Answer, Authority, BreakGlass, Forward, OverCap, PersonAdd, PersonKey, Request, Revocation,
-    Role, Say, Seen, Signed, Statement, Target, Ticket, Uses,
+    Role, Say, Seen, Signed, SshKey, Statement, Target, Ticket, Uses,
 };
 use ascribe_ledger::{Ledger, Rng as _, SystemRng};
 use ascribe_tlog::Hash;
@@ -277,9 +277,14 @@ impl People {
 
     /// The operator gets another key.
     pub(super) async fn key_add(&self, ledger: &Ledger, key: &PrivateKey) {
+        self.enrol_key(ledger, public(key)).await;
+    }
+
+    /// The same of a key that the test has no file of.
+    pub(super) async fn enrol_key(&self, ledger: &Ledger, key: SshKey) {
         let say = Say::KeyAdd(PersonKey {
             person: OPERATOR,
-            key: public(key),
+            key,
         });
         self.say(ledger, ADMIN, say, vec![], Scope::None).await;
     }

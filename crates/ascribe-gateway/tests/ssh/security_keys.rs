@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ascribe_core::encoding::base64_std;
-use ascribe_core::statement::{Authority, Mapping, RevokedCertificates};
+use ascribe_core::statement::{Authority, Mapping, RevokedCertificates, SshKey};
 use ascribe_tlog::SigningKey;
 use russh::client::AuthResult;
 use russh::keys::agent::AgentIdentity;
@@ -122,6 +122,9 @@ async fn a_security_key_is_refused_alone_and_with_a_certificate() {
         revoked: RevokedCertificates::default(),
     };
     w.people.ca_set(&w.door.ledger, authority).await;
+    let line = SshKey(Untouched::new().line());
+    // Even the operator's own, which signs statements.
+    w.people.enrol_key(&w.door.ledger, line).await;
     assert!(!offer(w.port, &login).await.success());
     let mut key = Untouched::new();
     std::fs::write(w.path("token.pub"), key.line()).unwrap();

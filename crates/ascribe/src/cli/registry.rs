@@ -80,10 +80,10 @@ pub(crate) struct TargetAdd {
     #[arg(long)]
     pub(crate) refuse_inner_ssh: bool,
     /// Least assurance of whoever opens a session: 1 bearer token, 2 enrolled key or token bound to the
-    /// key.
+    /// key, 3 security key that was touched (databases).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) actor_assurance: Option<u8>,
-    /// Least assurance of whoever approves or breaks glass; 2 if not given.
+    /// Least assurance of whoever approves or breaks glass; 2 if not given, 3 wants a security key's touch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) approver_assurance: Option<u8>,
     /// Whoever approves is in this group; repeatable, one of them is enough. The directory's rules name it.

@@ -43,9 +43,56 @@ fn assurance_is_derived_and_targets_ask_for_it() {
     // What changes the law is never carried by a bearer token.
     let say = Say::TargetSet(strict.clone());
     assert_eq!(no(w.say_as(ADA, &weak_ada, say, vec![])), "assurance");
-    // Nothing reaches 3 yet, so nobody is locked out by asking for it.
+    // Nobody is locked out by asking for what nothing reaches.
     strict.actor_assurance = Some(3);
+    assert_eq!(
+        no(w.say(ADA, Say::TargetSet(strict.clone()), vec![])),
+        "target"
+    );
+    (strict.actor_assurance, strict.approver_assurance) = (None, Some(4));
     assert_eq!(no(w.say(ADA, Say::TargetSet(strict), vec![])), "target");
+}
+
+/// A security key's text: type, public key and application.
+fn security_key(kind: &str) -> SshKey {
+    let mut blob = Vec::new();
+    for part in [kind.as_bytes(), &[7; 32], b"ssh:"] {
+        blob.extend(u32::try_from(part.len()).unwrap().to_be_bytes());
+        blob.extend_from_slice(part);
+    }
+    SshKey(format!("{kind} {}", encoding::base64_std(&blob)))
+}
+
+#[test]
+fn a_touched_key_counts_for_more_and_is_a_persons_alone() {
+    let mut w = World::with_providers();
+    let touched = security_key("sk-ssh-ed25519@openssh.com");
+    let add = |person, key: &SshKey| {
+        Say::KeyAdd(PersonKey {
+            person,
+            key: key.clone(),
+        })
+    };
+    // What stands before the blob is only said, and does not make a security key.
+    let plain = key(77, 0).0;
+    let blob = plain.split(' ').nth(1).unwrap();
+    let said = SshKey(format!("sk-ssh-ed25519@openssh.com {blob}"));
+    let real = touched.0.split(' ').nth(1).unwrap();
+    let other = SshKey(format!("sk-ecdsa-sha2-nistp256@openssh.com {real}"));
+    for bad in [said, other, security_key("sk-ssh-ed25519@example.org")] {
+        let done = w.say(ADA, add(person(PAT), &bad), vec![]);
+        assert_eq!(no(done), "key-type");
+    }
+    w.say(ADA, add(person(PAT), &touched), vec![]).unwrap();
+    assert_eq!(w.state.assurance(&touched.fingerprint()), 3);
+    assert_eq!(w.state.assurance(&key(PAT, 0).fingerprint()), 2);
+    let mut strict = target("db1");
+    strict.approver_assurance = Some(3);
+    w.say(ADA, Say::TargetSet(strict), vec![]).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    let yes = || Say::Approval(answer(ask));
+    assert_eq!(no(w.say(PAT, yes(), vec![])), "assurance");
+    w.say_as(PAT, &touched, yes(), vec![]).unwrap();
 }
 
 #[test]
