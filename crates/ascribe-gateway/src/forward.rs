@@ -524,13 +524,13 @@ impl Connection {
         if !self.unlisten(&at) {
             return false;
         }
-        let Ok(session) = self.session().await else {
-            return false;
-        };
-        match self.upstream(&session, false).await {
-            Ok(upstream) => upstream.cancel(at.way()).await,
-            Err(_) => false,
-        }
+        // A target that does not answer must not hold up the client's connection.
+        let stopped = self.in_time(async {
+            let session = self.session().await.ok()?;
+            let upstream = self.upstream(&session, false).await.ok()?;
+            Some(upstream.cancel(at.way()).await)
+        });
+        stopped.await.flatten().unwrap_or(false)
     }
 
     /// A connection that the target makes back to the client.

@@ -115,6 +115,7 @@ impl Act {
         if !matches!(closed, Ok(Ok(()))) {
             tracing::trace!("the target is gone, or takes nothing");
         }
+        self.upstream.freed();
         let farewell = self.farewell(halted);
         if let Some(text) = &farewell {
             self.say_goodbye(text).await;

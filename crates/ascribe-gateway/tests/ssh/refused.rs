@@ -101,6 +101,36 @@ async fn without_a_grant_the_client_is_told_who_approves_and_what_to_type() {
     );
 }
 
+/// A shared connection stays where its first command was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_counts_in_a_connection_that_was_refused_before() {
+    let w = World::with(Setup {
+        grant: None,
+        ..Setup::default()
+    })
+    .await;
+    let handle = raw(&w).await;
+    let run = async || {
+        let mut channel = handle.channel_open_session().await.unwrap();
+        channel.exec(true, "exit 3").await.unwrap();
+        rest(&mut channel).await.0
+    };
+    assert_eq!(run().await, Some(254));
+    let length = std::time::Duration::from_secs(600);
+    let asked = w
+        .people
+        .request(&w.door.ledger, &w.account, length, ticket())
+        .await;
+    assert_eq!(run().await, Some(254));
+    w.people.approve(&w.door.ledger, asked).await;
+    assert_eq!((run().await, run().await), (Some(3), Some(3)));
+    leave(&handle).await;
+    // One session, with both.
+    assert_eq!(w.closed(0).await.actions, 2);
+    let codes = w.refusals().into_iter().map(|(_, code, _)| code);
+    assert_eq!(codes.collect::<Vec<_>>(), ["no-grant", "pending"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_with_a_zero_byte_or_beyond_the_limit_is_refused_and_recorded() {
     let w = World::new().await;

@@ -325,6 +325,29 @@ async fn a_target_cannot_open_channels_towards_us() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_silent_leaves_time_for_the_next_one() {
+    let w = World::with(Setup {
+        also_at: Some("127.0.0.2"),
+        ..Setup::default()
+    })
+    .await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 2], w.sshd_port));
+    let listener = tokio::net::TcpSocket::new_v4().unwrap();
+    listener.bind(address).unwrap();
+    let _silent = listener.listen(1).unwrap();
+    // Once nobody takes what has connected, the rest waits without an answer.
+    let mut taken = Vec::new();
+    let moment = std::time::Duration::from_millis(300);
+    while let Ok(stream) =
+        tokio::time::timeout(moment, tokio::net::TcpStream::connect(address)).await
+    {
+        taken.push(stream.unwrap());
+        assert!(taken.len() < 100, "it always answers");
+    }
+    w.ssh(&[], "exit 3", b"").await.exits(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_the_gateway_itself_is_not_reached() {
     let own = free_port();
     // A server of ours listens there, at every address of this machine.
