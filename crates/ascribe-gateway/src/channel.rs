@@ -146,9 +146,6 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
             Some(ChannelMsg::RequestSubsystem { name, .. }) if name == "sftp" => {
                 break ("ssh.sftp", None);
             }
-            Some(ChannelMsg::RequestSubsystem { name, .. }) => {
-                connection.refuse("subsystem", "not-allowed", &name);
-            }
             Some(other) => before(&connection, &mut asked, other),
             None => return,
         }
@@ -209,7 +206,7 @@ pub(crate) fn terminal_fits(term: &str) -> bool {
     term.len() <= 128 && !term.chars().any(ascribe_core::text::is_unsafe)
 }
 
-/// Requests that precede an action. They were answered when they arrived; see
+/// Requests that precede an action. They were answered, or refused, when they arrived; see
 /// [`Downstream`](crate::handler::Downstream).
 fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) {
     match message {
@@ -217,11 +214,11 @@ fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) 
             variable_name,
             variable_value,
             ..
-        } => {
-            if asked.env.len() < MAX_ENV && env_fits(&variable_name, &variable_value) {
+        } if env_fits(&variable_name, &variable_value) => {
+            if asked.env.len() < MAX_ENV {
                 asked.env.push((variable_name, variable_value));
             } else {
-                connection.refuse("env", "not-allowed", &variable_name);
+                connection.refuse("env", "too-many", &variable_name);
             }
         }
         ChannelMsg::RequestPty {

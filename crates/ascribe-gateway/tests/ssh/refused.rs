@@ -197,6 +197,35 @@ async fn a_channel_has_one_action_and_a_second_one_is_refused_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_recorded_however_soon_the_client_leaves() {
+    const ROUNDS: usize = 20;
+    let w = World::new().await;
+    for _ in 0..ROUNDS {
+        let handle = raw(&w).await;
+        let mut channel = handle.channel_open_session().await.unwrap();
+        // The last one is not even waited for.
+        channel.request_subsystem(true, "netconf").await.unwrap();
+        assert!(!answer(&mut channel).await);
+        channel.set_env(false, "A-B", "x").await.unwrap();
+        leave(&handle).await;
+    }
+    let refused = super::world::until("refusals", || {
+        let refusals = w.refusals();
+        (refusals.len() == 2 * ROUNDS).then_some(refusals)
+    });
+    for two in refused.await.chunks(2) {
+        let [subsystem, env] = two else {
+            panic!("{two:?}")
+        };
+        assert_eq!(
+            (subsystem.0.as_str(), subsystem.2.as_str()),
+            ("subsystem", "netconf")
+        );
+        assert_eq!((env.0.as_str(), env.2.as_str()), ("env", "A-B"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_subsystems_are_refused_and_recorded() {
     let w = World::new().await;
     let out = w.ssh(&["-s"], "netconf", b"").await.exits(255);
