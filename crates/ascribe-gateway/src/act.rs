@@ -8,7 +8,7 @@ use ascribe_core::gate::{Action, FORWARD_WITHIN_MS};
 use ascribe_core::id::ActionId;
 use russh::Sig;
 
-use crate::channel::{Client, End, Loans};
+use crate::channel::{Client, End, Loans, Screen};
 use crate::connection::{Connection, Session};
 use crate::files::Protocol;
 use crate::incoming::Incoming;
@@ -27,7 +27,7 @@ pub(crate) struct Act {
     pub(crate) client: Client,
     pub(crate) session: Arc<Session>,
     pub(crate) upstream: Arc<Upstream>,
-    pub(crate) modes: Vec<(russh::Pty, u32)>,
+    pub(crate) screen: Screen,
     pub(crate) loans: Loans,
 }
 
@@ -67,7 +67,7 @@ impl Act {
         if let Some(why) = self.connection.too_late(&recorded, begun) {
             return self.not_sent(id, why).await;
         }
-        let sent = forward(recorded, &mut up_read, &up_write, &self.modes, &self.loans);
+        let sent = forward(recorded, &mut up_read, &up_write, &self.screen, &self.loans);
         match tokio::time::timeout(FORWARD_TIMEOUT, sent).await {
             Ok(Sent::Yes) => {}
             Ok(Sent::NoTerminal) => {

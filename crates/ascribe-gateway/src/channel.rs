@@ -26,8 +26,16 @@ const MAX_ENV_BYTES: usize = 4096;
 struct Asked {
     env: Vec<(String, String)>,
     pty: Option<Pty>,
-    modes: Vec<(russh::Pty, u32)>,
+    screen: Screen,
     loans: Loans,
+}
+
+/// What of a terminal is in no record.
+#[derive(Debug, Default)]
+pub(crate) struct Screen {
+    /// Width and height.
+    pub(crate) pixels: (u32, u32),
+    pub(crate) modes: Vec<(russh::Pty, u32)>,
 }
 
 /// What the client lends to programs on the target.
@@ -187,7 +195,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         client,
         session,
         upstream,
-        modes: asked.modes,
+        screen: asked.screen,
         loans,
     };
     Box::pin(act.run(action, read)).await;
@@ -225,6 +233,8 @@ fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) 
             term,
             col_width,
             row_height,
+            pix_width,
+            pix_height,
             terminal_modes,
             ..
         } if terminal_fits(&term) => {
@@ -233,15 +243,20 @@ fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) 
                 cols: col_width,
                 rows: row_height,
             });
-            asked.modes = terminal_modes;
+            asked.screen = Screen {
+                pixels: (pix_width, pix_height),
+                modes: terminal_modes,
+            };
         }
         ChannelMsg::WindowChange {
             col_width,
             row_height,
-            ..
+            pix_width,
+            pix_height,
         } => {
             if let Some(pty) = &mut asked.pty {
                 (pty.cols, pty.rows) = (col_width, row_height);
+                asked.screen.pixels = (pix_width, pix_height);
             }
         }
         ChannelMsg::AgentForward { .. } => asked.loans.agent = true,

@@ -19,7 +19,7 @@ use russh::{Channel, ChannelMsg, Preferred, cipher};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::channel::Loans;
+use crate::channel::{Loans, Screen};
 use crate::connection::{Connection, Session};
 use crate::forward::{Back, Returning};
 use crate::guard::Guarded;
@@ -537,7 +537,7 @@ pub(crate) async fn forward(
     recorded: Recorded,
     answers: &mut russh::ChannelReadHalf,
     channel: &russh::ChannelWriteHalf<Msg>,
-    modes: &[(russh::Pty, u32)],
+    screen: &Screen,
     loans: &Loans,
 ) -> Sent {
     let action = recorded.into_action();
@@ -551,8 +551,10 @@ pub(crate) async fn forward(
         }
     }
     if let Some(pty) = &action.pty {
+        let (width, height) = screen.pixels;
+        let modes = &screen.modes;
         let asked = channel
-            .request_pty(true, &pty.term, pty.cols, pty.rows, 0, 0, modes)
+            .request_pty(true, &pty.term, pty.cols, pty.rows, width, height, modes)
             .await;
         if asked.is_err() {
             return Sent::Broken;
