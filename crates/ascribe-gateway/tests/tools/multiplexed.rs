@@ -6,7 +6,7 @@ use std::time::Duration;
 use ascribe_core::entry::{Body, Status};
 use ascribe_core::statement::{Anywhere, Forward};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use super::access::{Access, FORMS, sized};
@@ -196,7 +196,11 @@ async fn a_reader_that_stalls_holds_up_no_command_that_begins_later() {
 
 /// Connects through a SOCKS5 proxy on loopback (RFC 1928) to a port on the target's loopback.
 async fn through(proxy: u16, port: u16) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", proxy)).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that whoever reads nothing is soon felt.
+    socket.set_recv_buffer_size(1 << 16).unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], proxy));
+    let mut stream = socket.connect(address).await.unwrap();
     stream.write_all(&[5, 1, 0]).await.unwrap();
     let mut method = [0; 2];
     stream.read_exact(&mut method).await.unwrap();
@@ -208,6 +212,55 @@ async fn through(proxy: u16, port: u16) -> TcpStream {
     stream.read_exact(&mut reply).await.unwrap();
     assert_eq!(reply[..2], [5, 0], "the connection is refused");
     stream
+}
+
+/// A download that is paused, say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_connection_that_nobody_reads_holds_up_nothing_that_begins_later() {
+    const BYTES: usize = 24_000_000;
+    for form in FORMS {
+        let access = Access::with(
+            form,
+            Setup {
+                forwards: vec![Forward::Dynamic(Anywhere {})],
+                ..Setup::default()
+            },
+        )
+        .await;
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                tokio::spawn(async move { stream.write_all(&vec![7; BYTES]).await.ok() });
+            }
+        });
+        let (shared, proxy) = (access.shared(), free_port());
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        let dynamic = ["-D".to_owned(), format!("127.0.0.1:{proxy}")];
+        let first = options
+            .iter()
+            .copied()
+            .chain(dynamic.iter().map(String::as_str));
+        let first: Vec<&str> = first.collect();
+        access.ssh(&first, "true", b"").await.exits(0);
+        let mut stalled = through(proxy, port).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for _ in 0..3 {
+            let command = access.ssh(&options, "exit 6", b"");
+            let ended = tokio::time::timeout(PATIENCE, command).await;
+            ended.expect("the command is stuck").exits(6);
+        }
+        let mut other = through(proxy, port).await;
+        for stream in [&mut other, &mut stalled] {
+            let mut out = Vec::new();
+            let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut out)).await;
+            read.expect("the connection is stuck").unwrap();
+            assert_eq!(out.len(), BYTES);
+        }
+        drop((stalled, other));
+        access.complete(6).await;
+        access.unshare().await;
+    }
 }
 
 /// An editor keeps one shell, asks it things, and talks to a server behind it over many connections.
