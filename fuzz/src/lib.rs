@@ -399,7 +399,9 @@ pub fn user(data: &[u8]) {
 
 /// Kinds of commands.
 pub fn exec_kind(data: &[u8]) {
-    assert!(["ssh.exec", "ssh.scp", "ssh.rsync"].contains(&command::exec_kind(data)));
+    let kind = command::exec_kind(data);
+    assert!(["ssh.exec", "ssh.scp", "ssh.rsync", "ssh.sftp"].contains(&kind));
+    assert_eq!(kind == "ssh.scp", command::scp_direction(data).is_some());
 }
 
 /// What an SFTP reader made of bytes in chunks: the pieces apart from bulk, and what it hands on. Each

@@ -8,7 +8,7 @@ use ascribe_core::gate::{Action, FORWARD_WITHIN_MS};
 use ascribe_core::id::ActionId;
 use russh::Sig;
 
-use crate::channel::{Client, End, Loans};
+use crate::channel::{Client, End, Loans, Screen};
 use crate::connection::{Connection, Session};
 use crate::files::Protocol;
 use crate::incoming::Incoming;
@@ -16,6 +16,8 @@ use crate::life::Shut;
 use crate::relay::Running;
 use crate::upstream::{Sent, Upstream, forward};
 
+/// Logins that are tried for a channel: others may take the place in a new one.
+const TRIES: u32 = 3;
 /// A target gets this long to take an action.
 pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -25,12 +27,12 @@ pub(crate) struct Act {
     pub(crate) client: Client,
     pub(crate) session: Arc<Session>,
     pub(crate) upstream: Arc<Upstream>,
-    pub(crate) modes: Vec<(russh::Pty, u32)>,
+    pub(crate) screen: Screen,
     pub(crate) loans: Loans,
 }
 
 impl Act {
-    pub(crate) async fn run(self, action: Action, read: Incoming) {
+    pub(crate) async fn run(mut self, action: Action, read: Incoming) {
         let (id, kind, pty) = (action.action, action.kind, action.pty.is_some());
         let protocol = Protocol::of(&action);
         let begun = Instant::now();
@@ -50,29 +52,22 @@ impl Act {
             self.client.say(&self.notice()).await;
         }
         let left = Duration::from_millis(FORWARD_WITHIN_MS).saturating_sub(begun.elapsed());
+        let over = self.connection.over.clone();
         let channel = tokio::select! {
-            channel = tokio::time::timeout(left, self.upstream.channel()) => channel,
-            () = self.connection.over.cancelled() => return self.not_sent(id, "the session has ended").await,
+            channel = tokio::time::timeout(left, self.channel(pty)) => channel,
+            () = over.cancelled() => return self.not_sent(id, "the session has ended").await,
         };
-        let channel = match channel {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => {
-                return self
-                    .not_sent(id, &format!("the target opens no channel: {error}"))
-                    .await;
-            }
-            Err(_) => {
-                return self
-                    .not_sent(id, "the target took too long; the action was not sent")
-                    .await;
-            }
+        let late = "the target took too long; the action was not sent".to_owned();
+        let channel = match channel.unwrap_or(Err(late)) {
+            Ok(channel) => channel,
+            Err(why) => return self.not_sent(id, &why).await,
         };
         let (mut up_read, up_write) = channel.split();
         // The last look before it is sent: time, grant, revocation.
         if let Some(why) = self.connection.too_late(&recorded, begun) {
             return self.not_sent(id, why).await;
         }
-        let sent = forward(recorded, &mut up_read, &up_write, &self.modes, &self.loans);
+        let sent = forward(recorded, &mut up_read, &up_write, &self.screen, &self.loans);
         match tokio::time::timeout(FORWARD_TIMEOUT, sent).await {
             Ok(Sent::Yes) => {}
             Ok(Sent::NoTerminal) => {
@@ -94,6 +89,21 @@ impl Act {
             begun,
         };
         self.relay(running, read, up_read, up_write).await;
+    }
+
+    /// A channel in the session's login, or in another one where the target opens no more in that.
+    async fn channel(&mut self, pty: bool) -> Result<russh::Channel<russh::client::Msg>, String> {
+        let mut tries = 1;
+        loop {
+            match self.upstream.channel().await {
+                Ok(channel) => return Ok(channel),
+                Err(russh::Error::ChannelOpenFailure(_)) if tries < TRIES => {
+                    self.upstream = self.connection.upstream(&self.session, pty).await?;
+                    tries += 1;
+                }
+                Err(error) => return Err(format!("the target opens no channel: {error}")),
+            }
+        }
     }
 
     fn notice(&self) -> String {

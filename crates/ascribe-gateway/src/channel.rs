@@ -26,8 +26,16 @@ const MAX_ENV_BYTES: usize = 4096;
 struct Asked {
     env: Vec<(String, String)>,
     pty: Option<Pty>,
-    modes: Vec<(russh::Pty, u32)>,
+    screen: Screen,
     loans: Loans,
+}
+
+/// What of a terminal is in no record.
+#[derive(Debug, Default)]
+pub(crate) struct Screen {
+    /// Width and height.
+    pub(crate) pixels: (u32, u32),
+    pub(crate) modes: Vec<(russh::Pty, u32)>,
 }
 
 /// What the client lends to programs on the target.
@@ -146,9 +154,6 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
             Some(ChannelMsg::RequestSubsystem { name, .. }) if name == "sftp" => {
                 break ("ssh.sftp", None);
             }
-            Some(ChannelMsg::RequestSubsystem { name, .. }) => {
-                connection.refuse("subsystem", "not-allowed", &name);
-            }
             Some(other) => before(&connection, &mut asked, other),
             None => return,
         }
@@ -190,7 +195,7 @@ pub(crate) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
         client,
         session,
         upstream,
-        modes: asked.modes,
+        screen: asked.screen,
         loans,
     };
     Box::pin(act.run(action, read)).await;
@@ -209,7 +214,7 @@ pub(crate) fn terminal_fits(term: &str) -> bool {
     term.len() <= 128 && !term.chars().any(ascribe_core::text::is_unsafe)
 }
 
-/// Requests that precede an action. They were answered when they arrived; see
+/// Requests that precede an action. They were answered, or refused, when they arrived; see
 /// [`Downstream`](crate::handler::Downstream).
 fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) {
     match message {
@@ -217,17 +222,19 @@ fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) 
             variable_name,
             variable_value,
             ..
-        } => {
-            if asked.env.len() < MAX_ENV && env_fits(&variable_name, &variable_value) {
+        } if env_fits(&variable_name, &variable_value) => {
+            if asked.env.len() < MAX_ENV {
                 asked.env.push((variable_name, variable_value));
             } else {
-                connection.refuse("env", "not-allowed", &variable_name);
+                connection.refuse("env", "too-many", &variable_name);
             }
         }
         ChannelMsg::RequestPty {
             term,
             col_width,
             row_height,
+            pix_width,
+            pix_height,
             terminal_modes,
             ..
         } if terminal_fits(&term) => {
@@ -236,15 +243,20 @@ fn before(connection: &Arc<Connection>, asked: &mut Asked, message: ChannelMsg) 
                 cols: col_width,
                 rows: row_height,
             });
-            asked.modes = terminal_modes;
+            asked.screen = Screen {
+                pixels: (pix_width, pix_height),
+                modes: terminal_modes,
+            };
         }
         ChannelMsg::WindowChange {
             col_width,
             row_height,
-            ..
+            pix_width,
+            pix_height,
         } => {
             if let Some(pty) = &mut asked.pty {
                 (pty.cols, pty.rows) = (col_width, row_height);
+                asked.screen.pixels = (pix_width, pix_height);
             }
         }
         ChannelMsg::AgentForward { .. } => asked.loans.agent = true,

@@ -28,8 +28,8 @@ use crate::upstream::Upstream;
 
 /// Most connections within one at once.
 const MAX_INNER: u32 = 64;
-/// Most logins of a session that are made because a client holds up another.
-const MAX_AGAIN: u32 = 64;
+/// Most logins of a session for commands, and as many for terminals.
+const MAX_LOGINS: usize = 64;
 /// How long channels may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(1000);
 /// How long the client may take to leave by itself.
@@ -53,29 +53,45 @@ pub(crate) struct Login {
 }
 
 /// An open session. It logs in to its target once for commands and once for terminals, each when
-/// first needed: only the second login may have a terminal.
+/// first needed: only the second login may have a terminal. Where one serves no more, it has further.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) view: GrantView,
-    plain: Mutex<TargetLogin>,
-    terminal: Mutex<TargetLogin>,
-    /// Logins that were made anew.
-    again: AtomicU32,
+    plain: Mutex<Vec<TargetLogin>>,
+    terminal: Mutex<Vec<TargetLogin>>,
 }
 
 /// A login to the target, made when first needed.
 type TargetLogin = Arc<OnceCell<Result<Arc<Upstream>, String>>>;
 
 impl Session {
-    /// The login for the next action: a new one, where a client holds up the one there is.
+    /// The login for the next action: a new one, where those that there are take no more.
     fn target_login(&self, pty: bool) -> TargetLogin {
-        let login = if pty { &self.terminal } else { &self.plain };
-        let mut login = login.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled = matches!(login.get(), Some(Ok(upstream)) if upstream.is_stalled());
-        if stalled && self.again.fetch_add(1, Ordering::Relaxed) < MAX_AGAIN {
-            *login = TargetLogin::default();
+        let logins = if pty { &self.terminal } else { &self.plain };
+        let mut logins = logins.lock().unwrap_or_else(PoisonError::into_inner);
+        let takes_more = |login: &&TargetLogin| match login.get() {
+            Some(Ok(upstream)) => !upstream.is_spent(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        let found = logins.iter().find(takes_more);
+        let found = found.or(logins.first().filter(|_| logins.len() >= MAX_LOGINS));
+        if let Some(login) = found {
+            return Arc::clone(login);
         }
-        Arc::clone(&login)
+        let login = TargetLogin::default();
+        logins.push(Arc::clone(&login));
+        login
+    }
+
+    /// Has it a login to its target?
+    fn is_logged_in(&self) -> bool {
+        [&self.plain, &self.terminal].into_iter().any(|logins| {
+            let logins = logins.lock().unwrap_or_else(PoisonError::into_inner);
+            logins
+                .iter()
+                .any(|login| matches!(login.get(), Some(Ok(_))))
+        })
     }
 }
 
@@ -91,7 +107,7 @@ pub(crate) struct Connection {
     pub(crate) peer: String,
     pub(crate) entrance: Entrance,
     login: Mutex<Option<Login>>,
-    session: OnceCell<Result<Arc<Session>, String>>,
+    session: OnceCell<Arc<Session>>,
     /// Who watches, where the target's rule has the actor told.
     pub(crate) watchers: watch::Sender<Vec<String>>,
     /// The way to channels that open towards the client.
@@ -231,9 +247,10 @@ impl Connection {
         Some(self.login()?.agent?.delegation)
     }
 
-    /// The session, opened at the first call; or what the client is told.
+    /// The session, opened at the first call; or what the client is told. Whoever was refused may have
+    /// been approved since: a shared connection outlives the refusal.
     pub(crate) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, String> {
-        self.session.get_or_init(|| self.open()).await.clone()
+        self.session.get_or_try_init(|| self.open()).await.cloned()
     }
 
     async fn open(self: &Arc<Self>) -> Result<Arc<Session>, String> {
@@ -309,7 +326,13 @@ impl Connection {
                 );
                 return Err(told(&denied));
             }
-            Err(error) => return Err(format!("no session without a record: {error}")),
+            Err(error) => {
+                // It may still become durable. Then it is closed with this connection, which serves no
+                // other one.
+                self.opened(id);
+                self.end(CloseReason::LedgerUnavailable);
+                return Err(format!("no session without a record: {error}"));
+            }
         }
         self.opened(id);
         Ok(Arc::new(Session {
@@ -317,7 +340,6 @@ impl Connection {
             view,
             plain: Mutex::default(),
             terminal: Mutex::default(),
-            again: AtomicU32::new(0),
         }))
     }
 
@@ -336,7 +358,10 @@ impl Connection {
                 };
                 connected.map(Arc::new).map_err(|error| {
                     self.refuse("target", "unreachable", &error.to_string());
-                    self.end(CloseReason::TargetFailed);
+                    // What runs in another login goes on.
+                    if !session.is_logged_in() {
+                        self.end(CloseReason::TargetFailed);
+                    }
                     let view = &session.view;
                     format!(
                         "cannot reach {}@{}: {error}",
@@ -385,7 +410,7 @@ impl Connection {
     }
 
     fn look_for_watchers(&self) {
-        let Some(Ok(session)) = self.session.get() else {
+        let Some(session) = self.session.get() else {
             return;
         };
         if session.view.target.watch_notice {

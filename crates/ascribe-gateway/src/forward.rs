@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::connection::{Connection, Session};
 use crate::incoming::{Incoming, Messages};
 use crate::life::Shut;
-use crate::upstream::{Opened, Way, open};
+use crate::upstream::{Opened, Upstream, Way, open};
 
 /// What was noticed when SSH is spoken within a forwarded connection.
 const INNER_SSH: &str = "ssh-inside";
@@ -274,26 +274,33 @@ enum Ended {
 }
 
 async fn pump<S>(
-    connection: &Connection,
+    tunnel: &Tunnel,
     from: &mut impl Messages,
     to: &ChannelWriteHalf<S>,
     tally: &mut Tally,
-    refuse_inner_ssh: bool,
+    // The login that a reader of this direction holds up, where it is one that serves others.
+    holds_up: Option<&Upstream>,
 ) -> Ended
 where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
+    let refuse_inner_ssh = tunnel.session.view.target.refuse_inner_ssh;
     loop {
         match from.wait().await {
             Some(ChannelMsg::Data { data }) => {
-                connection.moved();
+                tunnel.connection.moved();
                 tally.inner.look(&data);
                 if refuse_inner_ssh && tally.inner.is_seen() {
                     return Ended::InnerSsh;
                 }
                 tally.hash.update(&data);
                 tally.bytes += data.len() as u64;
-                if to.data_bytes(data).await.is_err() {
+                let taking = to.data_bytes(data);
+                let taken = match holds_up {
+                    Some(login) => login.taken(taking).await,
+                    None => taking.await,
+                };
+                if taken.is_err() {
                     return Ended::Broken;
                 }
             }
@@ -337,33 +344,21 @@ impl Tunnel {
         self.report(Status::NotSent, Vec::new(), Vec::new()).await;
     }
 
-    /// Carries bytes until both directions, or the session, have ended; then reports.
+    /// Carries bytes until both directions, or the session, have ended; then reports. `asked` is the login
+    /// that was asked for the connection; none where the target began it.
     async fn carry(
         self,
         client: Channel<russh::server::Msg>,
         target: Channel<russh::client::Msg>,
-        begun_by_client: bool,
+        asked: Option<&Upstream>,
     ) {
         let (client_read, client_write) = client.split();
         let mut client_read = Incoming::new(client_read, &self.connection.held);
         let (mut target_read, target_write) = target.split();
         let (mut sent, mut received) = (Tally::new("sent"), Tally::new("received"));
-        let refuse = self.session.view.target.refuse_inner_ssh;
         let ended = {
-            let up = pump(
-                &self.connection,
-                &mut client_read,
-                &target_write,
-                &mut sent,
-                refuse,
-            );
-            let down = pump(
-                &self.connection,
-                &mut target_read,
-                &client_write,
-                &mut received,
-                refuse,
-            );
+            let up = pump(&self, &mut client_read, &target_write, &mut sent, None);
+            let down = pump(&self, &mut target_read, &client_write, &mut received, asked);
             let over = self.connection.over.cancelled();
             tokio::pin!(up, down, over);
             let (mut up_ended, mut down_ended) = (None, None);
@@ -392,7 +387,7 @@ impl Tunnel {
             Ended::Broken | Ended::InnerSsh => Status::Failed,
         };
         // Sent is what came from whoever opened it.
-        if !begun_by_client {
+        if asked.is_none() {
             (sent.stream, received.stream) = (received.stream, sent.stream);
         }
         let streams = [sent, received].into_iter().filter_map(Tally::total);
@@ -476,7 +471,7 @@ impl Connection {
         match self.in_time(open(recorded, &upstream, way)).await {
             Some(Ok(Opened::Channel(target))) => {
                 reply.accept().await;
-                tunnel.carry(channel, target, true).await;
+                tunnel.carry(channel, target, Some(&upstream)).await;
             }
             Some(Ok(Opened::Listening(_)) | Err(_)) => {
                 tunnel.report(Status::Failed, Vec::new(), Vec::new()).await;
@@ -524,13 +519,13 @@ impl Connection {
         if !self.unlisten(&at) {
             return false;
         }
-        let Ok(session) = self.session().await else {
-            return false;
-        };
-        match self.upstream(&session, false).await {
-            Ok(upstream) => upstream.cancel(at.way()).await,
-            Err(_) => false,
-        }
+        // A target that does not answer must not hold up the client's connection.
+        let stopped = self.in_time(async {
+            let session = self.session().await.ok()?;
+            let upstream = self.upstream(&session, false).await.ok()?;
+            Some(upstream.cancel(at.way()).await)
+        });
+        stopped.await.flatten().unwrap_or(false)
     }
 
     /// A connection that the target makes back to the client.
@@ -554,7 +549,7 @@ impl Connection {
         match self.in_time(back.open(recorded, &client)).await {
             Some(Ok(to_client)) => {
                 reply.accept().await;
-                tunnel.carry(to_client, channel, false).await;
+                tunnel.carry(to_client, channel, None).await;
             }
             Some(Err(_)) => tunnel.not_sent("the client does not take it").await,
             None => tunnel.report(Status::Unknown, Vec::new(), Vec::new()).await,

@@ -101,6 +101,17 @@ impl Downstream {
         room
     }
 
+    /// May a channel begin its action? Refused here and not beside the event loop: a client that is told
+    /// no may be gone at once.
+    fn may_act(&mut self, channel: ChannelId) -> bool {
+        let first = self.acting.insert(channel);
+        if !first {
+            let text = "a second action on one channel";
+            self.connection.refuse("request", "not-allowed", text);
+        }
+        first
+    }
+
     /// Refuses a kind of request, as the table of requests says.
     fn refuse(&self, request: Request, detail: &str) {
         self.connection.refuse_request(request, detail);
@@ -369,7 +380,12 @@ impl Handler for Downstream {
         value: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let good = !self.acting.contains(&channel) && env_fits(name, value);
+        let fits = env_fits(name, value);
+        if !fits {
+            let name = ascribe_core::text::clean(name, 256);
+            self.connection.refuse("env", "not-allowed", &name);
+        }
+        let good = fits && !self.acting.contains(&channel);
         answer(session, channel, good)
     }
 
@@ -406,7 +422,7 @@ impl Handler for Downstream {
         channel: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        answer(session, channel, self.acting.insert(channel))
+        answer(session, channel, self.may_act(channel))
     }
 
     async fn exec_request(
@@ -416,7 +432,7 @@ impl Handler for Downstream {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         // Yes to hearing it. Whether it runs is said on the channel.
-        answer(session, channel, self.acting.insert(channel))
+        answer(session, channel, self.may_act(channel))
     }
 
     async fn subsystem_request(
@@ -425,7 +441,12 @@ impl Handler for Downstream {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let good = command::subsystem_kind(name).is_some() && self.acting.insert(channel);
+        let known = command::subsystem_kind(name).is_some();
+        if !known {
+            let name = ascribe_core::text::clean(name, 256);
+            self.connection.refuse("subsystem", "not-allowed", &name);
+        }
+        let good = known && self.may_act(channel);
         answer(session, channel, good)
     }
 

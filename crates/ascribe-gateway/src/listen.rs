@@ -71,6 +71,10 @@ pub enum GatewayError {
 
 /// Most connections of one address that wait for a place; more are closed at once.
 const MAX_WAITING: usize = 512;
+/// What we say we are. Behind SFTP is nearly always OpenSSH's server, which takes the two paths of a link
+/// the other way round than the draft (OpenSSH `PROTOCOL`, 4.1), and clients such as those of libssh look
+/// for its name here to know that: without it their links are made the wrong way.
+const VERSION: &str = "SSH-2.0-ascribe OpenSSH_9.9";
 /// A client's ciphers. Each withstands a cut handshake (CVE-2023-48795) whatever the client's key
 /// exchange can do.
 const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM];
@@ -102,7 +106,7 @@ pub(crate) fn server_config(config: &GatewayConfig) -> russh::server::Config {
         ][..],
     );
     russh::server::Config {
-        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-ascribe")),
+        server_id: SshId::Standard(Cow::Borrowed(VERSION)),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: Duration::from_millis(300),
         auth_rejection_time_initial: Some(Duration::ZERO),

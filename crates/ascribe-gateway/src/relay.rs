@@ -115,6 +115,7 @@ impl Act {
         if !matches!(closed, Ok(Ok(()))) {
             tracing::trace!("the target is gone, or takes nothing");
         }
+        self.upstream.freed();
         let farewell = self.farewell(halted);
         if let Some(text) = &farewell {
             self.say_goodbye(text).await;
@@ -397,14 +398,7 @@ async fn to_target(
             }
             Some(ChannelMsg::Signal { signal }) => to.signal(signal).await,
             Some(ChannelMsg::Close) | None => return Ok(Left::Channel),
-            Some(
-                ChannelMsg::Exec { .. }
-                | ChannelMsg::RequestShell { .. }
-                | ChannelMsg::RequestSubsystem { .. },
-            ) => {
-                connection.refuse("request", "not-allowed", "a second action on one channel");
-                Ok(())
-            }
+            // The rest has no effect, or was refused when it arrived.
             Some(_) => Ok(()),
         };
         if sent.is_err() {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ascribe_core::gate::{Action, Recorded};
@@ -19,7 +19,7 @@ use russh::{Channel, ChannelMsg, Preferred, cipher};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::channel::Loans;
+use crate::channel::{Loans, Screen};
 use crate::connection::{Connection, Session};
 use crate::forward::{Back, Returning};
 use crate::guard::Guarded;
@@ -220,24 +220,27 @@ impl From<russh::Error> for UpstreamError {
     }
 }
 
-/// Connects to the first of the pinned addresses that answers. No resolver is asked.
+/// Connects to the first of the pinned addresses that answers. No resolver is asked. One that is silent
+/// leaves time for the others.
 pub(crate) async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
     let mut why = UpstreamError::Connect("it has no address".to_owned());
+    let share = CONNECT / u32::try_from(target.addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in target.addresses.iter().filter_map(|text| text.parse().ok()) {
         let address = SocketAddr::new(address, target.port);
         if own.iter().any(|own| is_ours(address, *own)) {
             why = UpstreamError::Own;
             continue;
         }
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 // A small answer does not wait for a larger one.
                 stream
                     .set_nodelay(true)
                     .map_err(|e| UpstreamError::Connect(e.to_string()))?;
                 return Ok(stream);
             }
-            Err(error) => why = UpstreamError::Connect(error.to_string()),
+            Ok(Err(error)) => why = UpstreamError::Connect(error.to_string()),
+            Err(_) => why = UpstreamError::Timeout,
         }
     }
     Err(why)
@@ -260,6 +263,8 @@ pub(crate) struct Upstream {
     handle: Handle<Pinned>,
     /// Channels whose client takes nothing.
     stalled: AtomicUsize,
+    /// The target opened no further channel, and none has ended since.
+    full: AtomicBool,
 }
 
 /// A channel whose client takes nothing, as long as it lives.
@@ -360,8 +365,11 @@ impl Upstream {
                     });
                 }
             });
-            let stalled = AtomicUsize::new(0);
-            Ok(Self { handle, stalled })
+            Ok(Self {
+                handle,
+                stalled: AtomicUsize::new(0),
+                full: AtomicBool::new(false),
+            })
         } else {
             Err(UpstreamError::Login)
         }
@@ -390,13 +398,23 @@ impl Upstream {
         taking.await
     }
 
-    /// Does a client hold up this login?
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed) > 0
+    /// Is another login better for what begins now? A client holds this one up, or the target opens no
+    /// more channels in it (`MaxSessions`).
+    pub(crate) fn is_spent(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) > 0 || self.full.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn channel(&self) -> Result<Channel<Msg>, russh::Error> {
-        self.handle.channel_open_session().await
+        let opened = self.handle.channel_open_session().await;
+        if matches!(opened, Err(russh::Error::ChannelOpenFailure(_))) {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        opened
+    }
+
+    /// A channel has ended, so there is room for another.
+    pub(crate) fn freed(&self) {
+        self.full.store(false, Ordering::Relaxed);
     }
 }
 
@@ -519,7 +537,7 @@ pub(crate) async fn forward(
     recorded: Recorded,
     answers: &mut russh::ChannelReadHalf,
     channel: &russh::ChannelWriteHalf<Msg>,
-    modes: &[(russh::Pty, u32)],
+    screen: &Screen,
     loans: &Loans,
 ) -> Sent {
     let action = recorded.into_action();
@@ -533,8 +551,10 @@ pub(crate) async fn forward(
         }
     }
     if let Some(pty) = &action.pty {
+        let (width, height) = screen.pixels;
+        let modes = &screen.modes;
         let asked = channel
-            .request_pty(true, &pty.term, pty.cols, pty.rows, 0, 0, modes)
+            .request_pty(true, &pty.term, pty.cols, pty.rows, width, height, modes)
             .await;
         if asked.is_err() {
             return Sent::Broken;

@@ -1,4 +1,4 @@
-//! What kind of action a request is. Only a label: the exact bytes are recorded in any case.
+//! What kind of action a request is. The exact bytes are recorded in any case.
 
 use crate::scp::Direction;
 
@@ -30,38 +30,66 @@ pub fn check(command: &[u8]) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The kind of an exec request.
+/// The kind of an exec request. A delegation may be for one kind alone, so a command has a kind of its
+/// own only where it is one call of that program and nothing else.
 pub fn exec_kind(command: &[u8]) -> &'static str {
-    let mut words = command
-        .split(|b| b.is_ascii_whitespace())
-        .filter(|w| !w.is_empty())
-        .take(64);
-    let program = words.next().unwrap_or_default();
-    let program = program.rsplit(|&b| b == b'/').next().unwrap_or_default();
-    match program {
-        b"scp" if scp_direction(command).is_some() => "ssh.scp",
-        // What follows is a shell's only where there is more than the program.
-        b"sftp-server" if words.next().is_none() => "ssh.sftp",
-        b"rsync" if words.next() == Some(b"--server") => "ssh.rsync",
-        _ => "ssh.exec",
+    match call(command) {
+        Some(Call::Scp(_)) => "ssh.scp",
+        Some(Call::SftpServer) => "ssh.sftp",
+        Some(Call::Rsync) => "ssh.rsync",
+        None => "ssh.exec",
     }
 }
 
-/// Which way files go in the command of an scp server; none where this is not clearly one. A command
-/// that is more than that is a command like any other, so that nothing is taken for records of scp
-/// that may be a shell's input.
+/// Which way files go in the command of an scp server; none where this is not clearly one. Then nothing
+/// is taken for records of scp that may be a shell's input.
 pub fn scp_direction(command: &[u8]) -> Option<Direction> {
-    let more = |byte: &u8| b";|&<>`$()\n\r".contains(byte);
-    if command.iter().any(more) {
+    match call(command)? {
+        Call::Scp(direction) => Some(direction),
+        Call::SftpServer | Call::Rsync => None,
+    }
+}
+
+/// A server of files, as its client has it called.
+enum Call {
+    Scp(Direction),
+    SftpServer,
+    Rsync,
+}
+
+fn call(command: &[u8]) -> Option<Call> {
+    let words = words(command)?;
+    let (program, arguments) = words.split_first()?;
+    match (system_program(program)?, arguments) {
+        (b"scp", options) => direction(options).map(Call::Scp),
+        // With options it could do something else.
+        (b"sftp-server", []) => Some(Call::SftpServer),
+        (b"rsync", [first, ..]) if first == b"--server" => Some(Call::Rsync),
+        _ => None,
+    }
+}
+
+/// The name of a program that is the system's own: one that the shell finds, or one in the system's
+/// directories. Elsewhere anybody can give a program any name.
+fn system_program(word: &[u8]) -> Option<&[u8]> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-".contains(b);
+    if !word.iter().all(plain) || word.windows(2).any(|two| two == b"..") {
         return None;
     }
-    let words = command
-        .split(|b| b.is_ascii_whitespace())
-        .filter(|w| !w.is_empty())
-        .take(64);
-    // Options end before the first other word, and `--` ends them.
+    match word.iter().rposition(|&b| b == b'/') {
+        None => Some(word),
+        Some(end) => {
+            let ours = [&b"/bin/"[..], b"/usr/", b"/opt/"];
+            let system = ours.iter().any(|directory| word.starts_with(directory));
+            word.get(end + 1..).filter(|_| system)
+        }
+    }
+}
+
+/// Which way files go by the options of `scp`. They end before the first other word, and at `--`.
+fn direction(words: &[Vec<u8>]) -> Option<Direction> {
     let options = words
-        .skip(1)
+        .iter()
         .take_while(|w| w.len() > 1 && w.starts_with(b"-") && *w != b"--");
     let (mut to, mut from) = (false, false);
     for option in options {
@@ -73,6 +101,47 @@ pub fn scp_direction(command: &[u8]) -> Option<Direction> {
         (false, true) => Some(Direction::FromTarget),
         _ => None,
     }
+}
+
+/// The words of a command that is one call of one program; none where it may be more than that, or
+/// where shells disagree about what it is. Quotes are read as in POSIX (XCU 2.2), and patterns stay
+/// as they are written. What separates commands is not taken within quotes either: that is rare, and
+/// some shells have other quotes.
+fn words(command: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    let mut word: Option<Vec<u8>> = None;
+    let mut bytes = command.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b' ' | b'\t' => words.extend(word.take()),
+            b'\'' | b'"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match bytes.next()? {
+                        end if end == byte => break,
+                        b'\\' => return None,
+                        b'$' | b'(' | b')' if byte == b'"' => return None,
+                        other if separates(other) => return None,
+                        other => word.push(other),
+                    }
+                }
+            }
+            b'\\' => {
+                let literal = bytes.next().filter(|b| !separates(*b))?;
+                word.get_or_insert_default().push(literal);
+            }
+            b'$' | b'(' | b')' => return None,
+            other if separates(other) => return None,
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}
+
+/// May this byte end a command, and begin another?
+fn separates(byte: u8) -> bool {
+    b";|&<>`\n\r\x0b\x0c".contains(&byte)
 }
 
 /// The kind of a subsystem request; none for a subsystem that is refused.
@@ -99,12 +168,38 @@ mod tests {
             ("scp -t -f a", "ssh.exec"),
             ("scp -t /tmp; bash", "ssh.exec"),
             ("scp -f $(id)", "ssh.exec"),
+            ("scp -f \"$HOME\"", "ssh.exec"),
+            ("scp -t '/tmp/a (1) $x.txt'", "ssh.scp"),
+            ("scp -t /tmp/a\\ \\(1\\)\\ \\$x.txt", "ssh.scp"),
+            ("scp -f \"/tmp/a'b\" ~/*.txt {a,b}", "ssh.scp"),
+            ("scp '-t' x", "ssh.scp"),
+            ("scp -t 'a", "ssh.exec"),
+            ("scp -t a\\", "ssh.exec"),
+            ("scp -t 'a;b'", "ssh.exec"),
+            ("scp -t 'a\\' 'b; bash; c'", "ssh.exec"),
+            ("scp -t (x)", "ssh.exec"),
+            ("/usr/bin/scp -t x", "ssh.scp"),
+            ("/tmp/scp -t x", "ssh.exec"),
+            ("./scp -t x", "ssh.exec"),
+            ("/usr/../tmp/scp -t x", "ssh.exec"),
+            ("PATH=/tmp/scp -t x", "ssh.exec"),
+            ("~/scp -t x", "ssh.exec"),
             ("rsync --server -e.LsfxCIvu . /x", "ssh.rsync"),
             ("rsync x --server", "ssh.exec"),
             ("/usr/bin/rsync --server .", "ssh.rsync"),
+            ("rsync --server . /a\\ \\(1\\)", "ssh.rsync"),
+            ("rsync --server . ; bash", "ssh.exec"),
+            ("rsync --server . & bash", "ssh.exec"),
+            ("rsync --server $(bash)", "ssh.exec"),
+            ("rsync --server `bash`", "ssh.exec"),
+            ("rsync --server .\nbash", "ssh.exec"),
+            ("PATH=/tmp/rsync --server", "ssh.exec"),
+            ("/tmp/rsync --server .", "ssh.exec"),
             ("/usr/lib/openssh/sftp-server", "ssh.sftp"),
             ("sftp-server; bash", "ssh.exec"),
             ("sftp-server -e", "ssh.exec"),
+            ("/tmp/sftp-server", "ssh.exec"),
+            ("X=/sftp-server", "ssh.exec"),
             ("id", "ssh.exec"),
             ("", "ssh.exec"),
         ] {
@@ -140,7 +235,7 @@ mod tests {
             assert_eq!(exec_kind(&command), "ssh.rsync");
             assert_eq!(exec_kind(&vec![filler; MAX_COMMAND]), "ssh.exec");
         }
-        // Words beyond the first 64 do not count.
+        // Options come before everything else.
         let far = format!("scp {}-t /", "x ".repeat(64));
         assert_eq!(exec_kind(far.as_bytes()), "ssh.exec");
     }

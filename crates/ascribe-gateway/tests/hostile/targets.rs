@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ascribe_core::entry::{CloseReason, Status};
+use ascribe_core::statement::{Forward, Listen};
 use russh::keys::{Certificate, PrivateKey};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, Session};
 use russh::{Channel, ChannelId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use super::world::{Setup, World};
+use super::raw::raw;
+use super::world::{PATIENCE, Setup, World};
+
+/// Where the target may listen for the client. Nothing does.
+const LISTENS: u16 = 4000;
 
 /// The step that is never answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +23,7 @@ enum Silent {
     Login,
     Channel,
     Exec,
+    Cancel,
 }
 
 impl Silent {
@@ -60,6 +66,25 @@ impl Handler for Silent {
         self.at(Self::Exec).await;
         Ok(())
     }
+
+    async fn tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: &mut u32,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: u32,
+        _session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        self.at(Self::Cancel).await;
+        Ok(true)
+    }
 }
 
 async fn listening(idle: u64) -> (World, TcpListener) {
@@ -67,6 +92,7 @@ async fn listening(idle: u64) -> (World, TcpListener) {
     let w = World::with(Setup {
         target_port: Some(listener.local_addr().unwrap().port()),
         idle: Duration::from_secs(idle),
+        forwards: vec![Forward::Remote(Listen { port: LISTENS })],
         ..Setup::default()
     })
     .await;
@@ -127,6 +153,20 @@ async fn a_target_that_never_answers_an_action_is_left_when_nothing_moves() {
     out.says("nothing moved for too long");
     assert_eq!(w.closed(0).await.reason, CloseReason::Idle);
     assert_eq!(w.outcomes()[0].status, Status::Unknown);
+    server.abort();
+}
+
+/// The client's connection is not read while such a request is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_never_stops_listening_holds_up_no_client() {
+    let (w, server) = silent(Silent::Cancel, 120).await;
+    let handle = raw(&w).await;
+    let port = u32::from(LISTENS);
+    handle.tcpip_forward("localhost", port).await.unwrap();
+    let cancel = handle.cancel_tcpip_forward("localhost", port);
+    let answer = tokio::time::timeout(PATIENCE, cancel).await;
+    assert!(answer.expect("the connection is stuck").is_err());
+    handle.channel_open_session().await.unwrap();
     server.abort();
 }
 

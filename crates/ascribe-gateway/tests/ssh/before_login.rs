@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ascribe_core::entry::{Body, CloseReason};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use super::world::{PATIENCE, Setup, World, fed, ticket};
@@ -143,6 +143,26 @@ async fn a_stranger_sees_a_banner_that_says_nothing_about_us() {
         w.found(|b| matches!(b, Body::SessionOpen(_)).then_some(()))
             .is_empty()
     );
+}
+
+/// libssh's rule: the name anywhere in the line, and behind it a version of two numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_learn_from_the_version_line_in_which_order_a_links_paths_go() {
+    let w = World::new().await;
+    let mut socket = BufReader::new(connect(&w).await);
+    let mut line = String::new();
+    let read = tokio::time::timeout(PATIENCE, socket.read_line(&mut line));
+    read.await.unwrap().unwrap();
+    let (name, comment) = line.trim_end().split_once(' ').unwrap();
+    assert_eq!(name, "SSH-2.0-ascribe");
+    let (major, minor) = comment
+        .strip_prefix("OpenSSH_")
+        .and_then(|version| version.split_once('.'))
+        .unwrap();
+    assert!(major.parse::<u8>().is_ok() && minor.parse::<u8>().is_ok());
+    // A stock client makes nothing of it: it has no bugs of that version to go around.
+    let out = w.ssh(&["-v"], "true", b"").await.exits(0);
+    out.says("no match: ascribe OpenSSH_");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,36 @@ async fn a_client_that_vanishes_leaves_an_unknown_outcome_and_an_end() {
     assert_eq!(w.outcomes()[0].status, Status::Unknown);
 }
 
+/// A stock client of a stock server makes another connection then.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_commands_run_at_once_than_the_target_has_channels_in_a_login() {
+    let w = World::with(Setup {
+        sshd: "MaxSessions 3".to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    let handle = raw(&w).await;
+    for round in 0..3 {
+        let mut open = Vec::new();
+        for _ in 0..8 {
+            let channel = handle.channel_open_session().await.unwrap();
+            channel.exec(true, "cat; exit 3").await.unwrap();
+            open.push(channel);
+        }
+        for channel in &mut open {
+            channel.data(&b"heard"[..]).await.unwrap();
+            channel.eof().await.unwrap();
+            assert_eq!(rest(channel).await, (Some(3), b"heard".to_vec()), "{round}");
+        }
+    }
+    leave(&handle).await;
+    assert_eq!(w.closed(0).await.actions, 24);
+    // A login that has room again is used again.
+    let logins = w.sshd_log().matches("Accepted certificate").count();
+    let logins = logins.max(w.sshd_log().matches("Accepted publickey").count());
+    assert!((3..=8).contains(&logins), "{logins} logins");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_has_a_limited_number_of_channels_at_once() {
     let w = World::new().await;

@@ -23,8 +23,10 @@ pub(super) struct Door {
     pub(super) ledger: Arc<Ledger>,
     stops: tokio::sync::watch::Sender<Option<Stops>>,
     waiting: Mutex<Vec<Body>>,
+    /// Those that wait get through in their order.
+    turn: Arc<tokio::sync::Mutex<()>>,
     marker: PathBuf,
-    early: AtomicBool,
+    early: Arc<AtomicBool>,
 }
 
 impl Door {
@@ -34,8 +36,9 @@ impl Door {
             ledger,
             stops: tokio::sync::watch::Sender::new(None),
             waiting: Mutex::default(),
+            turn: Arc::default(),
             marker,
-            early: false.into(),
+            early: Arc::default(),
         }
     }
     /// Entries of these kinds now wait.
@@ -57,20 +60,30 @@ impl Door {
 
 impl Recorder for Door {
     fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>> {
-        Box::pin(async move {
+        let mut stops = self.stops.subscribe();
+        let stopped = stops.borrow().is_some_and(|stops| stops(&proposal.body));
+        let turn = stopped.then(|| Arc::clone(&self.turn).lock_owned());
+        if stopped {
+            self.waiting.lock().unwrap().push(proposal.body.clone());
+        }
+        let (ledger, early) = (Arc::clone(&self.ledger), Arc::clone(&self.early));
+        let marker = self.marker.clone();
+        // What is proposed stays proposed, whoever still waits for it.
+        let proposed = tokio::spawn(async move {
             let is_intent = matches!(proposal.body, Body::Intent(_));
-            let mut stops = self.stops.subscribe();
-            if stops.borrow().is_some_and(|stops| stops(&proposal.body)) {
-                self.waiting.lock().unwrap().push(proposal.body.clone());
-            }
             let open = |stops: &Option<Stops>| !stops.is_some_and(|stops| stops(&proposal.body));
+            let _turn = match turn {
+                Some(turn) => Some(turn.await),
+                None => None,
+            };
             stops.wait_for(open).await.map(drop).unwrap();
-            let receipt = self.ledger.record(proposal).await;
-            if is_intent && self.marker.exists() {
-                self.early.store(true, Ordering::SeqCst);
+            let receipt = ledger.record(proposal).await;
+            if is_intent && marker.exists() {
+                early.store(true, Ordering::SeqCst);
             }
             receipt
-        })
+        });
+        Box::pin(async move { proposed.await.unwrap() })
     }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         self.ledger.person_by_key(fingerprint)

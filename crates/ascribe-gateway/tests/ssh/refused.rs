@@ -101,6 +101,36 @@ async fn without_a_grant_the_client_is_told_who_approves_and_what_to_type() {
     );
 }
 
+/// A shared connection stays where its first command was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_counts_in_a_connection_that_was_refused_before() {
+    let w = World::with(Setup {
+        grant: None,
+        ..Setup::default()
+    })
+    .await;
+    let handle = raw(&w).await;
+    let run = async || {
+        let mut channel = handle.channel_open_session().await.unwrap();
+        channel.exec(true, "exit 3").await.unwrap();
+        rest(&mut channel).await.0
+    };
+    assert_eq!(run().await, Some(254));
+    let length = std::time::Duration::from_secs(600);
+    let asked = w
+        .people
+        .request(&w.door.ledger, &w.account, length, ticket())
+        .await;
+    assert_eq!(run().await, Some(254));
+    w.people.approve(&w.door.ledger, asked).await;
+    assert_eq!((run().await, run().await), (Some(3), Some(3)));
+    leave(&handle).await;
+    // One session, with both.
+    assert_eq!(w.closed(0).await.actions, 2);
+    let codes = w.refusals().into_iter().map(|(_, code, _)| code);
+    assert_eq!(codes.collect::<Vec<_>>(), ["no-grant", "pending"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_with_a_zero_byte_or_beyond_the_limit_is_refused_and_recorded() {
     let w = World::new().await;
@@ -163,6 +193,35 @@ async fn a_channel_has_one_action_and_a_second_one_is_refused_and_recorded() {
             (what.as_str(), detail.as_str()),
             ("request", "a second action on one channel")
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_recorded_however_soon_the_client_leaves() {
+    const ROUNDS: usize = 20;
+    let w = World::new().await;
+    for _ in 0..ROUNDS {
+        let handle = raw(&w).await;
+        let mut channel = handle.channel_open_session().await.unwrap();
+        // The last one is not even waited for.
+        channel.request_subsystem(true, "netconf").await.unwrap();
+        assert!(!answer(&mut channel).await);
+        channel.set_env(false, "A-B", "x").await.unwrap();
+        leave(&handle).await;
+    }
+    let refused = super::world::until("refusals", || {
+        let refusals = w.refusals();
+        (refusals.len() == 2 * ROUNDS).then_some(refusals)
+    });
+    for two in refused.await.chunks(2) {
+        let [subsystem, env] = two else {
+            panic!("{two:?}")
+        };
+        assert_eq!(
+            (subsystem.0.as_str(), subsystem.2.as_str()),
+            ("subsystem", "netconf")
+        );
+        assert_eq!((env.0.as_str(), env.2.as_str()), ("env", "A-B"));
     }
 }
 

@@ -100,6 +100,25 @@ async fn an_intent_that_is_durable_too_late_is_recorded_as_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_opening_is_durable_too_late_is_closed() {
+    let w = World::new().await;
+    w.door.close(ALL);
+    let out = w.ssh(&[], "id", b"").await.exits(254);
+    out.says("no session without a record");
+    until("end that waits too", || {
+        let waiting = w.door.waiting();
+        matches!(waiting[..], [Body::SessionOpen(_), Body::SessionClose(_)]).then_some(())
+    })
+    .await;
+    w.door.open();
+    let close = w.closed(0).await;
+    assert_eq!(
+        (close.reason, close.actions),
+        (CloseReason::LedgerUnavailable, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn revocation_ends_a_session_without_the_ledgers_help() {
     let w = World::new().await;
     let client = w.start(&[], "echo running; exec sleep 120");

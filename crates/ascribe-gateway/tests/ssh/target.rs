@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::before_login::{first_packet, offers};
 use super::people::OPERATOR;
+use super::raw::{answer, leave, raw, rest};
 use super::world::{Setup, World, free_port, until};
 
 /// Prints what the target knows of the login: method, certificate type, certificate.
@@ -322,6 +323,157 @@ async fn a_target_cannot_open_channels_towards_us() {
     w.ssh(&[], "id", b"").await.exits(0);
     assert_eq!(*target.opened.lock().unwrap(), [false; 4]);
     server.abort();
+}
+
+/// A server of our making that ends a command at the first signal, and remembers what came before.
+#[derive(Clone, Default)]
+struct Terminal {
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Terminal {
+    fn sees(&self, what: String) {
+        self.seen.lock().unwrap().push(what);
+    }
+}
+
+impl Handler for Terminal {
+    type Error = russh::Error;
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        _user: &str,
+        _certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: russh::server::ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        cols: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        modes: &[(russh::Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.sees(format!("{term} {cols}x{rows} {width}x{height} {modes:?}"));
+        session.channel_success(channel)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.sees(String::from_utf8_lossy(command).into_owned());
+        session.channel_success(channel)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        _channel: ChannelId,
+        cols: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.sees(format!("{cols}x{rows} {width}x{height}"));
+        Ok(())
+    }
+
+    async fn signal(
+        &mut self,
+        channel: ChannelId,
+        signal: russh::Sig,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.sees(format!("{signal:?}"));
+        session.exit_status_request(channel, 5)?;
+        session.close(channel)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_and_a_signal_reach_the_target_as_the_client_sent_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let w = World::with(Setup {
+        target_port: Some(listener.local_addr().unwrap().port()),
+        ..Setup::default()
+    })
+    .await;
+    let config = Arc::new(russh::server::Config {
+        keys: vec![PrivateKey::read_openssh_file(w.path("host")).unwrap()],
+        ..russh::server::Config::default()
+    });
+    let terminal = Terminal::default();
+    let serving = terminal.clone();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let running = russh::server::run_stream(config, socket, serving);
+        running.await.unwrap().await.ok();
+    });
+    let handle = raw(&w).await;
+    let mut channel = handle.channel_open_session().await.unwrap();
+    let modes = [(russh::Pty::ECHO, 0), (russh::Pty::VINTR, 3)];
+    channel
+        .request_pty(true, "xterm", 80, 24, 640, 480, &modes)
+        .await
+        .unwrap();
+    assert!(answer(&mut channel).await);
+    channel.exec(true, "top").await.unwrap();
+    assert!(answer(&mut channel).await);
+    channel.window_change(100, 30, 800, 600).await.unwrap();
+    channel.signal(russh::Sig::TERM).await.unwrap();
+    assert_eq!(rest(&mut channel).await.0, Some(5));
+    assert_eq!(
+        terminal.seen.lock().unwrap()[..],
+        [
+            "xterm 80x24 640x480 [(ECHO, 0), (VINTR, 3)]",
+            "top",
+            "100x30 800x600",
+            "TERM"
+        ]
+    );
+    leave(&handle).await;
+    assert_eq!(w.closed(0).await.actions, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_silent_leaves_time_for_the_next_one() {
+    let w = World::with(Setup {
+        also_at: Some("127.0.0.2"),
+        ..Setup::default()
+    })
+    .await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 2], w.sshd_port));
+    let listener = tokio::net::TcpSocket::new_v4().unwrap();
+    listener.bind(address).unwrap();
+    let _silent = listener.listen(1).unwrap();
+    // Once nobody takes what has connected, the rest waits without an answer.
+    let mut taken = Vec::new();
+    let moment = std::time::Duration::from_millis(300);
+    while let Ok(stream) =
+        tokio::time::timeout(moment, tokio::net::TcpStream::connect(address)).await
+    {
+        taken.push(stream.unwrap());
+        assert!(taken.len() < 100, "it always answers");
+    }
+    w.ssh(&[], "exit 3", b"").await.exits(3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,8 @@ pub(super) struct Setup {
     pub(super) sshd: String,
     /// Where the target is said to listen, where it is not the real `sshd`.
     pub(super) target_port: Option<u16>,
+    /// An address at which the target is said to be, before its own.
+    pub(super) also_at: Option<&'static str>,
     pub(super) cap: (u64, OverCap),
     pub(super) idle: Duration,
     pub(super) pre_auth: Duration,
@@ -67,6 +69,7 @@ impl Default for Setup {
             upstream_key: false,
             sshd: String::new(),
             target_port: None,
+            also_at: None,
             cap: (1 << 30, OverCap::Digest),
             idle: Duration::from_secs(60),
             pre_auth: Duration::from_secs(10),
@@ -272,6 +275,10 @@ impl World {
         let pinned = PrivateKey::read_openssh_file(dir.path().join(setup.pinned)).unwrap();
         let mut target = people.target(&account, setup.target_port.unwrap_or(sshd_port));
         target.host_keys = vec![public(&pinned)];
+        if let Some(other) = setup.also_at {
+            target.host = "db1.example".to_owned();
+            target.addresses.insert(0, other.to_owned());
+        }
         (target.stream_cap, target.over_cap) = setup.cap;
         target.refuse_inner_ssh = setup.refuse_inner_ssh;
         target.ticket = Some(TicketRule {

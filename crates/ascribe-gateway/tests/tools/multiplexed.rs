@@ -3,12 +3,14 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use ascribe_core::entry::Body;
+use ascribe_core::entry::{Body, Status};
+use ascribe_core::statement::{Anywhere, Forward};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use super::access::{Access, FORMS, sized};
-use super::world::PATIENCE;
+use super::world::{PATIENCE, Setup, free_port};
 
 /// A command that stays, with its streams.
 struct Staying {
@@ -189,5 +191,152 @@ async fn a_reader_that_stalls_holds_up_no_command_that_begins_later() {
             .matches("Accepted publickey for")
             .count();
         assert_eq!(logins, 2);
+    }
+}
+
+/// Connects through a SOCKS5 proxy on loopback (RFC 1928) to a port on the target's loopback.
+async fn through(proxy: u16, port: u16) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that whoever reads nothing is soon felt.
+    socket.set_recv_buffer_size(1 << 16).unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], proxy));
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(&[5, 1, 0]).await.unwrap();
+    let mut method = [0; 2];
+    stream.read_exact(&mut method).await.unwrap();
+    assert_eq!(method, [5, 0]);
+    let [high, low] = port.to_be_bytes();
+    let connect = [5, 1, 0, 1, 127, 0, 0, 1, high, low];
+    stream.write_all(&connect).await.unwrap();
+    let mut reply = [0; 10];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(reply[..2], [5, 0], "the connection is refused");
+    stream
+}
+
+/// A download that is paused, say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_connection_that_nobody_reads_holds_up_nothing_that_begins_later() {
+    const BYTES: usize = 24_000_000;
+    for form in FORMS {
+        let access = Access::with(
+            form,
+            Setup {
+                forwards: vec![Forward::Dynamic(Anywhere {})],
+                ..Setup::default()
+            },
+        )
+        .await;
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                tokio::spawn(async move { stream.write_all(&vec![7; BYTES]).await.ok() });
+            }
+        });
+        let (shared, proxy) = (access.shared(), free_port());
+        let options: Vec<&str> = shared.iter().map(String::as_str).collect();
+        let dynamic = ["-D".to_owned(), format!("127.0.0.1:{proxy}")];
+        let first = options
+            .iter()
+            .copied()
+            .chain(dynamic.iter().map(String::as_str));
+        let first: Vec<&str> = first.collect();
+        access.ssh(&first, "true", b"").await.exits(0);
+        let mut stalled = through(proxy, port).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for _ in 0..3 {
+            let command = access.ssh(&options, "exit 6", b"");
+            let ended = tokio::time::timeout(PATIENCE, command).await;
+            ended.expect("the command is stuck").exits(6);
+        }
+        let mut other = through(proxy, port).await;
+        for stream in [&mut other, &mut stalled] {
+            let mut out = Vec::new();
+            let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut out)).await;
+            read.expect("the connection is stuck").unwrap();
+            assert_eq!(out.len(), BYTES);
+        }
+        drop((stalled, other));
+        access.complete(6).await;
+        access.unshare().await;
+    }
+}
+
+/// An editor keeps one shell, asks it things, and talks to a server behind it over many connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_and_many_connections_to_what_it_started_share_a_login() {
+    const CONNECTIONS: u8 = 12;
+    for form in FORMS {
+        let access = Access::with(
+            form,
+            Setup {
+                forwards: vec![Forward::Dynamic(Anywhere {})],
+                ..Setup::default()
+            },
+        )
+        .await;
+        // What the shell would have started: the target is this machine.
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    tokio::io::copy(&mut read, &mut write).await.ok();
+                });
+            }
+        });
+        let proxy = free_port();
+        let options = ["-T", "-D", &format!("127.0.0.1:{proxy}")].map(ToOwned::to_owned);
+        let mut shell = Staying::start(&access, &options, "sh");
+        assert_eq!(shell.asks("echo ready").await.as_deref(), Some("ready"));
+        let mut carried = tokio::task::JoinSet::new();
+        for nth in 0..CONNECTIONS {
+            carried.spawn(async move {
+                let mut stream = through(proxy, port).await;
+                let sent = vec![nth; 200_000];
+                let (mut read, mut write) = stream.split();
+                let sending = async {
+                    write.write_all(&sent).await.unwrap();
+                    write.shutdown().await.unwrap();
+                };
+                let mut came = Vec::new();
+                let ((), _) = tokio::join!(sending, read.read_to_end(&mut came));
+                assert!(came == sent, "{} bytes came back", came.len());
+            });
+        }
+        for nth in 0..20 {
+            let text = format!("echo {nth}");
+            assert_eq!(shell.asks(&text).await, Some(nth.to_string()));
+        }
+        let all = tokio::time::timeout(PATIENCE, carried.join_all()).await;
+        all.expect("a connection is stuck");
+        let Staying {
+            mut child, stdin, ..
+        } = shell;
+        drop(stdin);
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+        assert!(ended.expect("ssh hangs").unwrap().success());
+        serving.abort();
+        assert_eq!(connections(&access).await, 1);
+        let outcomes = access.complete(1 + usize::from(CONNECTIONS)).await;
+        assert!(outcomes.iter().all(|o| o.status == Status::Succeeded));
+        let of = |stream: &str| {
+            let streams = outcomes.iter().flat_map(|o| &o.streams);
+            let bytes = streams.filter(|s| s.stream == stream).map(|s| s.bytes);
+            bytes.collect::<Vec<_>>()
+        };
+        let each = vec![200_000; usize::from(CONNECTIONS)];
+        assert_eq!((of("sent"), of("received")), (each.clone(), each));
+        let commands = access.commands();
+        let to = format!("127.0.0.1:{port}");
+        let dynamic = |(kind, text): &&(String, Option<String>)| {
+            kind == "ssh.forward.dynamic" && text.as_deref() == Some(&to)
+        };
+        assert_eq!(
+            commands.iter().filter(dynamic).count(),
+            usize::from(CONNECTIONS)
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Chains of agents: what they may, what records show of them, how they end.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -334,6 +335,49 @@ fn offline_every_link_is_there_and_as_it_was_signed() {
         }
     }
     assert_eq!(links, 4);
+}
+
+#[test]
+fn an_agent_that_may_copy_files_runs_nothing_else_by_it() {
+    let world = World::new();
+    let target = world.field("target");
+    let agent = Agent::new(&world, "copy-bot");
+    let kinds = "--kind ssh.rsync --kind ssh.scp --kind ssh.sftp --for 30m --actions 20";
+    let delegation = id(world.run_as("operator", &args(&agent, &target, kinds)));
+    agent.accept(&delegation).exits(0);
+    // Programs of the agent's own, by the names of those that it may run.
+    let (mark, own) = (world.path("mark"), world.path("own"));
+    std::fs::create_dir_all(&own).unwrap();
+    let (mark, own) = (mark.to_str().unwrap(), own.to_str().unwrap());
+    for name in ["scp", "rsync", "sftp-server", "--server"] {
+        let path = format!("{own}/{name}");
+        std::fs::write(&path, format!("#!/bin/sh\ntouch {mark}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    for command in [
+        format!("rsync --server . ; touch {mark}"),
+        format!("rsync --server . & touch {mark}"),
+        format!("rsync --server $(touch {mark})"),
+        format!("rsync --server `touch {mark}`"),
+        format!("scp -t x\ntouch {mark}"),
+        format!("{own}/rsync --server ."),
+        format!("{own}/scp -t x"),
+        format!("{own}/sftp-server"),
+        format!("PATH={own}/rsync --server"),
+        format!("PATH={own}:/rsync --server"),
+    ] {
+        let refused = agent.ssh(&command);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(
+            said.contains("the delegation is not for `ssh.exec`"),
+            "{command}: {said}"
+        );
+        assert!(!Path::new(mark).exists(), "{command}");
+    }
+    // A copy is one.
+    let copy = agent.ssh("scp -f '/nowhere (1)'");
+    assert!(!copy.stderr.contains("delegation"), "{}", copy.stderr);
+    assert_eq!(world.actions(&["--text", "nowhere"]).len(), 1);
 }
 
 #[test]
