@@ -14,6 +14,7 @@ mod delegations;
 mod directories;
 mod groups;
 mod identities;
+mod observers;
 mod providers;
 mod rules;
 mod said;
@@ -44,13 +45,14 @@ pub use decide::{Sealable, commitments, step};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
 pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
+pub use observers::{Sight, Sighting};
 pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 7;
+pub const LAW_VERSION: u32 = 8;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.

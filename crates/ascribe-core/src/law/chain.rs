@@ -265,6 +265,7 @@ impl State {
                 Some(session) => vec![link("session", self.session_place(session)?)],
                 None => Vec::new(),
             },
+            Say::KeysSeen(seen) => vec![link("provider", self.provider(&seen.provider)?.place)],
             Say::IdentityLink(identity) => {
                 vec![link("provider", self.provider(&identity.provider)?.place)]
             }

@@ -128,6 +128,7 @@ fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
         Say::TargetSet(_)
         | Say::ProviderSet(_)
         | Say::DirectorySet(_)
+        | Say::KeysSeen(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)

@@ -103,6 +103,7 @@ impl State {
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
             Say::DirectoryFile(file) => self.take_directory_file((by, &key), at, file, place)?,
+            Say::KeysSeen(seen) => self.take_keys_seen((by, &key), at, seen, place)?,
             Say::TargetSet(_)
             | Say::PersonAdd(_)
             | Say::KeyAdd(_)

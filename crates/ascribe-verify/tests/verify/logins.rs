@@ -42,6 +42,7 @@ fn provider() -> Provider {
         kind: ProviderKind::Oidc,
         max_keys_age_seconds: None,
         name: "idp".into(),
+        observers: None,
         withdrawn: false,
     }
 }

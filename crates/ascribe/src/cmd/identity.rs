@@ -76,6 +76,7 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
         kind: args.kind,
         max_keys_age_seconds: args.max_keys_age,
         name: args.name.clone(),
+        observers: None,
         withdrawn: false,
     })
 }
