@@ -45,7 +45,7 @@ pub use decide::{Sealable, commitments, step};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
 pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
-pub use observers::{Sight, Sighting};
+pub use observers::Sighting;
 pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;

@@ -33,7 +33,7 @@ pub struct Sighting {
 
 /// What an observer's newest word says of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
+enum Sight {
     /// They have left, are suspended, or the key that they signed with was revoked.
     Away,
     /// They saw other keys, and not this one.
@@ -135,36 +135,33 @@ impl State {
         Ok(())
     }
 
-    /// What each observer of a provider says of one of its keys at this moment.
-    pub fn sights(
+    /// What an observer of a provider says of one of its keys at this moment.
+    fn sight(
         &self,
         at: Timestamp,
         known: &ProviderState,
+        observer: PersonId,
         key: &ContentDigest,
-    ) -> Vec<(PersonId, Sight)> {
-        let observers = known.provider.observers.iter().flat_map(|o| &o.people);
-        let most = known.provider.max_keys_age_ms();
-        let sight = |observer: &PersonId| {
-            let Some(seen) = known.seen.get(observer) else {
-                return if self.has_left(*observer) {
-                    Sight::Away
-                } else {
-                    Sight::Never
-                };
-            };
-            if self.has_left(*observer) || self.keys.get(&seen.signer) != Some(observer) {
-                Sight::Away
-            } else if !seen.keys.contains(key) {
-                Sight::Missed(seen.fetched)
-            } else if at.since(seen.fetched) >= most {
+    ) -> Sight {
+        let seen = known.seen.get(&observer);
+        let signs = |seen: &Sighting| self.keys.get(&seen.signer) == Some(&observer);
+        match seen {
+            _ if self.has_left(observer) => Sight::Away,
+            None => Sight::Never,
+            Some(seen) if !signs(seen) => Sight::Away,
+            Some(seen) if !seen.keys.contains(key) => Sight::Missed(seen.fetched),
+            Some(seen) if at.since(seen.fetched) >= known.provider.max_keys_age_ms() => {
                 Sight::Stale(seen.fetched)
-            } else {
-                Sight::Saw(seen.fetched)
             }
-        };
-        observers
-            .map(|observer| (*observer, sight(observer)))
-            .collect()
+            Some(seen) => Sight::Saw(seen.fetched),
+        }
+    }
+
+    /// Does the newest word of this observer count at this moment, for the keys that it names?
+    pub fn observes(&self, at: Timestamp, known: &ProviderState, observer: PersonId) -> bool {
+        let seen = known.seen.get(&observer);
+        let mut keys = seen.into_iter().flat_map(|seen| &seen.keys);
+        keys.any(|key| matches!(self.sight(at, known, observer, key), Sight::Saw(_)))
     }
 
     /// Refuses a login by a key that too few observers saw published.
@@ -177,10 +174,10 @@ impl State {
         let Some(observers) = &known.provider.observers else {
             return Ok(());
         };
-        let sights = self.sights(at, known, key);
-        let (saw, others): (Vec<_>, Vec<_>) = sights
-            .into_iter()
-            .partition(|(_, sight)| matches!(sight, Sight::Saw(_)));
+        let sights = observers.people.iter();
+        let sights = sights.map(|observer| (observer, self.sight(at, known, *observer, key)));
+        let (saw, others): (Vec<_>, Vec<_>) =
+            sights.partition(|(_, sight)| matches!(sight, Sight::Saw(_)));
         if saw.len() >= observers.needed as usize {
             return Ok(());
         }
