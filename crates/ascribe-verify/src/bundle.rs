@@ -6,7 +6,7 @@ use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::database::Step;
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
+use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId, StatementId};
 use ascribe_core::law::{Sealable, State, commitments, step};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
@@ -14,6 +14,7 @@ use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 use crate::logins::Logins;
 use crate::parallel::Parsed;
 use crate::report::{Note, Problem, Report, problem_of};
+use crate::vouchers::Vouchers;
 use crate::witnesses;
 
 pub(crate) fn problem(
@@ -174,6 +175,7 @@ pub(crate) struct Replay {
     pub(crate) state: State,
     fold: Fold,
     logins: Logins,
+    vouchers: Vouchers,
     sealed: BTreeMap<u64, Sealed>,
     /// The entries whose openings will come; of any, where that is not known.
     opened: Option<HashSet<u64>>,
@@ -194,6 +196,7 @@ impl Replay {
             state,
             fold: Fold::new(),
             logins: Logins::default(),
+            vouchers: Vouchers::default(),
             sealed: BTreeMap::new(),
             opened: None,
         }
@@ -241,6 +244,7 @@ impl Replay {
     fn keep(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
         self.fold.push(index, entry, hash);
         self.logins.keep(index, entry);
+        self.vouchers.keep(&self.state, index, entry);
         if self.opened.as_ref().is_some_and(|of| !of.contains(&index)) {
             return;
         }
@@ -336,6 +340,9 @@ impl Replay {
         );
         let wanted = |id: &SessionId| filter.session.is_none_or(|wanted| wanted == *id);
         report.logins = self.logins.proofs(&self.state, wanted);
+        let is_checked = |login: &StatementId| self.logins.is_checked(login);
+        report.vouchers = self.vouchers.of(&self.state, wanted, is_checked);
+        report.notes.extend(self.logins.unseen(&self.state));
         let unchecked = self.logins.unchecked(&self.state, &report.logins);
         report.notes.extend((unchecked > 0).then(|| Note {
             code: "login_sealed",

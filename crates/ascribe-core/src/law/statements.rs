@@ -447,7 +447,10 @@ impl State {
     }
 
     /// The rules of the target that a request or an extension is about.
-    pub(super) fn target_of(&self, ask: &Ask) -> Result<Option<&Target>, Denied> {
+    ///
+    /// # Errors
+    /// When there is no such target or grant.
+    pub fn target_of(&self, ask: &Ask) -> Result<Option<&Target>, Denied> {
         let name = match &ask.asked {
             Asked::Request(request) => &request.target,
             Asked::Extension(extension) => &self.grant(extension.grant)?.grant.target,
