@@ -229,6 +229,15 @@ impl Forge {
         Place { hash, index }
     }
 
+    /// The id of the statement at that place.
+    pub(super) fn statement_at(&self, place: Place) -> StatementId {
+        let entry = &self.entries[usize::try_from(place.index).unwrap()];
+        let Body::Statement(signed) = &entry.body else {
+            panic!("no statement at {place:?}")
+        };
+        signed.statement().unwrap().id
+    }
+
     /// A statement, signed as the pen says.
     pub(super) fn say(
         &mut self,

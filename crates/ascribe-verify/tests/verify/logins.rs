@@ -21,19 +21,19 @@ use super::bundles::refused;
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
 
 /// Which of Olu's keys is the session key. Nobody enrolled it.
-const SESSION: u8 = 5;
-const RZ: [u8; 32] = [7; 32];
+pub(super) const SESSION: u8 = 5;
+pub(super) const RZ: [u8; 32] = [7; 32];
 
 fn issuer(seed: u8) -> SigningKey {
     SigningKey::from_seed("idp.example", &[seed; 32]).unwrap()
 }
 
-fn jwks(seed: u8) -> Vec<u8> {
+pub(super) fn jwks(seed: u8) -> Vec<u8> {
     let x = base64url(&issuer(seed).verifier().public_key());
     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"1","x":"{x}"}}]}}"#).into_bytes()
 }
 
-fn provider() -> Provider {
+pub(super) fn provider() -> Provider {
     Provider {
         algorithms: vec!["EdDSA".into()],
         audience: "ascribe".into(),
@@ -57,7 +57,7 @@ fn token(log: &Forge, key: &SshKey, seed: u8) -> String {
     signed(&claims, seed)
 }
 
-fn signed(claims: &str, seed: u8) -> String {
+pub(super) fn signed(claims: &str, seed: u8) -> String {
     let header = base64url(br#"{"alg":"EdDSA","kid":"1"}"#);
     let signed = format!("{header}.{}", base64url(claims.as_bytes()));
     let signature = issuer(seed).sign_raw(signed.as_bytes());
