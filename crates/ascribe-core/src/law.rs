@@ -548,6 +548,7 @@ impl State {
             }
             Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
             Body::DirectoryChange(change) => self.take_directory_change(entry, change, place)?,
+            Body::DirectoryRefusal(refusal) => self.check_directory_refusal(entry, refusal)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

@@ -94,6 +94,7 @@ fn commitments_of(body: &Body, statement: Option<&Statement>) -> Vec<Sealable> {
         | Body::Outcome(_)
         | Body::Head(_)
         | Body::ProviderKeys(_)
+        | Body::DirectoryRefusal(_)
         | Body::Cosigned(_) => Vec::new(),
     }
 }

@@ -97,7 +97,7 @@ impl State {
             );
         }
         let signer = key.fingerprint();
-        if self.keys.get(&signer) != Some(&by) {
+        if !self.person(by)?.keys.contains_key(&signer) {
             // A session key rests on a provider's key: it would vouch for itself.
             return refuse("key", "observers sign with an enrolled key, not by a login");
         }
@@ -144,7 +144,8 @@ impl State {
         key: &ContentDigest,
     ) -> Sight {
         let seen = known.seen.get(&observer);
-        let signs = |seen: &Sighting| self.keys.get(&seen.signer) == Some(&observer);
+        let person = self.people.get(&observer);
+        let signs = |seen: &Sighting| person.is_some_and(|p| p.keys.contains_key(&seen.signer));
         match seen {
             _ if self.has_left(observer) => Sight::Away,
             None => Sight::Never,

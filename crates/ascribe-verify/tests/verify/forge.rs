@@ -189,6 +189,7 @@ impl Forge {
             | Body::Outcome(_)
             | Body::Evidence(_)
             | Body::Refusal(_)
+            | Body::DirectoryRefusal(_)
             | Body::Head(_) => false,
             Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
             Body::Statement(signed) => !matches!(signed.statement().unwrap().say, Say::Read(_)),
