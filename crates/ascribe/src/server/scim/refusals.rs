@@ -67,9 +67,9 @@ impl Bucket {
         Some(tally)
     }
 
-    /// Has nothing been refused for as long again as it had to wait? Then it begins anew.
+    /// Has nothing been refused for an hour beyond its pause? Then it begins anew.
     fn is_over(&self, now: Instant) -> bool {
-        let over = |(ready, pause): (Instant, Duration)| now >= ready + pause;
+        let over = |(ready, _): (Instant, Duration)| now >= ready + LONGEST_PAUSE;
         self.tally.is_none() && self.ready.is_none_or(over)
     }
 }
@@ -144,11 +144,13 @@ impl Refusals {
             code: (*code).to_owned(),
             count: *count,
         });
+        // The clock may have been set back since.
+        let now = self.ledger.now();
         let refusal = DirectoryRefusal {
             directory,
-            from: tally.from,
+            from: tally.from.min(now),
             refused: refused.collect(),
-            until: tally.until,
+            until: tally.until.min(now),
         };
         let proposal = Proposal {
             id: EntryId::new(random()?),
@@ -166,28 +168,57 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    #[test]
-    fn however_much_is_refused_there_are_few_entries_and_none_is_lost() {
+    const DAY: i64 = 86_400;
+
+    /// The seconds of a day in which an entry is written, where refusals come when `asks` says so, given how
+    /// many entries there are and when the last pause ends. Also how many refusals all entries count, and all
+    /// there were.
+    fn a_day(asks: impl Fn(usize, i64, i64) -> bool) -> (Vec<i64>, u64, u64) {
         let begin = Instant::now();
         let mut bucket = Bucket::default();
-        let (mut written, mut counted) = (Vec::new(), 0);
-        // Ten a second for a day.
-        for second in 0..86_400 {
-            let at = Timestamp::from_millis(second * 1000);
-            bucket.count("token", 10, at);
+        let (mut written, mut counted, mut came) = (Vec::new(), 0, 0);
+        for second in 0..DAY {
             let now = begin + Duration::from_secs(second.unsigned_abs());
+            if bucket.is_over(now) {
+                bucket = Bucket::default();
+            }
+            let ready = bucket.ready.map_or(0, |(ready, _)| {
+                i64::try_from((ready - begin).as_secs()).unwrap_or(DAY)
+            });
+            if asks(written.len(), second, ready) {
+                bucket.count("token", 10, Timestamp::from_millis(second * 1000));
+                came += 10;
+            }
             if let Some(tally) = bucket.due(now) {
                 counted += tally.counts["token"];
                 written.push(second);
             }
         }
         counted += bucket.tally.take().map_or(0, |tally| tally.counts["token"]);
-        assert_eq!(counted, 864_000);
+        (written, counted, came)
+    }
+
+    #[test]
+    fn however_much_is_refused_there_are_few_entries_and_none_is_lost() {
+        let (written, counted, came) = a_day(|_, _, _| true);
+        assert_eq!((counted, came), (864_000, 864_000));
         assert_eq!(written[..7], [0, 60, 180, 420, 900, 1860, 3780]);
         assert!(written.len() < 32, "{}", written.len());
-        // Quiet for an hour beyond its time: the next one is written at once again.
-        let ready = bucket.ready.unwrap().0;
-        assert!(!bucket.is_over(ready));
-        assert!(bucket.is_over(ready + LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn whoever_pauses_so_that_it_begins_anew_gains_little() {
+        for burst in 1..10 {
+            // So many entries one after the other, then quiet until all is forgotten.
+            let (written, counted, came) = a_day(|entries, second, ready| {
+                entries % burst != 0 || second >= ready + 3600 || entries == 0
+            });
+            assert_eq!(counted, came);
+            assert!(
+                (20..100).contains(&written.len()),
+                "{burst}: {}",
+                written.len()
+            );
+        }
     }
 }
