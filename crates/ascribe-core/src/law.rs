@@ -5,6 +5,8 @@
 //! a grant that held at that moment.
 
 mod admission;
+mod answers;
+mod asks;
 mod authorities;
 mod bearers;
 mod chain;
@@ -15,9 +17,12 @@ mod directories;
 mod groups;
 mod identities;
 mod observers;
+mod people;
+mod proposals;
 mod providers;
 mod rules;
 mod said;
+mod sessions;
 mod snapshot;
 mod statements;
 mod view;
