@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ascribe_core::id::ContentDigest;
+use ascribe_core::id::{ContentDigest, StatementId};
 use ascribe_core::identity::{KeysSeen, keys_digest};
 use ascribe_core::law::Judge as _;
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
+use ascribe_core::time::Timestamp;
 use ascribe_evidence::SshSignatures;
-use serde_json::json;
+use serde::Serialize;
 
 use super::serve::runtime;
 use super::{registry, remark, say, say_json};
@@ -32,79 +33,93 @@ pub(crate) fn observe(cli: &Cli, client: &Client, name: &str, every: Option<u64>
     }
 }
 
+/// What came of a look.
+#[derive(Debug, Serialize)]
+struct Looked<'a> {
+    provider: &'a str,
+    digest: ContentDigest,
+    keys: BTreeSet<ContentDigest>,
+    /// Keys that the server has on record and that are not published here.
+    only_on_record: Vec<ContentDigest>,
+    /// When the same was signed already, where that is fresh enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    said: Option<Timestamp>,
+    /// The statement and its entry, where one was signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statement: Option<StatementId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<u64>,
+}
+
 fn look(cli: &Cli, client: &Client, name: &str) -> Done {
     let known = registry(client)?;
     let row = known.provider(name)?;
     let provider = &row.provider;
     let own = row.observers.iter().find(|o| Some(o.person) == known.you);
     let own = own.ok_or_else(|| {
-        Failure::usage(format!(
-            "you are no observer of provider `{}`",
-            clean(name, 63)
-        ))
-        .help("an administrator names observers: `ascribe provider observers`")
+        let name = clean(name, 63);
+        Failure::usage(format!("you are no observer of provider `{name}`"))
+            .help("an administrator names observers: `ascribe provider observers`")
     })?;
     let published = runtime()?.block_on(async { published_keys(&Http::new()?, provider).await })?;
     let fetched = now();
-    let keys: BTreeSet<ContentDigest> = SshSignatures
-        .provider_keys(&published.body)?
-        .into_iter()
-        .collect();
-    let on_record: BTreeSet<ContentDigest> = row.keys.iter().copied().collect();
-    for key in on_record.difference(&keys) {
+    let keys = SshSignatures.provider_keys(&published.body)?;
+    let keys: BTreeSet<ContentDigest> = keys.into_iter().collect();
+    let only_on_record = row.keys.iter().filter(|key| !keys.contains(key));
+    let only_on_record: Vec<ContentDigest> = only_on_record.copied().collect();
+    for key in &only_on_record {
         remark(&format!(
             "WARNING: the server has key {key} on record, which is not published at `{}`",
             clean(&provider.jwks_uri, 200)
         ));
     }
     let half = provider.max_keys_age_ms() / 2;
-    let said = own
-        .fetched
-        .filter(|said| own.counts && fetched.since(*said) < half && own.keys.iter().eq(&keys));
+    let same = own.counts && own.keys.iter().eq(&keys);
+    let said = own.fetched;
+    let said = said.filter(|said| same && fetched.since(*said) < half);
     let digest = keys_digest(&published.body);
-    let mut result = json!({
-        "provider": provider.name,
-        "digest": digest,
-        "keys": keys,
-        "only_on_record": on_record.difference(&keys).collect::<Vec<_>>(),
-    });
-    if let Some(said) = said {
-        result["said"] = json!(said);
-        return tell(
-            cli,
-            &result,
-            &format!("the same keys as you saw at {said}: nothing to sign"),
-        );
-    }
-    let seen = KeysSeen {
+    let mut looked = Looked {
+        provider: &provider.name,
         digest,
-        fetched,
-        issuer: provider.issuer.clone(),
-        keys: keys.iter().copied().collect(),
-        provider: provider.name.clone(),
-        uri: provider.jwks_uri.clone(),
+        keys,
+        only_on_record,
+        said,
+        statement: None,
+        entry: None,
     };
-    let (id, receipt, _) = client.submit(&client.hello()?, Say::KeysSeen(seen), Vec::new())?;
-    let entry = receipt.map(|receipt| receipt.index);
-    result["statement"] = json!(id);
-    result["entry"] = json!(entry);
-    let shown = entry.map_or(String::new(), |entry| format!(", entry {entry}"));
-    tell(
-        cli,
-        &result,
-        &format!(
-            "signed what provider `{}` publishes: {} keys{shown}",
-            clean(name, 63),
-            keys.len()
-        ),
-    )
+    if said.is_none() {
+        let seen = KeysSeen {
+            digest,
+            fetched,
+            issuer: provider.issuer.clone(),
+            keys: looked.keys.iter().copied().collect(),
+            provider: provider.name.clone(),
+            uri: provider.jwks_uri.clone(),
+        };
+        let say_seen = Say::KeysSeen(seen);
+        let (id, receipt, _) = client.submit(&client.hello()?, say_seen, Vec::new())?;
+        looked.statement = Some(id);
+        looked.entry = receipt.map(|receipt| receipt.index);
+    }
+    tell(cli, &looked)
 }
 
-fn tell(cli: &Cli, result: &serde_json::Value, line: &str) -> Done {
+fn tell(cli: &Cli, looked: &Looked<'_>) -> Done {
     if cli.json() {
-        return say_json(result);
+        return say_json(looked);
     }
-    say(line);
+    let (name, count) = (clean(looked.provider, 63), looked.keys.len());
+    match (looked.said, looked.entry) {
+        (Some(at), _) => say(&format!(
+            "provider `{name}` publishes the same {count} keys as you signed at {at}"
+        )),
+        (None, Some(entry)) => say(&format!(
+            "signed what provider `{name}` publishes: {count} keys, entry {entry}"
+        )),
+        (None, None) => say(&format!(
+            "signed what provider `{name}` publishes: {count} keys"
+        )),
+    }
     Ok(())
 }
 
