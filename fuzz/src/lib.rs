@@ -573,6 +573,7 @@ fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied
         kind,
         max_keys_age_seconds: None,
         name: String::new(),
+        observers: None,
         withdrawn: false,
     };
     let asked = TokenAsked {

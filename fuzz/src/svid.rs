@@ -51,6 +51,7 @@ fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
         kind: ProviderKind::SpiffeX509,
         max_keys_age_seconds: None,
         name: String::new(),
+        observers: None,
         withdrawn: false,
     };
     let asked = TokenAsked {

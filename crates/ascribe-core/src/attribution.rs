@@ -432,7 +432,8 @@ impl Fold {
             | Body::Refusal(_)
             | Body::Head(_)
             | Body::ProviderKeys(_)
-            | Body::DirectoryChange(_) => {}
+            | Body::DirectoryChange(_)
+            | Body::DirectoryRefusal(_) => {}
             Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
         }
     }

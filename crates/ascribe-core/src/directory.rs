@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::id::{Commitment, ContentDigest, PersonId, ResourceId};
 use crate::identity::{Provider, ProviderKind, subject};
 use crate::statement::Role;
+use crate::time::Timestamp;
 
 /// Registers or replaces a directory. Members in canonical order, here and below.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,31 @@ pub struct DirectoryChange {
     /// Who the user is at the directory's provider, where the directory says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<ContentDigest>,
+}
+
+/// Requests over SCIM that were refused, counted: testimony of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryRefusal {
+    /// The directory whose token was shown; none where it was nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// When the first of them was refused.
+    pub from: Timestamp,
+    /// How many, by reason; sorted.
+    pub refused: Vec<RefusedCount>,
+    /// When the last of them was.
+    pub until: Timestamp,
+}
+
+/// Refusals for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedCount {
+    /// The law's code, SCIM's `scimType`, or what else it was: `token`, `not-found`, `method`, `timeout`, `size`, `full`.
+    pub code: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// What a directory's token is known by: SHA-256 of it. The token is long and random, so nobody finds it

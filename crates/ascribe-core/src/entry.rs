@@ -4,7 +4,7 @@ use ascribe_tlog::{Hash, leaf_hash};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{SqlIntent, SqlOutcome, SqlScope};
-use crate::directory::DirectoryChange;
+use crate::directory::{DirectoryChange, DirectoryRefusal};
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
@@ -512,6 +512,8 @@ body! {
     Cosigned(Cosigned) = "cosigned";
     /// A directory changed a user or a group.
     DirectoryChange(DirectoryChange) = "directory.change";
+    /// Requests of directories were refused.
+    DirectoryRefusal(DirectoryRefusal) = "directory.refusal";
 }
 
 impl Entry {

@@ -69,6 +69,9 @@ pub struct Provider {
     pub max_keys_age_seconds: Option<u64>,
     /// Name, as records show it.
     pub name: String,
+    /// Who must have seen a key of it published before a login counts under that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observers: Option<Observers>,
     /// It counts no longer; its name and what it signed stay.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub withdrawn: bool,
@@ -82,6 +85,16 @@ impl Provider {
             .unwrap_or(i64::MAX)
             .saturating_mul(1000)
     }
+}
+
+/// Whose word on a provider's published keys is asked for besides the server's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observers {
+    /// How many of them must have seen a key before a login counts under it.
+    pub needed: u32,
+    /// Enrolled people, and machines that are enrolled like people.
+    pub people: Vec<PersonId>,
 }
 
 /// Says that an enrolled person is who a provider's token names.
@@ -293,6 +306,29 @@ pub struct ProviderKeys {
     pub provider: String,
     /// Where they were fetched.
     pub uri: String,
+}
+
+/// What one of a provider's observers saw published, having fetched it themself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysSeen {
+    /// SHA-256 of the exact bytes of the JWK Set.
+    pub digest: ContentDigest,
+    /// When they were fetched, by the observer's clock.
+    pub fetched: Timestamp,
+    /// The provider's issuer.
+    pub issuer: String,
+    /// RFC 7638 thumbprints of the keys in them that can sign tokens, sorted.
+    pub keys: Vec<ContentDigest>,
+    /// The provider's name.
+    pub provider: String,
+    /// Where they were fetched.
+    pub uri: String,
+}
+
+/// What names a JWK Set in [`KeysSeen`]: SHA-256 of its exact bytes.
+pub fn keys_digest(body: &[u8]) -> ContentDigest {
+    ContentDigest(ascribe_tlog::Hash(Sha256::digest(body).into()))
 }
 
 /// What names somebody at a provider: SHA-256 over `ascribe/subject/v1`, issuer and subject, each after

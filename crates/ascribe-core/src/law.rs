@@ -5,6 +5,8 @@
 //! a grant that held at that moment.
 
 mod admission;
+mod answers;
+mod asks;
 mod authorities;
 mod bearers;
 mod chain;
@@ -14,9 +16,13 @@ mod delegations;
 mod directories;
 mod groups;
 mod identities;
+mod observers;
+mod people;
+mod proposals;
 mod providers;
 mod rules;
 mod said;
+mod sessions;
 mod snapshot;
 mod statements;
 mod view;
@@ -44,13 +50,14 @@ pub use decide::{Sealable, commitments, step};
 pub use delegations::{Accepted, DelegationLink, DelegationState};
 pub use directories::{DirectoryState, MAX_RESOURCES, ResourceState};
 pub use identities::{LinkState, LoginLink, LoginState, check_token, withheld_until};
+pub use observers::Sighting;
 pub use providers::{KeysState, ProviderState};
 pub use rules::ticket_matches;
 pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 8;
+pub const LAW_VERSION: u32 = 9;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -546,6 +553,7 @@ impl State {
             }
             Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
             Body::DirectoryChange(change) => self.take_directory_change(entry, change, place)?,
+            Body::DirectoryRefusal(refusal) => self.check_directory_refusal(entry, refusal)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

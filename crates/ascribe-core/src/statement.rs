@@ -9,7 +9,7 @@ use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
 use crate::directory::{Directory, DirectoryFile, DirectoryGroup};
 use crate::encoding::{self, Bytes, EncodingError};
 use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
-use crate::identity::{IdentityLink, Login, Logout, Provider, Workload};
+use crate::identity::{IdentityLink, KeysSeen, Login, Logout, Provider, Workload};
 use crate::sealed::Prose;
 use crate::time::Timestamp;
 use crate::witness::WitnessSet;
@@ -683,6 +683,8 @@ say! {
     CaSet(Authority) = "ca-set";
     /// Registers or withdraws a provider of identities. A proposal.
     ProviderSet(Provider) = "provider-set";
+    /// Says what one of a provider's observers saw published: at once.
+    KeysSeen(KeysSeen) = "keys-seen";
     /// Says whom a provider's subject stands for. A proposal.
     IdentityLink(IdentityLink) = "identity-link";
     /// Takes that back: by the person or any one admin, at once.

@@ -85,7 +85,8 @@ impl Core {
             | Body::Refusal(_)
             | Body::Head(_)
             | Body::ProviderKeys(_)
-            | Body::DirectoryChange(_) => 0,
+            | Body::DirectoryChange(_)
+            | Body::DirectoryRefusal(_) => 0,
             // The proposals that it settles, and the links to them.
             Body::Cosigned(_) => 64 * 256,
         };

@@ -12,6 +12,7 @@ mod identity {
     mod groups;
     mod idp;
     mod login;
+    mod observers;
     mod svid;
     mod workload;
 }

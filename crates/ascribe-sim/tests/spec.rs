@@ -164,6 +164,15 @@ mod spec {
     }
 
     #[test]
+    fn an_observers_word_of_the_specification_is_read_and_written() {
+        let (_, section) = STATEMENT.split_once("## Providers").unwrap();
+        let example = fenced(section, "json");
+        let say: Say = encoding::decode(example.as_bytes()).unwrap();
+        assert_eq!(encoding::encode(&say).unwrap(), example.as_bytes());
+        assert!(matches!(say, Say::KeysSeen(_)), "{say:?}");
+    }
+
+    #[test]
     fn the_delegation_of_the_specification_is_one_and_has_every_field_of_the_table() {
         let (_, section) = STATEMENT.split_once("## Agents").unwrap();
         let (section, _) = section.split_once("\n## ").unwrap();

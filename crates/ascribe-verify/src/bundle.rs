@@ -6,14 +6,16 @@ use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::database::Step;
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
+use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId, StatementId};
 use ascribe_core::law::{Sealable, State, commitments, step};
+use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
 use crate::logins::Logins;
 use crate::parallel::Parsed;
 use crate::report::{Note, Problem, Report, problem_of};
+use crate::vouchers::Vouchers;
 use crate::witnesses;
 
 pub(crate) fn problem(
@@ -174,6 +176,9 @@ pub(crate) struct Replay {
     pub(crate) state: State,
     fold: Fold,
     logins: Logins,
+    vouchers: Vouchers,
+    /// How many requests of directories were refused, by directory; of nobody's under none.
+    refused: BTreeMap<Option<String>, u64>,
     sealed: BTreeMap<u64, Sealed>,
     /// The entries whose openings will come; of any, where that is not known.
     opened: Option<HashSet<u64>>,
@@ -194,6 +199,8 @@ impl Replay {
             state,
             fold: Fold::new(),
             logins: Logins::default(),
+            vouchers: Vouchers::default(),
+            refused: BTreeMap::new(),
             sealed: BTreeMap::new(),
             opened: None,
         }
@@ -241,6 +248,12 @@ impl Replay {
     fn keep(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
         self.fold.push(index, entry, hash);
         self.logins.keep(index, entry);
+        self.vouchers.keep(&self.state, index, entry);
+        if let Body::DirectoryRefusal(refusal) = &entry.body {
+            let known = self.refused.entry(refusal.directory.clone()).or_default();
+            let counts = refusal.refused.iter().map(|one| one.count);
+            *known = counts.fold(*known, u64::saturating_add);
+        }
         if self.opened.as_ref().is_some_and(|of| !of.contains(&index)) {
             return;
         }
@@ -336,6 +349,23 @@ impl Replay {
         );
         let wanted = |id: &SessionId| filter.session.is_none_or(|wanted| wanted == *id);
         report.logins = self.logins.proofs(&self.state, wanted);
+        let is_checked = |login: &StatementId| self.logins.is_checked(login);
+        report.vouchers = self.vouchers.of(&self.state, wanted, is_checked);
+        report.notes.extend(self.logins.unseen(&self.state));
+        let refused = self.refused.iter();
+        report.notes.extend(refused.map(|(directory, count)| Note {
+            code: "directory_refused",
+            action: None,
+            message: match directory {
+                Some(name) => format!(
+                    "{count} request(s) over SCIM with the token of directory `{}` were refused",
+                    clean(name, 63)
+                ),
+                None => {
+                    format!("{count} request(s) over SCIM without a directory's token were refused")
+                }
+            },
+        }));
         let unchecked = self.logins.unchecked(&self.state, &report.logins);
         report.notes.extend((unchecked > 0).then(|| Note {
             code: "login_sealed",

@@ -11,11 +11,13 @@ mod ledger;
 mod logins;
 mod parallel;
 mod report;
+mod vouchers;
 mod witnesses;
 
 pub use ascribe_tlog::TrustPolicy;
 pub use bundle::verify_bundle;
 pub use ledger::{read_tree, verify_entries, verify_entries_since};
-pub use logins::LoginProof;
+pub use logins::{LoginProof, Observed, Word};
 pub use report::{Note, Problem, Report, Verdict, render};
+pub use vouchers::{Source, Voucher};
 pub use witnesses::Witnessed;

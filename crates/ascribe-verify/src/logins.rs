@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ContentDigest, PersonId, SessionId, StatementId};
-use ascribe_core::identity::Binding;
+use ascribe_core::identity::{Binding, KeysSeen};
 use ascribe_core::law::{Denied, LoginLink, LoginState, State, check_token};
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use serde::Serialize;
+
+use crate::report::Note;
 
 /// Who signed what says who acted in a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,12 +39,45 @@ pub struct LoginProof {
     pub keys_entry: u64,
     /// Did the bearer see that key published as well, by their own word?
     pub seen_by_client: bool,
+    /// What each of the provider's observers saw around the login.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<Observed>,
     /// Fingerprint of the session key, which signed the login.
     pub session_key: String,
     /// `checked` here against the provider's key; `sealed` where the bundle does not disclose it.
     pub token: &'static str,
     /// For what the log, and whoever runs it, must be trusted.
     pub log_trusted_for: Vec<&'static str>,
+}
+
+/// What one observer of a provider's keys said around a login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Observed {
+    /// Who.
+    pub observer: PersonId,
+    /// Their last word before the login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Word>,
+    /// Their first word after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Word>,
+}
+
+impl Observed {
+    /// Did they see the login's key, before or after?
+    pub fn saw(&self) -> bool {
+        let words = [self.before, self.after];
+        words.iter().flatten().any(|word| word.saw)
+    }
+}
+
+/// One look at a provider's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Word {
+    /// The entry that holds it.
+    pub entry: u64,
+    /// Was the login's key among what was published?
+    pub saw: bool,
 }
 
 /// What is kept of a log to check logins.
@@ -52,6 +87,8 @@ pub(crate) struct Logins {
     keys: BTreeMap<u64, Bytes>,
     /// Logins by their entry.
     statements: BTreeMap<u64, StatementId>,
+    /// What observers saw, by provider and observer, in order.
+    words: BTreeMap<String, BTreeMap<PersonId, Vec<(u64, KeysSeen)>>>,
     checked: BTreeSet<StatementId>,
 }
 
@@ -62,10 +99,18 @@ impl Logins {
                 self.keys.insert(index, keys.body.clone());
             }
             Body::Statement(signed) => {
-                if let Ok(statement) = signed.statement()
-                    && matches!(statement.say, Say::Login(_))
-                {
-                    self.statements.insert(index, statement.id);
+                let Ok(statement) = signed.statement() else {
+                    return;
+                };
+                match statement.say {
+                    Say::Login(_) => {
+                        self.statements.insert(index, statement.id);
+                    }
+                    Say::KeysSeen(seen) => {
+                        let words = self.words.entry(seen.provider.clone()).or_default();
+                        words.entry(statement.by).or_default().push((index, seen));
+                    }
+                    _ => {}
                 }
             }
             _ => {}
@@ -106,9 +151,74 @@ impl Logins {
                     (session, link, id),
                     login,
                     self.checked.contains(&id),
+                    self.observed(login),
                 ))
             })
             .collect()
+    }
+
+    pub(crate) fn is_checked(&self, login: &StatementId) -> bool {
+        self.checked.contains(login)
+    }
+
+    /// What each observer said around a login of the keys at the place where its provider publishes them.
+    fn observed(&self, state: &LoginState) -> Vec<Observed> {
+        let provider = &state.provider;
+        let word = |(entry, seen): &(u64, KeysSeen)| {
+            let here = (&seen.issuer, &seen.uri) == (&provider.issuer, &provider.jwks_uri);
+            here.then(|| Word {
+                entry: *entry,
+                saw: seen.keys.contains(&state.login.claims.key),
+            })
+        };
+        let observers = self.words.get(&state.login.provider).into_iter().flatten();
+        let observed = observers.map(|(observer, words)| {
+            let next = words.partition_point(|(entry, _)| *entry < state.place.index);
+            let (before, after) = words.split_at(next);
+            Observed {
+                observer: *observer,
+                before: before.last().and_then(word),
+                after: after.first().and_then(word),
+            }
+        });
+        observed
+            .filter(|o| o.before.is_some() || o.after.is_some())
+            .collect()
+    }
+
+    /// Has an observer ever seen this key published?
+    fn was_seen(&self, provider: &str, key: &ContentDigest) -> bool {
+        let words = self.words.get(provider).into_iter().flatten();
+        words
+            .flat_map(|(_, words)| words)
+            .any(|(_, seen)| seen.keys.contains(key))
+    }
+
+    /// A note for each key of a provider under which logins counted and that neither a client nor an
+    /// observer ever saw.
+    pub(crate) fn unseen(&self, state: &State) -> Vec<Note> {
+        let mut keys: BTreeMap<(&str, ContentDigest), (u64, usize)> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for login in state.logins.values() {
+            let key = (login.login.provider.as_str(), login.login.claims.key);
+            if login.login.saw == Some(key.1) {
+                seen.insert(key);
+            }
+            let (entry, count) = keys.entry(key).or_insert((login.keys.index, 0));
+            *entry = login.keys.index.min(*entry);
+            *count += 1;
+        }
+        keys.retain(|key, _| !seen.contains(key) && !self.was_seen(key.0, &key.1));
+        let note = |((provider, key), (entry, count)): ((&str, ContentDigest), _)| Note {
+            code: "key_unseen",
+            action: None,
+            message: format!(
+                "NOBODY BUT THE SERVER is on record as having seen key {key} of provider `{}` published (keys entry {entry}); \
+                 {count} login(s) counted under it: ask the provider whether it is theirs",
+                clean(provider, 63)
+            ),
+        };
+        keys.into_iter().map(note).collect()
     }
 
     /// How many other logins' keys signed requests, approvals, delegations or changes, while their
@@ -128,12 +238,16 @@ fn proof(
     (session, link, id): (SessionId, LoginLink, StatementId),
     state: &LoginState,
     checked: bool,
+    observers: Vec<Observed>,
 ) -> LoginProof {
     let claims = &state.login.claims;
     let seen_by_client = state.login.saw == Some(claims.key);
     let mut log_trusted_for = vec!["when it was shown"];
     for (needed, what) in [
-        (!seen_by_client, "that the provider published this key"),
+        (
+            !seen_by_client && !observers.iter().any(Observed::saw),
+            "that the provider published this key",
+        ),
         (!checked, "that the token says what is stated"),
         (
             claims.binding == Binding::None,
@@ -160,10 +274,28 @@ fn proof(
         provider_key: claims.key,
         keys_entry: state.keys.index,
         seen_by_client,
+        observers,
         session_key: state.key.fingerprint(),
         token: if checked { "checked" } else { "sealed" },
         log_trusted_for,
     }
+}
+
+fn observers_in_words(proof: &LoginProof) -> String {
+    let word = |when: &str, word: Option<Word>| {
+        let word = word?;
+        let saw = if word.saw { "saw it" } else { "DID NOT SEE IT" };
+        Some(format!("{saw} {when}, entry {}", word.entry))
+    };
+    let observers = proof.observers.iter().map(|observed| {
+        let words = [
+            word("before", observed.before),
+            word("after", observed.after),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        format!("; observer {} {}", observed.observer, words.join(" and "))
+    });
+    observers.collect()
 }
 
 /// A proof in words.
@@ -178,12 +310,13 @@ pub(crate) fn in_words(proof: &LoginProof) -> String {
         LoginLink::Approval => "who approved",
     };
     format!(
-        "  {link} {}: {who}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}), login \
+        "  {link} {}: {who}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}{}), login \
          signed by session key {}; one must trust: {} for who that is, and the log for {}",
         proof.session,
         proof.token,
         proof.provider_key,
         proof.keys_entry,
+        observers_in_words(proof),
         proof.session_key,
         clean(&proof.issuer, 200),
         proof.log_trusted_for.join("; "),

@@ -9,6 +9,7 @@ use ascribe_core::text::clean;
 use serde::Serialize;
 
 use crate::logins::LoginProof;
+use crate::vouchers::Voucher;
 use crate::witnesses::Witnessed;
 
 /// The verdict.
@@ -40,7 +41,7 @@ pub struct Problem {
 /// Something a reader should know, which breaks no promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `login_sealed`, `testimony`, `withheld`, `missing`,
+    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `login_sealed`, `key_unseen`, `directory_refused`, `testimony`, `withheld`, `missing`,
     /// `time_claimed_by_log`, `witnessed`, `rollback_not_detectable` or, with an earlier checkpoint,
     /// `rollback_detectable_before`.
     pub code: &'static str,
@@ -79,6 +80,9 @@ pub struct Report {
     /// Who signed what says who acted, delegated, asked or approved, where a login introduced their key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logins: Vec<LoginProof>,
+    /// Who said that an approver was in the group, or the manager, that the approval needed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vouchers: Vec<Voucher>,
 }
 
 impl Report {
@@ -96,6 +100,7 @@ impl Report {
             notes: Vec::new(),
             actions: Vec::new(),
             logins: Vec::new(),
+            vouchers: Vec::new(),
         }
     }
 
@@ -113,6 +118,7 @@ impl Report {
             self.verdict = Verdict::Failed;
             self.actions.clear();
             self.logins.clear();
+            self.vouchers.clear();
         }
         self
     }
@@ -239,6 +245,10 @@ pub(crate) fn problem_of(
         | "no-workload" | "no-identity" | "no-delegation" | "provider-keys" => {
             ("missing", "no entry is dropped or replaced")
         }
+        "key-unseen" => (
+            "unlawful",
+            "a login counts under keys that enough observers saw",
+        ),
         "cosigned" | "witnesses" => ("untrusted", "witnesses sign their own word"),
         "unwitnessed" => ("unlawful", "what waits for witnesses waits"),
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),
@@ -281,6 +291,9 @@ pub fn render(report: &Report) -> String {
     }
     for proof in &report.logins {
         line(crate::logins::in_words(proof));
+    }
+    for voucher in &report.vouchers {
+        line(crate::vouchers::in_words(voucher));
     }
     for problem in &report.problems {
         let at = problem

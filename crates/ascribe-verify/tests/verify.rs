@@ -10,5 +10,6 @@ mod verify {
     mod scenes;
     mod trees;
     mod vectors;
+    mod vouchers;
     mod witnesses;
 }

@@ -650,6 +650,7 @@ impl Pick {
             Body::Evidence(evidence) => self.actions.contains(&evidence.action).then_some(true),
             Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
             Body::ProviderKeys(_) | Body::DirectoryChange(_) => Some(false),
+            Body::DirectoryRefusal(_) => None,
             Body::Head(_) => (self.found && self.closed.is_none()).then_some(false),
             Body::Cosigned(cosigned) => {
                 self.witnessed = Some((cosigned.size, cosigned.note.clone()));

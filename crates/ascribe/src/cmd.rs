@@ -13,6 +13,7 @@ pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod manual;
+pub(crate) mod observe;
 pub(crate) mod probe;
 pub(crate) mod read;
 pub(crate) mod reconcile;

@@ -75,6 +75,22 @@ pub(crate) struct ProviderRow {
     pub(crate) fetched: Option<Timestamp>,
     /// Thumbprints of those keys.
     pub(crate) keys: Vec<ContentDigest>,
+    /// The observers that it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) observers: Vec<ObserverRow>,
+}
+
+/// The newest word of one observer of a provider's keys.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ObserverRow {
+    pub(crate) person: PersonId,
+    /// The entry of that word, with when the keys were fetched; none before the first.
+    pub(crate) entry: Option<u64>,
+    pub(crate) fetched: Option<Timestamp>,
+    /// Thumbprints of what they saw.
+    pub(crate) keys: Vec<ContentDigest>,
+    /// Does the word count now? Not if it is too old, or the observer has left.
+    pub(crate) counts: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -516,7 +532,18 @@ impl GrantRow {
     }
 }
 
-fn provider_rows(state: &State) -> Vec<ProviderRow> {
+fn observer_row(state: &State, known: &ProviderState, id: PersonId, now: Timestamp) -> ObserverRow {
+    let word = known.seen.get(&id);
+    ObserverRow {
+        person: id,
+        entry: word.map(|word| word.place.index),
+        fetched: word.map(|word| word.fetched),
+        keys: word.iter().flat_map(|word| &word.keys).copied().collect(),
+        counts: state.observes(now, known, id),
+    }
+}
+
+fn provider_rows(state: &State, now: Timestamp) -> Vec<ProviderRow> {
     let row = |known: &ProviderState| ProviderRow {
         provider: known.provider.clone(),
         keys_entry: known.keys.as_ref().map(|keys| keys.place.index),
@@ -526,6 +553,13 @@ fn provider_rows(state: &State) -> Vec<ProviderRow> {
             .iter()
             .flat_map(|keys| &keys.thumbprints)
             .copied()
+            .collect(),
+        observers: known
+            .provider
+            .observers
+            .iter()
+            .flat_map(|observers| &observers.people)
+            .map(|id| observer_row(state, known, *id, now))
             .collect(),
     };
     state.providers.values().map(row).collect()
@@ -626,7 +660,7 @@ pub(crate) fn registry(
             .iter()
             .map(|(name, ca)| ca.authority(name))
             .collect(),
-        providers: provider_rows(state),
+        providers: provider_rows(state, now),
         identities: state
             .identities()
             .map(|(provider, subject, person)| IdentityRow {

@@ -537,6 +537,7 @@ fn proposal(statement: &Statement, signed: Signed, openings: Vec<Opening>) -> Pr
         | Say::CaSet(_)
         | Say::ProviderSet(_)
         | Say::DirectorySet(_)
+        | Say::KeysSeen(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)

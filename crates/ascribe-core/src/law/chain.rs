@@ -32,6 +32,7 @@ pub(super) fn is_law(body: &Body, said: &Said<'_>) -> bool {
         | Body::Outcome(_)
         | Body::Evidence(_)
         | Body::Refusal(_)
+        | Body::DirectoryRefusal(_)
         | Body::Head(_) => false,
         Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
     }
@@ -209,6 +210,11 @@ impl State {
             Body::DirectoryChange(change) => {
                 vec![link("directory", self.directory(&change.directory)?.place)]
             }
+            Body::DirectoryRefusal(refusal) => {
+                let known = refusal.directory.as_ref().map(|name| self.directory(name));
+                let known = known.transpose()?.into_iter();
+                known.map(|known| link("directory", known.place)).collect()
+            }
         })
     }
 
@@ -265,6 +271,7 @@ impl State {
                 Some(session) => vec![link("session", self.session_place(session)?)],
                 None => Vec::new(),
             },
+            Say::KeysSeen(seen) => vec![link("provider", self.provider(&seen.provider)?.place)],
             Say::IdentityLink(identity) => {
                 vec![link("provider", self.provider(&identity.provider)?.place)]
             }

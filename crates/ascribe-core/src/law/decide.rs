@@ -94,6 +94,7 @@ fn commitments_of(body: &Body, statement: Option<&Statement>) -> Vec<Sealable> {
         | Body::Outcome(_)
         | Body::Head(_)
         | Body::ProviderKeys(_)
+        | Body::DirectoryRefusal(_)
         | Body::Cosigned(_) => Vec::new(),
     }
 }
@@ -128,6 +129,7 @@ fn statement_commitments(statement: &Statement) -> Vec<Sealable> {
         Say::TargetSet(_)
         | Say::ProviderSet(_)
         | Say::DirectorySet(_)
+        | Say::KeysSeen(_)
         | Say::IdentityLink(_)
         | Say::IdentityUnlink(_)
         | Say::Logout(_)

@@ -403,6 +403,7 @@ impl State {
             )
             .with_help("log in again"));
         }
+        self.check_observed(at, known, &login.claims.key)?;
         let people = known.provider.kind.is_of_people();
         check_times(at, login, people)?;
         check_binding(known.provider.kind, login.claims.binding)?;

@@ -1,13 +1,13 @@
 //! Providers of identities: which count, and which keys they publish.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Judge, Place, State, rules};
+use super::{Denied, Judge, Place, Sighting, State, rules};
 use crate::encoding::Bytes;
 use crate::entry::Entry;
-use crate::id::ContentDigest;
+use crate::id::{ContentDigest, PersonId};
 use crate::identity::{Provider, ProviderKeys, ProviderKind};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
@@ -47,6 +47,8 @@ pub struct ProviderState {
     pub place: Place,
     /// Its rules.
     pub provider: Provider,
+    /// The newest word of each observer that it names.
+    pub seen: BTreeMap<PersonId, Sighting>,
 }
 
 pub(super) fn is_line(text: &str) -> bool {
@@ -157,21 +159,25 @@ impl State {
         if known.is_none() && provider.withdrawn {
             return self.provider(&provider.name).map(drop);
         }
-        check_provider(provider)
+        check_provider(provider)?;
+        self.check_observers(provider)
     }
 
     pub(super) fn take_provider(&mut self, provider: &Provider, place: Place) {
         let before = self.providers.remove(&provider.name);
         // Keys belong to the issuer and the place that they were published at.
-        let keys = before.and_then(|before| {
-            let same = (&before.provider.issuer, &before.provider.jwks_uri)
-                == (&provider.issuer, &provider.jwks_uri);
-            before.keys.filter(|_| same)
+        let before = before.filter(|before| {
+            (&before.provider.issuer, &before.provider.jwks_uri)
+                == (&provider.issuer, &provider.jwks_uri)
         });
+        let (keys, mut seen) = before.map_or_else(Default::default, |b| (b.keys, b.seen));
+        let named = provider.observers.as_ref().map(|named| &named.people);
+        seen.retain(|observer, _| named.is_some_and(|named| named.contains(observer)));
         let state = ProviderState {
             keys,
             place,
             provider: provider.clone(),
+            seen,
         };
         self.providers.insert(provider.name.clone(), state);
     }

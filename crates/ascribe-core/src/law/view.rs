@@ -450,7 +450,7 @@ impl State {
             && connect.grant.is_none_or(|grant| grant == open.grant);
         if open.opened_by != OpenedBy::Signed || !open.door.is_signed() || !same {
             refuse("the session is not the one that its actor signed")
-        } else if !super::statements::is_fresh(at, opener.at) {
+        } else if !super::sessions::is_fresh(at, opener.at) {
             refuse("the signed opening is too old")
         } else {
             Ok(())

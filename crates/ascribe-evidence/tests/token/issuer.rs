@@ -209,6 +209,7 @@ impl Login {
                 kind,
                 max_keys_age_seconds: None,
                 name: "provider".into(),
+                observers: None,
                 withdrawn: false,
             },
             keys: json!({"keys": keys}),

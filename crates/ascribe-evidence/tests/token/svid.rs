@@ -200,6 +200,7 @@ impl Scene {
             kind: ProviderKind::SpiffeX509,
             max_keys_age_seconds: None,
             name: "mesh".into(),
+            observers: None,
             withdrawn: false,
         };
         let asked = TokenAsked {

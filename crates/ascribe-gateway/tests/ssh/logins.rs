@@ -50,6 +50,7 @@ fn provider(name: &str, kind: ProviderKind) -> Provider {
         kind,
         max_keys_age_seconds: None,
         name: name.into(),
+        observers: None,
         withdrawn: false,
     }
 }

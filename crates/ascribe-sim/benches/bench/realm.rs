@@ -123,6 +123,7 @@ fn provider(name: &str, kind: ProviderKind, algorithm: &str) -> Provider {
         kind,
         max_keys_age_seconds: None,
         name: name.to_owned(),
+        observers: None,
         withdrawn: false,
     }
 }

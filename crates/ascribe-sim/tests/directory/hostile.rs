@@ -221,6 +221,50 @@ fn of_two_who_take_one_name_at_once_one_is_refused() {
 }
 
 #[test]
+fn what_is_refused_is_on_record_however_often_in_few_entries() {
+    let mut office = Office::open(&["--suspend"]);
+    let id = office.operator();
+    let wrong = format!("Authorization: Bearer {}x", office.token);
+    let url = format!("{}/Users", office.base);
+    for _ in 0..40 {
+        assert_eq!(office.curl(&[&url, "-H", &wrong]).0, 401);
+    }
+    // Rights that no rule gives, a name that another has, a subject that changes, what is not there.
+    let twice = json!({ "userName": "ADA@corp.example" });
+    assert_eq!(office.post("/Users", &twice).0, 409);
+    let other = json!([{ "op": "replace", "path": "externalId", "value": "bob-1" }]);
+    assert_eq!(office.patch(&format!("/Users/{id}"), other).0, 400);
+    let stranger =
+        json!({ "displayName": "Ops", "members": [{ "value": "r-00000000000000000000000000" }] });
+    for _ in 0..5 {
+        assert_eq!(office.post("/Groups", &stranger).0, 400);
+        assert_eq!(office.get("/Users/x").0, 404);
+    }
+    let data = office.world.data();
+    let entries = || {
+        let kind = b"{\"directory.refusal\":";
+        let files = super::world::snapshot(&data.join("segments")).into_values();
+        let found = files.map(|(_, bytes)| bytes.windows(kind.len()).filter(|w| w == kind).count());
+        found.sum::<usize>()
+    };
+    // Each was answered, and some are on record within seconds.
+    wait_for("an entry", PATIENCE, || (entries() > 0).then_some(()));
+    let report = office.stopped();
+    let notes = report["notes"].as_array().unwrap();
+    let notes = notes.iter().filter(|n| n["code"] == "directory_refused");
+    let said: Vec<&str> = notes.map(|n| n["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        said,
+        [
+            "40 request(s) over SCIM without a directory's token were refused",
+            "12 request(s) over SCIM with the token of directory `corp` were refused",
+        ]
+    );
+    // Of each of the two at once, and at the stop.
+    assert!((2..=4).contains(&entries()), "{}", entries());
+}
+
+#[test]
 fn what_a_client_that_hung_up_had_done_is_kept_as_it_is_recorded() {
     let office = Office::open(&["--suspend"]);
     let id = office.operator();

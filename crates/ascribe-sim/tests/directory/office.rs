@@ -53,6 +53,13 @@ impl Office {
         (self.server, self.base) = (Some(server), base);
     }
 
+    /// Stops the server. What `ascribe verify` reports of the whole ledger.
+    pub(super) fn stopped(&mut self) -> Value {
+        end(self.server.take().unwrap());
+        let (data, policy) = (self.world.data(), self.world.policy());
+        self.world.verify(&data, &policy).exits(0).line()
+    }
+
     /// What `curl` gets: status and body.
     pub(super) fn curl(&self, args: &[&str]) -> (u16, Value) {
         let out = curl(args);

@@ -68,6 +68,50 @@ fn identities_are_linked_by_an_administrator_and_taken_back_by_the_person() {
 }
 
 #[test]
+fn a_provider_keeps_its_observers_until_an_administrator_changes_them() {
+    let world = World::new();
+    let (operator, approver) = (world.person("operator").0, world.person("approver").0);
+    let observers =
+        || world.json(&["provider", "show", "idp"]).line()["provider"]["observers"].clone();
+    add_provider(&world, "idp", "oidc", &["--observer", &approver]);
+    assert_eq!(observers()["needed"], 1);
+    // Whoever replaces the provider and says nothing of them leaves them as they are.
+    add_provider(&world, "idp", "oidc", &["--max-keys-age", "2h"]);
+    assert_eq!(observers()["people"], serde_json::json!([approver]));
+    let change = |role: &str, more: &[&str]| {
+        world.run_as(role, &[&["provider", "observers", "idp"], more].concat())
+    };
+    let both = ["--observer", &approver, "--observer", &operator];
+    change("operator", &both).exits(2);
+    change("approver", &both).exits(0);
+    assert_eq!(observers()["needed"], 2);
+    change(
+        "approver",
+        &[&both[..], &["--observers-needed", "1"]].concat(),
+    )
+    .exits(0);
+    assert_eq!(observers()["needed"], 1);
+    change(
+        "approver",
+        &[&both[..], &["--observers-needed", "3"]].concat(),
+    )
+    .exits(2);
+    change("approver", &["--observer", "nobody"]).exits(3);
+    // Nothing said, or both.
+    change("approver", &[]).exits(3);
+    change("approver", &[&both[..], &["--none"]].concat()).exits(3);
+    let shown = world.run(&["provider", "show", "idp"]).exits(0).stdout;
+    assert_eq!(shown.matches("has not looked").count(), 2, "{shown}");
+    // Nothing answers there: nothing is signed.
+    let observe = ["provider", "observe", "idp"];
+    world.run_as("approver", &observe).exits(1);
+    change("approver", &["--none"]).exits(0);
+    assert!(observers().is_null());
+    let none = world.run_as("approver", &observe).exits(3);
+    assert!(none.stderr.contains("provider observers"), "{none:?}");
+}
+
+#[test]
 fn a_workload_is_enrolled_exactly_and_its_owner_asks_for_it() {
     let world = World::new();
     let operator = world.person("operator").0;

@@ -156,7 +156,7 @@ fn without_an_agent_the_key_is_in_an_encrypted_file_that_ends_with_the_login() {
 }
 
 /// A demo with the provider registered, and the operator linked to its account.
-fn linked(idp: &Idp) -> World {
+pub(super) fn linked(idp: &Idp) -> World {
     let world = World::new();
     world.add_provider(&Provider {
         name: "idp",

@@ -189,6 +189,7 @@ impl Forge {
             | Body::Outcome(_)
             | Body::Evidence(_)
             | Body::Refusal(_)
+            | Body::DirectoryRefusal(_)
             | Body::Head(_) => false,
             Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
             Body::Statement(signed) => !matches!(signed.statement().unwrap().say, Say::Read(_)),
@@ -227,6 +228,15 @@ impl Forge {
         self.openings
             .extend(openings.into_iter().map(|opening| (index, opening)));
         Place { hash, index }
+    }
+
+    /// The id of the statement at that place.
+    pub(super) fn statement_at(&self, place: Place) -> StatementId {
+        let entry = &self.entries[usize::try_from(place.index).unwrap()];
+        let Body::Statement(signed) = &entry.body else {
+            panic!("no statement at {place:?}")
+        };
+        signed.statement().unwrap().id
     }
 
     /// A statement, signed as the pen says.

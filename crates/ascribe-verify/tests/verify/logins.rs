@@ -7,33 +7,33 @@ use ascribe_core::encoding::{Bytes, base64url};
 use ascribe_core::entry::{Body, Status};
 use ascribe_core::id::StatementId;
 use ascribe_core::identity::{
-    Binding, Condition, IdentityLink, Login, Provider, ProviderKeys, ProviderKind, Workload,
-    key_commitment, subject, token_digest,
+    Binding, Condition, IdentityLink, KeysSeen, Login, Observers, Provider, ProviderKeys,
+    ProviderKind, Workload, key_commitment, keys_digest, subject, token_digest,
 };
 use ascribe_core::law::{Judge as _, LoginLink, Place, State, TokenAsked};
 use ascribe_core::statement::{Say, SshKey, Uses};
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::SigningKey;
-use ascribe_verify::{Verdict, render, verify_bundle, verify_entries};
+use ascribe_verify::{Observed, Verdict, Word, render, verify_bundle, verify_entries};
 
 use super::attribution::told;
 use super::bundles::refused;
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
 
 /// Which of Olu's keys is the session key. Nobody enrolled it.
-const SESSION: u8 = 5;
-const RZ: [u8; 32] = [7; 32];
+pub(super) const SESSION: u8 = 5;
+pub(super) const RZ: [u8; 32] = [7; 32];
 
 fn issuer(seed: u8) -> SigningKey {
     SigningKey::from_seed("idp.example", &[seed; 32]).unwrap()
 }
 
-fn jwks(seed: u8) -> Vec<u8> {
+pub(super) fn jwks(seed: u8) -> Vec<u8> {
     let x = base64url(&issuer(seed).verifier().public_key());
     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"1","x":"{x}"}}]}}"#).into_bytes()
 }
 
-fn provider() -> Provider {
+pub(super) fn provider() -> Provider {
     Provider {
         algorithms: vec!["EdDSA".into()],
         audience: "ascribe".into(),
@@ -42,6 +42,7 @@ fn provider() -> Provider {
         kind: ProviderKind::Oidc,
         max_keys_age_seconds: None,
         name: "idp".into(),
+        observers: None,
         withdrawn: false,
     }
 }
@@ -56,7 +57,7 @@ fn token(log: &Forge, key: &SshKey, seed: u8) -> String {
     signed(&claims, seed)
 }
 
-fn signed(claims: &str, seed: u8) -> String {
+pub(super) fn signed(claims: &str, seed: u8) -> String {
     let header = base64url(br#"{"alg":"EdDSA","kid":"1"}"#);
     let signed = format!("{header}.{}", base64url(claims.as_bytes()));
     let signature = issuer(seed).sign_raw(signed.as_bytes());
@@ -279,7 +280,130 @@ fn a_key_that_the_client_did_not_see_stands_out() {
         assert!(!proof.seen_by_client);
         let more = "that the provider published this key";
         assert_eq!(proof.log_trusted_for, ["when it was shown", more]);
+        let notes = report.notes.iter().filter(|n| n.code == "key_unseen");
+        let [note] = notes.collect::<Vec<_>>()[..] else {
+            panic!("{report:#?}")
+        };
+        assert!(
+            note.message.starts_with("NOBODY BUT THE SERVER"),
+            "{note:?}"
+        );
+        assert!(note.message.contains("1 login(s)"), "{note:?}");
     }
+    let (log, bundle) = session_by_login(&Story::default());
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert!(report.notes.iter().all(|n| n.code != "key_unseen"));
+}
+
+/// Ada and Olu observe; one of them is enough.
+fn observed_provider() -> Provider {
+    let people = vec![Who::Ada.id(), Who::Olu.id()];
+    Provider {
+        observers: Some(Observers { needed: 1, people }),
+        ..provider()
+    }
+}
+
+fn look(log: &mut Forge, who: Who, registered: Place, seed: u8) {
+    let keys = SshSignatures.provider_keys(&jwks(seed)).unwrap();
+    let seen = KeysSeen {
+        digest: keys_digest(&jwks(seed)),
+        fetched: log.now,
+        issuer: "https://idp.example".into(),
+        keys,
+        provider: "idp".into(),
+        uri: "https://idp.example/keys".into(),
+    };
+    log.say(
+        who,
+        &[("provider", registered)],
+        Say::KeysSeen(seen),
+        vec![],
+    );
+}
+
+#[test]
+fn observers_are_named_with_what_they_saw_before_and_after_a_login() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let granted = log.granted(Uses::Reusable);
+    let (keys, link) = registered(&mut log);
+    let rule = Say::ProviderSet(observed_provider());
+    let (_, rule) = log.say(Who::Ada, &[], rule, vec![]);
+    look(&mut log, Who::Ada, rule, 1);
+    look(&mut log, Who::Olu, rule, 3);
+    let saw = log.size() - 2;
+    let unseen = Story {
+        edit: |login| login.saw = None,
+        ..Story::default()
+    };
+    let login = log_in(&mut log, &unseen, keys, link);
+    let after = log.size();
+    log.now = log.now.plus_millis(1);
+    look(&mut log, Who::Ada, rule, 2);
+    let key = Who::Olu.key(SESSION);
+    let mut session = log.open_by(&granted, "root", &key, Some(login));
+    let action = log.intent(&mut session, "id -un", None);
+    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    log.head("gw");
+    let id = log.close(session);
+    let bundle = log.bundle(id);
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let proof = &report.logins[0];
+    let word = |entry, saw| Some(Word { entry, saw });
+    let mut expected = vec![
+        Observed {
+            observer: Who::Ada.id(),
+            before: word(saw, true),
+            after: word(after, false),
+        },
+        Observed {
+            observer: Who::Olu.id(),
+            before: word(saw + 1, false),
+            after: None,
+        },
+    ];
+    expected.sort_by_key(|observed| observed.observer);
+    assert_eq!(proof.observers, expected);
+    // Whoever saw it need not be the client.
+    assert!(!proof.seen_by_client);
+    assert_eq!(proof.log_trusted_for, ["when it was shown"]);
+    assert!(report.notes.iter().all(|n| n.code != "key_unseen"));
+    let text = render(&report);
+    let (ada, olu) = (Who::Ada.id(), Who::Olu.id());
+    for part in [
+        format!(
+            "observer {ada} saw it before, entry {saw} and DID NOT SEE IT after, entry {after}"
+        ),
+        format!("observer {olu} DID NOT SEE IT before, entry {}", saw + 1),
+    ] {
+        assert!(text.contains(&part), "{text}");
+    }
+}
+
+#[test]
+fn a_login_by_a_key_that_no_observer_saw_is_refused_whoever_wrote_it() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let granted = log.granted(Uses::Reusable);
+    let (keys, link) = registered(&mut log);
+    let rule = Say::ProviderSet(observed_provider());
+    let (_, rule) = log.say(Who::Ada, &[], rule, vec![]);
+    // They looked, and it was not there.
+    look(&mut log, Who::Ada, rule, 2);
+    let login = log_in(&mut log, &Story::default(), keys, link);
+    let key = Who::Olu.key(SESSION);
+    let mut session = log.open_by(&granted, "root", &key, Some(login));
+    let action = log.intent(&mut session, "id -un", None);
+    log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    log.head("gw");
+    let id = log.close(session);
+    let bundle = log.bundle(id).to_bytes().unwrap();
+    assert_eq!(refused(&bundle, &log.policy()), "unlawful");
+    let problems = verify_bundle(&bundle, &log.policy()).problems;
+    assert_eq!(
+        problems[0].promise,
+        "a login counts under keys that enough observers saw"
+    );
 }
 
 #[test]

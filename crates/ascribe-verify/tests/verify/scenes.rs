@@ -42,7 +42,11 @@ pub(super) struct Running {
 impl Forge {
     /// Registers `db1`.
     pub(super) fn target(&mut self) -> Place {
-        let target = Target {
+        self.target_with(|_| ())
+    }
+
+    pub(super) fn target_with(&mut self, change: impl FnOnce(&mut Target)) -> Place {
+        let mut target = Target {
             name: "db1".to_owned(),
             host: "db".to_owned(),
             addresses: vec!["10.0.0.1".to_owned()],
@@ -70,6 +74,7 @@ impl Forge {
             manager_approves: false,
             postgres: None,
         };
+        change(&mut target);
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
     }
 
@@ -131,12 +136,22 @@ impl Forge {
     }
 
     pub(super) fn approve(&mut self, pen: impl Into<Pen>, ask: Ask) -> Place {
+        self.approve_by(pen, ask, &[])
+    }
+
+    /// The same with more parents.
+    pub(super) fn approve_by(
+        &mut self,
+        pen: impl Into<Pen>,
+        ask: Ask,
+        more: &[(&str, Place)],
+    ) -> Place {
         let answer = Answer {
             of: ask.id,
             entry: ask.place.hash,
             remark: None,
         };
-        let parents = [("answers", ask.place)];
+        let parents = [&[("answers", ask.place)], more].concat();
         self.say(pen, &parents, Say::Approval(answer), vec![]).1
     }
 

@@ -277,6 +277,7 @@ async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
         kind: ProviderKind::Oidc,
         max_keys_age_seconds: None,
         name: "idp".into(),
+        observers: None,
         withdrawn: false,
     };
     registered(&ledger, &provider, jwks.as_bytes()).await;

@@ -75,8 +75,36 @@ pub(crate) struct Connect {
 pub(crate) enum ProviderCommand {
     /// Register a provider, or replace one.
     Add(ProviderAdd),
-    /// List providers.
+    /// List providers, with their keys and who saw them.
     List,
+    /// Fetch its keys from here and sign what is published there, as one of its observers. With an enrolled
+    /// key; does nothing where your last word says the same and is fresh enough.
+    Observe {
+        /// Its name.
+        name: String,
+        /// Go on, and look again after this time.
+        #[arg(long, value_name = "DURATION", value_parser = seconds)]
+        every: Option<u64>,
+    },
+    /// Say who must have seen a key of it published before a login counts under that key.
+    Observers {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        observers: ObserversArgs,
+        /// Nobody: the server's word is enough.
+        #[arg(
+            long,
+            conflicts_with = "observers",
+            required_unless_present = "observers"
+        )]
+        none: bool,
+    },
+    /// Show one, with what each observer saw last.
+    Show {
+        /// Its name.
+        name: String,
+    },
     /// Withdraw a provider: its logins and their sessions end.
     Withdraw {
         /// Its name.
@@ -107,6 +135,22 @@ pub(crate) struct ProviderAdd {
     /// How old its keys on record may be when somebody logs in: an hour to a week, a day if not given.
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub(crate) max_keys_age: Option<u64>,
+    /// Without any, a provider that is replaced keeps its observers.
+    #[command(flatten)]
+    pub(crate) observers: ObserversArgs,
+}
+
+/// Who looks at a provider's keys besides the server.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct ObserversArgs {
+    /// Somebody who looks at its keys too, id or name; repeatable. Logins count only under keys that enough
+    /// of them saw.
+    #[arg(long = "observer", value_name = "PERSON")]
+    pub(crate) observers: Vec<String>,
+    /// How many of them must have seen a key; all of them if not given.
+    #[arg(long = "observers-needed", value_name = "N", requires = "observers")]
+    pub(crate) needed: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -108,8 +108,8 @@ pub(crate) enum PersonCommand {
         /// A public key file.
         #[arg(long = "public-key", value_name = "FILE.pub", required = true)]
         keys: Vec<PathBuf>,
-        /// A role.
-        #[arg(long = "role", value_parser = role, required = true)]
+        /// A role; none for whoever only observes providers' keys or signs a directory's files.
+        #[arg(long = "role", value_parser = role)]
         roles: Vec<Role>,
     },
     /// List people.

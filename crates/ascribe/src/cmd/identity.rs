@@ -1,14 +1,14 @@
 //! Providers of identities, and whom their subjects stand for.
 
-use ascribe_core::identity::{IdentityLink, Provider, ProviderKind, subject};
+use ascribe_core::identity::{IdentityLink, Observers, Provider, ProviderKind, subject};
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
 use serde_json::json;
 
 use super::serve::runtime;
 use super::setup::propose;
-use super::{registry, remark, say, say_json};
-use crate::cli::{Cli, IdentityArgs, IdentityCommand, ProviderAdd, ProviderCommand};
+use super::{observe, registry, remark, say, say_json};
+use crate::cli::{Cli, IdentityArgs, IdentityCommand, ObserversArgs, ProviderAdd, ProviderCommand};
 use crate::exit::{Done, Failure};
 use crate::http::Http;
 use crate::login::discover;
@@ -26,13 +26,43 @@ impl Registry {
 }
 
 pub(crate) fn provider(cli: &Cli, command: &ProviderCommand) -> Done {
-    let client = cli.client(matches!(command, ProviderCommand::List))?;
+    let reading = matches!(
+        command,
+        ProviderCommand::List | ProviderCommand::Show { .. }
+    );
+    let client = cli.client(reading)?;
     let known = registry(&client)?;
     let (provider, done) = match command {
-        ProviderCommand::List => return list_providers(cli, &known),
+        ProviderCommand::List => return observe::list(cli, &known),
+        ProviderCommand::Observe { name, every } => {
+            return observe::observe(cli, &client, name, *every);
+        }
+        ProviderCommand::Show { name } => return observe::show(cli, &known, known.provider(name)?),
         ProviderCommand::Add(args) => {
-            let provider = built(args)?;
+            let mut provider = built(args)?;
+            provider.observers = named_observers(&known, &args.observers)?;
+            if provider.observers.is_none() {
+                let before = known.providers.iter().map(|row| &row.provider);
+                let mut before = before.filter(|before| before.name == args.name);
+                provider.observers = before.next().and_then(|before| before.observers.clone());
+            }
             let done = format!("provider `{}` is registered", clean(&args.name, 63));
+            (provider, done)
+        }
+        ProviderCommand::Observers {
+            name, observers, ..
+        } => {
+            let mut provider = known.provider(name)?.provider.clone();
+            provider.observers = named_observers(&known, observers)?;
+            let done = match &provider.observers {
+                Some(observers) => format!(
+                    "logins count under keys that {} of {} observers saw; next: each runs `ascribe provider observe {}`",
+                    observers.needed,
+                    observers.people.len(),
+                    clean(name, 63)
+                ),
+                None => "the provider has no observers".to_owned(),
+            };
             (provider, done)
         }
         ProviderCommand::Withdraw { name } => {
@@ -51,6 +81,16 @@ pub(crate) fn provider(cli: &Cli, command: &ProviderCommand) -> Done {
         &done,
         value,
     )
+}
+
+fn named_observers(known: &Registry, args: &ObserversArgs) -> Done<Option<Observers>> {
+    let people = args.observers.iter().map(|person| known.person(person));
+    let people = people.collect::<Done<Vec<_>>>()?;
+    let all = u32::try_from(people.len()).unwrap_or(u32::MAX);
+    Ok((!people.is_empty()).then(|| Observers {
+        needed: args.needed.unwrap_or(all),
+        people,
+    }))
 }
 
 fn built(args: &ProviderAdd) -> Done<Provider> {
@@ -76,6 +116,7 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
         kind: args.kind,
         max_keys_age_seconds: args.max_keys_age,
         name: args.name.clone(),
+        observers: None,
         withdrawn: false,
     })
 }
@@ -86,40 +127,6 @@ fn published_at(issuer: &str) -> Done<String> {
     found.map(|metadata| metadata.jwks_uri).map_err(|failure| {
         failure.help("if it has no configuration of its own, say where its keys are: `--jwks URL`")
     })
-}
-
-fn list_providers(cli: &Cli, known: &Registry) -> Done {
-    for row in &known.providers {
-        if cli.json() {
-            say_json(row)?;
-            continue;
-        }
-        let provider = &row.provider;
-        let kind = serde_json::to_value(provider.kind).unwrap_or_default();
-        let mark = if provider.withdrawn {
-            "  WITHDRAWN"
-        } else {
-            ""
-        };
-        say(&format!(
-            "{:<20} {:<10} {}  audience {}{mark}",
-            provider.name,
-            kind.as_str().unwrap_or_default(),
-            clean(&provider.issuer, 200),
-            clean(&provider.audience, 100),
-        ));
-        match (row.keys_entry, row.fetched) {
-            (Some(entry), Some(at)) => say(&format!("  keys     entry {entry}, fetched {at}")),
-            _ => say("  keys     not on record yet: nobody can log in"),
-        }
-        for key in &row.keys {
-            say(&format!("  key      {key}"));
-        }
-    }
-    if known.providers.is_empty() && !cli.json() {
-        say("no providers of identities");
-    }
-    Ok(())
 }
 
 pub(crate) fn identity(cli: &Cli, command: &IdentityCommand) -> Done {

@@ -3,6 +3,7 @@
 //! the operator's proxy.
 
 mod patch;
+mod refusals;
 mod show;
 mod store;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use ascribe_core::directory::{Directory, ResourceKind, bearer_digest};
 use ascribe_core::id::{ContentDigest, ResourceId};
+use ascribe_core::law::Denied;
 use ascribe_gateway::Places;
 use ascribe_ledger::Ledger;
 use ascribe_wire::scim::Filter;
@@ -30,6 +32,7 @@ use crate::client::random;
 use crate::exit::{Done, Failure};
 use crate::login::decoded;
 use patch::Body;
+use refusals::Refusals;
 use store::{Kept, Shelf, Store};
 
 pub(super) const BASE: &str = "/scim/v2";
@@ -55,6 +58,8 @@ pub(super) struct Fault {
     status: u16,
     kind: &'static str,
     detail: String,
+    /// What the law says no with, where it does.
+    law: Option<&'static str>,
 }
 
 impl Fault {
@@ -64,7 +69,28 @@ impl Fault {
             status,
             kind,
             detail,
+            law: None,
         }
+    }
+    /// The law says no.
+    fn unlawful(status: u16, kind: &'static str, denied: &Denied) -> Self {
+        Self {
+            law: Some(denied.code),
+            ..Self::new(status, kind, &denied.message)
+        }
+    }
+    /// What is counted of it; none where it was no refusal but a failure of ours.
+    fn code(&self) -> Option<&'static str> {
+        let by_status = match self.status {
+            401 => "token",
+            404 => "not-found",
+            405 => "method",
+            408 => "timeout",
+            413 => "size",
+            507 => return self.law.or(Some("full")),
+            _ => return self.law.or(Some(self.kind).filter(|kind| !kind.is_empty())),
+        };
+        Some(by_status)
     }
     fn syntax(detail: &str) -> Self {
         Self::new(400, "invalidSyntax", detail)
@@ -110,6 +136,7 @@ impl Answer {
 pub(crate) struct Scim {
     ledger: Arc<Ledger>,
     store: Store,
+    refusals: Refusals,
     /// What is being answered. It is done to its end when its client leaves meanwhile: what was recorded
     /// must be what is kept.
     tasks: TaskTracker,
@@ -120,6 +147,7 @@ impl Scim {
     pub(crate) fn new(ledger: Arc<Ledger>) -> Done<Self> {
         let store = Store::open(Arc::clone(&ledger))?;
         Ok(Self {
+            refusals: Refusals::new(Arc::clone(&ledger)),
             ledger,
             store,
             tasks: TaskTracker::new(),
@@ -132,6 +160,8 @@ impl Scim {
         let places = Places::new(PER_ADDRESS, WAITING_PER_ADDRESS);
         let tracker = TaskTracker::new();
         tracker.spawn(Arc::clone(&self).keep(stop.clone()));
+        let (scim, until) = (Arc::clone(&self), stop.clone());
+        tracker.spawn(async move { scim.refusals.run(until).await });
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -159,6 +189,7 @@ impl Scim {
         tracker.wait().await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.refusals.finish().await;
     }
 
     async fn connection(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) {
@@ -236,8 +267,25 @@ impl Scim {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
-        let token = token_of(&request)?;
-        let name = self.directory(&token)?.name;
+        let token = token_of(&request);
+        let known = token.and_then(|token| Ok((token, self.directory(&token)?.name)));
+        let (answered, name) = match known {
+            Ok((token, name)) => (self.answer_to(token, &name, request).await, Some(name)),
+            Err(fault) => (Err(fault), None),
+        };
+        if let Err(fault) = &answered {
+            self.refusals.count(name.as_deref(), fault);
+        }
+        answered
+    }
+
+    /// The same, to whoever has this directory's token.
+    async fn answer_to(
+        &self,
+        token: ContentDigest,
+        name: &str,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Fault> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let query = decoded(request.uri().query().unwrap_or_default());
@@ -261,7 +309,7 @@ impl Scim {
             Method::POST | Method::PUT | Method::PATCH => hear(request).await?,
             _ => Body::new(),
         };
-        let shelf = self.store.shelf(&name);
+        let shelf = self.store.shelf(name);
         let shelf = &mut *shelf.lock().await;
         // While this waited, the token may have been taken away, and rules may have changed.
         let directory = &self.directory(&token)?;

@@ -3,7 +3,8 @@
 use super::identities::{deploy, link, provider};
 use super::*;
 use crate::directory::{
-    Directory, DirectoryChange, GroupRole, ResourceKind, bearer_digest, subject_of,
+    Directory, DirectoryChange, DirectoryRefusal, GroupRole, RefusedCount, ResourceKind,
+    bearer_digest, subject_of,
 };
 use crate::id::ResourceId;
 use crate::identity::{ProviderKind, subject};
@@ -77,6 +78,26 @@ impl World {
         self.record(writer, Body::DirectoryChange(change), openings)?;
         Ok(())
     }
+    /// The server says what it refused to the directory.
+    pub(super) fn refuse_directory(
+        &mut self,
+        writer: &str,
+        edit: impl FnOnce(&mut DirectoryRefusal),
+    ) -> Result<(), Denied> {
+        let count = |code: &str, count| RefusedCount {
+            code: code.to_owned(),
+            count,
+        };
+        let mut refusal = DirectoryRefusal {
+            directory: Some("corp".to_owned()),
+            from: self.now.plus_millis(-MIN),
+            refused: vec![count("invalidValue", 3), count("not-found", 1)],
+            until: self.now,
+        };
+        edit(&mut refusal);
+        self.record(writer, Body::DirectoryRefusal(refusal), Vec::new())?;
+        Ok(())
+    }
     fn who(&self, n: u8) -> &Person {
         &self.state.people[&person(n)]
     }
@@ -103,6 +124,46 @@ fn what_a_suspended_person_delegated_does_not_come_back() {
     assert_eq!(no(w.open_by_agent(grant, agent, |_| ())), "revoked");
     let again = w.agent(2, |d| d.targets = vec!["db1".to_owned()]);
     w.open_by_agent(grant, again, |_| ()).unwrap();
+}
+
+#[test]
+fn what_was_refused_to_directories_is_counted_and_changes_nothing() {
+    let mut w = World::with_directory();
+    let edits: [Edit<DirectoryRefusal>; 11] = [
+        (|r| r.directory = Some("other".into()), "no-directory"),
+        (|r| r.until = r.until.plus_millis(1), "time"),
+        (|r| r.from = r.until.plus_millis(1), "time"),
+        (|r| r.refused.clear(), "refusal"),
+        (|r| r.refused.swap(0, 1), "refusal"),
+        (|r| r.refused[1] = r.refused[0].clone(), "refusal"),
+        (|r| r.refused[0].count = 0, "refusal"),
+        (|r| r.refused[0].code.clear(), "refusal"),
+        (|r| r.refused[0].code = "a b".into(), "refusal"),
+        (|r| r.refused[1].code = "x".repeat(65), "refusal"),
+        (
+            |r| {
+                let one = |n: u8| RefusedCount {
+                    code: format!("x{}", "y".repeat(usize::from(n))),
+                    count: 1,
+                };
+                r.refused = (0..65).map(one).collect();
+            },
+            "refusal",
+        ),
+    ];
+    for (nth, (edit, code)) in edits.into_iter().enumerate() {
+        assert_eq!(no(w.refuse_directory(SERVER, edit)), code, "{nth}");
+    }
+    assert_eq!(no(w.refuse_directory("gw", |_| ())), "writer");
+    let law = w.state.law_head;
+    w.refuse_directory(SERVER, |_| ()).unwrap();
+    w.refuse_directory(SERVER, |r| r.directory = None).unwrap();
+    // A directory that was withdrawn is still named.
+    let mut gone = directory();
+    gone.withdrawn = true;
+    assert_eq!(w.state.law_head, law);
+    w.say(ADA, Say::DirectorySet(gone), vec![]).unwrap();
+    w.refuse_directory(SERVER, |_| ()).unwrap();
 }
 
 #[test]

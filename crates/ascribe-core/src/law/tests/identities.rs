@@ -10,6 +10,7 @@ mod agents;
 mod assurance;
 mod bearers;
 mod logins;
+mod observers;
 mod providers;
 mod workloads;
 
@@ -28,6 +29,7 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> Provider {
         kind,
         max_keys_age_seconds: None,
         name: name.to_owned(),
+        observers: None,
         withdrawn: false,
     }
 }

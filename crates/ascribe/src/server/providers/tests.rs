@@ -133,6 +133,7 @@ async fn unchanged_keys_are_recorded_again_when_half_of_their_age_has_passed() {
         kind: ProviderKind::Oidc,
         max_keys_age_seconds: None,
         name: "idp".into(),
+        observers: None,
         withdrawn: false,
     };
     register(&ledger, &provider).await;

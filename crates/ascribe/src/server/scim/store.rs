@@ -398,14 +398,12 @@ impl Store {
         match self.ledger.record(proposal).await {
             Ok(_) => Ok(()),
             Err(RecordError::Denied(denied)) if denied.code == "too-many" => {
-                Err(Fault::new(507, "", &denied.message))
+                Err(Fault::unlawful(507, "", &denied))
             }
             Err(RecordError::Denied(denied)) if denied.code == "duplicate" => {
-                Err(Fault::new(409, "uniqueness", &denied.message))
+                Err(Fault::unlawful(409, "uniqueness", &denied))
             }
-            Err(RecordError::Denied(denied)) => {
-                Err(Fault::new(400, "invalidValue", &denied.message))
-            }
+            Err(RecordError::Denied(denied)) => Err(Fault::unlawful(400, "invalidValue", &denied)),
             Err(RecordError::Unavailable(_)) => Err(Fault::new(
                 503,
                 "",

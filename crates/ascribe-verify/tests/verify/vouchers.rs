@@ -1,0 +1,225 @@
+//! Approvals that depended on a group: the report says which entry put the approver into it, and whom one
+//! must trust for that.
+
+use ascribe_core::directory::{
+    Directory, DirectoryChange, DirectoryFile, DirectoryGroup, FileUser, GroupRole, ResourceKind,
+    bearer_digest,
+};
+use ascribe_core::encoding::Bytes;
+use ascribe_core::entry::{Body, Status};
+use ascribe_core::id::{ContentDigest, ResourceId};
+use ascribe_core::identity::{
+    IdentityLink, Login, ProviderKeys, key_commitment, subject, token_digest,
+};
+use ascribe_core::law::{Judge as _, Place, TokenAsked};
+use ascribe_core::statement::{Role, Say, Uses};
+use ascribe_evidence::SshSignatures;
+use ascribe_verify::{Source, Verdict, Voucher, render, verify_bundle};
+
+use super::forge::{Forge, MINUTE, Pen, Who, sealed};
+use super::logins::{RZ, SESSION, jwks, provider, signed};
+
+const DBA: &str = "DB approvers";
+
+/// The ways in which a directory speaks.
+#[derive(Clone, Copy)]
+enum Way {
+    Scim,
+    File,
+    Token,
+}
+
+fn directory(way: Way) -> Directory {
+    Directory {
+        claim: matches!(way, Way::Token).then(|| "groups".to_owned()),
+        name: "corp".to_owned(),
+        provider: "idp".to_owned(),
+        roles: vec![GroupRole {
+            group: DBA.to_owned(),
+            role: Role::Approver,
+        }],
+        signers: match way {
+            Way::File => vec![Who::Ada.id()],
+            Way::Scim | Way::Token => vec![],
+        },
+        suspend: false,
+        token: matches!(way, Way::Scim).then(|| bearer_digest(b"token")),
+        withdrawn: false,
+    }
+}
+
+fn pat() -> ContentDigest {
+    subject("https://idp.example", "pat")
+}
+
+/// Pat's login, whose token lists the group.
+fn log_in(log: &mut Forge, keys: Place, link: Place) -> Place {
+    let key = Who::Pat.key(SESSION);
+    let (now, nonce) = (log.now.millis() / 1000, key_commitment(&key, &RZ));
+    let claims = format!(
+        r#"{{"iss":"https://idp.example","aud":"ascribe","sub":"pat","groups":["{DBA}"],"nonce":"{nonce}","iat":{now},"exp":{}}}"#,
+        now + 300
+    );
+    let token = signed(&claims, 1);
+    let asked = TokenAsked {
+        key: &key,
+        rz: &RZ,
+        facts: &[],
+        groups: &[("groups", DBA)],
+    };
+    let claims = SshSignatures
+        .token(&provider(), &jwks(1), token.as_bytes(), &asked)
+        .unwrap();
+    let opening = sealed("token", &token);
+    let login = Login {
+        bearer: false,
+        digest: token_digest(token.as_bytes()),
+        provider: "idp".into(),
+        rz: Bytes(RZ.to_vec()),
+        saw: Some(claims.key),
+        claims,
+        token: opening.commitment(),
+        until: log.now.plus_millis(60 * MINUTE),
+    };
+    let pen = Pen {
+        key: SESSION,
+        ..Pen::from(Who::Pat)
+    };
+    let parents = [("keys", keys), ("actor", link)];
+    let say = Say::Login(Box::new(login));
+    log.say(pen, &parents, say, vec![opening]).1
+}
+
+/// The entry that puts Pat into the group.
+fn told(log: &mut Forge, way: Way, registered: Place, directory: Place) -> Place {
+    let link = Say::IdentityLink(IdentityLink {
+        person: Who::Pat.id(),
+        provider: "idp".into(),
+        subject: pat(),
+    });
+    let (_, link) = log.say(Who::Ada, &[("provider", registered)], link, vec![]);
+    match way {
+        Way::Scim => {
+            let resource = sealed("resource", "{}");
+            let change = DirectoryChange {
+                active: true,
+                directory: "corp".into(),
+                groups: vec![DBA.to_owned()],
+                id: ResourceId::new(log.fresh()),
+                kind: ResourceKind::User,
+                manager: None,
+                resource: Some(resource.commitment()),
+                subject: Some(pat()),
+            };
+            let body = Body::DirectoryChange(change);
+            let parents = [("directory", directory)];
+            log.record("server", &parents, body, vec![resource])
+        }
+        Way::File => {
+            let file = sealed("file", "pat\tDB approvers\n");
+            let say = Say::DirectoryFile(DirectoryFile {
+                directory: "corp".into(),
+                file: file.commitment(),
+                users: vec![FileUser {
+                    groups: vec![DBA.to_owned()],
+                    manager: None,
+                    subject: pat(),
+                }],
+            });
+            let parents = [("directory", directory)];
+            log.say(Who::Ada, &parents, say, vec![file]).1
+        }
+        Way::Token => {
+            let keys = ProviderKeys {
+                body: Bytes(jwks(1)),
+                fetched: log.now,
+                headers: vec![],
+                provider: "idp".into(),
+                uri: "https://idp.example/keys".into(),
+            };
+            let parents = [("provider", registered)];
+            let keys = log.record("server", &parents, Body::ProviderKeys(keys), vec![]);
+            log_in(log, keys, link)
+        }
+    }
+}
+
+#[test]
+fn an_approval_by_group_says_which_entry_and_whom_to_trust() {
+    for (way, whom) in [
+        (
+            Way::Scim,
+            "directory `corp`, whoever has its token, and the log",
+        ),
+        (Way::File, "who signed the file"),
+        (Way::Token, "one must trust: https://idp.example"),
+    ] {
+        let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Pat]);
+        let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
+        let parents = [("provider", registered)];
+        let say = Say::DirectorySet(directory(way));
+        let (_, corp) = log.say(Who::Ada, &parents, say, vec![]);
+        let group = DirectoryGroup {
+            directory: "corp".to_owned(),
+            group: DBA.to_owned(),
+        };
+        let target = log.target_with(|target| target.approver_groups = vec![group.clone()]);
+        let said = told(&mut log, way, registered, corp);
+        let (ask, body) = log.request(target, Uses::Single);
+        let yes = log
+            .wait(MINUTE)
+            .approve_by(Who::Pat, ask, &[("group", said)]);
+        let granted = log.grant(ask, &[yes], body);
+        let mut session = log.open(&granted, "root");
+        let action = log.intent(&mut session, "id -un", None);
+        log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+        log.head("gw");
+        let id = log.close(session);
+        let mut bundle = log.bundle(id);
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+        assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+        let [voucher] = report.vouchers.as_slice() else {
+            panic!("{report:#?}")
+        };
+        let source = |token| match way {
+            Way::Scim => Source::Scim {
+                directory: "corp".to_owned(),
+            },
+            Way::File => Source::File {
+                directory: "corp".to_owned(),
+                signer: Who::Ada.id(),
+            },
+            Way::Token => Source::Token {
+                login: log.statement_at(said),
+                issuer: "https://idp.example".to_owned(),
+                token,
+            },
+        };
+        let expected = Voucher {
+            session: id,
+            approver: Who::Pat.id(),
+            approval: yes.index,
+            groups: vec![group],
+            entry: said.index,
+            source: source("checked"),
+        };
+        assert_eq!(*voucher, expected);
+        let text = render(&report);
+        assert!(text.contains("is in `DB approvers` of `corp`"), "{text}");
+        assert!(text.contains(whom), "{text}");
+        // Where the token stays sealed, the log is to be trusted for what it says.
+        bundle.openings.retain(|o| o.opening.field != "token");
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+        assert_eq!(report.vouchers[0].source, source("sealed"));
+        let sealed = render(&report).contains("and the log for what the token says");
+        assert_eq!(sealed, matches!(way, Way::Token));
+    }
+}
+
+#[test]
+fn an_approval_that_needed_no_group_has_no_voucher() {
+    let (log, id) = super::scenes::plain();
+    let report = verify_bundle(&log.bundle(id).to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    assert!(report.vouchers.is_empty());
+}

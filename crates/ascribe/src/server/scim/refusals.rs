@@ -1,0 +1,224 @@
+//! Requests that were refused, on record: counted, and written now and then, so that whoever asks for
+//! nothing but refusals fills no disk. The first of them is written within a second, the next after a
+//! minute, and as long as it goes on after twice as long each time, up to an hour.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ascribe_core::directory::{DirectoryRefusal, RefusedCount};
+use ascribe_core::entry::Body;
+use ascribe_core::id::EntryId;
+use ascribe_core::law::SERVER;
+use ascribe_core::record::{Proposal, Recorder as _, Scope};
+use ascribe_core::time::Timestamp;
+use ascribe_ledger::Ledger;
+use tokio_util::sync::CancellationToken;
+
+use super::Fault;
+use crate::client::random;
+use crate::exit::{Attempt as _, Done};
+
+/// How often what is due is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Least and longest time between two entries of one directory.
+const PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// What was refused since the last entry.
+#[derive(Debug)]
+struct Tally {
+    /// How often, by code.
+    counts: BTreeMap<&'static str, u64>,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// The refusals of one directory.
+#[derive(Debug, Default)]
+struct Bucket {
+    tally: Option<Tally>,
+    /// Not before this time is there another entry, which comes so long after the last one.
+    ready: Option<(Instant, Duration)>,
+}
+
+impl Bucket {
+    fn count(&mut self, code: &'static str, count: u64, at: Timestamp) {
+        let tally = self.tally.get_or_insert_with(|| Tally {
+            counts: BTreeMap::new(),
+            from: at,
+            until: at,
+        });
+        (tally.from, tally.until) = (tally.from.min(at), tally.until.max(at));
+        let known = tally.counts.entry(code).or_default();
+        *known = known.saturating_add(count);
+    }
+
+    /// What is to be written now.
+    fn due(&mut self, now: Instant) -> Option<Tally> {
+        if self.ready.is_some_and(|(ready, _)| now < ready) {
+            return None;
+        }
+        let tally = self.tally.take()?;
+        let pause = self
+            .ready
+            .map_or(PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        self.ready = Some((now + pause, pause));
+        Some(tally)
+    }
+
+    /// Has nothing been refused for an hour beyond its pause? Then it begins anew.
+    fn is_over(&self, now: Instant) -> bool {
+        let over = |(ready, _): (Instant, Duration)| now >= ready + LONGEST_PAUSE;
+        self.tally.is_none() && self.ready.is_none_or(over)
+    }
+}
+
+/// Counts and writes refusals.
+pub(super) struct Refusals {
+    ledger: Arc<Ledger>,
+    /// By directory, and of those who showed no directory's token: as many as there are directories, and one.
+    buckets: Mutex<BTreeMap<Option<String>, Bucket>>,
+}
+
+impl Refusals {
+    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+        Self {
+            ledger,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Counts a refusal. What the server failed to do is none.
+    pub(super) fn count(&self, directory: Option<&str>, fault: &Fault) {
+        let Some(code) = fault.code() else { return };
+        let now = self.ledger.now();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(directory.map(str::to_owned)).or_default();
+        bucket.count(code, 1, now);
+    }
+
+    /// Writes what is due until `stop`, and then whatever is left.
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            self.write(|bucket| bucket.due(Instant::now())).await;
+        }
+    }
+
+    /// Writes whatever is left.
+    pub(super) async fn finish(&self) {
+        self.write(|bucket| bucket.tally.take()).await;
+    }
+
+    async fn write(&self, mut due: impl FnMut(&mut Bucket) -> Option<Tally>) {
+        let tallies: Vec<(Option<String>, Tally)> = {
+            let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            buckets.retain(|_, bucket| !bucket.is_over(now));
+            let buckets = buckets.iter_mut();
+            buckets
+                .filter_map(|(name, bucket)| Some((name.clone(), due(bucket)?)))
+                .collect()
+        };
+        for (directory, tally) in tallies {
+            let Err(failure) = self.record(directory.clone(), &tally).await else {
+                continue;
+            };
+            tracing::warn!("what was refused over SCIM is not on record yet: {failure}");
+            let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            let bucket = buckets.entry(directory).or_default();
+            for (code, count) in tally.counts {
+                bucket.count(code, count, tally.from);
+                bucket.count(code, 0, tally.until);
+            }
+        }
+    }
+
+    async fn record(&self, directory: Option<String>, tally: &Tally) -> Done {
+        let refused = tally.counts.iter();
+        let refused = refused.map(|(code, count)| RefusedCount {
+            code: (*code).to_owned(),
+            count: *count,
+        });
+        // The clock may have been set back since.
+        let now = self.ledger.now();
+        let refusal = DirectoryRefusal {
+            directory,
+            from: tally.from.min(now),
+            refused: refused.collect(),
+            until: tally.until.min(now),
+        };
+        let proposal = Proposal {
+            id: EntryId::new(random()?),
+            writer: SERVER.to_owned(),
+            body: Body::DirectoryRefusal(refusal),
+            openings: Vec::new(),
+            scope: Scope::None,
+        };
+        let done = self.ledger.record(proposal).await;
+        done.map(drop).attempt("record what was refused")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    /// The seconds of a day in which an entry is written, where refusals come when `asks` says so, given how
+    /// many entries there are and when the last pause ends. Also how many refusals all entries count, and all
+    /// there were.
+    fn a_day(asks: impl Fn(usize, i64, i64) -> bool) -> (Vec<i64>, u64, u64) {
+        let begin = Instant::now();
+        let mut bucket = Bucket::default();
+        let (mut written, mut counted, mut came) = (Vec::new(), 0, 0);
+        for second in 0..DAY {
+            let now = begin + Duration::from_secs(second.unsigned_abs());
+            if bucket.is_over(now) {
+                bucket = Bucket::default();
+            }
+            let ready = bucket.ready.map_or(0, |(ready, _)| {
+                i64::try_from((ready - begin).as_secs()).unwrap_or(DAY)
+            });
+            if asks(written.len(), second, ready) {
+                bucket.count("token", 10, Timestamp::from_millis(second * 1000));
+                came += 10;
+            }
+            if let Some(tally) = bucket.due(now) {
+                counted += tally.counts["token"];
+                written.push(second);
+            }
+        }
+        counted += bucket.tally.take().map_or(0, |tally| tally.counts["token"]);
+        (written, counted, came)
+    }
+
+    #[test]
+    fn however_much_is_refused_there_are_few_entries_and_none_is_lost() {
+        let (written, counted, came) = a_day(|_, _, _| true);
+        assert_eq!((counted, came), (864_000, 864_000));
+        assert_eq!(written[..7], [0, 60, 180, 420, 900, 1860, 3780]);
+        assert!(written.len() < 32, "{}", written.len());
+    }
+
+    #[test]
+    fn whoever_pauses_so_that_it_begins_anew_gains_little() {
+        for burst in 1..10 {
+            // So many entries one after the other, then quiet until all is forgotten.
+            let (written, counted, came) = a_day(|entries, second, ready| {
+                entries % burst != 0 || second >= ready + 3600 || entries == 0
+            });
+            assert_eq!(counted, came);
+            assert!(
+                (20..100).contains(&written.len()),
+                "{burst}: {}",
+                written.len()
+            );
+        }
+    }
+}
