@@ -234,6 +234,12 @@ fn a_role_is_made_for_each_session_acts_as_the_account_and_is_gone_after_it() {
             .all(|user| **user == "vault" || **user == "postgres")
     );
     assert!(strangers.iter().any(|user| **user == "vault"));
+    // What would take it back to itself needs the target's leave.
+    for reset in ["discard all", "reset role", "set role none"] {
+        let out = bank.psql(&["-c", reset, "-c", "select current_user"]);
+        assert!(out.stderr.contains("does not allow"), "{reset}: {out:?}");
+        assert_eq!(out.stdout, "dba\n", "{reset}");
+    }
     // A role that acts as itself.
     bao.tell_credential("dynamic database dba as-itself");
     let said = bank
@@ -260,7 +266,7 @@ fn connections(bank: &Bank) -> Vec<Vec<String>> {
 
 #[test]
 fn a_lease_is_renewed_and_its_end_ends_the_session() {
-    let Some((bank, bao)) = open("dynamic database brief") else {
+    let Some((mut bank, bao)) = open("dynamic database brief") else {
         return;
     };
     // Too short for a login.
@@ -289,6 +295,13 @@ fn a_lease_is_renewed_and_its_end_ends_the_session() {
     );
     let said = bank.server().stderr();
     assert!(said.contains("was taken back"), "{said}");
+    // A server that stops gives back what it was lent.
+    let _living = Living::begin(&bank, 4);
+    bank.stop();
+    wait_for("the end of the roles", PATIENCE, || {
+        let left = "select count(*) from pg_roles where rolname like 'v-%'";
+        (bank.cluster.sql("postgres", left) == "0\n").then_some(())
+    });
     assert!(!bank.cluster.log().contains("let in"));
 }
 
