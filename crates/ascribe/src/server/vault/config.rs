@@ -1,6 +1,6 @@
 //! What an operator says of Vault: where it is, how the gateway logs in, and which credentials are there.
 //!
-//! One line each, `#` begins a comment:
+//! One line each; a word that begins with `#` begins a comment:
 //!
 //! ```text
 //! address https://vault.example.org:8200
@@ -127,12 +127,12 @@ impl Config {
         let (mut address, mut ca, mut namespace, mut auth) = (None, None, None, None);
         let mut credentials = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()) {
-            let words: Vec<&str> = line.split_whitespace().collect();
+            let words = line.split_whitespace();
+            let words: Vec<&str> = words.take_while(|word| !word.starts_with('#')).collect();
             let wrong = |why: &str| format!("line {number}: {why}");
             let twice = || wrong("it is said before");
             let again = match words[..] {
                 [] => false,
-                [first, ..] if first.starts_with('#') => false,
                 ["address", url] => address
                     .replace(url.trim_end_matches('/').to_owned())
                     .is_some(),
@@ -247,7 +247,7 @@ fn within(path: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    const WHOLE: &str = "# ours\naddress https://vault.example.org:8200/\nca vault-ca.pem\nnamespace teams/db\n\
+    const WHOLE: &str = "# ours\naddress https://vault.example.org:8200/\nca vault-ca.pem # its own\nnamespace teams/db\n\
         auth approle role-id /run/secret-id\n\ncredential dba@orders-db kv2 secret orders/dba password\n\
         credential old@orders-db kv1 kv old pass\ncredential etl@orders-db dynamic database etl\n\
         credential cron@orders-db static database cron as-itself\n";
