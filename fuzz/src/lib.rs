@@ -26,7 +26,7 @@ use ascribe_wire::pglog::{Format, Reader, Records};
 use ascribe_wire::scim::{Filter, Path};
 use ascribe_wire::scp::{Direction, Scp, Source};
 use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
-use ascribe_wire::{command, quote, source, user};
+use ascribe_wire::{command, quote, source, user, vault};
 
 mod pg;
 pub use pg::{pg_client, pg_server, pg_session, pg_startup};
@@ -68,6 +68,7 @@ pub const TARGETS: &[Target] = &[
     ("token", token),
     ("trust_policy", trust_policy),
     ("user", user),
+    ("vault", vault),
     ("verify_bundle", verify_bundle),
     ("vkey", vkey),
     ("witness_answer", witness_answer),
@@ -350,6 +351,42 @@ pub fn source_address(data: &[u8]) {
         let is_other = from.to_canonical().to_string() == other;
         assert!(allowed || is_other || !source::allows(&format!("{list},{other}"), from));
     }
+}
+
+/// Answers of Vault: what is taken from one fits where it goes, and what is told holds no secret.
+pub fn vault(data: &[u8]) {
+    for secret in [vault::kv1(data, "password"), vault::kv2(data, "password")]
+        .into_iter()
+        .flatten()
+    {
+        let secret = secret.expose();
+        assert!((1..=vault::MAX_PASSWORD).contains(&secret.len()) && !secret.contains(&0));
+    }
+    for issued in [vault::dynamic(data), vault::fixed(data)]
+        .into_iter()
+        .flatten()
+    {
+        assert!((1..64).contains(&issued.user.len()) && !issued.user.contains('\0'));
+        assert_eq!(
+            issued.lease.clone(),
+            issued.lease.and(vault::lease(data).ok())
+        );
+    }
+    if let Ok(token) = vault::token(data) {
+        assert!(vault::held_token(token.secret.expose()).is_some());
+        let told = vault::told(data, &[&token.secret]);
+        let token = token.secret.expose();
+        // Others may be part of how we tell things.
+        let plain = token.len() > 7 && token.iter().all(u8::is_ascii_alphanumeric);
+        assert!(
+            !plain
+                || !told
+                    .as_bytes()
+                    .windows(token.len())
+                    .any(|part| part == token)
+        );
+    }
+    drop((vault::renewed(data), vault::renewed_token(data)));
 }
 
 /// Filters and paths of SCIM: what is understood is written back in one form, and read again as the same.

@@ -261,7 +261,8 @@ pub struct Certificate {
 pub enum CloseReason {
     /// The actor left.
     Disconnected,
-    /// The grant's window ended, or the login, its certificate or its delegation did.
+    /// The grant's window ended, or the login, its certificate or its delegation did; or the lease of the
+    /// target's credential.
     Expired,
     /// The grant, the login, its key, certificate or delegation was revoked, or the person left.
     Revoked,

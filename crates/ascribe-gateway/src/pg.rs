@@ -26,7 +26,7 @@ use ascribe_wire::pg::Secret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::life::{Common, Fill};
@@ -53,16 +53,66 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Where the credentials of targets are.
 pub trait Credentials: Send + Sync {
-    /// The password of a role on a target, read anew for each connection; none where the target asks for
-    /// none.
+    /// What an account of a target is logged in to with, asked for anew for each connection; none where the
+    /// target asks for nothing.
     ///
     /// # Errors
-    /// When it cannot be had, with the reason and the way out. The reason never holds the secret.
-    fn password<'a>(
+    /// When it cannot be had, with the reason and the way out, for the operator. The reason never holds a secret.
+    fn credential<'a>(
         &'a self,
         target: &'a str,
         account: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Secret>, String>>;
+    ) -> BoxFuture<'a, Result<Option<Credential>, String>>;
+}
+
+/// What an account is logged in to with.
+#[derive(Debug)]
+pub struct Credential {
+    /// The role that logs in, where that is not the account itself.
+    pub login: Option<LoginRole>,
+    /// Its password.
+    pub password: Secret,
+    /// What it is lent by, where it is not for good.
+    pub lease: Option<Lease>,
+}
+
+impl From<Secret> for Credential {
+    fn from(password: Secret) -> Self {
+        Self {
+            login: None,
+            password,
+            lease: None,
+        }
+    }
+}
+
+/// A role that logs in for an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginRole {
+    /// Its name, as the target's own log has it.
+    pub name: String,
+    /// What it acts as.
+    pub acts_as: ActsAs,
+}
+
+/// What a role that logs in acts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActsAs {
+    /// As the account, whose member it is: what it makes belongs to the account and outlives it.
+    Account,
+    /// As itself.
+    Itself,
+}
+
+/// What a credential is lent by. Dropped, it is given back.
+#[derive(Debug)]
+pub struct Lease {
+    /// The SHA-256 of its id, in hexadecimal.
+    pub digest: String,
+    /// Cancelled when the credential counts no more.
+    pub over: CancellationToken,
+    /// Cancels when dropped: then whoever lent it takes it back.
+    pub held: DropGuard,
 }
 
 /// Who takes a workload's token that is shown as a password.

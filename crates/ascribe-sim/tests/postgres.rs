@@ -18,13 +18,16 @@ mod postgres {
     mod bearers;
     mod doors;
     mod drivers;
+    mod hostile_vault;
     mod jobs;
     mod kills;
     mod large;
+    mod openbao;
     mod protocol;
     mod raw;
     mod reconcile;
     mod regression;
     mod smuggled;
     mod statements;
+    mod vault;
 }

@@ -1,4 +1,4 @@
-//! Untrusted protocol bytes to actions: SSH user names, channel requests, file transfers, PostgreSQL. Pure and
+//! Untrusted protocol bytes to actions: SSH user names, channel requests, file transfers, PostgreSQL, Vault. Pure and
 //! bounded.
 
 pub mod command;
@@ -13,3 +13,4 @@ pub mod scp;
 pub mod sftp;
 pub mod source;
 pub mod user;
+pub mod vault;

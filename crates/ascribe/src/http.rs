@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+pub(crate) use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,21 +28,59 @@ impl Answer {
     }
 }
 
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("ascribe/", env!("CARGO_PKG_VERSION")))
+}
+
 /// A client for all of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Http(reqwest::Client);
 
 impl Http {
     pub(crate) fn new() -> Result<Self> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .user_agent(concat!("ascribe/", env!("CARGO_PKG_VERSION")))
+        let client = builder()
             .build()
             .context("TLS to others cannot be set up: is there a store of root certificates?")?;
         Ok(Self(client))
+    }
+
+    /// For one party that has this time to answer, and whose certificate one of these signed, in place of the
+    /// machine's own roots where there are any.
+    pub(crate) fn to_one(timeout: Duration, roots: &[Vec<u8>]) -> Result<Self> {
+        let mut client = builder().timeout(timeout);
+        if !roots.is_empty() {
+            let roots: Result<Vec<_>, _> = roots
+                .iter()
+                .map(|der| reqwest::Certificate::from_der(der))
+                .collect();
+            client = client.tls_certs_only(roots.context("a certificate cannot be read")?);
+        }
+        let client = client
+            .build()
+            .context("TLS with these certificates cannot be set up")?;
+        Ok(Self(client))
+    }
+
+    /// Asks with headers of the caller's; a body makes it a POST, and is wiped when it was sent. Reads at most
+    /// `cap` bytes.
+    pub(crate) async fn ask(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Option<Zeroizing<Vec<u8>>>,
+        cap: usize,
+    ) -> Result<Answer> {
+        let to = checked(url)?;
+        let request = match body {
+            Some(body) => self.0.post(to).body(bytes::Bytes::from_owner(body)),
+            None => self.0.get(to),
+        };
+        take(url, request.headers(headers), cap).await
     }
 
     /// Reads at most `cap` bytes; more is an error.
@@ -106,7 +146,9 @@ async fn take(url: &str, request: reqwest::RequestBuilder, cap: usize) -> Result
         .iter()
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
         .collect();
-    let mut body = Vec::new();
+    // At once as large as it gets, where that is said: growing leaves copies behind.
+    let length = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(cap);
+    let mut body = Vec::with_capacity(length.min(cap));
     while let Some(piece) = response
         .chunk()
         .await

@@ -672,3 +672,4 @@ pub(crate) mod providers;
 pub(crate) mod scim;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vault;

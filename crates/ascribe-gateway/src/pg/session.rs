@@ -26,13 +26,15 @@ use super::action::{action_of, connecting};
 use super::door::{fatal, told};
 use super::outcomes::outcome;
 use super::target::{self, Login, Ready, TargetError};
-use super::{Bearer, Io, Shared, relay};
+use super::{ActsAs, Bearer, Credential, Io, Lease, Shared, relay};
 use crate::life::{Actor, Holder, Life, Shut};
 
 /// A target gets this long until it is ready.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A cancel gets this long.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// SQLSTATE of a password that is not the role's.
+const WRONG_PASSWORD: &[u8] = b"28P01";
 /// Longest application name that a server keeps, in bytes (`NAMEDATALEN`).
 const APPLICATION: &[u8] = b"application_name";
 
@@ -204,7 +206,11 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
             }
         }
     };
-    let (target, ready) = match connected {
+    let Reached {
+        target,
+        ready,
+        lease,
+    } = match connected {
         Ok(connected) => connected,
         Err(report) => {
             life.close().await;
@@ -250,7 +256,19 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         greeting: greeting.freeze(),
         settings,
     };
-    relay::run(&shared, &session, ends).await;
+    let lent = async {
+        if let Some(lease) = &lease {
+            lease.over.cancelled().await;
+            session.life.end(CloseReason::Expired);
+        }
+        // What ends the session is the relay.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = relay::run(&shared, &session, ends) => {}
+        () = lent => {}
+    }
+    drop(lease);
     drop(kept);
     session.life.close().await;
 }
@@ -407,7 +425,7 @@ async fn connect(
     life: &Life,
     (session, view): (SessionId, &GrantView),
     startup: &Startup,
-) -> Result<(Target, Ready), Report> {
+) -> Result<Reached, Report> {
     let name = database(startup, &view.account);
     let (command, sql) = connecting(startup, &name);
     let id = ActionId::new(life.random());
@@ -419,37 +437,42 @@ async fn connect(
             .await;
         return Err(fatal("57P01", why, ""));
     }
-    let connecting = reach(shared, recorded, view, (startup, name, session));
-    let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(connected) => connected,
+    let mut notes = Vec::new();
+    let reaching = reach(shared, recorded, view, (startup, name, session), &mut notes);
+    let reached = match tokio::time::timeout(CONNECT_TIMEOUT, reaching).await {
+        Ok(reached) => reached,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     };
-    match connected {
-        Ok((target, ready)) => {
+    match reached {
+        Ok(reached) => {
             // By these its own log is joined with ours.
-            let mut notes = vec![format!("port {}", ready.port)];
-            notes.extend(
-                ready
-                    .key
-                    .iter()
-                    .map(|(process, _)| format!("backend {process}")),
-            );
+            notes.push(format!("port {}", reached.ready.port));
+            let key = reached.ready.key.iter();
+            notes.extend(key.map(|(process, _)| format!("backend {process}")));
             let outcome = Outcome {
                 notes,
                 ..outcome(id, Status::Succeeded, None)
             };
             life.report(session, outcome).await;
-            Ok((target, ready))
+            Ok(reached)
         }
         Err(error) => {
-            life.report(session, outcome(id, Status::Failed, None))
-                .await;
+            let outcome = Outcome {
+                notes,
+                ..outcome(id, Status::Failed, None)
+            };
+            life.report(session, outcome).await;
             life.end(CloseReason::TargetFailed);
             let place = format!("{}@{}", view.account, view.target.name);
             tracing::warn!("{place} was not reached: {error}");
             Err(match error {
                 // Its own words, as a client knows them.
                 TargetError::Refused(report) => *report,
+                TargetError::NoCredential(_) => fatal(
+                    "08001",
+                    format!("cannot reach {place}: its credential cannot be had"),
+                    "the gateway's own log says why",
+                ),
                 error => fatal("08001", format!("cannot reach {place}: {error}"), ""),
             })
         }
@@ -473,23 +496,64 @@ async fn gate(life: &Life, action: Action) -> Result<Recorded, Report> {
     }
 }
 
-/// Goes to the target with what was recorded, and no sooner.
+/// A target that was reached.
+struct Reached {
+    target: Target,
+    ready: Ready,
+    /// What its credential is lent by.
+    lease: Option<Lease>,
+}
+
+/// Goes to the target with what was recorded, and no sooner. `notes` say who logs in, and by which lease.
 async fn reach(
     shared: &Arc<Shared>,
     recorded: Recorded,
     view: &GrantView,
     (startup, database, session): (&Startup, Bytes, SessionId),
-) -> Result<(Target, Ready), TargetError> {
+    notes: &mut Vec<String>,
+) -> Result<Reached, TargetError> {
     let Action { .. } = recorded.into_action();
     // As it is registered now: what an administrator replaced is not reached any more.
     let target = shared.common.recorder.target(&view.target.name);
     let target = target
         .ok_or_else(|| TargetError::Untrusted("the target is registered no more".to_owned()))?;
-    let password = shared
-        .config
-        .credentials
-        .password(&target.name, &view.account);
-    let password = password.await.map_err(TargetError::Untrusted)?;
+    let way = Way {
+        shared,
+        target: &target,
+        account: &view.account,
+        parameters: parameters(startup, database, session),
+    };
+    let mut credential = way.credential(notes).await?;
+    let ready = match way.log_in(credential.as_ref()).await {
+        Err(TargetError::Refused(report)) if report.code == WRONG_PASSWORD => {
+            // It may have been changed since it was read.
+            let newer = way.credential(notes).await?;
+            if !is_newer(newer.as_ref(), credential.as_ref()) {
+                return Err(TargetError::Refused(report));
+            }
+            credential = newer;
+            way.log_in(credential.as_ref()).await?
+        }
+        done => done?,
+    };
+    let lease = credential.and_then(|credential| credential.lease);
+    Ok(Reached {
+        target,
+        ready,
+        lease,
+    })
+}
+
+/// Is there another password than the one that was tried?
+fn is_newer(newer: Option<&Credential>, tried: Option<&Credential>) -> bool {
+    let differs = |newer: &Credential| {
+        tried.is_none_or(|tried| tried.password.expose() != newer.password.expose())
+    };
+    newer.is_some_and(differs)
+}
+
+/// The parameters of the startup message, but for who logs in.
+fn parameters(startup: &Startup, database: Bytes, session: SessionId) -> Vec<(Bytes, Bytes)> {
     let own = |name: &[u8]| {
         [&b"user"[..], b"database", b"replication"].contains(&name)
             // The server takes the last one, in letters of any case.
@@ -509,12 +573,46 @@ async fn reach(
         let value = startup.get("replication").cloned().unwrap_or_default();
         parameters.push((Bytes::from_static(b"replication"), value));
     }
-    let login = Login {
-        account: &view.account,
-        password,
-        parameters,
-    };
-    let connection = target::connect(&target, &shared.config.own).await?;
-    let ready = target::log_in(connection, login).await?;
-    Ok((target, ready))
+    parameters
+}
+
+/// How an account of a target is logged in to.
+struct Way<'a> {
+    shared: &'a Shared,
+    target: &'a Target,
+    account: &'a str,
+    parameters: Vec<(Bytes, Bytes)>,
+}
+
+impl Way<'_> {
+    async fn credential(&self, notes: &mut Vec<String>) -> Result<Option<Credential>, TargetError> {
+        let credentials = &self.shared.config.credentials;
+        let asked = credentials.credential(&self.target.name, self.account);
+        let found = asked.await.map_err(TargetError::NoCredential)?;
+        notes.clear();
+        if let Some(Credential { login, lease, .. }) = &found {
+            notes.extend(login.iter().map(|login| format!("login {}", login.name)));
+            notes.extend(lease.iter().map(|lease| format!("lease {}", lease.digest)));
+        }
+        Ok(found)
+    }
+
+    async fn log_in(&self, credential: Option<&Credential>) -> Result<Ready, TargetError> {
+        let role = credential.and_then(|credential| credential.login.as_ref());
+        let account = self.account.as_bytes();
+        let mut parameters = Vec::with_capacity(self.parameters.len() + 1);
+        // Before the client's own, which are let through only where the target allows it.
+        if role.is_some_and(|role| role.acts_as == ActsAs::Account) {
+            let name = Bytes::from_static(b"role");
+            parameters.push((name, Bytes::copy_from_slice(account)));
+        }
+        parameters.extend_from_slice(&self.parameters);
+        let login = Login {
+            user: role.map_or(self.account, |role| &role.name),
+            password: credential.map(|credential| &credential.password),
+            parameters: &parameters,
+        };
+        let connection = target::connect(self.target, &self.shared.config.own).await?;
+        target::log_in(connection, login).await
+    }
 }

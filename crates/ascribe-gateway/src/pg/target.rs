@@ -45,6 +45,9 @@ pub(super) enum TargetError {
     /// It turns the login away.
     #[error("it says: {}", String::from_utf8_lossy(&.0.message))]
     Refused(Box<Report>),
+    /// There is nothing to log in to it with. The reason is for operators.
+    #[error("its credential cannot be had: {0}")]
+    NoCredential(String),
 }
 
 fn untrusted(why: impl Into<String>) -> TargetError {
@@ -67,10 +70,11 @@ pub(super) struct Ready {
 
 /// How the login at a target goes.
 pub(super) struct Login<'a> {
-    pub(super) account: &'a str,
-    pub(super) password: Option<Secret>,
+    /// The role that logs in.
+    pub(super) user: &'a str,
+    pub(super) password: Option<&'a Secret>,
     /// All other parameters, in order.
-    pub(super) parameters: Vec<(Bytes, Bytes)>,
+    pub(super) parameters: &'a [(Bytes, Bytes)],
 }
 
 /// Connects, and encrypts where the target's rules have certificates for it.
@@ -215,13 +219,12 @@ pub(super) async fn log_in(
         read: BytesMut::new(),
         heard: 0,
     };
-    let user = (&b"user"[..], login.account.as_bytes());
+    let user = (&b"user"[..], login.user.as_bytes());
     let others = login.parameters.iter().map(|(n, v)| (&n[..], &v[..]));
     let startup = startup_message(0, std::iter::once(user).chain(others));
     talk.stream.write_all(&startup).await?;
     talk.stream.flush().await?;
-    talk.authenticate(login.password.as_ref(), bound).await?;
-    drop(login);
+    talk.authenticate(login.password, bound).await?;
     let (mut settings, mut key) = (Vec::new(), None);
     loop {
         match talk.hear().await? {

@@ -224,7 +224,7 @@ pub(super) fn has_library(name: &str) -> bool {
 }
 
 /// A certificate for `localhost` that signs itself, and its key.
-fn certificate(dir: &Path, name: &str) {
+pub(super) fn certificate(dir: &Path, name: &str) {
     done(
         Command::new(need("openssl"))
             .args([
@@ -247,6 +247,8 @@ fn certificate(dir: &Path, name: &str) {
 /// All of it.
 pub(super) struct Bank {
     server: Option<Running>,
+    /// What the server is started with besides.
+    options: Vec<String>,
     pub(super) world: World,
     pub(super) cluster: Cluster,
     port: u16,
@@ -295,9 +297,10 @@ impl Bank {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("dba"), PASSWORD).unwrap();
         done(Command::new("chmod").args(["-R", "go="]).arg(dir));
-        let (server, port) = serve(&mut world);
+        let (server, port) = serve(&mut world, &[]);
         let bank = Self {
             server: Some(server),
+            options: Vec::new(),
             world,
             cluster,
             port,
@@ -452,8 +455,15 @@ impl Bank {
 
     /// Starts it again.
     pub(super) fn start(&mut self) {
-        let (server, port) = serve(&mut self.world);
+        let (server, port) = serve(&mut self.world, &self.options);
         (self.server, self.port) = (Some(server), port);
+    }
+
+    /// Starts it again with further options, from now on.
+    pub(super) fn start_with(&mut self, options: &[&str]) {
+        self.stop();
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self.start();
     }
 
     /// Waits for the end of a server that was killed, and starts another.
@@ -464,16 +474,19 @@ impl Bank {
     }
 }
 
-fn serve(world: &mut World) -> (Running, u16) {
+fn serve(world: &mut World, options: &[String]) -> (Running, u16) {
     let (certificate, key) = (world.path("gateway.crt"), world.path("gateway.key"));
-    let server = world.serve_with(&[
+    let own = [
         "--postgres",
         "127.0.0.1:0",
         "--postgres-cert",
         certificate.to_str().unwrap(),
         "--postgres-key",
         key.to_str().unwrap(),
-    ]);
+    ];
+    let options = options.iter().map(String::as_str);
+    let options: Vec<&str> = own.into_iter().chain(options).collect();
+    let server = world.serve_with(&options);
     let said = server.stderr();
     let line = said
         .lines()

@@ -10,35 +10,37 @@ use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
 
-/// The clients of `pgclients/requirements.txt`, installed once beside what is built; none where they
-/// cannot be.
+/// The clients of `pgclients/requirements.txt`.
 fn installed() -> Option<&'static Path> {
     static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let place = PLACE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pgclients");
-        let done = place.join("done");
-        let sources = Path::new(SOURCES).join("requirements.txt");
-        let wanted = std::fs::read(&sources).unwrap();
-        if std::fs::read(&done).is_ok_and(|had| had == wanted) {
-            return Some(place);
-        }
-        let run = |command: &mut Command| {
-            let status = command.stdin(Stdio::null()).status();
-            status.ok().filter(std::process::ExitStatus::success)
-        };
-        run(Command::new(maybe("python3")?)
-            .args(["-m", "venv"])
-            .arg(&place))?;
-        run(Command::new(place.join("bin/pip"))
-            .args(["install", "--quiet", "--only-binary", ":all:", "-r"])
-            .arg(&sources))?;
-        std::fs::write(&done, wanted).unwrap();
-        Some(place)
-    });
+    let sources = Path::new(SOURCES).join("requirements.txt");
+    let place = PLACE.get_or_init(|| packages("pgclients", &sources));
     if place.is_none() {
         eprintln!("SKIPPED: `python3` or the package registry is not there");
     }
     place.as_deref()
+}
+
+/// The packages of this file, installed once beside what is built; none where they cannot be.
+pub(super) fn packages(name: &str, sources: &Path) -> Option<PathBuf> {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let done = place.join("done");
+    let wanted = std::fs::read(sources).unwrap();
+    if std::fs::read(&done).is_ok_and(|had| had == wanted) {
+        return Some(place);
+    }
+    let run = |command: &mut Command| {
+        let status = command.stdin(Stdio::null()).status();
+        status.ok().filter(std::process::ExitStatus::success)
+    };
+    run(Command::new(maybe("python3")?)
+        .args(["-m", "venv"])
+        .arg(&place))?;
+    run(Command::new(place.join("bin/pip"))
+        .args(["install", "--quiet", "--only-binary", ":all:", "-r"])
+        .arg(sources))?;
+    std::fs::write(&done, wanted).unwrap();
+    Some(place)
 }
 
 /// Where the programs of PostgreSQL 18 are.

@@ -22,6 +22,10 @@ pub(crate) struct ServePostgres {
     /// (`TARGET.ROLE`), or `credentials` in the data directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) credentials: Option<PathBuf>,
+    /// Credentials of databases in HashiCorp Vault or OpenBao: a file that says where it is, how to log in to it,
+    /// and what is there. It is read anew for each connection.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vault: Option<PathBuf>,
 }
 
 /// What a target is, where it is a database.

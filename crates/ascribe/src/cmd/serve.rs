@@ -20,6 +20,7 @@ use ascribe_sql::Classifier;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::init::{API_KEY, HOST_CA_KEY, SSH_HOST_KEY, USER_CA_KEY, drivers};
 use super::{SERVER_FILE, remark};
@@ -29,8 +30,9 @@ use crate::cli::{Bounds, Cli, Serve};
 use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::bearers::Tokens;
-use crate::server::postgres::Files;
+use crate::server::postgres::{Files, Sources};
 use crate::server::scim::Scim;
+use crate::server::vault::Vault;
 use crate::server::{Api, Naming};
 use crate::witness::client;
 
@@ -106,7 +108,7 @@ pub(crate) struct Running {
     ledger: Arc<Ledger>,
     stop: CancellationToken,
     server_file: PathBuf,
-    tasks: tokio_util::task::TaskTracker,
+    tasks: TaskTracker,
 }
 
 impl Running {
@@ -203,11 +205,17 @@ struct Databases {
     listener: Option<TcpListener>,
     address: Option<String>,
     tls: Option<Arc<rustls::ServerConfig>>,
-    credentials: Files,
+    credentials: Sources,
 }
 
 impl Databases {
-    async fn listen(args: &ServePostgres, dir: &Path) -> Done<Self> {
+    /// `tasks` holds what is lent until it is given back.
+    async fn listen(
+        args: &ServePostgres,
+        dir: &Path,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Done<Self> {
         let (listener, address) = match &args.postgres {
             Some(address) => {
                 let (listener, address) = listen(address, "PostgreSQL").await?;
@@ -219,11 +227,16 @@ impl Databases {
             (Some(certificate), Some(key)) => Some(crate::server::postgres::tls(certificate, key)?),
             _ => None,
         };
+        let vault = args.vault.as_ref();
+        let vault = vault.map(|file| Vault::new(file, tasks.clone(), stop.clone()));
         Ok(Self {
             listener,
             address,
             tls,
-            credentials: Files::new(args.credentials.as_deref(), dir),
+            credentials: Sources {
+                files: Files::new(args.credentials.as_deref(), dir),
+                vault: vault.transpose()?,
+            },
         })
     }
 
@@ -330,7 +343,9 @@ pub(crate) async fn start(
     let first_entry = first_entry(&ledger)?;
     let (arrivals, arriving) = tokio::sync::mpsc::channel(ARRIVALS);
     let (tunnels, tunnelled) = tokio::sync::mpsc::channel(ARRIVALS);
-    let databases = Databases::listen(postgres, dir).await?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let databases = Databases::listen(postgres, dir, &tasks, &stop).await?;
     let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
     let bearers = Tokens::new(Arc::clone(&ledger), Arc::clone(&keeper), Arc::clone(&judge));
     let witnesses = Arc::new(client::Seen::default());
@@ -349,8 +364,6 @@ pub(crate) async fn start(
         watches: crate::server::watches(),
         witnesses: Arc::clone(&witnesses),
     });
-    let stop = CancellationToken::new();
-    let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(client::run(Arc::clone(&ledger), witnesses, stop.clone()));
     tasks.spawn(crate::server::serve(
         Arc::clone(&api),
@@ -484,8 +497,22 @@ pub(crate) fn runtime() -> Done<tokio::runtime::Runtime> {
         .attempt("start the runtime")
 }
 
+/// The process holds keys and, for moments, passwords: no crash writes its memory to a disk, and no other
+/// process of the same user reads it.
+fn leave_no_core() -> Done {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .attempt("keep the process's memory to itself")?;
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).attempt("forbid core dumps")
+}
+
 pub(crate) fn run(cli: &Cli, args: &Serve) -> Done {
     let dir = cli.data_dir()?.to_owned();
+    leave_no_core()?;
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let scim = args.scim.as_deref();

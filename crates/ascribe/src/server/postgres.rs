@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ascribe_core::record::BoxFuture;
-use ascribe_gateway::Credentials;
+use ascribe_gateway::{Credential, Credentials};
 use ascribe_wire::pg::Secret;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::vault::Vault;
 use crate::exit::{Attempt as _, Done, Failure};
 
-/// Longest password, in bytes.
-const MAX_PASSWORD: u64 = 4096;
+/// Longest secret in a file, in bytes.
+const MAX_SECRET: u64 = 4096;
 
 /// The gateway's side of TLS at its own port.
 pub(crate) fn tls(certificate: &Path, key: &Path) -> Done<Arc<ServerConfig>> {
@@ -60,7 +61,7 @@ impl Files {
         let lent = lent.map(|dir| dir.join(format!("{target}.{account}")));
         let own = self.dir.join(target).join(account);
         for path in lent.iter().chain([&own]) {
-            match read(path) {
+            match read_secret(path) {
                 Ok(secret) => return Ok(Some(secret)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -75,19 +76,28 @@ impl Files {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Secret> {
-    use std::io::Read as _;
+/// A secret in a file that nobody else may read, without its line end.
+pub(super) fn read_secret(path: &Path) -> std::io::Result<Secret> {
     let file = std::fs::File::open(path)?;
-    let about = file.metadata()?;
-    if about.mode() & 0o077 != 0 {
+    if file.metadata()?.mode() & 0o077 != 0 {
         return Err(std::io::Error::other(
             "others may read it; take that away: chmod 600",
         ));
     }
+    read(file)
+}
+
+/// The same of a file whose mode is not ours to set.
+pub(super) fn read_lent(path: &Path) -> std::io::Result<Secret> {
+    read(std::fs::File::open(path)?)
+}
+
+fn read(file: std::fs::File) -> std::io::Result<Secret> {
+    use std::io::Read as _;
     // Never grows, so that no copy of it is left behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD as usize + 1));
-    file.take(MAX_PASSWORD + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_PASSWORD {
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_SECRET as usize + 1));
+    file.take(MAX_SECRET + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_SECRET {
         return Err(std::io::Error::other("it is longer than 4096 bytes"));
     }
     let end = text.iter().rposition(|b| !matches!(b, b'\n' | b'\r'));
@@ -95,13 +105,27 @@ fn read(path: &Path) -> std::io::Result<Secret> {
     Ok(Secret::new(kept))
 }
 
-impl Credentials for Files {
-    fn password<'a>(
+/// Where credentials come from: Vault, for what its configuration names; otherwise files.
+pub(crate) struct Sources {
+    pub(crate) files: Files,
+    pub(crate) vault: Option<Vault>,
+}
+
+impl Credentials for Sources {
+    fn credential<'a>(
         &'a self,
         target: &'a str,
         account: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Secret>, String>> {
-        Box::pin(async move { self.find(target, account) })
+    ) -> BoxFuture<'a, Result<Option<Credential>, String>> {
+        Box::pin(async move {
+            if let Some(vault) = &self.vault
+                && let Some(credential) = vault.credential(target, account).await?
+            {
+                return Ok(Some(credential));
+            }
+            let found = self.files.find(target, account)?;
+            Ok(found.map(Credential::from))
+        })
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ascribe_core::law::Denied;
 use ascribe_core::record::BoxFuture;
-use ascribe_gateway::{Bearer, Bearers, Credentials, PgArrival, PgConfig, serve_postgres};
+use ascribe_gateway::{
+    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
+};
 use ascribe_ledger::{Rng as _, SystemRng};
 use ascribe_sql::Classifier;
 use ascribe_wire::pg::Secret;
@@ -29,11 +31,11 @@ const MANY: usize = 20_000;
 struct NoPassword;
 
 impl Credentials for NoPassword {
-    fn password<'a>(
+    fn credential<'a>(
         &'a self,
         _target: &'a str,
         _account: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Secret>, String>> {
+    ) -> BoxFuture<'a, Result<Option<Credential>, String>> {
         Box::pin(async { Ok(None) })
     }
 }
