@@ -204,6 +204,7 @@ struct Databases {
     address: Option<String>,
     tls: Option<Arc<rustls::ServerConfig>>,
     credentials: Files,
+    memory: usize,
 }
 
 impl Databases {
@@ -224,6 +225,7 @@ impl Databases {
             address,
             tls,
             credentials: Files::new(args.credentials.as_deref(), dir),
+            memory: (args.postgres_memory as usize) << 20,
         })
     }
 
@@ -247,6 +249,7 @@ impl Databases {
             idle_timeout: ssh.idle_timeout,
             pre_auth_timeout: ssh.pre_auth_timeout,
             max_connections_per_addr: ssh.max_connections_per_addr,
+            memory: self.memory,
         };
         let fill: ascribe_gateway::Fill = Arc::new(fill_random);
         Ok(serve_postgres(
