@@ -16,15 +16,18 @@ mod postgres {
 
     mod bank;
     mod bearers;
+    mod crowds;
     mod doors;
     mod drivers;
     mod jobs;
     mod kills;
     mod large;
+    mod liars;
     mod protocol;
     mod raw;
     mod reconcile;
     mod regression;
     mod smuggled;
     mod statements;
+    mod tokio_driver;
 }

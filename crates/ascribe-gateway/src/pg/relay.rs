@@ -234,7 +234,8 @@ impl Course {
     fn sent(&mut self, frames: &Frames) {
         let held = match &self.large {
             Some(large) => large.held(),
-            None => COPIES * frames.awaited(),
+            None if frames.awaited() > WHOLE => COPIES * frames.awaited(),
+            None => 0,
         };
         self.share.passed(held);
     }

@@ -247,6 +247,8 @@ fn certificate(dir: &Path, name: &str) {
 /// All of it.
 pub(super) struct Bank {
     server: Option<Running>,
+    /// Further options of what serves.
+    served: Vec<String>,
     pub(super) world: World,
     pub(super) cluster: Cluster,
     port: u16,
@@ -272,21 +274,33 @@ impl Bank {
 
     /// The target is registered with further options, and nobody holds a grant.
     pub(super) fn without_grant(options: &[&str]) -> Self {
-        Self::new(options, &[], None)
+        Self::new(options, &[], None, &[])
     }
 
     /// The server has further settings, and the operator a grant.
     pub(super) fn with_settings(settings: &[&str]) -> Self {
-        let bank = Self::new(&[], settings, None);
+        Self::with_settings_on(settings, None)
+    }
+
+    fn with(options: &[&str], bin: Option<&Path>) -> Self {
+        Self::new(options, &[], bin, &[])
+    }
+
+    /// The same with another server's programs, where some are given.
+    pub(super) fn with_settings_on(settings: &[&str], bin: Option<&Path>) -> Self {
+        let bank = Self::new(&[], settings, bin, &[]);
         bank.grant(&["--reusable"]);
         bank
     }
 
-    fn with(options: &[&str], bin: Option<&Path>) -> Self {
-        Self::new(options, &[], bin)
+    /// What serves has further options, and the operator a grant.
+    pub(super) fn served_with(served: &[&str]) -> Self {
+        let bank = Self::new(&[], &["max_connections=100"], None, served);
+        bank.grant(&["--reusable"]);
+        bank
     }
 
-    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>) -> Self {
+    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>, served: &[&str]) -> Self {
         let mut world = World::new();
         world.stop();
         let cluster = Cluster::start(&world.path("logs"), settings, bin);
@@ -295,9 +309,11 @@ impl Bank {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("dba"), PASSWORD).unwrap();
         done(Command::new("chmod").args(["-R", "go="]).arg(dir));
-        let (server, port) = serve(&mut world);
+        let served: Vec<String> = served.iter().map(ToString::to_string).collect();
+        let (server, port) = serve(&mut world, &served);
         let bank = Self {
             server: Some(server),
+            served,
             world,
             cluster,
             port,
@@ -329,6 +345,26 @@ impl Bank {
         self.world
             .run_as("approver", &[&add[..], options].concat())
             .exits(0);
+    }
+
+    /// Registers the target as what listens at this port, without TLS.
+    pub(super) fn register_bare(&self, port: u16) {
+        let owner = self.world.person("approver").0;
+        let address = format!("127.0.0.1:{port}");
+        let add = [
+            "target",
+            "add",
+            "orders-db",
+            "--postgres",
+            "--address",
+            &address,
+            "--allow-loopback",
+            "--account",
+            "dba",
+            "--owner",
+            &owner,
+        ];
+        self.world.run_as("approver", &add).exits(0);
     }
 
     /// Has a grant approved; returns it.
@@ -452,7 +488,7 @@ impl Bank {
 
     /// Starts it again.
     pub(super) fn start(&mut self) {
-        let (server, port) = serve(&mut self.world);
+        let (server, port) = serve(&mut self.world, &self.served);
         (self.server, self.port) = (Some(server), port);
     }
 
@@ -464,16 +500,21 @@ impl Bank {
     }
 }
 
-fn serve(world: &mut World) -> (Running, u16) {
+fn serve(world: &mut World, served: &[String]) -> (Running, u16) {
     let (certificate, key) = (world.path("gateway.crt"), world.path("gateway.key"));
-    let server = world.serve_with(&[
+    let own = [
         "--postgres",
         "127.0.0.1:0",
         "--postgres-cert",
         certificate.to_str().unwrap(),
         "--postgres-key",
         key.to_str().unwrap(),
-    ]);
+    ];
+    let all: Vec<&str> = own
+        .into_iter()
+        .chain(served.iter().map(String::as_str))
+        .collect();
+    let server = world.serve_with(&all);
     let said = server.stderr();
     let line = said
         .lines()

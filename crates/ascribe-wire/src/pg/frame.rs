@@ -263,16 +263,20 @@ impl Frames {
     /// How long the body of the message is that begins next, in bytes, if its header is there and messages of
     /// its type are kept as a whole.
     pub fn ahead(&self) -> Option<usize> {
-        let examined = |found: (u8, Policy, usize)| {
-            let (_, policy, length) = found;
-            (policy == Policy::Examine).then_some(length)
-        };
-        match self.state {
-            State::Between if self.kept.is_empty() => {
-                self.judge(&self.rest).ok().flatten().and_then(examined)
-            }
-            _ => None,
+        if !matches!(self.state, State::Between) || self.kept.len() >= HEADER {
+            return None;
         }
+        let joined: Vec<u8>;
+        let front = if self.kept.is_empty() {
+            &self.rest[..]
+        } else {
+            // Its header came in pieces.
+            let both = self.kept.iter().chain(&self.rest);
+            joined = both.take(HEADER).copied().collect();
+            &joined[..]
+        };
+        let (_, policy, length) = self.judge(front).ok()??;
+        (policy == Policy::Examine).then_some(length)
     }
 
     /// So many bytes are kept at most of a message that has begun to come and is kept as a whole.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ascribe_core::database::Values;
+use ascribe_core::id::StatementId;
 use clap::{Args, Subcommand, ValueEnum};
 
 /// How clients reach databases.
@@ -226,6 +227,13 @@ pub(crate) enum Reconcile {
     /// Compare a PostgreSQL server's log: csvlog, jsonlog, or stderr with
     /// `log_line_prefix = '%m %p %c %r %a '`.
     Postgres(ReconcilePostgres),
+    /// List what is on record, newest last.
+    List,
+    /// Show one that is on record, with its sealed list of what passed the gateway by.
+    Show {
+        /// Its id.
+        id: StatementId,
+    },
 }
 
 #[derive(Debug, Args)]
