@@ -22,6 +22,10 @@ use crate::statement::{Ticket, Window};
 use crate::text::{clean, clean_bytes};
 use crate::time::Timestamp;
 
+mod besides;
+
+pub use besides::{ReconciliationRecord, RefusedRecord};
+
 /// Longest command that is shown, in characters; the exact bytes stand beside it.
 const SHOWN: usize = 4096;
 
@@ -357,6 +361,8 @@ pub struct Fold {
     openings: HashMap<Commitment, Opening>,
     /// What witnesses had seen by when, in order.
     witnessed: Vec<(u64, Timestamp)>,
+    refused: Vec<besides::Refused>,
+    compared: Vec<besides::Compared>,
 }
 
 impl Fold {
@@ -400,6 +406,10 @@ impl Fold {
                     Say::Delegation(delegation) => {
                         self.tasks.insert(statement.id, delegation.task.commit);
                     }
+                    Say::Reconciliation(said) => {
+                        let compared = besides::Compared::new(index, entry, &statement, said);
+                        self.compared.push(compared);
+                    }
                     _ => {}
                 }
             }
@@ -429,11 +439,14 @@ impl Fold {
             Body::Grant(_)
             | Body::GrantExtend(_)
             | Body::SessionClose(_)
-            | Body::Refusal(_)
             | Body::Head(_)
             | Body::ProviderKeys(_)
             | Body::DirectoryChange(_)
             | Body::DirectoryRefusal(_) => {}
+            Body::Refusal(refusal) => {
+                let refused = besides::Refused::within(index, entry, refusal);
+                self.refused.extend(refused);
+            }
             Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
         }
     }

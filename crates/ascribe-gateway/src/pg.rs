@@ -33,6 +33,7 @@ use crate::life::{Common, Fill};
 use crate::places::Places;
 
 mod action;
+mod budget;
 mod cancel;
 mod door;
 mod ended;
@@ -41,6 +42,7 @@ mod relay;
 mod session;
 mod target;
 
+use budget::Budget;
 use cancel::Cancels;
 pub use door::PASSWORD_PREFIX;
 
@@ -157,6 +159,8 @@ pub struct PgConfig {
     pub pre_auth_timeout: Duration,
     /// Connections of one address that are served at once; more of them wait.
     pub max_connections_per_addr: usize,
+    /// What clients can make it hold in memory, over all sessions, in bytes.
+    pub memory: usize,
 }
 
 impl std::fmt::Debug for PgConfig {
@@ -186,6 +190,7 @@ pub(crate) struct Shared {
     pub(crate) common: Arc<Common>,
     pub(crate) config: PgConfig,
     pub(crate) cancels: Cancels,
+    budget: Arc<Budget>,
 }
 
 /// Serves until `stop`, what comes to `listener` and what others hand in; then ends every session and
@@ -208,6 +213,7 @@ pub async fn serve(
             stop: stop.clone(),
             idle_timeout: config.idle_timeout,
         }),
+        budget: Arc::new(Budget::new(config.memory)),
         config,
         cancels: Cancels::default(),
     });

@@ -16,12 +16,14 @@ mod postgres {
 
     mod bank;
     mod bearers;
+    mod crowds;
     mod doors;
     mod drivers;
     mod hostile_vault;
     mod jobs;
     mod kills;
     mod large;
+    mod liars;
     mod openbao;
     mod protocol;
     mod raw;
@@ -29,5 +31,6 @@ mod postgres {
     mod regression;
     mod smuggled;
     mod statements;
+    mod tokio_driver;
     mod vault;
 }

@@ -86,11 +86,13 @@ fn again(text: &[u8]) -> usize {
 /// are depends on the grammar; after `U&` no name is what it looks like.
 #[must_use]
 pub fn may_be_flagged(text: &[u8]) -> bool {
-    const WORDS: [&str; 17] = [
+    const WORDS: [&str; 19] = [
         "authorization",
         "copy",
         "discard",
         "do",
+        "filename",
+        "language",
         "load",
         "local_preload_libraries",
         "program",

@@ -39,7 +39,8 @@ pub enum Class {
     SetSessionAuthorization,
     /// `ALTER SYSTEM`.
     AlterSystem,
-    /// `LOAD`, or what connections to come shall load.
+    /// `LOAD`, what connections to come shall load, or a function or block in C or in another language that is
+    /// not trusted.
     Load,
     /// `DO`.
     Do,
@@ -120,11 +121,13 @@ pub enum Flag {
     SetSessionAuthorization,
     /// `ALTER SYSTEM`.
     AlterSystem,
-    /// A program is run on the server.
+    /// A program is run on the server, by `COPY` or for a foreign table.
     CopyProgram,
-    /// A file of the server is read or written, by `COPY` or a function of PostgreSQL's own.
+    /// A file of the server is read or written, by `COPY`, a function of PostgreSQL's own or a foreign
+    /// table.
     ServerFile,
-    /// `LOAD`, or what connections to come shall load.
+    /// `LOAD`, what connections to come shall load, or a function or block in C or in another language that is
+    /// not trusted.
     Load,
     /// `DO`: what it does is in a language of its own.
     Do,

@@ -96,6 +96,9 @@ impl Found {
             "AlterSystemStmt" => self.flags.push(Flag::AlterSystem),
             "LoadStmt" => self.flags.push(Flag::Load),
             "DoStmt" => self.flags.push(Flag::Do),
+            "CreatePLangStmt" if tree.has("plhandler") || !is_trusted(tree.text("plname")) => {
+                self.flags.push(Flag::Load);
+            }
             "CopyStmt" if tree.has("is_program") => self.flags.push(Flag::CopyProgram),
             "CopyStmt" if tree.has("filename") => self.flags.push(Flag::ServerFile),
             "DiscardStmt" if tree.number("target") == i64::from(DiscardMode::DiscardAll as i32) => {
@@ -154,8 +157,25 @@ impl Found {
                 self.call(tree);
                 self.fields(tree, place);
             }
+            "DefElem" => {
+                self.option(tree);
+                self.fields(tree, place);
+            }
             name if name.ends_with("Stmt") => self.statement(tree, place.run),
             _ => self.fields(tree, place),
+        }
+    }
+
+    /// An option of a definition: a function's language, or where a foreign table has its rows from.
+    fn option(&mut self, tree: &Tree) {
+        let values = strings(tree.get("arg"));
+        match tree.text("defname") {
+            "language" if !values.iter().all(|name| is_trusted(name)) => {
+                self.flags.push(Flag::Load);
+            }
+            "filename" => self.flags.push(Flag::ServerFile),
+            "program" => self.flags.push(Flag::CopyProgram),
+            _ => {}
         }
     }
 
@@ -288,15 +308,29 @@ const RUN_TEXTS: [&str; 5] = [
 ];
 /// Those that read relations which they are given by name (PostgreSQL manual, 9.15.3).
 const READ_BY_NAME: [&str; 3] = ["table_to_xml", "schema_to_xml", "database_to_xml"];
-/// Those that read or write files of the server (PostgreSQL manual, 9.28.9 and 33.4).
-pub(crate) const FILES: [&str; 6] = [
+/// Those that read or write files of the server (PostgreSQL manual, 9.28.9 and 33.4; in version 16, F.1).
+pub(crate) const FILES: [&str; 10] = [
     "lo_export",
     "lo_import",
+    "pg_file_rename",
+    "pg_file_sync",
+    "pg_file_unlink",
+    "pg_file_write",
     "pg_ls_dir",
     "pg_read_binary_file",
     "pg_read_file",
     "pg_stat_file",
 ];
+
+/// Languages that keep a function within the database (PostgreSQL manual, 40.1: trusted). What is written in
+/// another one does what the server's own process can: it is a library, or as good as one.
+const TRUSTED: [&str; 5] = ["plperl", "plpgsql", "pltcl", "plv8", "sql"];
+
+/// Whether a function in this language does no more than its role may.
+fn is_trusted(language: &str) -> bool {
+    let is = |known: &&str| language.eq_ignore_ascii_case(known);
+    TRUSTED.iter().any(is)
+}
 
 /// Whether a relation is the view that sets parameters when it is updated. It does not show the role
 /// and the session's user, so it cannot set them.

@@ -452,6 +452,52 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
         "",
     ),
     ("LOAD 'evil'", "load", "load", ""),
+    // A library by another name, files and programs by another.
+    (
+        "CREATE FUNCTION run(text) RETURNS int AS '/lib/libc.so.6', 'system' LANGUAGE c",
+        "ddl",
+        "load",
+        "d:run",
+    ),
+    (
+        "CREATE FUNCTION f() RETURNS int LANGUAGE 'internal' AS 'x'",
+        "ddl",
+        "load",
+        "d:f",
+    ),
+    (
+        "CREATE OR REPLACE PROCEDURE p() LANGUAGE plpython3u AS 'import os'",
+        "ddl",
+        "load",
+        "d:p",
+    ),
+    ("DO LANGUAGE plperlu 'unlink 1'", "do", "load do", ""),
+    (
+        "CREATE FUNCTION f() RETURNS int LANGUAGE PLpgSQL AS 'begin end'",
+        "ddl",
+        "",
+        "d:f",
+    ),
+    ("CREATE FUNCTION f() RETURNS int RETURN 1", "ddl", "", "d:f"),
+    ("CREATE LANGUAGE mine HANDLER h", "ddl", "load", ""),
+    (
+        "CREATE FOREIGN TABLE t (a text) SERVER s OPTIONS (filename '/etc/passwd')",
+        "ddl",
+        "server-file",
+        "d:t",
+    ),
+    (
+        "ALTER FOREIGN TABLE t OPTIONS (DROP filename, ADD program 'id')",
+        "ddl",
+        "copy-program server-file",
+        "d:t",
+    ),
+    (
+        "SELECT pg_catalog.pg_file_write('a', 'b', false)",
+        "select",
+        "server-file",
+        "c:pg_catalog.pg_file_write",
+    ),
     (
         "DO $x$ BEGIN EXECUTE 'SET ROLE bob'; END $x$",
         "do",

@@ -310,6 +310,13 @@ impl View {
                 Ok(json!({ "id": id, "justification": fold.justification(*id) }))
             }
             Query::Actions { filter } => actions(fold, source, filter, before),
+            Query::Refusals { filter } => {
+                serde_json::to_value(fold.refusals(filter, before)).attempt("write the refusals")
+            }
+            Query::Reconciliations { id } => {
+                let found = fold.reconciliations(*id, before);
+                serde_json::to_value(found).attempt("write the reconciliations")
+            }
             Query::Replay { session, action } => {
                 let wanted = fold.evidence_of(*session);
                 let shown = Shown::read(fold, source, *session, &wanted)?;

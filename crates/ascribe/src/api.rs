@@ -212,6 +212,16 @@ pub(crate) enum Query {
         /// Which.
         filter: Box<ascribe_core::attribution::Filter>,
     },
+    /// What was refused in sessions.
+    Refusals {
+        /// Which.
+        filter: Box<ascribe_core::attribution::Filter>,
+    },
+    /// Comparisons of databases' own logs with ours.
+    Reconciliations {
+        /// This one with its sealed list; all without theirs.
+        id: Option<StatementId>,
+    },
     /// A transcript.
     Replay {
         /// Of which session.
@@ -237,7 +247,10 @@ impl Query {
         match self {
             Self::Registry => (View::Registry, None, None),
             Self::Request { id } => (View::Request, None, Some(*id)),
-            Self::Actions { filter } => (View::Actions, filter.session, None),
+            Self::Actions { filter } | Self::Refusals { filter } => {
+                (View::Actions, filter.session, None)
+            }
+            Self::Reconciliations { .. } => (View::Actions, None, None),
             Self::Replay { session, .. } => (View::Replay, Some(*session), None),
             Self::Watch { session } => (View::Watch, Some(*session), None),
             Self::Export { session } => (View::Export, Some(*session), None),

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, database};
+use crate::cli::{Cli, Command};
 use crate::cmd::{
     ask, ca, connect, delegate, demo, directory, identity, init, ledger, list, manual, read,
     remark, serve, setup, tunnel, workload,
@@ -72,9 +72,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Show { id } => read::show(cli, id),
         Command::Replay(args) => read::replay(cli, args),
         Command::Export(args) => read::export(cli, args),
-        Command::Reconcile(database::Reconcile::Postgres(args)) => {
-            cmd::reconcile::postgres(cli, args)
-        }
+        Command::Reconcile(command) => cmd::reconcile::reconcile(cli, command),
         Command::Verify(args) => read::verify(cli, args),
         Command::Ledger(command) => ledger::run(cli, command),
         Command::Backup(args) => ledger::backup(cli, args),

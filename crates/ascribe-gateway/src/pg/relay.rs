@@ -13,7 +13,7 @@ use ascribe_core::law::Denied;
 use ascribe_sql::{Encoding, Reading};
 use ascribe_wire::pg::client::{self, Message, Named};
 use ascribe_wire::pg::encode;
-use ascribe_wire::pg::frame::{Frames, Piece, Run, Side};
+use ascribe_wire::pg::frame::{Frames, Piece, Run, Side, WHOLE};
 use ascribe_wire::pg::server::{self, Report};
 use ascribe_wire::pg::session::{
     End, Executed, Number, Origin, Portal, Runs, SessionError, Step, Tracker, Turn,
@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
 use super::action::{Readies, Recording};
+use super::budget::Share;
 use super::door::{fatal, told};
 use super::ended::Ended;
 use super::outcomes::{Running, outcome};
@@ -46,6 +47,14 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// So many changes of how prepared texts are read are remembered; what was prepared before is not
 /// understood any more.
 const MAX_READINGS: usize = 256;
+/// A message is there so often until it is on record: as it came, as it is read, in its entry, sealed.
+const COPIES: usize = 4;
+/// What is refused because one client has too much of it (SQLSTATE `program_limit_exceeded`).
+const TOO_MUCH: &str = "54000";
+/// What is refused because all of them have (SQLSTATE `out_of_memory`).
+const NO_MEMORY: &str = "53200";
+const FULL: &str = "the gateway has no memory for this now: close prepared statements, send less at once, \
+                    or try again later";
 /// A client gets this long to take why it is cut off. A grant's end closes within 2 s.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -68,6 +77,8 @@ pub(super) struct Ends {
     /// What the client is told first.
     pub(super) greeting: Bytes,
     pub(super) settings: Vec<(Bytes, Bytes)>,
+    /// What it may hold in memory.
+    pub(super) share: Share,
 }
 
 /// Why one direction has ended.
@@ -184,8 +195,9 @@ pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::O
 }
 
 /// What of the client's messages bears on those that come later.
-#[derive(Default)]
 struct Course {
+    /// What the client may make us hold.
+    share: Share,
     /// The first statement of an approved script that may still come.
     next_step: u32,
     /// Something in the group that is under way may change how texts are read.
@@ -195,6 +207,38 @@ struct Course {
     large: Option<Rest>,
     /// Those that are on record.
     messages: Messages,
+}
+
+impl Course {
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            next_step: 0,
+            doubtful: false,
+            readings: Readings::default(),
+            large: None,
+            messages: Messages::default(),
+        }
+    }
+
+    /// Makes room for the message that comes next. Where there is none, it is taken in parts, and refused.
+    fn make_room(&mut self, frames: &mut Frames) {
+        let Some(length) = frames.ahead().filter(|length| *length > WHOLE) else {
+            return;
+        };
+        let holds = length > MAX_WHOLE || self.share.pass(COPIES * length);
+        frames.set_whole(if holds { MAX_WHOLE } else { WHOLE });
+    }
+
+    /// Everything that came was sent, but for a message that is still on its way.
+    fn sent(&mut self, frames: &Frames) {
+        let held = match &self.large {
+            Some(large) => large.held(),
+            None if frames.awaited() > WHOLE => COPIES * frames.awaited(),
+            None => 0,
+        };
+        self.share.passed(held);
+    }
 }
 
 /// How prepared texts were read: the server reads one when it is prepared, not when it runs.
@@ -269,7 +313,7 @@ fn run_by(burst: &mut [Item]) {
             },
             Carries::Sync => runs.clear(),
             Carries::Readies(readies, run_by) => *run_by = runs.get(&readies.number()).copied(),
-            Carries::Nothing | Carries::Flush | Carries::Refused(_) | Carries::Begins(_) => {}
+            Carries::Nothing | Carries::Flush | Carries::Refused(..) | Carries::Begins(_) => {}
         }
     }
 }
@@ -284,11 +328,11 @@ struct Item {
 }
 
 impl Item {
-    fn refused(number: Number, why: String) -> Self {
+    fn refused(number: Number, code: &'static str, why: String) -> Self {
         Self {
             number: Some(number),
             bytes: Bytes::new(),
-            what: Carries::Refused(why),
+            what: Carries::Refused(code, why),
             rest: false,
         }
     }
@@ -308,8 +352,8 @@ enum Carries {
     Runs(Executed),
     /// It is the beginning of a large message, which is this action.
     Begins(Box<Action>),
-    /// It is refused, without any record of an action.
-    Refused(String),
+    /// It is refused, without any record of an action: the SQLSTATE, and why.
+    Refused(&'static str, String),
 }
 
 /// What may be written to the target. The one function that writes takes these and nothing else.
@@ -365,7 +409,8 @@ impl Relay<'_> {
         if !greeted {
             return;
         }
-        let up = self.up(client_read, ends.read, target_write);
+        let course = Course::new(ends.share);
+        let up = self.up(client_read, ends.read, target_write, course);
         let down = self.down(target_read, ends.frames, client_write);
         tokio::pin!(up, down);
         let life = &self.session.life;
@@ -414,8 +459,11 @@ impl Relay<'_> {
         mut client: ReadHalf<Stream>,
         mut read: BytesMut,
         mut target: WriteHalf<Stream>,
+        course: Course,
     ) -> Over {
-        let over = self.carry_up(&mut client, &mut read, &mut target).await;
+        let over = self
+            .carry_up(&mut client, &mut read, &mut target, course)
+            .await;
         let over = match over {
             Ok(never) => match never {},
             Err(over) => over,
@@ -438,9 +486,9 @@ impl Relay<'_> {
         client: &mut ReadHalf<Stream>,
         read: &mut BytesMut,
         target: &mut WriteHalf<Stream>,
+        mut course: Course,
     ) -> Result<std::convert::Infallible, Over> {
         let mut frames = Frames::with_whole(Side::Client, MAX_WHOLE);
-        let mut course = Course::default();
         loop {
             if read.is_empty() {
                 read.reserve(PIECE);
@@ -462,6 +510,7 @@ impl Relay<'_> {
             let mut burst = Vec::new();
             let mut left = false;
             loop {
+                course.make_room(&mut frames);
                 let piece = match frames.next() {
                     Ok(Some(piece)) => piece,
                     Ok(None) => break,
@@ -474,6 +523,7 @@ impl Relay<'_> {
                 self.take(piece, &mut burst, target, &mut course).await?;
             }
             self.send(&mut burst, target, &mut course).await?;
+            course.sent(&frames);
             if left {
                 return Err(Over::Left);
             }
@@ -503,11 +553,13 @@ impl Relay<'_> {
             let named = named(&next);
             let sync = matches!(next, Message::Sync);
             let flush = matches!(next, Message::Flush);
-            let (step, readies) = {
+            let (step, readies, held) = {
                 let mut tracker = lock(&self.tracker);
                 let step = tracker.client(next);
-                (step, named.and_then(|named| readied(&tracker, &named)))
+                let readies = named.and_then(|named| readied(&tracker, &named));
+                (step, readies, tracker.held())
             };
+            let fits = course.share.hold(held);
             let step = step.map_err(|error| Over::Wrong(error.to_string()))?;
             let readies = |number| readies.filter(|readies| readies.number() == number);
             let (number, what) = match step {
@@ -519,7 +571,9 @@ impl Relay<'_> {
                 },
                 Step::Copy(number) => (Some(number), Carries::Nothing),
                 Step::Record(executed) => (Some(executed.number), Carries::Runs(executed)),
-                Step::Refuse(number, why) => (Some(number), Carries::Refused(why.to_string())),
+                Step::Refuse(number, why) => {
+                    (Some(number), Carries::Refused(TOO_MUCH, why.to_string()))
+                }
                 Step::Drop => return Ok(()),
                 Step::Wait(again) => {
                     message = again;
@@ -527,6 +581,12 @@ impl Relay<'_> {
                     self.wait().await?;
                     continue;
                 }
+            };
+            let what = match what {
+                Carries::Runs(_) | Carries::Readies(..) if !fits => {
+                    Carries::Refused(NO_MEMORY, FULL.to_owned())
+                }
+                what => what,
             };
             let bytes = bytes.clone();
             burst.push(Item {
@@ -691,7 +751,7 @@ impl Relay<'_> {
                     out.push(Cleared::Free(item.bytes));
                     continue;
                 }
-                Carries::Refused(why) => Some(error("54000", why, None, None)),
+                Carries::Refused(code, why) => Some(error(code, why, None, None)),
                 Carries::Runs(_) | Carries::Begins(_) | Carries::Readies(_, None) => {
                     self.refusal(&actions, &results, begun).await
                 }

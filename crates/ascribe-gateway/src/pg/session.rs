@@ -23,6 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 
 use super::action::{action_of, connecting};
+use super::budget::Share;
 use super::door::{fatal, told};
 use super::outcomes::outcome;
 use super::target::{self, Login, Ready, TargetError};
@@ -185,8 +186,14 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         startup,
         entrant,
     } = guest;
-    let opened = open(&shared, &life, &startup, &entrant, peer).await;
-    let (id, view) = match opened {
+    let share = Share::open(&shared.budget).ok_or_else(crowded);
+    let opened = match share {
+        Ok(share) => open(&shared, &life, &startup, &entrant, peer)
+            .await
+            .map(|(id, view)| (id, view, share)),
+        Err(report) => Err(report),
+    };
+    let (id, view, share) = match opened {
         Ok(opened) => opened,
         Err(report) => {
             leave(&shared, entrant.logout).await;
@@ -255,6 +262,7 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         frames,
         greeting: greeting.freeze(),
         settings,
+        share,
     };
     let lent = async {
         if let Some(lease) = &lease {
@@ -271,6 +279,16 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
     drop(lease);
     drop(kept);
     session.life.close().await;
+}
+
+/// What a client is told where there is no memory for another session.
+fn crowded() -> Report {
+    let hint = "sessions that end make room; the gateway's administrator may give it more memory";
+    fatal(
+        "53300",
+        "the gateway has no memory for another session",
+        hint,
+    )
 }
 
 /// Ends a login that no session was opened with. Without the ledger it ends by itself, with its token.

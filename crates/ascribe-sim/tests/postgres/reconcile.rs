@@ -1,13 +1,15 @@
 //! Two trails that reconcile: the server's own log beside the ledger.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE, has_library};
-use super::world::{Out, PATIENCE, maybe, wait_for};
+use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 
 /// The server writes its log three times.
 const THREE: [&str; 7] = [
@@ -29,7 +31,11 @@ struct Day {
 
 impl Day {
     fn begin(settings: &[&str]) -> Self {
-        let bank = Bank::with_settings(&[&THREE[..], settings].concat());
+        Self::on(None, settings)
+    }
+
+    fn on(bin: Option<&Path>, settings: &[&str]) -> Self {
+        let bank = Bank::with_settings_on(&[&THREE[..], settings].concat(), bin);
         let mut day = Self { bank, from: [0; 3] };
         day.from = day.logs().map(|log| log.len());
         day
@@ -207,6 +213,8 @@ fn a_days_log_names_exactly_what_passed_the_gateway_by() {
     let reasons = &report["reasons"];
     assert_eq!(reasons["failed with 42601"], 1, "{reasons}");
     assert_eq!(reasons["skipped"], 1, "{reasons}");
+    assert_eq!(reasons["refused: flag"], 1, "{reasons}");
+    is_told_what_was_refused(&day);
     // A wrong password is an attempt, and is told apart.
     let knock = Command::new("psql")
         .env("PGPASSWORD", "wrong")
@@ -250,7 +258,73 @@ fn a_days_log_names_exactly_what_passed_the_gateway_by() {
         .as_str()
         .unwrap()
         .to_owned();
+    is_shown_later(&day, &id, &lines);
     is_on_record(&mut day, &id, &std::fs::read(&csv).unwrap(), &lines);
+}
+
+#[test]
+fn the_logs_of_newer_servers_are_read_in_all_their_forms() {
+    for version in super::drivers::SERVERS {
+        let Some(bin) = super::drivers::server(version) else {
+            return;
+        };
+        let day = Day::on(Some(&bin), &[]);
+        let sessions = day.work();
+        let report = summary(&day.dry(0));
+        assert_eq!(
+            report["matched"]["sessions"], sessions,
+            "{version}: {report}"
+        );
+        let nothing = json!({ "sessions": 0, "statements": 0 });
+        assert_eq!(report["database_only"], nothing, "{version}: {report}");
+        assert_eq!(report["partly_logged"], false, "{version}: {report}");
+        names_exactly_the_planted_one(&day);
+    }
+}
+
+/// What the gateway refused is ours only, by the id that the client was told.
+fn is_told_what_was_refused(day: &Day) {
+    let told = day.bank.psql(&["-c", "set role postgres"]).exits(1).stderr;
+    let id = told
+        .lines()
+        .find_map(|line| line.strip_prefix("DETAIL:  action "));
+    let id = id.unwrap_or_else(|| panic!("{told}"));
+    let lines = day.dry(0);
+    let left = lines.iter().filter(|line| line["kind"] == "ours-only");
+    let mut left = left.map(|line| &line["action"]);
+    let refused = left.find(|left| left["action_id"] == id).unwrap();
+    assert_eq!(refused["reason"], "refused: flag");
+    assert!(refused["session_id"].as_str().unwrap().starts_with("s-"));
+}
+
+/// What was recorded is shown later, to auditors alone.
+fn is_shown_later(day: &Day, id: &str, lines: &[Value]) {
+    let run = |person: &str, command: &[&str]| {
+        day.bank
+            .world
+            .run_as(person, &[&["reconcile"], command].concat())
+    };
+    let listed = run("auditor", &["list"]).exits(0).lines();
+    let [one] = &listed[..] else {
+        panic!("{listed:?}");
+    };
+    assert_eq!(one["statement_id"], id);
+    assert_eq!(one["findings"], Value::Null);
+    assert_eq!(one["by"], day.bank.world.person("auditor").0.as_str());
+    let shown = run("auditor", &["show", id]).exits(0).line();
+    assert_eq!(shown["findings"], json!(findings(lines)));
+    assert_eq!(shown["said"]["targets"], json!(["orders-db"]));
+    run("operator", &["list"]).exits(2);
+    run("operator", &["show", id]).exits(2);
+    let other = format!("st-{}", "0".repeat(26));
+    run("auditor", &["show", &other]).exits(3);
+    // For people.
+    let auditor = day.bank.world.person("auditor").1;
+    let mut command = day.bank.world.ascribe(&["--key"]);
+    command.arg(auditor).args(["reconcile", "show", id]);
+    let out = day.bank.world.program(command).exits(0);
+    assert!(out.stdout.contains("BYPASS"), "{}", out.stdout);
+    assert!(out.stdout.contains("delete from t"), "{}", out.stdout);
 }
 
 fn is_no_proof_when_spoilt(day: &Day, json: &Path, log: &Path) {
@@ -419,4 +493,146 @@ fn a_killed_server_leaves_a_log_that_reconciles() {
         report["matched"]["statements"].as_u64() > Some(100),
         "{report}"
     );
+}
+
+/// The database's own counters and its audit beside the ledger, after the gateway was killed under load.
+#[test]
+fn what_the_server_counted_is_on_record_however_often_the_gateway_was_killed() {
+    if !has_library("pgaudit.so") || !has_library("pg_stat_statements.so") {
+        eprintln!("SKIPPED: pgaudit or pg_stat_statements is not installed");
+        return;
+    }
+    let long = std::env::var_os("ASCRIBE_LONG").is_some();
+    let rounds = if long { 20 } else { 1 };
+    let settings = [
+        "shared_preload_libraries=pg_stat_statements,pgaudit",
+        "pgaudit.log=all",
+        "log_statement=none",
+    ];
+    let mut day = Day::begin(&settings);
+    let tool = ["-i", "-q", "-s", "1", "orders"];
+    day.bank.cluster.tool("pgbench", &tool);
+    let extension = "create extension pg_stat_statements";
+    day.bank.cluster.sql("orders", extension);
+    let done = |day: &Day| -> u64 {
+        let count = "select count(*) from pgbench_history";
+        let count = day.bank.cluster.sql("orders", count);
+        count.trim().parse().unwrap()
+    };
+    for round in 0..rounds {
+        for (mode, more) in [("simple", 37), ("extended", 203), ("prepared", 411)] {
+            let (tunnel, port) = day.bank.tunnel();
+            let before = done(&day);
+            let mut command = super::drivers::client(&need("pgbench"), port);
+            command.args(["-n", "-M", mode, "-c", "8", "-j", "2", "-T", "60"]);
+            let load = Running::start(command, &day.bank.world.path("logs"), true);
+            wait_for("load", PATIENCE, || {
+                (done(&day) > before + 10).then_some(())
+            });
+            std::thread::sleep(Duration::from_millis((more * (1 + 7 * round)) % 900));
+            day.bank.server().signal(Signal::KILL);
+            drop((load, tunnel));
+            day.bank.restart();
+            super::large::gone(&day.bank);
+        }
+    }
+    // Texts with parameters are counted as they were sent.
+    let counted = "select calls || ' ' || query from pg_stat_statements s join pg_roles r on r.oid = s.userid \
+                   where rolname = 'dba' and query like '%pgbench%$1%'";
+    let counted = day.bank.cluster.sql("orders", counted);
+    let mut recorded: HashMap<String, u64> = HashMap::new();
+    for action in day.bank.actions() {
+        if action["what"]["kind"] == "pg.execute" {
+            let text = action["what"]["command"].as_str().unwrap_or_default();
+            *recorded.entry(text.to_owned()).or_default() += 1;
+        }
+    }
+    assert!(counted.lines().count() > 3, "{counted}");
+    let mut compared = 0;
+    for line in counted.lines() {
+        let (calls, text) = line.split_once(' ').unwrap();
+        let calls: u64 = calls.parse().unwrap();
+        // Of simple queries it shows what it made of their values.
+        if let Some(times) = recorded.get(text) {
+            assert!(
+                *times >= calls,
+                "{text}: {calls} calls, {times} are on record"
+            );
+            compared += calls;
+        }
+    }
+    assert!(compared > 50, "{compared} calls were compared: {counted}");
+    let report = summary(&day.dry(0));
+    let nothing = json!({ "sessions": 0, "statements": 0 });
+    assert_eq!(report["database_only"], nothing, "{report}");
+    assert!(
+        report["matched"]["statements"].as_u64() > Some(50),
+        "{report}"
+    );
+}
+
+/// `ASCRIBE_LONG=1` reads a gigabyte.
+#[test]
+fn a_large_log_is_read_in_bounded_memory() {
+    use std::io::Write as _;
+    let long = std::env::var_os("ASCRIBE_LONG").is_some();
+    let size: u64 = if long { 1 << 30 } else { 32 << 20 };
+    let day = Day::begin(&[]);
+    day.bank.psql(&["-c", "select 'ours'"]).exits(0);
+    let [csv, ..] = day.files();
+    let path = day.bank.world.path("large.csv");
+    std::fs::copy(&csv, &path).unwrap();
+    let begin = std::fs::read_to_string(&csv).unwrap();
+    let (time, _) = begin.split_once(" UTC,").unwrap();
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap();
+    let mut file = std::io::BufWriter::new(file);
+    let (mut written, mut sessions, mut statements) = (0, 0_u64, 0_u64);
+    while written < size {
+        let pid = 1000 + sessions % 30_000;
+        let (start, port) = (0x6956_f000 + sessions, 20_000 + sessions % 40_000);
+        sessions += 1;
+        for n in 0..100 {
+            let text = match n {
+                0 => "connection authorized: user=dba database=orders".to_owned(),
+                n => format!("statement: select {n} from orders where id = 'past the gateway'"),
+            };
+            statements += u64::from(n > 0);
+            let line = format!(
+                "{time} UTC,\"dba\",\"orders\",{pid},\"127.0.0.1:{port}\",{start:x}.{pid:x},{n},\"idle\",{time} UTC,3/1,0,\
+                 LOG,00000,\"{text}\",,,,,,,,,\"x\",\"client backend\",,0\n"
+            );
+            written += line.len() as u64;
+            file.write_all(line.as_bytes()).unwrap();
+        }
+    }
+    file.into_inner().unwrap();
+    let auditor = day.bank.world.person("auditor").1;
+    let mut command = day.bank.world.ascribe(&["-o", "json", "--key"]);
+    command.arg(auditor);
+    command
+        .args(["reconcile", "postgres", "--dry-run"])
+        .arg(&path);
+    let begun = std::time::Instant::now();
+    let mut running = Running::start(command, &day.bank.world.path("logs"), false);
+    let mut peak = 0;
+    wait_for("comparison", Duration::from_secs(1200), || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        peak = peak.max(number.unwrap_or(0_u64));
+        running.ended()
+    });
+    let report = summary(&running.wait(PATIENCE).exits(4).lines());
+    eprintln!(
+        "{written} bytes, {sessions} sessions: {:?}, {peak} KiB",
+        begun.elapsed()
+    );
+    assert_eq!(report["matched"]["statements"], 1);
+    let passed = json!({ "sessions": sessions, "statements": statements });
+    assert_eq!(report["database_only"], passed);
+    assert!(peak < 256 * 1024, "{peak} KiB");
 }

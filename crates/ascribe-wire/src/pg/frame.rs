@@ -255,6 +255,35 @@ impl Frames {
         }
     }
 
+    /// Keeps messages of up to so many bytes as a whole from now on; of those that begin later.
+    pub fn set_whole(&mut self, whole: usize) {
+        self.whole = whole.max(HEAD);
+    }
+
+    /// How long the body of the message is that begins next, in bytes, if its header is there and messages of
+    /// its type are kept as a whole.
+    pub fn ahead(&self) -> Option<usize> {
+        if !matches!(self.state, State::Between) || self.kept.len() >= HEADER {
+            return None;
+        }
+        let joined: Vec<u8>;
+        let front = if self.kept.is_empty() {
+            &self.rest[..]
+        } else {
+            // Its header came in pieces.
+            let both = self.kept.iter().chain(&self.rest);
+            joined = both.take(HEADER).copied().collect();
+            &joined[..]
+        };
+        let (_, policy, length) = self.judge(front).ok()??;
+        (policy == Policy::Examine).then_some(length)
+    }
+
+    /// So many bytes are kept at most of a message that has begun to come and is kept as a whole.
+    pub fn awaited(&self) -> usize {
+        if self.kept.is_empty() { 0 } else { self.need }
+    }
+
     /// Does the stream end here without cutting a message?
     pub fn is_between(&self) -> bool {
         matches!(self.state, State::Between) && self.rest.is_empty() && self.kept.is_empty()

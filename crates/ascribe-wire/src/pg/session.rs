@@ -53,7 +53,9 @@ pub use names::{Limits, Origin, Portal, Statement};
 pub use steps::{Denied, Executed, Number, Refusal, Runs, SessionError, Step};
 
 /// Most messages that wait for an answer; the server sends answers before it holds back as many.
-pub const MAX_PENDING: usize = 65_536;
+pub const MAX_PENDING: usize = 8192;
+/// What one costs that is recorded, with what its relay holds for it, in bytes.
+const RECORDED: usize = 512;
 /// The text that is forwarded in place of a refused one. It is an error in every dialect.
 pub const REFUSED: &[u8] = b"refused by ascribe";
 
@@ -179,6 +181,12 @@ impl Tracker {
     /// Whether a transaction was open when the server last said so.
     pub fn status(&self) -> Status {
         self.status
+    }
+
+    /// About how much memory it holds because of what the client sent, in bytes: what has a name, and what is
+    /// recorded and not answered.
+    pub fn held(&self) -> usize {
+        self.names.bytes() + self.recorded * RECORDED
     }
 
     /// Has everything been answered?

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use ascribe_core::database::Values;
+use ascribe_core::id::StatementId;
 use clap::{Args, Subcommand, ValueEnum};
 
 /// How clients reach databases.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct ServePostgres {
     /// Where the PostgreSQL gateway listens, for clients that log in with `ascribe token`, or with a workload's own
     /// token. It has a certificate that they check; `ascribe psql` and `ascribe tunnel` need neither.
@@ -19,13 +20,34 @@ pub(crate) struct ServePostgres {
     #[arg(long, value_name = "FILE", requires = "postgres")]
     pub(crate) postgres_key: Option<PathBuf>,
     /// Passwords of databases' roles, each in a file `TARGET/ROLE`; without it, those that systemd lends
-    /// (`TARGET.ROLE`), or `credentials` in the data directory.
+    /// (`ROLE@TARGET`), or `credentials` in the data directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) credentials: Option<PathBuf>,
     /// Credentials of databases in HashiCorp Vault or OpenBao: a file that says where it is, how to log in to it,
     /// and what is there. It is read anew for each connection.
     #[arg(long, value_name = "FILE")]
     pub(crate) vault: Option<PathBuf>,
+    /// Memory that clients of databases can make the gateway hold, over all sessions, in MiB: prepared
+    /// statements, portals, messages on their way. Who asks for more than is left is refused.
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY,
+        value_parser = clap::value_parser!(u32).range(8..=1_048_576))]
+    pub(crate) postgres_memory: u32,
+}
+
+/// Unless something else is asked for, in MiB.
+const MEMORY: u32 = 1024;
+
+impl Default for ServePostgres {
+    fn default() -> Self {
+        Self {
+            postgres: None,
+            postgres_cert: None,
+            postgres_key: None,
+            credentials: None,
+            vault: None,
+            postgres_memory: MEMORY,
+        }
+    }
 }
 
 /// What a target is, where it is a database.
@@ -210,6 +232,13 @@ pub(crate) enum Reconcile {
     /// Compare a PostgreSQL server's log: csvlog, jsonlog, or stderr with
     /// `log_line_prefix = '%m %p %c %r %a '`.
     Postgres(ReconcilePostgres),
+    /// List what is on record, newest last.
+    List,
+    /// Show one that is on record, with its sealed list of what passed the gateway by.
+    Show {
+        /// Its id.
+        id: StatementId,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use ascribe_core::attribution::Filter;
+use ascribe_core::attribution::{Filter, ReconciliationRecord, RefusedRecord};
 use ascribe_core::database::{Compared, LogFile, Reconciliation};
-use ascribe_core::id::ContentDigest;
+use ascribe_core::id::{ContentDigest, StatementId};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
@@ -21,7 +21,7 @@ use super::read::{ask, fetch};
 use super::{remark, say, say_json};
 use crate::api::Query;
 use crate::cli::Cli;
-use crate::cli::database::{LogFormat, ReconcilePostgres};
+use crate::cli::database::{LogFormat, Reconcile, ReconcilePostgres};
 use crate::client::random;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::reconcile::{Extent, Finding, Join, MAX_SEALED, Ours, Report, SKEW_MS};
@@ -41,7 +41,15 @@ struct Log<'a> {
     extent: Extent,
 }
 
-pub(crate) fn postgres(cli: &Cli, args: &ReconcilePostgres) -> Done {
+pub(crate) fn reconcile(cli: &Cli, command: &Reconcile) -> Done {
+    match command {
+        Reconcile::Postgres(args) => postgres(cli, args),
+        Reconcile::List => list(cli),
+        Reconcile::Show { id } => shown(cli, *id),
+    }
+}
+
+fn postgres(cli: &Cli, args: &ReconcilePostgres) -> Done {
     if cli.is_offline() && !args.dry_run {
         return Err(
             Failure::usage("a stopped server's ledger takes no record of this")
@@ -256,7 +264,17 @@ fn trail(cli: &Cli, targets: &[String], began: Timestamp, last: Timestamp) -> Do
                 until: Some(until),
                 ..Filter::default()
             };
-            fetch(cli, filter)?
+            let filter = Box::new(filter);
+            let refused = ask(
+                cli,
+                &Query::Refusals {
+                    filter: filter.clone(),
+                },
+            )?;
+            let refused: Vec<RefusedRecord> =
+                serde_json::from_value(refused).attempt("read the answer")?;
+            refused.iter().for_each(|record| ours.refuse(record));
+            fetch(cli, *filter)?
                 .iter()
                 .for_each(|record| ours.take(record));
         }
@@ -307,15 +325,6 @@ fn show(
             "unreadable": unreadable, "report": report,
         }));
     }
-    let count = |what: &str, count: Compared| {
-        let Compared {
-            sessions,
-            statements,
-        } = count;
-        say(&format!(
-            "{what:<14} {sessions} sessions, {statements} statements"
-        ));
-    };
     say(&format!("the log is from {from} until {until}"));
     count("matched", report.matched);
     count("ours only", report.ours_only);
@@ -382,4 +391,117 @@ fn in_words(finding: &Finding) -> String {
         lines.push(format!("  and {more} more statements"));
     }
     lines.join("\n")
+}
+
+/// Counts in a line.
+fn count(what: &str, count: Compared) {
+    let Compared {
+        sessions,
+        statements,
+    } = count;
+    say(&format!(
+        "{what:<14} {sessions} sessions, {statements} statements"
+    ));
+}
+
+/// What is on record, of this one with its list.
+fn recorded(cli: &Cli, id: Option<StatementId>) -> Done<Vec<ReconciliationRecord>> {
+    let answer = ask(cli, &Query::Reconciliations { id })?;
+    serde_json::from_value(answer).attempt("read the answer")
+}
+
+fn list(cli: &Cli) -> Done {
+    let all = recorded(cli, None)?;
+    for one in &all {
+        if cli.json() {
+            say_json(one)?;
+            continue;
+        }
+        let said = &one.said;
+        let passed = said.database_only;
+        let verdict = match (said.comparable, said.unreadable) {
+            _ if passed != Compared::default() => format!(
+                "PASSED BY: {} sessions, {} statements",
+                passed.sessions, passed.statements
+            ),
+            (_, 1..) => format!("{} records not readable", said.unreadable),
+            (false, _) => "not comparable".to_owned(),
+            (true, _) => format!("nothing passed by, {} matched", said.matched.statements),
+        };
+        say(&format!(
+            "{}  {}  {}  {}  {} until {}  {verdict}",
+            one.at,
+            one.statement_id,
+            who(one),
+            clean(&said.targets.join(","), 200),
+            said.from,
+            said.until,
+        ));
+    }
+    if !cli.json() {
+        match all.last() {
+            None => say("no database's log was compared, `ascribe reconcile postgres` does it"),
+            Some(last) => say(&format!(
+                "\nnext: ascribe reconcile show {}",
+                last.statement_id
+            )),
+        }
+    }
+    Ok(())
+}
+
+fn who(one: &ReconciliationRecord) -> String {
+    let id = || one.by.to_string();
+    one.name.as_ref().map_or_else(id, |name| clean(name, 64))
+}
+
+fn shown(cli: &Cli, id: StatementId) -> Done {
+    let Some(one) = recorded(cli, Some(id))?.pop() else {
+        return Err(Failure::usage(format!("no reconciliation is `{id}`"))
+            .help("`ascribe reconcile list` shows all"));
+    };
+    let findings: Option<Vec<Finding>> = one
+        .findings
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .attempt("read the sealed list")?;
+    if cli.json() {
+        return say_json(&json!({
+            "v": 1, "index": one.index, "at": one.at, "statement_id": one.statement_id, "by": one.by,
+            "name": one.name, "said": one.said, "findings": findings,
+        }));
+    }
+    let said = &one.said;
+    say(&format!(
+        "{} compared the log of {} on {}, as entry {}",
+        who(&one),
+        clean(&said.targets.join(", "), 1000),
+        one.at,
+        one.index
+    ));
+    for file in &said.files {
+        say(&format!(
+            "file           {} bytes, SHA-256 {}",
+            file.bytes, file.sha256
+        ));
+    }
+    say(&format!(
+        "the log is from {} until {}",
+        said.from, said.until
+    ));
+    count("matched", said.matched);
+    count("ours only", said.ours_only);
+    count("database only", said.database_only);
+    if said.unreadable > 0 {
+        say(&format!("{} records could not be read", said.unreadable));
+    }
+    if !said.comparable {
+        say("the log does not show which statements were executed");
+    }
+    match &findings {
+        Some(findings) => findings.iter().for_each(|finding| say(&in_words(finding))),
+        None => remark("the sealed list is not there"),
+    }
+    Ok(())
 }

@@ -206,6 +206,7 @@ struct Databases {
     address: Option<String>,
     tls: Option<Arc<rustls::ServerConfig>>,
     credentials: Sources,
+    memory: usize,
 }
 
 impl Databases {
@@ -237,6 +238,7 @@ impl Databases {
                 files: Files::new(args.credentials.as_deref(), dir),
                 vault: vault.transpose()?,
             },
+            memory: (args.postgres_memory as usize) << 20,
         })
     }
 
@@ -260,6 +262,7 @@ impl Databases {
             idle_timeout: ssh.idle_timeout,
             pre_auth_timeout: ssh.pre_auth_timeout,
             max_connections_per_addr: ssh.max_connections_per_addr,
+            memory: self.memory,
         };
         let fill: ascribe_gateway::Fill = Arc::new(fill_random);
         Ok(serve_postgres(

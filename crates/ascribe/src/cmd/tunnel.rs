@@ -10,7 +10,8 @@ use ascribe_core::statement::{Connect, Say, Signed};
 use ascribe_gateway::PASSWORD_PREFIX;
 use ascribe_wire::pg::encode::error_response;
 use ascribe_wire::pg::server::Report;
-use ascribe_wire::pg::startup::{UserName, user_name};
+use ascribe_wire::pg::startup::{First, UserName, first, user_name};
+use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
@@ -27,6 +28,11 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 
 /// Most connections through one tunnel at once.
 const MAX_CONNECTIONS: usize = 256;
+
+/// Longest request to cancel that is looked at, in bytes; its key has at most 256.
+const MAX_CANCEL: usize = 512;
+/// It is there at once, as its sender has gone.
+const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A connection that neither end has closed, in the kernel's table.
 const ESTABLISHED: &str = "01";
@@ -148,12 +154,13 @@ async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Don
             continue;
         }
         let local = listener.local_addr().attempt("listen")?;
-        if !is_mine(peer, local) {
-            tracing::warn!("{peer} was turned away: it is not known to be a program of yours");
-            continue;
-        }
+        let mine = is_mine(peer, local);
         let (client, user) = (Arc::clone(&client), Arc::clone(&user));
         tasks.spawn(async move {
+            if !mine && !cancels(&socket).await {
+                tracing::warn!("{peer} was turned away: it is not known to be a program of yours");
+                return;
+            }
             if let Err(error) = carry(&client, &user, socket).await {
                 tracing::warn!("{error}");
             }
@@ -231,6 +238,19 @@ async fn reach(client: &Client, signed: Signed) -> Done<Way> {
     let reply: Reply = serde_json::from_slice(&answer).attempt("read the server's answer")?;
     reply.ok()?;
     Ok(stream)
+}
+
+/// Is all that it says a request to cancel? Some drivers close their end with it, and then nobody can tell whose it
+/// was. It carries the key of what it cancels, and nothing goes back.
+async fn cancels(socket: &TcpStream) -> bool {
+    let mut said = [0; MAX_CANCEL];
+    match tokio::time::timeout(CANCEL_TIMEOUT, socket.peek(&mut said)).await {
+        Ok(Ok(count)) => {
+            let mut said = BytesMut::from(said.get(..count).unwrap_or_default());
+            matches!(first(&mut said), Ok(Some(First::Cancel(_)))) && said.is_empty()
+        }
+        _ => false,
+    }
 }
 
 /// Does the other end of a loopback connection belong to this user? The kernel's table says it; other

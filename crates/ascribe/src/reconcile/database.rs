@@ -6,7 +6,7 @@ use ascribe_core::database::Compared;
 use ascribe_core::id::SessionId;
 use ascribe_core::time::Timestamp;
 use ascribe_wire::pglog::{Kind, Record, Session};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::seconds;
 
@@ -22,7 +22,7 @@ pub(crate) const MAX_SEALED: usize = 128 * 1024;
 
 /// Something that passed the gateway by: a session that is not ours, or statements in one of ours that are
 /// not on record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Finding {
     /// As the log has it (`%c`).
     pub(crate) session: String,
@@ -55,7 +55,7 @@ pub(crate) struct Finding {
 }
 
 /// A statement that is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shown {
     /// When, by the database's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub(crate) struct Shown {
     /// The text, cut.
     pub(crate) text: String,
     /// Could be read in two ways: the client's own name for itself stands before it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) ambiguous: bool,
 }
 

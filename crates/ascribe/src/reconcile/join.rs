@@ -10,7 +10,7 @@ use ascribe_wire::pglog::{Kind, Record, Session};
 use serde::Serialize;
 
 use super::database::{Finding, Strangers, Told, is_let_in};
-use super::ours::{NOT_LOGGED, OurSession, Ours, Statement};
+use super::ours::{NOT_LOGGED, OurSession, Ours, Refused, Statement};
 use super::texts::{Logged, is_executed, is_first};
 use super::{Extent, Reasons};
 
@@ -70,7 +70,8 @@ pub(crate) struct Report {
 /// An action of ours that is not in the log.
 #[derive(Debug, Serialize)]
 pub(crate) struct Left {
-    pub(crate) action_id: ActionId,
+    /// None where refusals were so many that they are not listed.
+    pub(crate) action_id: Option<ActionId>,
     pub(crate) session_id: SessionId,
     pub(crate) at: Timestamp,
     pub(crate) reason: String,
@@ -226,6 +227,9 @@ impl Join {
             }
             rest.count.sessions += u64::from(absent && some);
         }
+        let refused = self.ours.refused.iter().filter(|one| inside(one.at));
+        refused.for_each(|one| rest.refuse(one));
+        rest.left.sort_by_key(|left| left.at);
         rest
     }
 }
@@ -246,16 +250,29 @@ impl Rest {
             true => "its session is not in the log".to_owned(),
             false => one.reason(),
         };
+        self.list(Left {
+            action_id: Some(one.id),
+            session_id,
+            at: one.at,
+            reason,
+        });
+    }
+
+    fn refuse(&mut self, one: &Refused) {
+        self.list(Left {
+            action_id: one.id,
+            session_id: one.session,
+            at: one.at,
+            reason: format!("refused: {}", one.code),
+        });
+    }
+
+    fn list(&mut self, left: Left) {
         self.count.statements += 1;
+        *self.reasons.entry(left.reason.clone()).or_default() += 1;
         if self.left.len() < MAX_LISTED {
-            self.left.push(Left {
-                action_id: one.id,
-                session_id,
-                at: one.at,
-                reason: reason.clone(),
-            });
+            self.left.push(left);
         }
-        *self.reasons.entry(reason).or_default() += 1;
     }
 }
 

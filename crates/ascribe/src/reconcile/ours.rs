@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ascribe_core::attribution::{ActionRecord, SqlRecord};
+use ascribe_core::attribution::{ActionRecord, RefusedRecord, SqlRecord};
 use ascribe_core::database::{EMPTY, bare};
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::entry::Status;
@@ -102,6 +102,19 @@ pub(crate) struct Ours {
     known: HashMap<SessionId, usize>,
     /// By the process at the target and our port.
     by_backend: HashMap<(u32, u16), Vec<usize>>,
+    /// What was refused, and so is no action.
+    pub(super) refused: Vec<Refused>,
+}
+
+/// A statement that was refused.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    /// The id that the client was told, unless further ones were not listed.
+    pub(super) id: Option<ActionId>,
+    pub(super) session: SessionId,
+    pub(super) at: Timestamp,
+    /// Why.
+    pub(super) code: String,
 }
 
 impl Ours {
@@ -119,6 +132,29 @@ impl Ours {
         if let Some(session) = self.sessions.get_mut(at) {
             session.statements.push(statement);
         }
+    }
+
+    /// Takes in one refusal, in the ledger's order.
+    pub(crate) fn refuse(&mut self, record: &RefusedRecord) {
+        let statements = [
+            "pg.query",
+            "pg.execute",
+            "pg.prepare",
+            "pg.call",
+            "refusals",
+        ];
+        if !statements.contains(&record.what.as_str()) {
+            return;
+        }
+        let detail = record.detail.as_deref().unwrap_or_default();
+        let id = detail.strip_prefix("action ");
+        let id = id.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        self.refused.push(Refused {
+            id,
+            session: record.session_id,
+            at: record.at,
+            code: record.code.clone(),
+        });
     }
 
     fn session(&mut self, record: &ActionRecord) -> usize {

@@ -58,7 +58,8 @@ impl Files {
     fn find(&self, target: &str, account: &str) -> Result<Option<Secret>, String> {
         // Names of targets and accounts hold no `/`, and no `..`; the law saw to that.
         let lent = self.lent.as_ref();
-        let lent = lent.map(|dir| dir.join(format!("{target}.{account}")));
+        // One file systemd lends is one role's on one target: neither name holds an `@`, both may hold a dot.
+        let lent = lent.map(|dir| dir.join(format!("{account}@{target}")));
         let own = self.dir.join(target).join(account);
         for path in lent.iter().chain([&own]) {
             match read_secret(path) {
@@ -182,10 +183,11 @@ mod tests {
             dir: dir.path().join("own"),
             lent: Some(dir.path().to_owned()),
         };
-        let file = dir.path().join("db.dba");
+        let file = dir.path().join("dba@db.one");
         std::fs::write(&file, "lent").unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o400)).unwrap();
-        let found = files.find("db", "dba").unwrap().unwrap();
+        let found = files.find("db.one", "dba").unwrap().unwrap();
         assert_eq!(found.expose(), b"lent");
+        assert!(files.find("db", "one.dba").unwrap().is_none());
     }
 }

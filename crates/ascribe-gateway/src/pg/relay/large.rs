@@ -20,11 +20,16 @@ use tokio::task::JoinHandle;
 
 use super::super::action::{action_of, unread};
 use super::super::outcomes::outcome;
-use super::{Carries, Cleared, Course, Item, Over, Relay, Stream, forward, lock};
+use super::{
+    Carries, Cleared, Course, FULL, Item, MAX_WHOLE, NO_MEMORY, Over, Relay, Stream, TOO_MUCH,
+    forward, lock,
+};
 use crate::stream::{Halt, Overdue, Recording, STREAM_AHEAD, record_chunks};
 
 /// The stream that its bytes are.
 const STREAM: &str = "message";
+/// How much of a message waits to be sealed at most, in bytes.
+const MAX_AHEAD: usize = 8 << 20;
 /// Most messages that are known by number. What is executed of an older one names only its size.
 const MAX_KNOWN: usize = 4096;
 
@@ -45,12 +50,22 @@ pub(super) struct Passing {
     overdue: Arc<Overdue>,
     /// What its last byte brings about.
     what: Carries,
+    /// How much of it waits to be sealed at most, in bytes.
+    held: usize,
 }
 
 impl Rest {
     /// Has the target the beginning of it? Then nothing else must be sent.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Passing(_))
+    }
+
+    /// How much of it is held at most, in bytes.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Dropped => 0,
+            Self::Passing(passing) => passing.held,
+        }
     }
 }
 
@@ -118,7 +133,7 @@ impl Relay<'_> {
                 Step::Forward(number) => break (number, Carries::Nothing),
                 Step::Record(executed) => break (executed.number, Carries::Runs(executed)),
                 Step::Refuse(number, why) => {
-                    burst.push(Item::refused(number, why.to_string()));
+                    burst.push(Item::refused(number, TOO_MUCH, why.to_string()));
                     return Ok(());
                 }
                 Step::Wait(Some(again)) => message = again,
@@ -132,7 +147,14 @@ impl Relay<'_> {
                 "a message of {} bytes, and the target's records keep {cap} and no more is let through",
                 size(large.length)
             );
-            burst.push(Item::refused(number, why));
+            burst.push(Item::refused(number, TOO_MUCH, why));
+            return Ok(());
+        }
+        let held = usize::try_from(size(large.length)).unwrap_or(usize::MAX);
+        let held = held.min(MAX_AHEAD);
+        // What could have been held as a whole is here because it could not be.
+        if large.length as usize <= MAX_WHOLE || !course.share.pass(held) {
+            burst.push(Item::refused(number, NO_MEMORY, FULL.to_owned()));
             return Ok(());
         }
         let id = self.session.action_id();
@@ -164,6 +186,7 @@ impl Relay<'_> {
             sealing,
             overdue,
             what,
+            held,
         })));
         Ok(())
     }

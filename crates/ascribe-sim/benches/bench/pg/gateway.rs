@@ -76,6 +76,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         idle_timeout: Duration::from_secs(3600),
         pre_auth_timeout: PATIENCE,
         max_connections_per_addr: MANY,
+        memory: 1 << 30,
     };
     let stop = CancellationToken::new();
     let (arrivals, arriving) = mpsc::channel(64);

@@ -103,6 +103,30 @@ fn whole_large_and_passing_messages() {
     }
 }
 
+/// However its header comes, a message can be looked at before it is kept, and be taken in parts instead.
+#[test]
+fn a_message_is_known_before_it_is_kept() {
+    let bytes = message(b'Q', &[b'x'; 3000]);
+    for first in 0..=HEADER + 10 {
+        let mut frames = Frames::with_whole(Side::Client, 4096);
+        let (begin, rest) = bytes.split_at(first);
+        frames.push(Bytes::copy_from_slice(begin));
+        assert_eq!(frames.ahead(), (first >= HEADER).then_some(3000), "{first}");
+        if first >= HEADER {
+            frames.set_whole(2048);
+            assert!(matches!(frames.next(), Ok(Some(Piece::Large(_)) | None)));
+            assert_eq!(frames.ahead(), None);
+            continue;
+        }
+        assert_eq!(frames.next(), Ok(None));
+        frames.push(Bytes::copy_from_slice(rest));
+        assert_eq!(frames.ahead(), Some(3000), "{first}");
+        let whole = frames.next().unwrap().unwrap();
+        assert!(matches!(whole, Piece::Whole(_)));
+        assert_eq!((frames.ahead(), frames.awaited()), (None, 0));
+    }
+}
+
 #[test]
 fn a_burst_of_rows_is_one_run() {
     let rows: Vec<u8> = (0..100).flat_map(|n| message(b'D', &vec![0; n])).collect();

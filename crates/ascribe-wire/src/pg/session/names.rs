@@ -319,6 +319,11 @@ impl Names {
         }
     }
 
+    /// How much all of them take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.statements.bytes + self.portals.bytes
+    }
+
     pub(super) fn adds_up(&self, quiet: bool) -> bool {
         self.statements.adds_up(quiet) && self.portals.adds_up(quiet)
     }
