@@ -196,20 +196,37 @@ fn place_of(address: IpAddr) -> Place {
     if let Some((high, low)) = inside {
         return place_of_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     }
-    // A cloud's metadata service is within the unique local addresses.
-    let metadata = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    // Behind a translator's local prefix (RFC 8215) is any address at all.
+    let translated = matches!(v6.segments(), [0x64, 0xff9b, 1, ..]);
     if v6.is_loopback() {
         Place::Loopback
     } else if v6.is_unspecified()
         || v6.is_multicast()
         || v6.is_unicast_link_local()
-        || v6 == metadata
+        || translated
+        || METADATA_V6.contains(&v6)
     {
         Place::Never
     } else {
         Place::Elsewhere
     }
 }
+
+/// Metadata services of clouds that are not at a link-local address, as their documentation has them.
+const METADATA_V4: [Ipv4Addr; 2] = [
+    // Alibaba Cloud.
+    Ipv4Addr::new(100, 100, 100, 200),
+    // Azure's WireServer.
+    Ipv4Addr::new(168, 63, 129, 16),
+];
+const METADATA_V6: [Ipv6Addr; 3] = [
+    // AWS.
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    // Google Cloud.
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    // Oracle Cloud.
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+];
 
 fn place_of_v4(v4: Ipv4Addr) -> Place {
     let [first, ..] = v4.octets();
@@ -220,6 +237,7 @@ fn place_of_v4(v4: Ipv4Addr) -> Place {
         || v4.is_broadcast()
         || v4.is_link_local()
         || first >= 240
+        || METADATA_V4.contains(&v4)
     {
         Place::Never
     } else {
