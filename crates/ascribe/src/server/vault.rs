@@ -289,8 +289,10 @@ impl Visit {
                 // What cannot be used is given back.
                 if let Ok(lease) = vault::lease(&body)
                     && !self.takes_all()
+                    && let Err(trouble) = self.give_back(Some(&lent(lease))).await
                 {
-                    self.give_back(Some(&lent(lease))).await?;
+                    let why = trouble.why;
+                    tracing::warn!("what Vault lent in vain ends by itself: {why}");
                 }
                 Err(trouble)
             }
