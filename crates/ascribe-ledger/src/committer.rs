@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use ascribe_core::law::{Denied, Sequenced};
-use ascribe_core::record::{Receipt, RecordError, Scope};
+use ascribe_core::record::Scope;
 use ascribe_tlog::Hash;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,7 +18,8 @@ use crate::commit::write;
 use crate::durable::{Alarm, Published, Shared};
 use crate::error::LedgerError;
 use crate::load::Place;
-use crate::sequencer::{JudgeDebug, Waiting, answer, is_same, unavailable};
+use crate::reply::Reply;
+use crate::sequencer::{JudgeDebug, Waiting, is_same, unavailable};
 use crate::store::HeadCopy;
 
 /// Batches that wait for the one that is being synced.
@@ -73,7 +74,7 @@ impl Writer {
         if let Err(error) = done {
             let why = self.shared.fail(error.to_string());
             for Waiting { reply, .. } in waiting {
-                answer(reply, Err(unavailable(why.clone())));
+                reply.refuse(unavailable(why.clone()));
             }
             return;
         }
@@ -83,22 +84,25 @@ impl Writer {
             again,
         } in waiting
         {
+            let reply = match reply {
+                Reply::Done(part) if again.is_none() => {
+                    part.tell(Ok(()));
+                    continue;
+                }
+                reply => reply,
+            };
             let own = new.as_ref().and_then(|new| {
                 let at = index.checked_sub(new.place.first)?;
                 new.entries.get(usize::try_from(at).ok()?)
             });
             let receipt = self.shared.receipt(index, own.map(|e| e.bytes.as_slice()));
-            let receipt: Result<Receipt, RecordError> =
-                receipt.map_err(|e| unavailable(e.to_string()));
-            answer(
-                reply,
-                receipt.and_then(|receipt| match again {
-                    Some(proposal) if !is_same(&receipt.entry, &proposal) => {
-                        Err(Denied::new("duplicate", "another entry has this id").into())
-                    }
-                    Some(_) | None => Ok(receipt),
-                }),
-            );
+            match (receipt, again) {
+                (Err(error), _) => reply.refuse(unavailable(error.to_string())),
+                (Ok(receipt), Some(proposal)) if !is_same(&receipt.entry, &proposal) => {
+                    reply.refuse(Denied::new("duplicate", "another entry has this id").into());
+                }
+                (Ok(receipt), Some(_) | None) => reply.tell(receipt),
+            }
         }
     }
 

@@ -157,32 +157,6 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
     );
 }
 
-/// Waits for all of them, each begun in order.
-pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut done = true;
-        for (future, result) in &mut waiting {
-            if result.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(found) => *result = Some(found),
-                    std::task::Poll::Pending => done = false,
-                }
-            }
-        }
-        if done {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    waiting
-        .into_iter()
-        .filter_map(|(_, result)| result)
-        .collect()
-}
-
 /// What of the client's messages bears on those that come later.
 #[derive(Default)]
 struct Course {
@@ -668,10 +642,8 @@ impl Relay<'_> {
     async fn clear(&self, ready: Vec<(Item, Vec<Action>)>) -> Result<Vec<Cleared>, Over> {
         let life = &self.session.life;
         let begun = Instant::now();
-        let gates = ready
-            .iter()
-            .flat_map(|(_, actions)| actions.iter().cloned());
-        let mut gated = all(gates.map(|action| life.gate(action))).await.into_iter();
+        let actions = ready.iter().flat_map(|(_, actions)| actions).cloned();
+        let mut gated = life.gate_all(actions.collect()).await.into_iter();
         let with_results = |(item, actions): (Item, Vec<Action>)| {
             let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
             (item, actions, results)
