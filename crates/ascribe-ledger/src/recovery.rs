@@ -201,6 +201,7 @@ pub(crate) fn build(
         rng: Arc::clone(&drivers.rng),
         committer,
         pending: Group::default(),
+        crowded: false,
         shared,
         state,
         frontier,

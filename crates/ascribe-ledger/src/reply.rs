@@ -19,6 +19,15 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
+    /// Is it the only one, or the first, that somebody waits for?
+    pub(crate) fn is_first(&self) -> bool {
+        match self {
+            Self::One(_) => true,
+            Self::Of(part) => part.at == 0,
+            Self::Done(part) => part.at == 0,
+        }
+    }
+
     /// Tells that nothing came of it.
     pub(crate) fn refuse(self, error: RecordError) {
         match self {

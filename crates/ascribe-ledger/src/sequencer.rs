@@ -33,7 +33,7 @@ use crate::reply::Reply;
 pub(crate) const QUEUE: usize = 4096;
 /// Most proposals that are decided on at once.
 pub(crate) const GROUP_PROPOSALS: usize = 1024;
-/// How long proposals gather while the committer is busy, before they are decided on.
+/// How long proposals gather where several waited for the batch before: each costs signatures and a sync.
 const GATHER: Duration = Duration::from_micros(20);
 /// A writer's chain head is signed at most this long after the chain moved.
 const HEAD_DELAY_MS: i64 = 900;
@@ -106,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) committer: Committer,
     /// Decided, and not handed over yet because the committer is busy.
     pub(crate) pending: Group,
+    /// Several waited for the newest batch.
+    pub(crate) crowded: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: State,
     pub(crate) frontier: Frontier,
@@ -164,12 +166,15 @@ impl Core {
         loop {
             let mut open = true;
             if backlog.is_empty() && !self.pending.is_empty() {
-                // The committer is busy. What comes meanwhile is taken in one go: waking up for each
-                // proposal would cost more than deciding on it.
-                std::thread::sleep(GATHER);
+                self.committer.pause();
             } else if backlog.is_empty() {
                 match self.next(commands) {
-                    Ok(command) => queue(&mut backlog, command),
+                    Ok(command) => {
+                        queue(&mut backlog, command);
+                        if self.crowded {
+                            std::thread::sleep(GATHER);
+                        }
+                    }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => open = false,
                 }
@@ -462,11 +467,13 @@ impl Core {
                 }
             },
         };
-        self.committer.take(Batch {
+        let batch = Batch {
             new,
             waiting,
             permits,
-        });
+        };
+        self.crowded = batch.is_shared();
+        self.committer.take(batch);
         self.prepare_next();
     }
 
