@@ -48,6 +48,14 @@ impl Common {
     }
 }
 
+fn joined(front: [u8; 16], back: [u8; 16]) -> [u8; 32] {
+    let mut out = [0; 32];
+    let (first, rest) = out.split_at_mut(16);
+    first.copy_from_slice(&front);
+    rest.copy_from_slice(&back);
+    out
+}
+
 /// Why there is no recorded action.
 pub(crate) enum Shut {
     /// It is not in the ledger.
@@ -112,6 +120,8 @@ impl Holder {
 /// One connection's life.
 pub(crate) struct Life {
     pub(crate) common: Arc<Common>,
+    /// Cancelled with that of all; who waits here waits beside no other session.
+    stop: CancellationToken,
     actor: Mutex<Option<Actor>>,
     opened: Mutex<Option<SessionId>>,
     reason: Mutex<Option<CloseReason>>,
@@ -128,6 +138,7 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) fn new(common: Arc<Common>) -> Self {
         Self {
+            stop: common.stop.child_token(),
             common,
             actor: Mutex::new(None),
             opened: Mutex::new(None),
@@ -207,6 +218,7 @@ impl Life {
     /// What the ledger answers, if it does so in time.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, RecordError> {
         let late = tokio::select! {
+            biased;
             answer = answer => return Ok(answer),
             () = self.patience() => RecordError::Unavailable("it did not answer in time".to_owned()),
         };
@@ -222,7 +234,7 @@ impl Life {
         }
         tokio::select! {
             () = tokio::time::sleep(LEDGER_AWAY) => {}
-            () = self.common.stop.cancelled() => tokio::time::sleep(LEDGER_LAST).await,
+            () = self.stop.cancelled() => tokio::time::sleep(LEDGER_LAST).await,
         }
     }
 
@@ -265,14 +277,14 @@ impl Life {
 
     fn authorize(&self, action: Action) -> Result<(Authorized, Proposal), Shut> {
         let recorder = &self.common.recorder;
-        let mut salts = [[0; 32]; 3];
-        (self.common.fill)(salts.as_flattened_mut());
-        let [command, env, values] = salts;
-        let entry = self.random();
+        // Drawn in one go: each costs as much as all.
+        let mut drawn = [[0; 16]; 7];
+        (self.common.fill)(drawn.as_flattened_mut());
+        let [a, b, c, d, e, f, entry] = drawn;
         let salts = Salts {
-            command,
-            env,
-            values,
+            command: joined(a, b),
+            env: joined(c, d),
+            values: joined(e, f),
             entry,
         };
         let standing = recorder.standing(action.session);
