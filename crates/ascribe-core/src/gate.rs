@@ -5,11 +5,13 @@
 //! [`Authorized::recorded`] checks the receipt's inclusion proof and the log's signature itself,
 //! so nothing is sent on the word of whoever answered.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use ascribe_tlog::{Checkpoint, VerifierKey, leaf_hash, verify_inclusion};
 
 use crate::database::{SqlIntent, Step};
+use crate::encoding::{self, EncodingError};
 use crate::entry::{Body, Entry, Intent, Pty};
 use crate::id::{ActionId, EntryHash, EntryId, SessionId};
 use crate::record::{Proposal, Receipt, Scope, Standing};
@@ -76,17 +78,24 @@ pub enum GateError {
     /// The session ended before the action.
     #[error("the session has ended")]
     Ended,
+    /// The action cannot be written as an entry.
+    #[error("the action has no canonical form: {0}")]
+    Form(String),
     /// The receipt is for something else, or proves nothing.
     #[error("the ledger's receipt does not prove this action: {0}")]
     Receipt(&'static str),
 }
 
-/// The log whose receipts count. Receipts of one batch have the same checkpoint, so the one whose
-/// signature was checked last is remembered.
+/// Checkpoints that are remembered: those of batches whose receipts are looked at side by side.
+const CHECKED: usize = 8;
+
+/// The log whose receipts count. Receipts of one batch have the same checkpoint, so those whose
+/// signatures were checked last are remembered.
 #[derive(Debug)]
 pub struct Log {
     key: VerifierKey,
-    checked: Mutex<Option<(String, Checkpoint)>>,
+    /// The newest at the end.
+    checked: Mutex<VecDeque<(String, Checkpoint)>>,
 }
 
 impl Log {
@@ -94,20 +103,21 @@ impl Log {
     pub fn new(key: VerifierKey) -> Self {
         Self {
             key,
-            checked: Mutex::new(None),
+            checked: Mutex::default(),
         }
     }
 
     fn checkpoint(&self, note: &str) -> Result<Checkpoint, GateError> {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, checkpoint)) = &*checked
-            && known == note
-        {
+        if let Some((_, checkpoint)) = checked.iter().rev().find(|(known, _)| known == note) {
             return Ok(checkpoint.clone());
         }
         let checkpoint = Checkpoint::open(note.as_bytes(), std::slice::from_ref(&self.key))
             .map_err(|_| GateError::Receipt("checkpoint not signed by the log"))?;
-        *checked = Some((note.to_owned(), checkpoint.clone()));
+        if checked.len() == CHECKED {
+            checked.pop_front();
+        }
+        checked.push_back((note.to_owned(), checkpoint.clone()));
         Ok(checkpoint)
     }
 }
@@ -119,7 +129,8 @@ pub struct Authorized {
     action: Action,
     id: EntryId,
     writer: String,
-    intent: Intent,
+    /// The canonical form of the intent, as a body.
+    body: Vec<u8>,
     until: Timestamp,
 }
 
@@ -151,7 +162,8 @@ impl Authorized {
     /// allows.
     ///
     /// # Errors
-    /// [`GateError::Ended`] when the session's grant no longer holds.
+    /// [`GateError::Ended`] when the session's grant no longer holds, [`GateError::Form`] for what cannot
+    /// be an entry.
     pub fn check(
         action: Action,
         writer: &str,
@@ -197,7 +209,7 @@ impl Authorized {
         let proposal = Proposal {
             id: EntryId::new(salts.entry),
             writer: writer.to_owned(),
-            body: Body::Intent(intent.clone()),
+            body: Body::Intent(intent),
             openings,
             scope: Scope::Session(action.session),
         };
@@ -205,7 +217,8 @@ impl Authorized {
             action,
             id: proposal.id,
             writer: proposal.writer.clone(),
-            intent,
+            body: encoding::encode(&proposal.body)
+                .map_err(|error: EncodingError| GateError::Form(error.to_string()))?,
             until,
         };
         Ok((authorized, proposal))
@@ -216,16 +229,17 @@ impl Authorized {
     /// # Errors
     /// [`GateError::Receipt`] when it does not.
     pub fn recorded(self, receipt: &Receipt, log: &Log) -> Result<Recorded, GateError> {
-        let entry =
-            Entry::from_bytes(&receipt.entry).map_err(|_| GateError::Receipt("not an entry"))?;
-        let same = entry.id == self.id
-            && entry.writer.id == self.writer
-            && matches!(&entry.body, Body::Intent(intent) if *intent == self.intent);
-        if !same {
-            return Err(GateError::Receipt("another entry"));
-        }
+        let frame = Entry::frame_of(&receipt.entry, self.id, &self.body);
+        let Some(frame) = frame.filter(|frame| frame.writer == self.writer) else {
+            return Err(GateError::Receipt(
+                match Entry::from_bytes(&receipt.entry) {
+                    Ok(_) => "another entry",
+                    Err(_) => "not an entry",
+                },
+            ));
+        };
         let checkpoint = log.checkpoint(&receipt.checkpoint)?;
-        if checkpoint.origin != entry.log {
+        if checkpoint.origin != frame.log {
             return Err(GateError::Receipt("another log"));
         }
         let leaf = leaf_hash(&receipt.entry);
@@ -241,7 +255,7 @@ impl Authorized {
             action: self.action,
             entry: EntryHash(leaf),
             index: receipt.index,
-            at: entry.at,
+            at: frame.at,
             until: self.until,
         })
     }

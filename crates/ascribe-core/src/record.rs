@@ -196,6 +196,14 @@ pub enum Standing {
 pub trait Recorder: Send + Sync {
     /// Records one entry, waits until it is durable.
     fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>>;
+    /// Records several, decided on in order, and waits until all are durable or refused: together, so
+    /// that they share a sync. The answers are in the same order.
+    fn record_all(
+        &self,
+        proposals: Vec<Proposal>,
+    ) -> BoxFuture<'_, Vec<Result<Receipt, RecordError>>>;
+    /// The same where nobody asks for receipts; the first error, if there is one.
+    fn settle_all(&self, proposals: Vec<Proposal>) -> BoxFuture<'_, Result<(), RecordError>>;
     /// Whose key is this (OpenSSH fingerprint)?
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId>;
     /// The login that introduced this key and its end, where it is a session key.

@@ -1,6 +1,6 @@
 //! The gate: what does not compile, and which receipts it refuses.
 
-use ascribe_core::entry::{Body, CloseReason, Entry, Writer};
+use ascribe_core::entry::{Body, CloseReason, Entry, Ref, Writer};
 use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Log, Salts};
 use ascribe_core::id::{ActionId, EntryHash, EntryId, SessionId};
 use ascribe_core::record::{Proposal, Receipt, Standing};
@@ -72,7 +72,11 @@ mod receipts {
 
     /// A receipt for this entry at index 5 of 7.
     pub(super) fn receipt(entry: &Entry, origin: &str, key: &SigningKey) -> Receipt {
-        let bytes = entry.to_bytes().unwrap();
+        receipt_of(entry.to_bytes().unwrap(), origin, key)
+    }
+
+    /// The same for whatever the log says its entry is.
+    pub(super) fn receipt_of(bytes: Vec<u8>, origin: &str, key: &SigningKey) -> Receipt {
         let mut tree = Tree::new();
         for i in 0..7u8 {
             let leaf = if i == 5 {
@@ -172,6 +176,68 @@ fn a_receipt_for_another_entry_is_refused() {
     let mut receipt = receipts::receipt(&receipts::entry(), ORIGIN, &log);
     receipt.entry.push(b' ');
     assert_eq!(receipts::refused(&receipt), "not an entry");
+}
+
+/// Whatever a log with the right key puts into its tree in the entry's place: the gate opens for what reads
+/// as an entry with this id, writer and intent, and for nothing else.
+#[test]
+fn the_gate_opens_for_the_canonical_entry_alone() {
+    let key = receipts::key(ORIGIN, 1);
+    let log = Log::new(key.verifier());
+    let entry = receipts::entry();
+    let bytes = entry.to_bytes().unwrap();
+    let mut others = vec![bytes.clone()];
+    for at in 0..bytes.len() {
+        for byte in *b"0\"},Z" {
+            let mut changed = bytes.clone();
+            changed[at] = byte;
+            others.push(changed.clone());
+            changed.insert(at, bytes[at]);
+            others.push(changed);
+        }
+        let mut shorter = bytes.clone();
+        shorter.remove(at);
+        others.push(shorter);
+    }
+    for other in [
+        Entry {
+            law: None,
+            ..entry.clone()
+        },
+        Entry {
+            refs: vec![Ref {
+                hash: EntryHash(Hash([1; 32])),
+                index: 3,
+                rel: "session".to_owned(),
+            }],
+            ..entry.clone()
+        },
+    ] {
+        others.push(other.to_bytes().unwrap());
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    for (member, twice) in [
+        ("\"v\":1", "\"v\":1,\"v\":1"),
+        ("\"id\":", "\"body\":{},\"id\":"),
+        ("\"v\":1", "\"id\":\"e-00000000000000000000000000\",\"v\":1"),
+        ("\"seq\":9", "\"seq\":9.0"),
+    ] {
+        assert!(text.contains(member));
+        others.push(text.replace(member, twice).into_bytes());
+    }
+    let (mut opened, mut shut) = (0, 0);
+    for other in others {
+        let same = Entry::from_bytes(&other).is_ok_and(|other| {
+            let same = other.id == entry.id && other.writer.id == entry.writer.id;
+            same && other.body == entry.body && other.log == ORIGIN
+        });
+        let receipt = receipts::receipt_of(other, ORIGIN, &key);
+        let recorded = receipts::authorized().recorded(&receipt, &log);
+        let shown = String::from_utf8_lossy(&receipt.entry);
+        assert_eq!(recorded.is_ok(), same, "{shown}");
+        *if same { &mut opened } else { &mut shut } += 1;
+    }
+    assert!(opened > 3 && shut > 1000, "{opened} {shut}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::{Body, CloseReason, Outcome, Refusal, SessionClose};
-use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, Log, Recorded, Salts};
+use ascribe_core::gate::{Action, Authorized, FORWARD_WITHIN_MS, GateError, Log, Recorded, Salts};
 use ascribe_core::id::{EntryId, PersonId, SessionId, StatementId};
 use ascribe_core::law::Denied;
 use ascribe_core::record::{AgentLogin, Proposal, Receipt, RecordError, Recorder, Scope, Standing};
@@ -46,6 +46,14 @@ impl Common {
         (self.fill)(&mut out);
         out
     }
+}
+
+fn joined(front: [u8; 16], back: [u8; 16]) -> [u8; 32] {
+    let mut out = [0; 32];
+    let (first, rest) = out.split_at_mut(16);
+    first.copy_from_slice(&front);
+    rest.copy_from_slice(&back);
+    out
 }
 
 /// Why there is no recorded action.
@@ -112,6 +120,8 @@ impl Holder {
 /// One connection's life.
 pub(crate) struct Life {
     pub(crate) common: Arc<Common>,
+    /// Cancelled with that of all; who waits here waits beside no other session.
+    stop: CancellationToken,
     actor: Mutex<Option<Actor>>,
     opened: Mutex<Option<SessionId>>,
     reason: Mutex<Option<CloseReason>>,
@@ -128,6 +138,7 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) fn new(common: Arc<Common>) -> Self {
         Self {
+            stop: common.stop.child_token(),
             common,
             actor: Mutex::new(None),
             opened: Mutex::new(None),
@@ -186,13 +197,34 @@ impl Life {
     /// Records one entry. A ledger that does not answer ends the session; ending it does not need
     /// the ledger.
     pub(crate) async fn record(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
-        let recorded = tokio::select! {
-            recorded = self.common.recorder.record(proposal) => return recorded,
+        self.in_time(self.common.recorder.record(proposal)).await?
+    }
+
+    /// The same of several together; each answer in its place.
+    async fn record_all(&self, mut proposals: Vec<Proposal>) -> Vec<Result<Receipt, RecordError>> {
+        let count = proposals.len();
+        let recorder = &self.common.recorder;
+        if count < 2 {
+            let Some(one) = proposals.pop() else {
+                return Vec::new();
+            };
+            let one = self.in_time(recorder.record(one)).await;
+            return vec![one.and_then(|one| one)];
+        }
+        let recorded = self.in_time(recorder.record_all(proposals)).await;
+        recorded.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    /// What the ledger answers, if it does so in time.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, RecordError> {
+        let late = tokio::select! {
+            biased;
+            answer = answer => return Ok(answer),
             () = self.patience() => RecordError::Unavailable("it did not answer in time".to_owned()),
         };
         self.ledger_away.store(true, Ordering::Relaxed);
         self.end(CloseReason::LedgerUnavailable);
-        Err(recorded)
+        Err(late)
     }
 
     /// How long the ledger may take.
@@ -202,7 +234,7 @@ impl Life {
         }
         tokio::select! {
             () = tokio::time::sleep(LEDGER_AWAY) => {}
-            () = self.common.stop.cancelled() => tokio::time::sleep(LEDGER_LAST).await,
+            () = self.stop.cancelled() => tokio::time::sleep(LEDGER_LAST).await,
         }
     }
 
@@ -223,22 +255,56 @@ impl Life {
 
     /// Authorise, record, check the receipt.
     pub(crate) async fn gate(&self, action: Action) -> Result<Recorded, Shut> {
+        let (authorized, proposal) = self.authorize(action)?;
+        self.opened_by(authorized, self.record(proposal).await)
+    }
+
+    /// The same of several, which are recorded together, in order; each result in its place.
+    pub(crate) async fn gate_all(&self, actions: Vec<Action>) -> Vec<Result<Recorded, Shut>> {
+        let mut proposals = Vec::with_capacity(actions.len());
+        let mut authorized = Vec::with_capacity(actions.len());
+        for action in actions {
+            authorized.push(self.authorize(action).map(|(one, proposal)| {
+                proposals.push(proposal);
+                one
+            }));
+        }
+        let mut receipts = self.record_all(proposals).await.into_iter();
+        let missing = || Err(RecordError::Unavailable("it did not answer".to_owned()));
+        let mut open = |one| self.opened_by(one, receipts.next().unwrap_or_else(missing));
+        authorized.into_iter().map(|one| open(one?)).collect()
+    }
+
+    fn authorize(&self, action: Action) -> Result<(Authorized, Proposal), Shut> {
         let recorder = &self.common.recorder;
-        let mut salts = [[0; 32]; 3];
-        (self.common.fill)(salts.as_flattened_mut());
-        let [command, env, values] = salts;
-        let entry = self.random();
+        // Drawn in one go: each costs as much as all.
+        let mut drawn = [[0; 16]; 7];
+        (self.common.fill)(drawn.as_flattened_mut());
+        let [a, b, c, d, e, f, entry] = drawn;
         let salts = Salts {
-            command,
-            env,
-            values,
+            command: joined(a, b),
+            env: joined(c, d),
+            values: joined(e, f),
             entry,
         };
         let standing = recorder.standing(action.session);
         let checked = Authorized::check(action, self.writer(), standing, recorder.now(), salts);
-        let (authorized, proposal) =
-            checked.map_err(|e| Shut::NotRecorded(Denied::new("ended", e.to_string())))?;
-        let receipt = match self.record(proposal).await {
+        checked.map_err(|error| {
+            let code = match error {
+                GateError::Ended => "ended",
+                GateError::Form(_) | GateError::Receipt(_) => "malformed",
+            };
+            Shut::NotRecorded(Denied::new(code, error.to_string()))
+        })
+    }
+
+    /// The gate, with what the ledger answered.
+    fn opened_by(
+        &self,
+        authorized: Authorized,
+        answer: Result<Receipt, RecordError>,
+    ) -> Result<Recorded, Shut> {
+        let receipt = match answer {
             Ok(receipt) => receipt,
             Err(RecordError::Denied(denied)) => return Err(Shut::NotRecorded(denied)),
             // It may still become durable: whatever waits in the ledger's queue is not taken back.
@@ -264,12 +330,14 @@ impl Life {
 
     /// Records what became of an action. Without that the session ends.
     pub(crate) async fn report(&self, session: SessionId, outcome: Outcome) {
-        self.settle(self.outcome(session, outcome)).await;
+        self.settle(vec![self.outcome(session, outcome)]).await;
     }
 
-    /// Records an outcome's entry. Without that the session ends.
-    pub(crate) async fn settle(&self, proposal: Proposal) {
-        if let Err(error) = self.record(proposal).await {
+    /// Records outcomes' entries, together. Without that the session ends.
+    pub(crate) async fn settle(&self, proposals: Vec<Proposal>) {
+        let settled = self.common.recorder.settle_all(proposals);
+        let settled = self.in_time(settled).await.and_then(|settled| settled);
+        if let Err(error) = settled {
             tracing::error!("an outcome could not be recorded, the session ends: {error}");
             self.end(CloseReason::LedgerUnavailable);
         }

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod ssh {
     mod before_login;
+    mod bursts;
     mod certificates;
     mod channels;
     mod door;

@@ -1,16 +1,17 @@
 //! Makes batches durable, shows them to readers, and answers: in this order, one batch at a time.
 //!
-//! A thread does it, so that the sequencer decides on the next batch while this one is synced. A
-//! proposal that comes alone is committed where it was decided: two changes of thread would cost it
+//! A thread does it, so that the sequencer decides on the next batch while this one is synced. What
+//! nobody else shares is committed where it was decided: two changes of thread would cost it
 //! more than they gain.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use ascribe_core::law::{Denied, Sequenced};
-use ascribe_core::record::{Receipt, RecordError, Scope};
+use ascribe_core::record::Scope;
 use ascribe_tlog::Hash;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,11 +19,15 @@ use crate::commit::write;
 use crate::durable::{Alarm, Published, Shared};
 use crate::error::LedgerError;
 use crate::load::Place;
-use crate::sequencer::{JudgeDebug, Waiting, answer, is_same, unavailable};
+use crate::reply::Reply;
+use crate::sequencer::{JudgeDebug, Waiting, is_same, unavailable};
 use crate::store::HeadCopy;
 
 /// Batches that wait for the one that is being synced.
 const AHEAD: usize = 1;
+
+/// Shortest and longest look at what came meanwhile.
+const PAUSE: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
 
 const GONE: &str = "the committer is gone";
 
@@ -45,6 +50,14 @@ pub(crate) struct Batch {
     pub(crate) new: Option<Entries>,
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    /// Do several wait for it?
+    pub(crate) fn is_shared(&self) -> bool {
+        let first = self.waiting.iter().filter(|one| one.reply.is_first());
+        first.count() > 1
+    }
 }
 
 /// The hand on the disk.
@@ -73,7 +86,7 @@ impl Writer {
         if let Err(error) = done {
             let why = self.shared.fail(error.to_string());
             for Waiting { reply, .. } in waiting {
-                answer(reply, Err(unavailable(why.clone())));
+                reply.refuse(unavailable(why.clone()));
             }
             return;
         }
@@ -83,22 +96,25 @@ impl Writer {
             again,
         } in waiting
         {
+            let reply = match reply {
+                Reply::Done(part) if again.is_none() => {
+                    part.tell(Ok(()));
+                    continue;
+                }
+                reply => reply,
+            };
             let own = new.as_ref().and_then(|new| {
                 let at = index.checked_sub(new.place.first)?;
                 new.entries.get(usize::try_from(at).ok()?)
             });
             let receipt = self.shared.receipt(index, own.map(|e| e.bytes.as_slice()));
-            let receipt: Result<Receipt, RecordError> =
-                receipt.map_err(|e| unavailable(e.to_string()));
-            answer(
-                reply,
-                receipt.and_then(|receipt| match again {
-                    Some(proposal) if !is_same(&receipt.entry, &proposal) => {
-                        Err(Denied::new("duplicate", "another entry has this id").into())
-                    }
-                    Some(_) | None => Ok(receipt),
-                }),
-            );
+            match (receipt, again) {
+                (Err(error), _) => reply.refuse(unavailable(error.to_string())),
+                (Ok(receipt), Some(proposal)) if !is_same(&receipt.entry, &proposal) => {
+                    reply.refuse(Denied::new("duplicate", "another entry has this id").into());
+                }
+                (Ok(receipt), Some(_) | None) => reply.tell(receipt),
+            }
         }
     }
 
@@ -139,12 +155,40 @@ struct Thread {
     join: Option<JoinHandle<()>>,
 }
 
+/// Batches that the thread has not finished, and how long the one before took.
+#[derive(Debug, Default)]
+struct Behind {
+    count: Mutex<(usize, Duration)>,
+    fewer: Condvar,
+}
+
+impl Behind {
+    fn lock(&self) -> MutexGuard<'_, (usize, Duration)> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self, took: Duration) {
+        let mut count = self.lock();
+        *count = (count.0.saturating_sub(1), took);
+        drop(count);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until there is one less, or for a part of the time that one takes.
+    fn pause(&self) {
+        let count = self.lock();
+        let part = (count.1 / 4).clamp(PAUSE.0, PAUSE.1);
+        if count.0 > 0 {
+            drop(self.fewer.wait_timeout(count, part));
+        }
+    }
+}
+
 /// Takes batches in order.
 #[derive(Debug)]
 pub(crate) struct Committer {
     writer: Arc<Mutex<Writer>>,
-    /// Batches that the thread has not finished.
-    behind: Arc<AtomicUsize>,
+    behind: Arc<Behind>,
     thread: Option<Thread>,
 }
 
@@ -172,8 +216,9 @@ impl Committer {
         let join = thread.spawn(move || {
             let _alarm = alarm;
             for batch in queue {
+                let begun = Instant::now();
                 lock(&writer).finish(batch);
-                behind.fetch_sub(1, Ordering::AcqRel);
+                behind.done(begun.elapsed());
             }
         })?;
         self.thread = Some(Thread {
@@ -185,17 +230,23 @@ impl Committer {
 
     /// Is a batch being written?
     pub(crate) fn is_busy(&self) -> bool {
-        self.behind.load(Ordering::Acquire) > 0 && !self.is_gone()
+        self.behind.lock().0 > 0 && !self.is_gone()
+    }
+
+    /// Lets proposals gather while a batch is being written: until it is, or long enough to decide on
+    /// what came meanwhile. Waking up for each would cost more than deciding on it.
+    pub(crate) fn pause(&self) {
+        self.behind.pause();
     }
 
     pub(crate) fn take(&self, batch: Batch) {
-        let alone = batch.waiting.len() <= 1 && self.behind.load(Ordering::Acquire) == 0;
+        let alone = !batch.is_shared() && self.behind.lock().0 == 0;
         let thread = self.thread.as_ref().filter(|_| !alone);
         let Some(batches) = thread.and_then(|thread| thread.batches.as_ref()) else {
             lock(&self.writer).finish(batch);
             return;
         };
-        self.behind.fetch_add(1, Ordering::AcqRel);
+        self.behind.lock().0 += 1;
         if let Err(failed) = batches.send(batch) {
             // The thread is gone, which only a panic does: nothing may be recorded any more.
             let writer = &mut *lock(&self.writer);
@@ -206,12 +257,12 @@ impl Committer {
 
     /// Waits until every batch is finished.
     pub(crate) fn drain(&self) {
-        while self.behind.load(Ordering::Acquire) > 0 {
+        while self.behind.lock().0 > 0 {
             if self.is_gone() {
                 lock(&self.writer).shared.fail(GONE.to_owned());
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_micros(20));
+            self.pause();
         }
     }
 

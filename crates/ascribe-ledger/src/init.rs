@@ -23,6 +23,7 @@ use crate::keys::Secret;
 use crate::load::Loaded;
 use crate::objects::LocalObjects;
 use crate::recovery::{self, Drivers, Stores};
+use crate::reply::Reply;
 use crate::sequencer::{Command, Draft};
 use crate::store::{LocalHead, LocalJournal, Lock};
 
@@ -243,7 +244,7 @@ pub(crate) fn begin(
     let (reply, mut answer) = oneshot::channel();
     let mut backlog = VecDeque::from([Command::Record {
         draft,
-        reply,
+        reply: Reply::One(reply),
         permit: None,
     }]);
     core.serve(&mut backlog, false);

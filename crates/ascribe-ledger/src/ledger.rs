@@ -28,7 +28,8 @@ use crate::error::LedgerError;
 use crate::init::{self, InitOptions, Made};
 use crate::objects::LocalObjects;
 use crate::recovery::{self, Drivers, Stores};
-use crate::sequencer::{Command, Draft, QUEUE};
+use crate::reply::{Part, Reply, parts};
+use crate::sequencer::{Command, Draft, GROUP_PROPOSALS, QUEUE};
 use crate::store::{LocalHead, LocalJournal, Lock};
 
 /// An open data directory. There is one per directory.
@@ -55,6 +56,13 @@ impl std::fmt::Debug for Ledger {
 
 fn gone<E>(_: E) -> RecordError {
     RecordError::Unavailable("the ledger is shut down".to_owned())
+}
+
+fn draft(proposal: Proposal) -> Box<Draft> {
+    Box::new(Draft {
+        proposal,
+        scopes: None,
+    })
 }
 
 impl Ledger {
@@ -214,23 +222,69 @@ impl Ledger {
         ))
     }
 
-    async fn propose(&self, proposal: Proposal) -> Result<Receipt, RecordError> {
-        self.check_seen(&proposal)?;
-        self.check_cosigned(&proposal)?;
+    async fn propose(&self, draft: Box<Draft>) -> Result<Receipt, RecordError> {
+        self.check(&draft.proposal)?;
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(gone)?;
         let (reply, answer) = oneshot::channel();
-        let draft = Box::new(Draft {
-            proposal,
-            scopes: None,
-        });
-        self.commands
-            .send(Command::Record {
-                draft,
-                reply,
-                permit: Some(permit),
-            })
-            .map_err(gone)?;
+        let command = Command::Record {
+            draft,
+            reply: Reply::One(reply),
+            permit: Some(permit),
+        };
+        self.commands.send(command).map_err(gone)?;
         answer.await.map_err(gone)?
+    }
+
+    /// What the law cannot check, which has no tree.
+    fn check(&self, proposal: &Proposal) -> Result<(), Denied> {
+        self.check_seen(proposal)?;
+        self.check_cosigned(proposal)
+    }
+
+    /// Several at once; each answer in its place.
+    async fn propose_all<T>(
+        &self,
+        proposals: Vec<Proposal>,
+        reply: fn(Part<T>) -> Reply,
+    ) -> Vec<Result<T, RecordError>> {
+        let mut answers = Vec::with_capacity(proposals.len());
+        let mut proposals = proposals.into_iter().peekable();
+        while proposals.peek().is_some() {
+            let some: Vec<Proposal> = proposals.by_ref().take(GROUP_PROPOSALS).collect();
+            let count = some.len();
+            match self.propose_some(some, reply).await {
+                Ok(some) => answers.extend(some),
+                Err(error) => answers.extend((0..count).map(|_| Err(error.clone()))),
+            }
+        }
+        answers
+    }
+
+    /// The same, of as many as fit the queue.
+    async fn propose_some<T>(
+        &self,
+        proposals: Vec<Proposal>,
+        reply: fn(Part<T>) -> Reply,
+    ) -> Result<Vec<Result<T, RecordError>>, RecordError> {
+        let count = u32::try_from(proposals.len()).map_err(gone)?;
+        let room = Arc::clone(&self.room).acquire_many_owned(count);
+        let mut permit = room.await.map_err(gone)?;
+        let (parts, answers) = parts(proposals.len());
+        let mut commands = Vec::with_capacity(proposals.len());
+        for (proposal, part) in proposals.into_iter().zip(parts) {
+            match self.check(&proposal) {
+                Ok(()) => commands.push(Command::Record {
+                    draft: draft(proposal),
+                    reply: reply(part),
+                    permit: permit.split(1),
+                }),
+                Err(denied) => reply(part).refuse(denied.into()),
+            }
+        }
+        self.commands
+            .send(Command::Together(commands))
+            .map_err(gone)?;
+        answers.await.map_err(gone)
     }
 
     /// Signs the head of a writer's chain. Happens by itself when a session opens or closes, and
@@ -243,7 +297,7 @@ impl Ledger {
         self.commands
             .send(Command::SignHead {
                 writer: writer.to_owned(),
-                reply,
+                reply: Reply::One(reply),
             })
             .map_err(gone)?;
         answer.await.map_err(gone)?
@@ -359,7 +413,20 @@ impl Drop for Ledger {
 
 impl Recorder for Ledger {
     fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>> {
-        Box::pin(self.propose(proposal))
+        // A proposal is large, and what holds it is moved.
+        Box::pin(self.propose(draft(proposal)))
+    }
+    fn record_all(
+        &self,
+        proposals: Vec<Proposal>,
+    ) -> BoxFuture<'_, Vec<Result<Receipt, RecordError>>> {
+        Box::pin(self.propose_all(proposals, Reply::Of))
+    }
+    fn settle_all(&self, proposals: Vec<Proposal>) -> BoxFuture<'_, Result<(), RecordError>> {
+        Box::pin(async {
+            let settled = self.propose_all(proposals, Reply::Done).await;
+            settled.into_iter().collect()
+        })
     }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         let now = self.now();

@@ -27,6 +27,7 @@ mod load;
 mod objects;
 mod reader;
 mod recovery;
+mod reply;
 mod sequencer;
 mod snapshot;
 mod space;

@@ -23,6 +23,7 @@ use crate::head;
 use crate::keys::{Opener, Secret, Vault};
 use crate::load::{self, Cursor, Loaded, Signatures};
 use crate::objects::Objects;
+use crate::reply::Reply;
 use crate::sequencer::{Command, Core, Draft, Group, JudgeDebug, SharedJudge};
 use crate::snapshot::{self, Believed};
 use crate::store::{HeadCopy, Journal};
@@ -200,6 +201,7 @@ pub(crate) fn build(
         rng: Arc::clone(&drivers.rng),
         committer,
         pending: Group::default(),
+        crowded: false,
         shared,
         state,
         frontier,
@@ -273,7 +275,7 @@ pub(crate) fn record_now(core: &mut Core, bodies: Vec<Body>) -> Result<(), Ledge
         });
         backlog.push_back(Command::Record {
             draft,
-            reply,
+            reply: Reply::One(reply),
             permit: None,
         });
         answers.push(answer);

@@ -12,12 +12,12 @@ use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, Head, head_message};
 use ascribe_core::id::EntryId;
 use ascribe_core::law::{Denied, Judge, Sequenced, State};
-use ascribe_core::record::{Proposal, Receipt, RecordError, Scope};
+use ascribe_core::record::{Proposal, RecordError, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::segment::Record;
 use ascribe_core::time::Timestamp;
 use ascribe_tlog::Frontier;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::{Clock, ClockGuard, Reading, Rng};
 use crate::commit::Allocation;
@@ -27,16 +27,16 @@ use crate::durable::Shared;
 use crate::error::LedgerError;
 use crate::keys::Vault;
 use crate::load::Cursor;
+use crate::reply::Reply;
 
 /// Most proposals that wait.
 pub(crate) const QUEUE: usize = 4096;
-const GROUP_PROPOSALS: usize = 1024;
-/// How long proposals gather while the committer is busy, before they are decided on.
+/// Most proposals that are decided on at once.
+pub(crate) const GROUP_PROPOSALS: usize = 1024;
+/// How long proposals gather where several waited for the batch before: each costs signatures and a sync.
 const GATHER: Duration = Duration::from_micros(20);
 /// A writer's chain head is signed at most this long after the chain moved.
 const HEAD_DELAY_MS: i64 = 900;
-
-pub(crate) type Answer = Result<Receipt, RecordError>;
 
 /// An entry to be written, with its sealed content by scope.
 #[derive(Debug)]
@@ -51,17 +51,17 @@ pub(crate) struct Draft {
 pub(crate) enum Command {
     Record {
         draft: Box<Draft>,
-        reply: oneshot::Sender<Answer>,
+        reply: Reply,
         permit: Option<OwnedSemaphorePermit>,
     },
     SignHead {
         writer: String,
-        reply: oneshot::Sender<Answer>,
+        reply: Reply,
     },
+    /// These in order, none before all of them are there: so they share a sync as far as a batch holds them.
+    Together(Vec<Command>),
     Shutdown,
 }
-
-pub(crate) type Reply = oneshot::Sender<Answer>;
 
 /// Who waits for which entry.
 #[derive(Debug)]
@@ -106,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) committer: Committer,
     /// Decided, and not handed over yet because the committer is busy.
     pub(crate) pending: Group,
+    /// Several waited for the newest batch.
+    pub(crate) crowded: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: State,
     pub(crate) frontier: Frontier,
@@ -164,12 +166,15 @@ impl Core {
         loop {
             let mut open = true;
             if backlog.is_empty() && !self.pending.is_empty() {
-                // The committer is busy. What comes meanwhile is taken in one go: waking up for each
-                // proposal would cost more than deciding on it.
-                std::thread::sleep(GATHER);
+                self.committer.pause();
             } else if backlog.is_empty() {
                 match self.next(commands) {
-                    Ok(command) => backlog.push_back(command),
+                    Ok(command) => {
+                        queue(&mut backlog, command);
+                        if self.crowded {
+                            std::thread::sleep(GATHER);
+                        }
+                    }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => open = false,
                 }
@@ -177,7 +182,7 @@ impl Core {
             while backlog.len() < GROUP_PROPOSALS
                 && let Ok(command) = commands.try_recv()
             {
-                backlog.push_back(command);
+                queue(&mut backlog, command);
             }
             open &= !self.serve(&mut backlog, !open);
             if !open {
@@ -206,6 +211,13 @@ impl Core {
         while let Some(command) = backlog.pop_front() {
             match command {
                 Command::Shutdown => last = true,
+                // Taken apart when it came.
+                Command::Together(commands) => {
+                    commands
+                        .into_iter()
+                        .rev()
+                        .for_each(|one| backlog.push_front(one));
+                }
                 Command::SignHead { writer, reply } => {
                     self.take_head(&mut group, &writer, reply, reading)
                 }
@@ -252,7 +264,7 @@ impl Core {
                 reply,
                 again: None,
             }),
-            Err(error) => answer(reply, Err(error)),
+            Err(error) => reply.refuse(error),
         }
     }
 
@@ -407,7 +419,7 @@ impl Core {
                 reply,
                 again: None,
             }),
-            Err(error) => answer(reply, Err(error)),
+            Err(error) => reply.refuse(error),
         }
     }
 
@@ -455,11 +467,13 @@ impl Core {
                 }
             },
         };
-        self.committer.take(Batch {
+        let batch = Batch {
             new,
             waiting,
             permits,
-        });
+        };
+        self.crowded = batch.is_shared();
+        self.committer.take(batch);
         self.prepare_next();
     }
 
@@ -469,7 +483,10 @@ impl Core {
     }
 }
 
-pub(crate) fn answer(reply: Reply, result: Answer) {
-    // Whoever asked may have gone; the entry stays, and the same id gets the same receipt.
-    drop(reply.send(result));
+/// Puts a command behind those that wait.
+fn queue(backlog: &mut VecDeque<Command>, command: Command) {
+    match command {
+        Command::Together(commands) => backlog.extend(commands),
+        command => backlog.push_back(command),
+    }
 }

@@ -10,8 +10,8 @@ use crate::statement::{Encoding, Reading, Statement};
 /// What an answer depends on: the text and how it is read.
 pub(crate) type Key = [u8; 32];
 
-/// The key of a text.
-pub(crate) fn key(text: &[u8], reading: Reading) -> Key {
+/// The key of a text, or of what is the same for several.
+pub(crate) fn key(is_shape: bool, text: &[u8], reading: Reading) -> Key {
     let encoding = match reading.encoding {
         Encoding::Utf8 => 0,
         Encoding::AsciiSafe => 1,
@@ -19,7 +19,8 @@ pub(crate) fn key(text: &[u8], reading: Reading) -> Key {
     };
     let strings = u8::from(reading.standard_conforming_strings);
     let mut hash = Sha256::new();
-    hash.update([encoding, strings, u8::from(reading.replication)]);
+    let replication = u8::from(reading.replication);
+    hash.update([u8::from(is_shape), encoding, strings, replication]);
     hash.update(text);
     hash.finalize().into()
 }
@@ -152,8 +153,13 @@ mod tests {
             },
         ];
         for other in others {
-            assert_ne!(key(b"select 1", reading), key(b"select 1", other));
+            for is_shape in [false, true] {
+                let one = |reading| key(is_shape, b"select 1", reading);
+                assert_ne!(one(reading), one(other));
+            }
         }
-        assert_ne!(key(b"select 1", reading), key(b"select 2", reading));
+        let key = |is_shape, text| key(is_shape, text, reading);
+        assert_ne!(key(false, b"select 1"), key(false, b"select 2"));
+        assert_ne!(key(false, b"select 1"), key(true, b"select 1"));
     }
 }

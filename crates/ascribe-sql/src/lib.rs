@@ -13,6 +13,7 @@
 mod cache;
 mod parse;
 mod pool;
+mod shape;
 mod statement;
 mod tree;
 mod walk;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::cache::{Cache, Key, key};
 use crate::parse::{MAX_TEXT, read};
+use crate::shape::Shape;
 use crate::statement::{Reading, Statement, Unparsed};
 
 /// What is said about a text.
@@ -52,7 +53,9 @@ struct Queue {
 struct Job {
     text: Bytes,
     reading: Reading,
+    /// Of the shape, where there is one.
     key: Key,
+    shape: Option<Box<Shape>>,
     slot: Arc<Mutex<Slot>>,
 }
 
@@ -139,8 +142,20 @@ impl Shared {
             let parse = || read(&job.text, job.reading);
             let found = catch_unwind(AssertUnwindSafe(parse)).unwrap_or(Err(Unparsed::Failed));
             let found: Answer = found.map(Arc::from);
-            lock(&self.cache).put(job.key, found.clone());
+            self.keep(&job, &found);
             answer(&job.slot, found);
+        }
+    }
+
+    /// Remembers an answer. What is wrong with a text is not said of its shape.
+    fn keep(&self, job: &Job, found: &Answer) {
+        let answer = match (&job.shape, found) {
+            (None, _) => Some(found.clone()),
+            (Some(shape), Ok(statements)) => shape.abstracted(statements).map(Ok),
+            (Some(_), Err(_)) => None,
+        };
+        if let Some(answer) = answer {
+            lock(&self.cache).put(job.key, answer);
         }
     }
 
@@ -249,9 +264,20 @@ impl Shared {
         if text.len() > MAX_TEXT {
             return Ok(Err(Unparsed::TooLarge(text.len())));
         }
-        let key = key(&text, reading);
-        if let Some(answer) = lock(&self.cache).get(&key) {
-            return Ok(answer);
+        let shape = Shape::of(&text).map(Box::new);
+        let key = match &shape {
+            Some(shape) => key(true, &shape.text, reading),
+            None => key(false, &text, reading),
+        };
+        let known = lock(&self.cache).get(&key);
+        match (known, &shape) {
+            (Some(answer), None) => return Ok(answer),
+            (Some(Ok(statements)), Some(shape)) => {
+                if let Some(restored) = shape.restored(&statements) {
+                    return Ok(Ok(restored));
+                }
+            }
+            (Some(Err(_)) | None, _) => {}
         }
         let mut queue = lock(&self.queue);
         queue.numbers += 1;
@@ -259,6 +285,7 @@ impl Shared {
             text,
             reading,
             key,
+            shape,
             slot: Arc::default(),
         };
         let number = queue.numbers;

@@ -1,9 +1,8 @@
 //! Only the pre-check makes an `Authorized`.
-use ascribe_core::entry::Intent;
 use ascribe_core::gate::{Action, Authorized};
 
-fn forge(action: Action, intent: Intent) -> Authorized {
-    Authorized { action, intent }
+fn forge(action: Action, body: Vec<u8>) -> Authorized {
+    Authorized { action, body }
 }
 
 fn main() {}

@@ -12,7 +12,6 @@ use ascribe_core::id::SessionId;
 use ascribe_core::record::Proposal;
 use tokio::sync::Notify;
 
-use super::relay::all;
 use crate::life::Life;
 
 /// Outcomes that wait; with as many they are recorded at once, and the target is not read meanwhile.
@@ -70,7 +69,7 @@ impl Ended {
             return;
         };
         let count = batch.len();
-        all(batch.into_iter().map(|proposal| life.settle(proposal))).await;
+        life.settle(batch).await;
         let waiting = &mut *self.waiting();
         let at = waiting.proposals.iter().position(|p| p.id == first);
         if let Some(at) = at {

@@ -9,7 +9,6 @@ use ascribe_core::id::{ActionId, ContentDigest};
 use ascribe_tlog::Hash;
 use ascribe_wire::pg::server::Report;
 use ascribe_wire::pg::session::{Done, End, Event, How, Number, What};
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 /// Most outcomes that wait for the end of their group.
@@ -111,12 +110,12 @@ impl Running {
     }
 
     /// Data is copied to the server.
-    pub(super) fn copy_in(&mut self, bodies: impl Iterator<Item = Bytes>) {
+    pub(super) fn copy_in<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
         take(self.copied_in.get_or_insert_default(), bodies);
     }
 
     /// Data is copied to the client.
-    pub(super) fn copy_out(&mut self, bodies: impl Iterator<Item = Bytes>) {
+    pub(super) fn copy_out<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
         take(self.copied_out.get_or_insert_default(), bodies);
     }
 
@@ -258,9 +257,9 @@ impl Running {
     }
 }
 
-fn take(copied: &mut Copied, bodies: impl Iterator<Item = Bytes>) {
+fn take<'a>(copied: &mut Copied, bodies: impl Iterator<Item = &'a [u8]>) {
     for body in bodies {
-        copied.hash.update(&body);
+        copied.hash.update(body);
         copied.bytes += body.len() as u64;
     }
 }

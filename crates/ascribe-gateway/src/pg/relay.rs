@@ -38,6 +38,8 @@ use large::Rest;
 
 /// A read's size, in bytes.
 const PIECE: usize = 16 * 1024;
+/// The same of a target that has more to say.
+const MAX_PIECE: usize = 128 * 1024;
 /// Largest message of a client that is held as a whole, in bytes; larger ones pass as they come.
 const MAX_WHOLE: usize = 1024 * 1024;
 /// Pieces of at least so many bytes are passed on as they are; smaller ones are gathered.
@@ -111,13 +113,23 @@ struct Relay<'a> {
     reading: Mutex<Reading>,
     /// The target said something.
     answered: Notify,
-    ended: Ended,
+    ended: Arc<Ended>,
     /// What the client is told at the end, where it is not why the session ends.
     farewell: Mutex<Option<Report>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was read. A little of it is copied, so that the buffer is there for the next read.
+fn taken(read: &mut BytesMut) -> Bytes {
+    if read.len() >= GATHER {
+        return read.split().freeze();
+    }
+    let some = Bytes::copy_from_slice(read);
+    read.clear();
+    some
 }
 
 /// How the target reads texts, as far as this setting tells.
@@ -143,55 +155,36 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         running: Mutex::default(),
         reading: Mutex::new(reading),
         answered: Notify::new(),
-        ended: Ended::default(),
+        ended: Arc::default(),
         farewell: Mutex::default(),
     };
-    let relayed = async {
-        relay.both(ends).await;
-        let mut left = Vec::new();
-        lock(&relay.running).unknown(&mut left);
-        relay.report(left).await;
-        session.life.over.cancel();
-        relay.ended.finish(&session.life).await;
-    };
-    let stopping = async {
-        tokio::select! {
-            () = shared.common.stop.cancelled() => session.life.end(CloseReason::Interrupted),
-            () = session.life.over.cancelled() => {}
-        }
-    };
-    tokio::join!(
-        relayed,
-        relay.ended.linger(&session.life),
-        session.life.pulse(|| ()),
-        stopping
-    );
+    let life = &session.life;
+    // However this ends, nothing goes on watching it.
+    let _over = life.over.clone().drop_guard();
+    watch(session, Arc::clone(&relay.ended));
+    relay.both(ends).await;
+    let mut left = Vec::new();
+    lock(&relay.running).unknown(&mut left);
+    relay.report(left).await;
+    life.over.cancel();
+    relay.ended.finish(life).await;
 }
 
-/// Waits for all of them, each begun in order.
-pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut done = true;
-        for (future, result) in &mut waiting {
-            if result.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(found) => *result = Some(found),
-                    std::task::Poll::Pending => done = false,
-                }
+/// What waits for some time has a task of its own, for that of the relay is woken by each message. It ends
+/// with the session, whose last entry waits for it.
+fn watch(session: &Arc<Session>, ended: Arc<Ended>) {
+    let tasks = session.life.tasks.clone();
+    let session = Arc::clone(session);
+    tasks.spawn(async move {
+        let life = &session.life;
+        let stopping = async {
+            tokio::select! {
+                () = life.common.stop.cancelled() => life.end(CloseReason::Interrupted),
+                () = life.over.cancelled() => {}
             }
-        }
-        if done {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    waiting
-        .into_iter()
-        .filter_map(|(_, result)| result)
-        .collect()
+        };
+        tokio::join!(ended.linger(life), life.pulse(|| ()), stopping);
+    });
 }
 
 /// What of the client's messages bears on those that come later.
@@ -489,12 +482,15 @@ impl Relay<'_> {
         mut course: Course,
     ) -> Result<std::convert::Infallible, Over> {
         let mut frames = Frames::with_whole(Side::Client, MAX_WHOLE);
+        let over = self.session.life.over.cancelled();
+        tokio::pin!(over);
         loop {
             if read.is_empty() {
                 read.reserve(PIECE);
                 let count = tokio::select! {
+                    biased;
+                    () = &mut over => return Err(Over::Ended),
                     count = client.read_buf(read) => count?,
-                    () = self.session.life.over.cancelled() => return Err(Over::Ended),
                 };
                 if count == 0 {
                     // What the target were told then would be taken for the end of the message.
@@ -506,7 +502,7 @@ impl Relay<'_> {
                 }
             }
             self.session.life.moved();
-            frames.push(read.split().freeze());
+            frames.push(taken(read));
             let mut burst = Vec::new();
             let mut left = false;
             loop {
@@ -728,10 +724,8 @@ impl Relay<'_> {
     async fn clear(&self, ready: Vec<(Item, Vec<Action>)>) -> Result<Vec<Cleared>, Over> {
         let life = &self.session.life;
         let begun = Instant::now();
-        let gates = ready
-            .iter()
-            .flat_map(|(_, actions)| actions.iter().cloned());
-        let mut gated = all(gates.map(|action| life.gate(action))).await.into_iter();
+        let actions = ready.iter().flat_map(|(_, actions)| actions).cloned();
+        let mut gated = life.gate_all(actions.collect()).await.into_iter();
         let with_results = |(item, actions): (Item, Vec<Action>)| {
             let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
             (item, actions, results)
@@ -847,29 +841,41 @@ impl Relay<'_> {
     ) -> Over {
         let mut read = BytesMut::new();
         let mut replaced = false;
+        let over = self.session.life.over.cancelled();
+        tokio::pin!(over);
+        let mut piece = PIECE;
         loop {
-            read.reserve(PIECE);
+            read.reserve(piece);
             let count = tokio::select! {
-                count = target.read_buf(&mut read) => count,
+                biased;
                 // It is told why, if no message is under way.
-                () = self.session.life.over.cancelled() => {
+                () = &mut over => {
                     if frames.is_between() {
                         self.part(&mut client).await;
                     }
                     return Over::Ended;
                 }
+                count = target.read_buf(&mut read) => count,
             };
             match count {
                 Ok(0) => return Over::Closed,
-                Ok(_) => {}
+                Ok(count) => {
+                    self.session.life.moved();
+                    frames.push(taken(&mut read));
+                    // There may be more than was asked for. What was needed for that is given back.
+                    let more = count >= piece;
+                    if !more && piece > PIECE {
+                        read = BytesMut::new();
+                    }
+                    piece = if more { MAX_PIECE } else { PIECE };
+                }
                 Err(error) => return Over::Io(error),
             }
-            self.session.life.moved();
-            frames.push(read.split().freeze());
             let passed = tokio::select! {
+                biased;
                 passed = self.pass_on(&mut frames, &mut replaced, &mut client) => passed,
                 // A message is under way: another within it would be taken for its content.
-                () = self.session.life.over.cancelled() => Err(Over::Ended),
+                () = &mut over => Err(Over::Ended),
             };
             if let Err(over) = passed {
                 return over;

@@ -85,6 +85,26 @@ impl Recorder for Door {
         });
         Box::pin(async move { proposed.await.unwrap() })
     }
+    fn record_all(
+        &self,
+        proposals: Vec<Proposal>,
+    ) -> BoxFuture<'_, Vec<Result<Receipt, RecordError>>> {
+        Box::pin(async move {
+            let mut answers = Vec::new();
+            for proposal in proposals {
+                answers.push(self.record(proposal).await);
+            }
+            answers
+        })
+    }
+    fn settle_all(&self, proposals: Vec<Proposal>) -> BoxFuture<'_, Result<(), RecordError>> {
+        Box::pin(async move {
+            for proposal in proposals {
+                self.record(proposal).await?;
+            }
+            Ok(())
+        })
+    }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         self.ledger.person_by_key(fingerprint)
     }

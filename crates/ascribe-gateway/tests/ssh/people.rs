@@ -99,24 +99,30 @@ impl People {
         openings: Vec<Opening>,
         scope: Scope,
     ) -> (StatementId, Receipt) {
-        let key = if by == ADMIN {
-            &self.admin
-        } else {
-            &self.operator
-        };
+        let key = self.key_of(by);
         let done = self.say_with(ledger, (by, key), say, openings, scope).await;
         done.unwrap()
     }
 
-    /// The same with that key; it may be refused.
-    pub(super) async fn say_with(
-        &self,
+    fn key_of(&self, by: PersonId) -> &PrivateKey {
+        if by == ADMIN {
+            &self.admin
+        } else {
+            &self.operator
+        }
+    }
+
+    /// What somebody signs and does not hand in.
+    pub(super) fn sign(&self, ledger: &Ledger, by: PersonId, say: Say) -> (StatementId, Signed) {
+        let key = self.key_of(by);
+        Self::signed(ledger, (by, key), say)
+    }
+
+    fn signed(
         ledger: &Ledger,
         (by, key): (PersonId, &PrivateKey),
         say: Say,
-        openings: Vec<Opening>,
-        scope: Scope,
-    ) -> Result<(StatementId, Receipt), RecordError> {
+    ) -> (StatementId, Signed) {
         let statement = Statement {
             v: 1,
             log: "ledger.example/gateway".into(),
@@ -137,19 +143,32 @@ impl People {
             .to_pem(russh::keys::ssh_key::LineEnding::LF)
             .unwrap();
         let sig = Bytes(ascribe_evidence::dearmour(&armour).unwrap());
+        (statement.id, Signed { text, sig })
+    }
+
+    /// The same with that key; it may be refused.
+    pub(super) async fn say_with(
+        &self,
+        ledger: &Ledger,
+        (by, key): (PersonId, &PrivateKey),
+        say: Say,
+        openings: Vec<Opening>,
+        scope: Scope,
+    ) -> Result<(StatementId, Receipt), RecordError> {
+        let (id, signed) = Self::signed(ledger, (by, key), say);
         let scope = match scope {
-            Scope::Request(_) => Scope::Request(statement.id),
-            Scope::Login(_) => Scope::Login(statement.id),
+            Scope::Request(_) => Scope::Request(id),
+            Scope::Login(_) => Scope::Login(id),
             other => other,
         };
         let proposal = Proposal {
             id: EntryId::new(random()),
             writer: SERVER.to_owned(),
-            body: Body::Statement(Signed { text, sig }),
+            body: Body::Statement(signed),
             openings,
             scope,
         };
-        Ok((statement.id, ledger.record(proposal).await?))
+        Ok((id, ledger.record(proposal).await?))
     }
 
     /// The operator, and the target.

@@ -129,6 +129,70 @@ fn many_at_once_share_commits() {
 }
 
 #[test]
+fn what_is_proposed_together_shares_a_sync_and_is_answered_in_its_place() {
+    let (world, ledger, session) = ready();
+    let batches = || ledger.shared().read().loaded.places.len();
+    let before = batches();
+    let known = world.intent(session, "whoami");
+    let mut wrong = world.intent(session, "id");
+    wrong.openings = vec![Opening::new("command", [9; 32], b"ls".to_vec())];
+    let first = world.intent(session, "uptime");
+    let last = world.outcome(&first);
+    let together = vec![first.clone(), known.clone(), wrong, last, known.clone()];
+    let answers = block_on(ledger.record_all(together));
+    assert_eq!(batches(), before + 1);
+    let [
+        Ok(one),
+        Ok(two),
+        Err(RecordError::Denied(denied)),
+        Ok(three),
+        Ok(again),
+    ] = &answers[..]
+    else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((two.index, three.index), (one.index + 1, one.index + 2));
+    assert_eq!((denied.code, again), ("openings", two));
+    let ids = [one, two, three].map(|receipt| {
+        check(&ledger, receipt);
+        ascribe_core::entry::Entry::from_bytes(&receipt.entry)
+            .unwrap()
+            .id
+    });
+    assert_eq!(ids[..2], [first.id, known.id]);
+    assert!(block_on(ledger.record_all(Vec::new())).is_empty());
+}
+
+#[test]
+fn what_is_settled_together_is_durable_and_a_refusal_among_it_is_told() {
+    let (world, ledger, session) = ready();
+    let intents: Vec<_> = (0..3000)
+        .map(|n| world.intent(session, &n.to_string()))
+        .collect();
+    let outcomes: Vec<_> = intents.iter().map(|intent| world.outcome(intent)).collect();
+    // More than wait at once, and more than a batch holds.
+    block_on(ledger.settle_all(intents)).unwrap();
+    let size = ledger.with_state(|s| s.size);
+    block_on(ledger.settle_all(outcomes.clone())).unwrap();
+    assert!(ledger.with_state(|s| s.size) >= size + 3000);
+    for outcome in &outcomes {
+        assert!(ledger.with_state(|s| s.index_of(&outcome.id)).is_some());
+    }
+    let intent = world.intent(session, "id");
+    let without = world.outcome(&intent);
+    let refused = block_on(ledger.settle_all(vec![without, intent.clone()]));
+    assert!(matches!(refused, Err(RecordError::Denied(d)) if d.code == "no-action"));
+    assert!(ledger.with_state(|s| s.index_of(&intent.id)).is_some());
+    // The same id with something else in it.
+    let other = Proposal {
+        id: intent.id,
+        ..world.intent(session, "ls")
+    };
+    let refused = block_on(ledger.settle_all(vec![other]));
+    assert!(matches!(refused, Err(RecordError::Denied(d)) if d.code == "duplicate"));
+}
+
+#[test]
 fn a_denied_proposal_changes_nothing() {
     let (world, ledger, session) = ready();
     let size = ledger.with_state(|s| s.size);

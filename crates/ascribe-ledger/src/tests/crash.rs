@@ -117,6 +117,28 @@ fn each_failing_write_stops_the_ledger_and_loses_nothing() {
 }
 
 #[test]
+fn a_failing_write_answers_none_of_a_group_with_a_receipt() {
+    use Fault::{Crash, SyncKept, SyncLost, WriteKept, WriteLost, WriteShort};
+    for fault in [WriteLost, WriteKept, WriteShort, SyncLost, SyncKept, Crash] {
+        let (world, disk) = start();
+        let ledger = open(&world, &disk).unwrap();
+        let session = world.session(&ledger);
+        let group = |n| -> Vec<_> { (0..n).map(|_| world.intent(session, "reboot")).collect() };
+        disk.arm(1, fault);
+        let answers = block_on(ledger.record_all(group(3)));
+        let unavailable = |e: &RecordError| matches!(e, RecordError::Unavailable(_));
+        assert_eq!(answers.len(), 3);
+        for answer in answers {
+            assert!(answer.is_err_and(|e| unavailable(&e)), "{fault:?}");
+        }
+        for _ in 0..2 {
+            let after = block_on(ledger.settle_all(group(2)));
+            assert!(after.is_err_and(|e| unavailable(&e)), "{fault:?}");
+        }
+    }
+}
+
+#[test]
 fn crashes_lose_nothing_that_was_acknowledged() {
     use Fault::{Crash, SyncLost, WriteShort};
     let rounds = if std::env::var_os("ASCRIBE_LONG").is_some() {

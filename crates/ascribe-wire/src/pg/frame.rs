@@ -154,16 +154,16 @@ pub struct Run {
 
 impl Run {
     /// The bodies, without types and lengths, in pieces.
-    pub fn bodies(&self) -> impl Iterator<Item = Bytes> + use<> {
-        let (mut rest, mut inside) = (self.bytes.clone(), self.inside);
+    pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        let (mut rest, mut inside) = (&self.bytes[..], self.inside);
         std::iter::from_fn(move || {
             while inside == 0 {
-                let (_, length) = header(&rest)?;
-                rest = rest.split_off(HEADER.min(rest.len()));
+                let (_, length) = header(rest)?;
+                rest = rest.get(HEADER..)?;
                 inside = (length as usize).saturating_sub(4);
             }
-            let body = rest.split_to(inside.min(rest.len()));
-            inside = 0;
+            let (body, behind) = rest.split_at(inside.min(rest.len()));
+            (rest, inside) = (behind, 0);
             (!body.is_empty()).then_some(body)
         })
     }

@@ -53,6 +53,15 @@ impl Recorder for Front {
     fn record(&self, proposal: Proposal) -> BoxFuture<'_, Result<Receipt, RecordError>> {
         self.ledger.record(proposal)
     }
+    fn record_all(
+        &self,
+        proposals: Vec<Proposal>,
+    ) -> BoxFuture<'_, Vec<Result<Receipt, RecordError>>> {
+        self.ledger.record_all(proposals)
+    }
+    fn settle_all(&self, proposals: Vec<Proposal>) -> BoxFuture<'_, Result<(), RecordError>> {
+        self.ledger.settle_all(proposals)
+    }
     fn person_by_key(&self, fingerprint: &str) -> Option<PersonId> {
         self.ledger.person_by_key(fingerprint)
     }

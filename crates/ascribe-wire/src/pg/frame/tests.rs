@@ -57,7 +57,7 @@ fn tell(told: &mut Told, piece: Piece) {
         }
         // Bodies of a run are joined, and so are runs of one type.
         Piece::Run(run) => {
-            let body: Vec<u8> = run.bodies().flatten().collect();
+            let body: Vec<u8> = run.bodies().flatten().copied().collect();
             assert_eq!(body.len() + HEADER * run.begun as usize, run.bytes.len());
             match told.last_mut() {
                 Some((kind, 'r', all)) if *kind == run.kind => all.extend(body),
