@@ -6,7 +6,7 @@ use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::database::Step;
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId, StatementId};
+use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
 use ascribe_core::law::{Sealable, State, commitments, step};
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
@@ -349,8 +349,7 @@ impl Replay {
         );
         let wanted = |id: &SessionId| filter.session.is_none_or(|wanted| wanted == *id);
         report.logins = self.logins.proofs(&self.state, wanted);
-        let is_checked = |login: &StatementId| self.logins.is_checked(login);
-        report.vouchers = self.vouchers.of(&self.state, wanted, is_checked);
+        report.vouchers = self.vouchers.of(&self.state, &self.logins, wanted);
         report.notes.extend(self.logins.unseen(&self.state));
         let refused = self.refused.iter();
         report.notes.extend(refused.map(|(directory, count)| Note {

@@ -157,8 +157,10 @@ impl Logins {
             .collect()
     }
 
-    pub(crate) fn is_checked(&self, login: &StatementId) -> bool {
-        self.checked.contains(login)
+    /// The login at that entry, and whether its token was checked here.
+    pub(crate) fn at(&self, entry: u64) -> Option<(StatementId, &'static str)> {
+        let login = *self.statements.get(&entry)?;
+        Some((login, token_word(self.checked.contains(&login))))
     }
 
     /// What each observer said around a login of the keys at the place where its provider publishes them.
@@ -234,6 +236,10 @@ impl Logins {
     }
 }
 
+fn token_word(checked: bool) -> &'static str {
+    if checked { "checked" } else { "sealed" }
+}
+
 fn proof(
     (session, link, id): (SessionId, LoginLink, StatementId),
     state: &LoginState,
@@ -276,7 +282,7 @@ fn proof(
         seen_by_client,
         observers,
         session_key: state.key.fingerprint(),
-        token: if checked { "checked" } else { "sealed" },
+        token: token_word(checked),
         log_trusted_for,
     }
 }

@@ -10,6 +10,8 @@ use ascribe_core::statement::{Answer, Say};
 use ascribe_core::text::clean;
 use serde::Serialize;
 
+use crate::logins::Logins;
+
 /// Who said what an approval depended on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Voucher {
@@ -60,7 +62,6 @@ pub enum Source {
 enum Word {
     Change(String),
     File(String, PersonId),
-    Login(StatementId),
 }
 
 /// An approval's link to such an entry.
@@ -87,7 +88,7 @@ impl Vouchers {
         let Body::Statement(signed) = &entry.body else {
             return;
         };
-        let told = ["directory", "group", "keys", "manager"];
+        let told = ["directory", "group", "manager"];
         if !entry.refs.iter().any(|link| told.contains(&&*link.rel)) {
             return;
         }
@@ -98,9 +99,6 @@ impl Vouchers {
             Say::DirectoryFile(file) => {
                 let word = Word::File(file.directory, statement.by);
                 self.words.insert(index, word);
-            }
-            Say::Login(_) => {
-                self.words.insert(index, Word::Login(statement.id));
             }
             Say::Approval(answer) => {
                 let refs = entry.refs.iter();
@@ -115,8 +113,8 @@ impl Vouchers {
     pub(crate) fn of(
         &self,
         state: &State,
+        logins: &Logins,
         wanted: impl Fn(&SessionId) -> bool,
-        is_checked: impl Fn(&StatementId) -> bool,
     ) -> Vec<Voucher> {
         let mut sessions: Vec<_> = state.sessions.iter().filter(|(id, _)| wanted(id)).collect();
         sessions.sort_by_key(|(_, session)| session.place.index);
@@ -130,7 +128,7 @@ impl Vouchers {
             for approval in approvals {
                 let leant = self.approvals.get(&approval.place.index);
                 for leant in leant.into_iter().flatten() {
-                    let Some(source) = self.source(state, leant.entry, &is_checked) else {
+                    let Some(source) = self.source(state, logins, leant.entry) else {
                         continue;
                     };
                     found.push(Voucher {
@@ -147,12 +145,15 @@ impl Vouchers {
         found
     }
 
-    fn source(
-        &self,
-        state: &State,
-        entry: u64,
-        is_checked: impl Fn(&StatementId) -> bool,
-    ) -> Option<Source> {
+    fn source(&self, state: &State, logins: &Logins, entry: u64) -> Option<Source> {
+        if let Some((login, token)) = logins.at(entry) {
+            let issuer = state.logins.get(&login)?.provider.issuer.clone();
+            return Some(Source::Token {
+                login,
+                issuer,
+                token,
+            });
+        }
         Some(match self.words.get(&entry)? {
             Word::Change(directory) => Source::Scim {
                 directory: directory.clone(),
@@ -160,15 +161,6 @@ impl Vouchers {
             Word::File(directory, signer) => Source::File {
                 directory: directory.clone(),
                 signer: *signer,
-            },
-            Word::Login(login) => Source::Token {
-                login: *login,
-                issuer: state.logins.get(login)?.provider.issuer.clone(),
-                token: if is_checked(login) {
-                    "checked"
-                } else {
-                    "sealed"
-                },
             },
         })
     }

@@ -103,6 +103,15 @@ fn nobody_logs_in_under_a_key_that_too_few_observers_saw() {
     probe.looks(&world).exits(0);
     login().exits(0);
 
+    // A key that is on record and not published any more: whoever looks is told.
+    idp.rotate();
+    let looked = look(&world, &approvers_key).exits(0);
+    assert!(
+        looked.stderr.contains("WARNING: the server has key"),
+        "{looked:?}"
+    );
+    assert_eq!(looked.line()["only_on_record"].as_array().unwrap().len(), 1);
+
     // Whoever has the bundle reads who saw the key of the first login, before it and after.
     let action = world.actions(&["--text", "echo observed"]).remove(0);
     let session = action["session_id"].as_str().unwrap();
