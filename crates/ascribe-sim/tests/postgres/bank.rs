@@ -267,9 +267,7 @@ impl Bank {
 
     /// The same with another server's programs.
     pub(super) fn on(bin: &Path) -> Self {
-        let bank = Self::with(&[], Some(bin));
-        bank.grant(&["--reusable"]);
-        bank
+        Self::with_settings_on(&[], Some(bin))
     }
 
     /// The target is registered with further options, and nobody holds a grant.
@@ -277,16 +275,7 @@ impl Bank {
         Self::new(options, &[], None, &[])
     }
 
-    /// The server has further settings, and the operator a grant.
-    pub(super) fn with_settings(settings: &[&str]) -> Self {
-        Self::with_settings_on(settings, None)
-    }
-
-    fn with(options: &[&str], bin: Option<&Path>) -> Self {
-        Self::new(options, &[], bin, &[])
-    }
-
-    /// The same with another server's programs, where some are given.
+    /// The server has further settings and other programs, where some are given, and the operator a grant.
     pub(super) fn with_settings_on(settings: &[&str], bin: Option<&Path>) -> Self {
         let bank = Self::new(&[], settings, bin, &[]);
         bank.grant(&["--reusable"]);
