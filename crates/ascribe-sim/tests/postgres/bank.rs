@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -444,6 +445,14 @@ impl Bank {
     /// Actions on the database, in order.
     pub(super) fn actions(&self) -> Vec<Value> {
         self.world.actions(&["--target", "orders-db"])
+    }
+
+    /// The same where they are very many.
+    pub(super) fn all_actions(&self) -> Vec<Value> {
+        let asked = ["-o", "json", "actions", "--target", "orders-db"];
+        let command = self.world.ascribe(&asked);
+        let running = Running::start(command, &self.world.path("logs"), false);
+        running.wait(Duration::from_secs(300)).exits(0).lines()
     }
 
     /// The action with this text, once it has an outcome.

@@ -541,7 +541,7 @@ fn what_the_server_counted_is_on_record_however_often_the_gateway_was_killed() {
                    where rolname = 'dba' and query like '%pgbench%$1%'";
     let counted = day.bank.cluster.sql("orders", counted);
     let mut recorded: HashMap<String, u64> = HashMap::new();
-    for action in day.bank.actions() {
+    for action in day.bank.all_actions() {
         if action["what"]["kind"] == "pg.execute" {
             let text = action["what"]["command"].as_str().unwrap_or_default();
             *recorded.entry(text.to_owned()).or_default() += 1;
