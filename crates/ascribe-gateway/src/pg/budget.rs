@@ -1,14 +1,17 @@
 //! The memory that clients can make the gateway hold, bounded over all sessions: prepared statements, portals,
 //! what waits for an answer, messages on their way in.
 //!
-//! Each session has a little from the beginning. Beyond that it may hold no more than is still free
-//! afterwards: one alone gets half of it all, two a third each, and some is always left for the next.
+//! Each session has a little from the beginning, and a quarter of it all is for nothing else. Up to a small part
+//! more it gets out of the next quarter. Half is for those who hold much, and each of them must leave as much of
+//! that half as it holds: one alone gets half of it, and none so much that nobody else gets any.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a session has from the beginning, in bytes: about as much as one takes that only waits.
 const EACH: usize = 64 * 1024;
+/// A small part of it all: one in so many.
+const SMALL: usize = 64;
 /// More is taken and given back in such steps, in bytes, so that few messages change what is shared.
 const STEP: usize = 64 * 1024;
 
@@ -37,12 +40,24 @@ impl Budget {
         Self { total, taken }
     }
 
-    /// Takes more, if `fits` says so of what is free afterwards.
-    fn take(&self, more: usize, fits: impl Fn(usize) -> bool) -> bool {
+    /// How much must still be free once somebody holds so much, in bytes.
+    fn spare(&self, holds: usize) -> usize {
+        if holds <= EACH {
+            0
+        } else if holds <= self.total / SMALL {
+            self.total / 4
+        } else {
+            (self.total / 2).saturating_add(holds)
+        }
+    }
+
+    /// Takes more for somebody who then holds so much.
+    fn take(&self, more: usize, holds: usize) -> bool {
+        let spare = self.spare(holds);
         let take = |taken: usize| {
             let after = taken.checked_add(more)?;
             let free = self.total.checked_sub(after)?;
-            fits(free).then_some(after)
+            (free >= spare).then_some(after)
         };
         let taken = &self.taken;
         taken
@@ -54,7 +69,7 @@ impl Budget {
 impl Share {
     /// What a new session begins with, if there is as much.
     pub(super) fn open(budget: &Arc<Budget>) -> Option<Self> {
-        budget.take(EACH, |_| true).then(|| Self {
+        budget.take(EACH, EACH).then(|| Self {
             budget: Arc::clone(budget),
             own: EACH,
             held: 0,
@@ -89,7 +104,7 @@ impl Share {
         let needed = self.held.saturating_add(self.passing).max(EACH);
         if needed > self.own {
             let after = needed.div_ceil(STEP).saturating_mul(STEP);
-            let taken = self.budget.take(after - self.own, |free| after <= free);
+            let taken = self.budget.take(after - self.own, after);
             if taken {
                 self.own = after;
             }
@@ -125,24 +140,30 @@ mod tests {
     #[test]
     fn nobody_holds_more_than_is_left_for_others() {
         let budget = Arc::new(Budget::new(64 * MIB));
-        let mut greedy: Vec<Share> = (0..10).filter_map(|_| Share::open(&budget)).collect();
-        assert_eq!(greedy.len(), 10);
-        for share in &mut greedy {
+        let mut greedy: Vec<Share> = (0..100).filter_map(|_| Share::open(&budget)).collect();
+        assert_eq!(greedy.len(), 100);
+        for (n, share) in greedy.iter_mut().enumerate() {
             let mut held = 0;
-            while share.hold(held + MIB) {
-                held += MIB;
+            while share.hold(held + STEP) {
+                held += STEP;
             }
-            assert!(held > 0 && share.own <= free(&budget), "{share:?}");
+            // The first get much, and everybody after them a small part, as long as there is a quarter.
+            assert!(
+                held <= 16 * MIB && (n > 14 || held >= MIB),
+                "{n}: {share:?}"
+            );
             share.hold(held);
         }
-        // There is always some left for who comes with little.
-        let mut modest = Share::open(&budget).unwrap();
-        assert!(modest.hold(2 * STEP));
+        // What is left is for those who come with little.
+        assert!(free(&budget) >= 16 * MIB);
+        let modest: Vec<Share> = std::iter::from_fn(|| Share::open(&budget)).collect();
+        assert!(modest.len() >= 256, "{}", modest.len());
         // What is closed is there for others.
-        drop(greedy.split_off(1));
-        assert!(modest.hold(16 * MIB));
+        drop(modest);
+        greedy.truncate(2);
+        assert!(greedy[1].hold(8 * MIB));
         assert!(greedy[0].hold(0) && greedy[0].own == EACH);
-        drop((greedy, modest));
+        drop(greedy);
         assert_eq!(free(&budget), 64 * MIB);
     }
 
@@ -151,7 +172,7 @@ mod tests {
         let budget = Arc::new(Budget::new(4 * MIB));
         let mut share = Share::open(&budget).unwrap();
         assert!(share.pass(MIB));
-        assert!(!share.pass(3 * MIB) && !share.pass(usize::MAX));
+        assert!(!share.pass(MIB) && !share.pass(usize::MAX));
         assert!(!share.hold(usize::MAX));
         assert!(share.hold(0));
         share.passed(0);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -267,9 +268,7 @@ impl Bank {
 
     /// The same with another server's programs.
     pub(super) fn on(bin: &Path) -> Self {
-        let bank = Self::with(&[], Some(bin));
-        bank.grant(&["--reusable"]);
-        bank
+        Self::with_settings_on(&[], Some(bin))
     }
 
     /// The target is registered with further options, and nobody holds a grant.
@@ -277,16 +276,7 @@ impl Bank {
         Self::new(options, &[], None, &[])
     }
 
-    /// The server has further settings, and the operator a grant.
-    pub(super) fn with_settings(settings: &[&str]) -> Self {
-        Self::with_settings_on(settings, None)
-    }
-
-    fn with(options: &[&str], bin: Option<&Path>) -> Self {
-        Self::new(options, &[], bin, &[])
-    }
-
-    /// The same with another server's programs, where some are given.
+    /// The server has further settings and other programs, where some are given, and the operator a grant.
     pub(super) fn with_settings_on(settings: &[&str], bin: Option<&Path>) -> Self {
         let bank = Self::new(&[], settings, bin, &[]);
         bank.grant(&["--reusable"]);
@@ -455,6 +445,14 @@ impl Bank {
     /// Actions on the database, in order.
     pub(super) fn actions(&self) -> Vec<Value> {
         self.world.actions(&["--target", "orders-db"])
+    }
+
+    /// The same where they are very many.
+    pub(super) fn all_actions(&self) -> Vec<Value> {
+        let asked = ["-o", "json", "actions", "--target", "orders-db"];
+        let command = self.world.ascribe(&asked);
+        let running = Running::start(command, &self.world.path("logs"), false);
+        running.wait(Duration::from_secs(300)).exits(0).lines()
     }
 
     /// The action with this text, once it has an outcome.

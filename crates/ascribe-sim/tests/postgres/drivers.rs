@@ -144,7 +144,7 @@ pub(super) fn client(program: &Path, port: u16) -> Command {
 #[track_caller]
 fn runs(bank: &Bank, command: Command) -> Out {
     let logs = bank.world.path("logs");
-    Running::start(command, &logs, true).wait(Duration::from_secs(100))
+    Running::start(command, &logs, true).wait(Duration::from_secs(300))
 }
 
 #[track_caller]

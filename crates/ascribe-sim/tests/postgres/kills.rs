@@ -65,7 +65,7 @@ fn nothing_runs_unrecorded_when_the_server_is_killed_under_load() {
         }
     }
     let mut recorded: HashMap<Ran, usize> = HashMap::new();
-    for action in bank.actions() {
+    for action in bank.all_actions() {
         let session = action["session_id"].as_str().unwrap().to_owned();
         let text = action["what"]["command"].as_str().unwrap_or_default();
         *recorded.entry((session, text.to_owned())).or_default() += 1;

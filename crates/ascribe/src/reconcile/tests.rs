@@ -1,4 +1,4 @@
-use ascribe_core::attribution::ActionRecord;
+use ascribe_core::attribution::{ActionRecord, RefusedRecord};
 use ascribe_core::database::Compared;
 use ascribe_core::encoding::base64url;
 use ascribe_core::id::{ActionId, SessionId};
@@ -464,4 +464,32 @@ fn a_log_that_begins_within_a_session_is_compared_from_there() {
         (so_many(1, 1), so_many(0, 0))
     );
     assert_eq!(report.ours_only, so_many(0, 0));
+}
+
+/// A refusal is no action; the list of what only we have names it by the id that its client was told.
+#[test]
+fn what_was_refused_is_ours_alone() {
+    let refusal = |what: &str, detail: &str, seconds: i64| -> RefusedRecord {
+        serde_json::from_value(json!({
+            "v": 1, "index": 9, "at": at(seconds), "session_id": SessionId::new([1; 16]),
+            "person": format!("p-{}", "0".repeat(26)), "account": "dba", "target": "orders-db",
+            "what": what, "code": "flag", "detail": detail,
+        }))
+        .unwrap()
+    };
+    let id = ActionId::new([77; 16]);
+    let mut ours = trail(&[("select 1", "succeeded"), ("select 2", "succeeded")]);
+    ours.refuse(&refusal("pg.query", &format!("action {id} set role x"), 1));
+    ours.refuse(&refusal("refusals", "further refusals are not listed", 1));
+    // Neither is a statement, and one is not of the log's time.
+    ours.refuse(&refusal("pg.cancel", "", 1));
+    ours.refuse(&refusal("forwarding", "", 1));
+    ours.refuse(&refusal("pg.query", "action ", 4_000_000));
+    let log = session(OURS, "x", &["select 1", "select 2"]);
+    let report = joined(ours, &log, &[]);
+    assert_eq!(report.ours_only.statements, 2);
+    assert_eq!(report.reasons["refused: flag"], 2);
+    let ids: Vec<_> = report.left.iter().map(|left| left.action_id).collect();
+    assert_eq!(ids, [Some(id), None]);
+    assert!(!report.is_bypassed());
 }
