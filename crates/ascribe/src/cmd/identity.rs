@@ -1,13 +1,13 @@
 //! Providers of identities, and whom their subjects stand for.
 
-use ascribe_core::identity::{IdentityLink, Provider, ProviderKind, subject};
+use ascribe_core::identity::{IdentityLink, PROOF_AUDIENCE, Provider, ProviderKind, subject};
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
 use serde_json::json;
 
 use super::serve::runtime;
 use super::setup::propose;
-use super::{registry, remark, say, say_json};
+use super::{registry, say, say_json};
 use crate::cli::{Cli, IdentityArgs, IdentityCommand, ProviderAdd, ProviderCommand};
 use crate::exit::{Done, Failure};
 use crate::http::Http;
@@ -54,10 +54,13 @@ pub(crate) fn provider(cli: &Cli, command: &ProviderCommand) -> Done {
 }
 
 fn built(args: &ProviderAdd) -> Done<Provider> {
-    if args.kind == ProviderKind::Gitlab {
-        remark(
-            "GitLab's tokens bind no key, so logins with them are refused: only a proof made inside the job would do",
-        );
+    if args.kind == ProviderKind::Gitlab && !args.audience.starts_with(PROOF_AUDIENCE) {
+        return Err(Failure::usage(
+            "GitLab's tokens bind no key: a job makes a proof of one that is meant for that",
+        )
+        .help(format!(
+            "give `--audience {PROOF_AUDIENCE}NAME`, and the job's token the same `aud`"
+        )));
     }
     let jwks_uri = match &args.jwks {
         Some(uri) => uri.clone(),
