@@ -1,6 +1,7 @@
 //! One function for every parser of foreign bytes. Each takes any input without a panic, and what
 //! is accepted is written back exactly as it was.
 
+pub mod proof;
 pub mod svid;
 
 use ascribe_core::bundle::Bundle;
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("pg_session", pg_session),
     ("pg_startup", pg_startup),
     ("pglog", pglog),
+    ("proof", proof::proof),
     ("public_key", public_key),
     ("scim", scim),
     ("scp", scp),
@@ -600,11 +602,14 @@ const FACTS: [&str; 3] = ["a/b", "kubernetes.io/namespace", "repository_id"];
 /// Groups that are looked for, with the claim that lists them.
 const GROUPS: [(&str, &str); 2] = [("groups", "staff"), ("realm_access/roles", "DBA")];
 
-/// What a token of this kind says.
-fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied> {
-    let provider = Provider {
+/// The provider of this kind.
+fn provider(kind: ProviderKind) -> Provider {
+    Provider {
         algorithms: vec!["RS256".into(), "ES256".into(), "EdDSA".into()],
-        audience: AUDIENCE.into(),
+        audience: match kind {
+            ProviderKind::Gitlab => proof::AUDIENCE.into(),
+            _ => AUDIENCE.into(),
+        },
         issuer: ISSUER.into(),
         jwks_uri: String::new(),
         kind,
@@ -612,13 +617,24 @@ fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied
         name: String::new(),
         observers: None,
         withdrawn: false,
-    };
-    let asked = TokenAsked {
-        key: &SshKey(SESSION_KEY.into()),
+    }
+}
+
+/// What is asked of every token.
+fn asked(key: &SshKey) -> TokenAsked<'_> {
+    TokenAsked {
+        key,
         rz: &[7; 32],
         facts: &FACTS,
         groups: &GROUPS,
-    };
+    }
+}
+
+/// What a token of this kind says.
+fn judge(kind: ProviderKind, keys: &[u8], token: &[u8]) -> Result<Claims, Denied> {
+    let provider = provider(kind);
+    let key = SshKey(SESSION_KEY.into());
+    let asked = asked(&key);
     let checked = SshSignatures.token(&provider, keys, token, &asked);
     // What is looked at before anything is checked finds what is good.
     let said = Unchecked::read(token);
@@ -641,6 +657,9 @@ pub fn signed_token(data: &[u8]) -> Option<Result<Claims, Denied>> {
     let header = parts.next()?;
     let commitment = key_commitment(&SshKey(SESSION_KEY.into()), &[7; 32]);
     let claims = text(parts.next()?)?.replace(COMMITMENT, &commitment);
+    if kind == ProviderKind::Gitlab {
+        return Some(proof::signed(header, claims.as_bytes()));
+    }
     let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
     let x = encoding::base64url(key.verifying_key().as_bytes());
     let keys = format!(r#"{{"keys":[{{"crv":"Ed25519","kid":"k","kty":"OKP","x":"{x}"}}]}}"#);

@@ -14,6 +14,10 @@ use crate::time::Timestamp;
 /// How old a provider's keys may be where it says nothing else: a day.
 const KEYS_AGE_SECONDS: u64 = 86_400;
 
+/// What the audience of a token begins with that may be turned into a proof. OpenPubkey's word: without it
+/// whoever is shown somebody's token for another purpose could make it introduce a key of their own.
+pub const PROOF_AUDIENCE: &str = "OPENPUBKEY-PKTOKEN:";
+
 /// How a provider's tokens name what they are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,7 +60,8 @@ pub struct Provider {
     pub algorithms: Vec<String>,
     /// Whom its tokens must be meant for: a client id. Tokens that can be asked for with any audience
     /// (`github`, `buildkite`, `circleci`, `kubernetes`, `spiffe`, `workload`) have this, a colon and
-    /// the commitment to the bearer's key.
+    /// the commitment to the bearer's key. With [`PROOF_AUDIENCE`] before it, it is all of the audience,
+    /// and proofs count instead of tokens.
     pub audience: String,
     /// The exact issuer.
     pub issuer: String,
@@ -84,6 +89,14 @@ impl Provider {
         i64::try_from(seconds)
             .unwrap_or(i64::MAX)
             .saturating_mul(1000)
+    }
+
+    /// Do proofs of its tokens count (`GQ256`), and the tokens themselves not? GitLab's never do: they bind
+    /// no key, so whoever is shown one could bind their own.
+    pub fn takes_proofs(&self) -> bool {
+        let of_jobs = !self.kind.is_of_people() && self.kind != ProviderKind::SpiffeX509;
+        let asked_for = of_jobs && self.audience.starts_with(PROOF_AUDIENCE);
+        asked_for || self.kind == ProviderKind::Gitlab
     }
 }
 
@@ -153,6 +166,16 @@ pub enum Binding {
     Key,
     /// Its `nonce` commits to the key.
     Nonce,
+    /// Whoever held it proved that, and the proof commits to the key.
+    Proof,
+}
+
+impl Binding {
+    /// Did what the provider signed say which key, or whose certificate makes it so? If not, whoever held
+    /// the token chose the key.
+    pub fn is_the_providers(self) -> bool {
+        matches!(self, Self::Audience | Self::Key | Self::Nonce)
+    }
 }
 
 /// The run of a pipeline, a job or a pod.
@@ -369,17 +392,68 @@ pub fn svid_message(commitment: &str) -> Vec<u8> {
     format!("ascribe/svid-login/v1\0{commitment}").into_bytes()
 }
 
+/// The header of a proof that stands in for a token: whoever made it knew the provider's signature and does
+/// not show it (OpenPubkey's `GQ256`). In canonical JSON, so a proof has one header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProofHeader {
+    /// [`Self::ALG`].
+    pub alg: String,
+    /// The commitment to the session key ([`key_commitment`]).
+    pub cic: String,
+    /// RFC 7638 thumbprint of the provider's key.
+    pub jkt: ContentDigest,
+    /// The token's own header, as the provider wrote and signed it: base64url.
+    pub kid: String,
+    /// `JWT`.
+    pub typ: String,
+}
+
+impl ProofHeader {
+    /// The algorithm's name in headers.
+    pub const ALG: &str = "GQ256";
+
+    /// The header of a proof for this token's header, by this key.
+    pub fn new(commitment: String, key: ContentDigest, signed: &str) -> Self {
+        Self {
+            alg: Self::ALG.to_owned(),
+            cic: commitment,
+            jkt: key,
+            kid: signed.to_owned(),
+            typ: "JWT".to_owned(),
+        }
+    }
+
+    /// Reads one; none for the header of anything else, or in another spelling.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let header: Self = encoding::decode(bytes).ok()?;
+        (header.alg == Self::ALG && header.typ == "JWT").then_some(header)
+    }
+}
+
+/// Header and claims of the token behind a proof, as the provider signed them.
+fn behind_proof(signed: &[u8]) -> Option<String> {
+    let (header, claims) = std::str::from_utf8(signed).ok()?.split_once('.')?;
+    let header = ProofHeader::read(&encoding::from_base64url(header)?)?;
+    Some(format!("{}.{claims}", header.kid))
+}
+
 /// What names a provider's key: SHA-256 over its required members in canonical JSON (RFC 7638, 3).
 pub fn thumbprint(members: &str) -> ContentDigest {
     ContentDigest(ascribe_tlog::Hash(Sha256::digest(members).into()))
 }
 
 /// What a token is counted by: SHA-256 of it up to its last dot. The signature is left out, because
-/// whoever has an ECDSA signature can write a second one for the same message.
+/// whoever has an ECDSA signature can write a second one for the same message. Of a proof it is what the
+/// provider signed that counts: from one token anybody who holds it makes as many proofs as they like.
 pub fn token_digest(token: &[u8]) -> ContentDigest {
     let end = token.iter().rposition(|byte| *byte == b'.');
     let signed = end.and_then(|end| token.get(..end)).unwrap_or(token);
-    ContentDigest(ascribe_tlog::Hash(Sha256::digest(signed).into()))
+    let digest = match behind_proof(signed) {
+        Some(proved) => Sha256::digest(proved),
+        None => Sha256::digest(signed),
+    };
+    ContentDigest(ascribe_tlog::Hash(digest.into()))
 }
 
 /// What tells that a token was a password, as its digest tells that it introduced a key.

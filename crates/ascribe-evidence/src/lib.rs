@@ -1,6 +1,7 @@
 //! Pure checking of what others signed: SSHSIG signatures, SSH public keys and tokens of identity providers.
 //!
-//! In scope: parsing and verifying. Out of scope: who may sign what (that is the law), and I/O.
+//! In scope: parsing and verifying, and the one proof whose form is nobody else's ([`prove_token`]). Out of scope: who
+//! may sign what (that is the law), and I/O.
 //! Start from [`SshSignatures`]; whoever judges many logins takes a [`Checker`].
 
 mod token;
@@ -13,7 +14,7 @@ use ascribe_core::law::{Denied, Judge, TokenAsked};
 use ascribe_core::statement::SshKey;
 use ssh_key::{Algorithm, EcdsaCurve, LineEnding, PublicKey, SshSig};
 use token::Keys;
-pub use token::{Unchecked, key_thumbprints};
+pub use token::{Unchecked, key_thumbprints, prove_token};
 
 /// Largest SSHSIG blob that is looked at, in bytes.
 const MAX_SIGNATURE: usize = 4096;

@@ -5,8 +5,10 @@
 
 mod certificate;
 mod claims;
+mod gq;
 mod json;
 mod keys;
+mod proof;
 mod provider;
 mod svid;
 
@@ -19,7 +21,8 @@ use ascribe_core::law::{Denied, TokenAsked};
 
 use json::{Json, Object};
 pub(crate) use keys::Keys;
-use keys::{Algorithm, Signed};
+use keys::{Algorithm, Shown, Signed};
+use zeroize::Zeroizing;
 
 /// Largest token, in bytes.
 const MAX_TOKEN: usize = 64 * 1024;
@@ -44,14 +47,15 @@ pub(crate) fn check(
     token: &[u8],
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
-    if token.len() > MAX_TOKEN {
-        return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
-    }
+    check_size(token)?;
     if provider.kind == ProviderKind::SpiffeX509 {
         return svid::check(provider, || keys(None), token, asked);
     }
     let parts = Parts::split(token)?;
     let header = json::object(&parts.header, MAX_MEMBERS, "the token's header")?;
+    if provider.takes_proofs() {
+        return proof::check(provider, keys, (&parts, &header), asked);
+    }
     let name = header.get("alg").and_then(Json::text).unwrap_or_default();
     let algorithm = algorithm(provider, name)?;
     check_header(provider.kind, &header)?;
@@ -60,11 +64,35 @@ pub(crate) fn check(
         algorithm,
         name,
         message: parts.signed,
-        signature: &parts.signature,
+        shown: Shown::Signature(&parts.signature),
     };
-    let key = keys(kid)?.signer(&signed, kid, provider)?;
+    let key = keys(kid)?.signer(&signed, kid, provider)?.thumbprint;
     let payload = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
-    claims::read(provider, &payload, key, asked)
+    claims::read(provider, &payload, (key, None), asked)
+}
+
+/// Turns a token that binds no key into a proof that whoever made it held the token, for exactly the session key of
+/// `asked` (OpenPubkey's `GQ256`). The provider's signature stays here; what comes out is no token any more, and
+/// binds no other key. `random` fills a slice with random bytes, or says false.
+///
+/// # Errors
+/// When it is no token of this provider that is signed with RS256 by one of `keys`.
+pub fn prove_token(
+    provider: &Provider,
+    keys: &[u8],
+    token: &[u8],
+    asked: &TokenAsked<'_>,
+    random: &mut dyn FnMut(&mut [u8]) -> bool,
+) -> Result<String, Denied> {
+    check_size(token)?;
+    proof::make(provider, keys, token, asked, random)
+}
+
+fn check_size(token: &[u8]) -> Result<(), Denied> {
+    if token.len() > MAX_TOKEN {
+        return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
+    }
+    Ok(())
 }
 
 /// What a token says of itself, of which nothing was checked: it tells whose token to check it as, and no more.
@@ -77,9 +105,7 @@ impl Unchecked {
     /// # Errors
     /// When it is no token in form.
     pub fn read(token: &[u8]) -> Result<Self, Denied> {
-        if token.len() > MAX_TOKEN {
-            return Err(Denied::new("token-size", "a token is larger than 64 KiB"));
-        }
+        check_size(token)?;
         let parts = Parts::split(token)?;
         json::object(&parts.payload, MAX_MEMBERS, "the token's claims").map(Self)
     }
@@ -104,7 +130,8 @@ impl Unchecked {
 struct Parts<'a> {
     header: Vec<u8>,
     payload: Vec<u8>,
-    signature: Vec<u8>,
+    /// Where the token binds no key, whoever knows it can.
+    signature: Zeroizing<Vec<u8>>,
     /// What was signed: header and payload as they are written.
     signed: &'a [u8],
 }
@@ -132,11 +159,17 @@ impl<'a> Parts<'a> {
         Ok(Self {
             header: decode(header)?,
             payload: decode(payload)?,
-            signature: decode(signature)?,
+            signature: Zeroizing::new(decode(signature)?),
             signed: text
                 .rsplit_once('.')
                 .map_or(&[][..], |(signed, _)| signed.as_bytes()),
         })
+    }
+
+    /// Header and payload as they are written.
+    fn texts(&self) -> (&'a str, &'a str) {
+        let text = std::str::from_utf8(self.signed).unwrap_or_default();
+        text.split_once('.').unwrap_or_default()
     }
 }
 

@@ -136,6 +136,23 @@ fn the_tokens_of_the_corpus_are_good_and_what_they_lead_to_is_reached() {
 }
 
 #[test]
+fn the_proof_of_the_corpus_is_good_and_its_parts_are_parts() {
+    let read = |name: &str| std::fs::read(fuzz().join(name)).unwrap();
+    // It is made again as it was, from the token in the other corpus.
+    let token = read("corpus/token/gitlab");
+    let lines: Vec<&[u8]> = token.splitn(3, |byte| *byte == b'\n').collect();
+    let whole = parsers::proof::proved(lines[1], lines[2]).unwrap();
+    let known = String::from_utf8(read("corpus/proof/whole")).unwrap();
+    assert_eq!(known, whole);
+    let claims = parsers::proof::shown(whole.as_bytes()).unwrap();
+    assert_eq!(claims.run.unwrap().id, "574");
+    let parts: Vec<&str> = whole.split('.').collect();
+    let decoded = |part: &str| ascribe_core::encoding::from_base64url(part).unwrap();
+    assert_eq!(read("corpus/proof/header"), decoded(parts[0]));
+    assert_eq!(read("corpus/proof/bytes"), decoded(parts[2]));
+}
+
+#[test]
 fn the_svids_of_the_corpus_are_good_and_what_they_lead_to_is_reached() {
     let code = |name: &str| {
         let bytes = std::fs::read(fuzz().join("corpus/svid").join(name)).unwrap();

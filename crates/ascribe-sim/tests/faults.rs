@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 mod faults {
+    #[path = "../e2e/dial.rs"]
+    mod dial;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/world.rs"]
     mod world;

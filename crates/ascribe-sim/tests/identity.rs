@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod identity {
+    #[path = "../e2e/dial.rs"]
+    mod dial;
     #[path = "../e2e/providers.rs"]
     mod providers;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
@@ -9,10 +11,12 @@ mod identity {
     mod world;
 
     mod agent;
+    mod gitlab;
     mod groups;
     mod idp;
     mod login;
     mod observers;
+    mod recorder;
     mod svid;
     mod workload;
 }

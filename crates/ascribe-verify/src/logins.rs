@@ -46,6 +46,8 @@ pub struct LoginProof {
     pub session_key: String,
     /// `checked` here against the provider's key; `sealed` where the bundle does not disclose it.
     pub token: &'static str,
+    /// For what whoever came by the token must be trusted, where it was they who bound the key.
+    pub holder_trusted_for: Option<&'static str>,
     /// For what the log, and whoever runs it, must be trusted.
     pub log_trusted_for: Vec<&'static str>,
 }
@@ -283,6 +285,10 @@ fn proof(
         observers,
         session_key: state.key.fingerprint(),
         token: token_word(checked),
+        holder_trusted_for: (claims.binding == Binding::Proof).then_some(
+            "that nobody but the workload itself had the token while no proof of it was shown: they could have bound a \
+             key of their own",
+        ),
         log_trusted_for,
     }
 }
@@ -315,9 +321,12 @@ pub(crate) fn in_words(proof: &LoginProof) -> String {
         LoginLink::Request => "who asked for",
         LoginLink::Approval => "who approved",
     };
+    let holder = proof.holder_trusted_for.map_or(String::new(), |what| {
+        format!(", whatever the token passed through before it was proved for {what}")
+    });
     format!(
         "  {link} {}: {who}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}{}), login \
-         signed by session key {}; one must trust: {} for who that is, and the log for {}",
+         signed by session key {}; one must trust: {} for who that is{holder}, and the log for {}",
         proof.session,
         proof.token,
         proof.provider_key,

@@ -10,7 +10,8 @@ use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked, bearers
 use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
-    Binding, Claims, IdentityLink, Login, Logout, Provider, ProviderKind, token_digest,
+    Binding, Claims, IdentityLink, Login, Logout, PROOF_AUDIENCE, Provider, ProviderKind,
+    token_digest,
 };
 use crate::statement::{Role, Say, Signed, SshKey, Target};
 use crate::time::Timestamp;
@@ -29,7 +30,7 @@ const MAX_LINKS: usize = 32;
 const MAX_LOGINS: usize = 256;
 /// The assurance of a key that an outside authority certified: the gateway alone saw that.
 const CERTIFIED: u8 = 1;
-/// The assurance of a key that is enrolled, or that a token is bound to.
+/// The assurance of a key that is enrolled, or that a provider bound its token to.
 pub(super) const BOUND: u8 = 2;
 /// The assurance of an enrolled key that somebody touched for this very signature.
 const TOUCHED: u8 = 3;
@@ -88,7 +89,8 @@ impl LoginState {
         match self.login.claims.binding {
             Binding::Nonce | Binding::Audience | Binding::Key => BOUND,
             Binding::None if self.provider.kind.is_of_people() => 0,
-            Binding::None => 1,
+            // Whoever came by the token first chose the key of a proof, too.
+            Binding::None | Binding::Proof => 1,
         }
     }
 
@@ -229,10 +231,10 @@ fn check_times(at: Timestamp, login: &Login, people: bool) -> Result<(), Denied>
     if login.until <= at || login.until.since(at) > MAX_LOGIN_MS {
         return again("until", "a session key counts for twelve hours at most");
     }
-    if claims.binding == Binding::None && login.until > claims.expires {
+    if !claims.binding.is_the_providers() && login.until > claims.expires {
         return again(
             "until",
-            "the token does not bind the key, so the key counts no longer than the token",
+            "the provider did not bind the key, so the key counts no longer than the token",
         );
     }
     Ok(())
@@ -249,12 +251,14 @@ fn means_no_less(now: &Provider, then: &Provider) -> bool {
 }
 
 /// Does the token's binding fit its provider?
-fn check_binding(kind: ProviderKind, binding: Binding) -> Result<(), Denied> {
+fn check_binding(provider: &Provider, binding: Binding) -> Result<(), Denied> {
+    let (kind, proofs) = (provider.kind, provider.takes_proofs());
     let fits = match binding {
-        Binding::None => true,
+        Binding::None => !proofs,
         Binding::Nonce => kind.is_of_people(),
-        Binding::Audience => !kind.is_of_people() && kind != ProviderKind::SpiffeX509,
+        Binding::Audience => !kind.is_of_people() && kind != ProviderKind::SpiffeX509 && !proofs,
         Binding::Key => kind == ProviderKind::SpiffeX509,
+        Binding::Proof => proofs,
     };
     if fits {
         return Ok(());
@@ -358,14 +362,15 @@ impl State {
         login: &Login,
     ) -> Result<(Place, Place), Denied> {
         let known = self.live_provider(&login.provider)?;
-        if known.provider.kind == ProviderKind::Gitlab {
+        let meant_for_proofs = known.provider.audience.starts_with(PROOF_AUDIENCE);
+        if known.provider.takes_proofs() && !meant_for_proofs {
             return Err(Denied::new(
                 "gitlab",
-                "GitLab's tokens bind no key, and whoever holds one could take it further",
+                "GitLab's tokens bind no key: a job makes a proof of one that is meant for that",
             )
-            .with_help(
-                "only a proof made inside the job would do, which ascribe does not read yet",
-            ));
+            .with_help(format!(
+                "register the provider, and ask for the job's token, with an audience that begins with `{PROOF_AUDIENCE}`"
+            )));
         }
         let keys = known.keys.as_ref().ok_or_else(|| {
             Denied::new("provider-keys", "the provider's keys are not on record yet")
@@ -406,7 +411,7 @@ impl State {
         self.check_observed(at, known, &login.claims.key)?;
         let people = known.provider.kind.is_of_people();
         check_times(at, login, people)?;
-        check_binding(known.provider.kind, login.claims.binding)?;
+        check_binding(&known.provider, login.claims.binding)?;
         check_texts(&login.claims)?;
         if login.rz.0.len() != 32 {
             return Err(Denied::new("rz", "the random bytes of a login are 32"));
@@ -759,7 +764,7 @@ pub(super) fn need_assurance(needed: Option<u8>, level: u8, what: &str) -> Resul
     let help = if needed > BOUND {
         "sign with an enrolled security key, which you touch: `ssh-keygen -t ed25519-sk`"
     } else {
-        "use an enrolled key, or a login whose token binds the session key: `ascribe login` without `--device`, a job's \
+        "use an enrolled key, or a login whose provider binds the session key: `ascribe login` without `--device`, a job's \
          token asked for with the audience that ascribe names"
     };
     Err(Denied::new(

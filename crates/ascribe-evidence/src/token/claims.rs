@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ascribe_core::id::ContentDigest;
-use ascribe_core::identity::{self, Binding, Claims, Fact, Provider, ProviderKind};
+use ascribe_core::identity::{self, Binding, Claims, Fact, PROOF_AUDIENCE, Provider, ProviderKind};
 use ascribe_core::law::{Denied, TokenAsked};
 use ascribe_core::time::Timestamp;
 
@@ -21,11 +21,12 @@ pub(super) const SANE: std::ops::RangeInclusive<i64> = 1_483_228_800..=4_102_444
 /// Most methods (`amr`) that are kept.
 const MAX_METHODS: usize = 16;
 
-/// Reads claims whose signature is good by the key of this thumbprint.
+/// Reads claims whose signature is good by the key of this thumbprint. Where it was proved and not shown, the
+/// proof's commitment comes along.
 pub(super) fn read(
     provider: &Provider,
     claims: &Object,
-    key: ContentDigest,
+    (key, proved): (ContentDigest, Option<&str>),
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
     let people = provider.kind.is_of_people();
@@ -33,7 +34,7 @@ pub(super) fn read(
     if people {
         check_purpose(claims)?;
     }
-    let binding = binding(provider, claims, asked)?;
+    let binding = binding(provider, claims, proved, asked)?;
     let (issued, expires) = times(provider.kind, claims)?;
     let subject = subject(provider, claims)?;
     let facts = facts(claims, asked.facts)?;
@@ -175,6 +176,7 @@ fn not_for_us(provider: &Provider) -> Denied {
 fn binding(
     provider: &Provider,
     claims: &Object,
+    proved: Option<&str>,
     asked: &TokenAsked<'_>,
 ) -> Result<Binding, Denied> {
     let audiences = audiences(claims)?;
@@ -202,17 +204,28 @@ fn binding(
     let Some(rest) = audience.strip_prefix(provider.audience.as_str()) else {
         return Err(not_for_us(provider));
     };
+    let another = |why: &str| {
+        Denied::new("token-commitment", why)
+            .with_help("log in again: each login makes a key and gets a token for it")
+    };
+    if let Some(cic) = proved {
+        // The token was minted before there was a key, and said that it may be turned into a proof.
+        if !rest.is_empty() || !audience.starts_with(PROOF_AUDIENCE) {
+            return Err(not_for_us(provider));
+        }
+        return (cic == commitment)
+            .then_some(Binding::Proof)
+            .ok_or_else(|| {
+                another("the proof of the token was made for another key (its `cic` says which)")
+            });
+    }
     if rest.is_empty() {
         return Ok(Binding::None);
     }
     match rest.strip_prefix(':') {
-        // GitLab mints its tokens before a job begins: no key can be in them.
-        Some(_) if provider.kind == ProviderKind::Gitlab => Err(not_for_us(provider)),
-        Some(other) if other != commitment => Err(Denied::new(
-            "token-commitment",
+        Some(other) if other != commitment => Err(another(
             "the token was asked for with another key (its audience says which)",
-        )
-        .with_help("log in again: each login makes a key and gets a token for it")),
+        )),
         Some(_) => Ok(Binding::Audience),
         None => Err(not_for_us(provider)),
     }

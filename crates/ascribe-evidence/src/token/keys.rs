@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents,
 };
 
+use super::gq;
 use super::json::{self, Object};
 
 /// Largest JWK Set, in bytes.
@@ -149,14 +150,13 @@ impl Keys {
         roots.filter_map(|key| Some((key.thumbprint, key.root.as_deref()?)))
     }
 
-    /// The thumbprint of the one among these keys, with a key id among those of that id, that made
-    /// `signature`. All that fit are tried.
+    /// The one among these keys, with a key id among those of that id, that signed. All that fit are tried.
     pub(super) fn signer(
         &self,
         signed: &Signed<'_>,
         kid: Option<&str>,
         provider: &Provider,
-    ) -> Result<ContentDigest, Denied> {
+    ) -> Result<&Key, Denied> {
         let named = |own: &Option<String>| kid.is_none() || own.as_deref() == kid;
         let mut reason = None;
         let mut tried = false;
@@ -167,7 +167,7 @@ impl Keys {
             }
             tried = true;
             if key.verify(signed) {
-                return Ok(key.thumbprint);
+                return Ok(key);
             }
         }
         if tried {
@@ -195,7 +195,19 @@ pub(super) struct Signed<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) name: &'a str,
     pub(super) message: &'a [u8],
-    pub(super) signature: &'a [u8],
+    pub(super) shown: Shown<'a>,
+}
+
+/// What shows that it was signed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shown<'a> {
+    Signature(&'a [u8]),
+    /// A proof that somebody knows the signature by this key, over a message of theirs.
+    Proof {
+        key: ContentDigest,
+        proof: &'a [u8],
+        over: &'a [u8],
+    },
 }
 
 impl Key {
@@ -227,6 +239,16 @@ impl Key {
                 "the key that the token names is another issuer's",
             ));
         }
+        if let Shown::Proof { key, .. } = signed.shown {
+            let refuse = |why: &str| Err(Denied::new("token-proof-key", why));
+            // Before anything is computed: a proof is checked under one key, whoever made it.
+            if key != self.thumbprint {
+                return refuse("the proof is for another key (`jkt`) than the provider's");
+            }
+            if self.proofs().is_none() {
+                return refuse("proofs are read for RSA keys with the exponent 65537 alone");
+            }
+        }
         match self.alg.as_deref() {
             Some(alg) if alg != signed.name => {
                 let message = format!(
@@ -239,8 +261,24 @@ impl Key {
         }
     }
 
+    /// The key that proofs of its signatures are made and checked with, if it is one.
+    pub(super) fn proofs(&self) -> Option<gq::Key<'_>> {
+        match &self.material {
+            Material::Rsa(key) => gq::Key::new(&key.n, &key.e),
+            _ => None,
+        }
+    }
+
     pub(super) fn verify(&self, signed: &Signed<'_>) -> bool {
-        let (message, signature) = (signed.message, signed.signature);
+        let message = signed.message;
+        let signature = match signed.shown {
+            Shown::Signature(signature) => signature,
+            Shown::Proof { proof, over, .. } => {
+                let key = self.proofs();
+                return signed.algorithm == Algorithm::Rs256
+                    && key.is_some_and(|key| key.verify(message, over, proof));
+            }
+        };
         match (&self.material, signed.algorithm) {
             (Material::Rsa(key), Algorithm::Rs256) => key
                 .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)

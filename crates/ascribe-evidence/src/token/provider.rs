@@ -38,11 +38,12 @@ pub(super) fn about(
         ProviderKind::Kubernetes => kubernetes(&says)?,
         ProviderKind::Spiffe | ProviderKind::SpiffeX509 => spiffe(),
     };
-    if binding == Binding::None {
-        about.miss(match kind {
-            ProviderKind::Gitlab => "GitLab fixes a token's audience before the job begins, so the token is bound to no key: whoever saw it could use it",
-            _ => "the token is bound to no key: whoever saw it could use it",
-        });
+    match binding {
+        Binding::None => about.miss("the token is bound to no key: whoever saw it could use it"),
+        Binding::Proof => about.miss(
+            "the provider bound the token to no key, whoever proved it did: whoever else had it before that could have",
+        ),
+        Binding::Audience | Binding::Key | Binding::Nonce => {}
     }
     Ok(about)
 }

@@ -10,7 +10,7 @@ use ascribe_core::law::{Denied, TokenAsked};
 
 use super::certificate::{Certificate, refuse};
 use super::json::{Json, Object};
-use super::keys::{Keys, Signed};
+use super::keys::{Keys, Shown, Signed};
 use super::{algorithm, claims, provider};
 
 /// Most certificates: the workload's and two authorities between it and a root.
@@ -142,7 +142,7 @@ fn check_possession(
         algorithm: algorithm(known, &proof.alg)?,
         name: &proof.alg,
         message: &svid_message(&identity::key_commitment(asked.key, asked.rz)),
-        signature: &proof.sig.0,
+        shown: Shown::Signature(&proof.sig.0),
     };
     leaf.key.usable(&signed, known)?;
     if leaf.key.verify(&signed) {

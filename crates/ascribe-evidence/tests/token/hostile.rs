@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use super::issuer::{ISSUER, Login, NOW, ORDER, RZ, STRANGER, commitment};
 
 /// What is spoiled, in whose token, how, and the code of the refusal.
-type Case = (&'static str, ProviderKind, fn(&mut Login), &'static str);
+pub(super) type Case = (&'static str, ProviderKind, fn(&mut Login), &'static str);
 
-fn refused(cases: &[Case]) {
+pub(super) fn refused(cases: &[Case]) {
     for (name, kind, spoil, code) in cases {
         let mut login = Login::of(*kind);
         assert!(login.check().is_ok(), "{name}: {:?}", login.check());
@@ -382,7 +382,7 @@ const BINDING: &[Case] = &[
     ("a job's audience for another key", Github, |l| l.key = SshKey(OTHER_KEY.into()), "token-commitment"),
     ("a job's audience for no key", Github, |l| l.claim("aud", json!("ascribe:")), "token-commitment"),
     ("a job's audience for a key and more", Github, |l| l.claim("aud", json!(format!("ascribe:{}.", commitment()))), "token-commitment"),
-    ("GitLab's audience with a key", Gitlab, |l| l.claim("aud", json!(format!("ascribe:{}", commitment()))), "token-aud"),
+    ("GitLab's audience with a key", Gitlab, |l| l.claim("aud", json!(format!("OPENPUBKEY-PKTOKEN:ascribe:{}", commitment()))), "token-aud"),
 ];
 
 #[rustfmt::skip] // One case a line.

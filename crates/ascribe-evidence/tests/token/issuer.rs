@@ -3,10 +3,10 @@
 use std::sync::LazyLock;
 
 use ascribe_core::encoding::base64url;
-use ascribe_core::identity::{Claims, Provider, ProviderKind, key_commitment};
+use ascribe_core::identity::{Claims, PROOF_AUDIENCE, Provider, ProviderKind, key_commitment};
 use ascribe_core::law::{Denied, Judge as _, TokenAsked};
 use ascribe_core::statement::SshKey;
-use ascribe_evidence::{Checker, SshSignatures};
+use ascribe_evidence::{Checker, SshSignatures, prove_token};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -183,16 +183,22 @@ pub(super) struct Login {
     pub(super) facts: Vec<&'static str>,
     pub(super) groups: Vec<(&'static str, &'static str)>,
     pub(super) key: SshKey,
+    /// What is shown instead.
+    pub(super) shown: Option<String>,
 }
 
 impl Login {
     /// A good login with a token of this kind of provider.
     pub(super) fn of(kind: ProviderKind) -> Self {
         let mut claims = claims(kind);
+        let audience = match kind {
+            ProviderKind::Gitlab => format!("{PROOF_AUDIENCE}ascribe"),
+            _ => "ascribe".to_owned(),
+        };
         claims["aud"] = if kind.is_of_people() || kind == ProviderKind::Gitlab {
-            json!("ascribe")
+            json!(audience)
         } else {
-            json!(format!("ascribe:{}", commitment()))
+            json!(format!("{audience}:{}", commitment()))
         };
         if kind.is_of_people() {
             claims["nonce"] = json!(commitment());
@@ -203,7 +209,7 @@ impl Login {
                 algorithms: ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
                     .map(String::from)
                     .into(),
-                audience: "ascribe".into(),
+                audience,
                 issuer: claims["iss"].as_str().unwrap().to_owned(),
                 jwks_uri: "https://id.example/keys".into(),
                 kind,
@@ -225,7 +231,16 @@ impl Login {
             facts: vec![],
             groups: vec![],
             key: session_key(),
+            shown: None,
         }
+    }
+
+    /// For a provider of whose tokens proofs count: its audience is all of the token's.
+    pub(super) fn by_proof(kind: ProviderKind) -> Self {
+        let mut login = Self::of(kind);
+        login.provider.audience = format!("{PROOF_AUDIENCE}ascribe");
+        login.claims["aud"] = json!(login.provider.audience);
+        login
     }
 
     /// Sets a claim.
@@ -264,18 +279,59 @@ impl Login {
             base64url(claims.as_bytes())
         )
     }
-    pub(super) fn token(&self) -> String {
+    /// What the provider signed.
+    pub(super) fn raw(&self) -> String {
         let message = self.message();
         let signature = match &self.signature {
             Some(signature) => signature.clone(),
             None => self.signer.sign(self.how, message.as_bytes()),
         };
-        (self.last)(format!("{message}.{}", base64url(&signature)))
+        format!("{message}.{}", base64url(&signature))
+    }
+    /// A proof of it.
+    pub(super) fn proof(&self) -> Result<String, Denied> {
+        let (provider, keys, raw) = (&self.provider, self.keys_text(), self.raw());
+        let mut random = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).is_ok();
+        prove_token(
+            provider,
+            keys.as_bytes(),
+            raw.as_bytes(),
+            &self.asked(),
+            &mut random,
+        )
+    }
+    /// What is shown.
+    pub(super) fn token(&self) -> String {
+        let shown = match &self.shown {
+            Some(shown) => shown.clone(),
+            None if self.provider.takes_proofs() => self.proof().unwrap(),
+            None => self.raw(),
+        };
+        (self.last)(shown)
+    }
+    fn asked(&self) -> TokenAsked<'_> {
+        TokenAsked {
+            key: &self.key,
+            rz: &RZ,
+            facts: &self.facts,
+            groups: &self.groups,
+        }
     }
     pub(super) fn keys_text(&self) -> String {
         self.keys_text
             .clone()
             .unwrap_or_else(|| self.keys.to_string())
+    }
+
+    /// What these bytes say, judged once.
+    pub(super) fn accepts(&self, token: &str) -> Result<Claims, Denied> {
+        let keys = self.keys_text();
+        SshSignatures.token(
+            &self.provider,
+            keys.as_bytes(),
+            token.as_bytes(),
+            &self.asked(),
+        )
     }
 
     pub(super) fn check(&self) -> Result<Claims, Denied> {
@@ -285,12 +341,7 @@ impl Login {
 
 /// What these bytes say, where the login's own token should be.
 pub(super) fn judge(login: &Login, token: &[u8]) -> Result<Claims, Denied> {
-    let asked = TokenAsked {
-        key: &login.key,
-        rz: &RZ,
-        facts: &login.facts,
-        groups: &login.groups,
-    };
+    let asked = login.asked();
     let keys = login.keys_text();
     let judged = SshSignatures.token(&login.provider, keys.as_bytes(), token, &asked);
     // Whoever keeps keys parsed says the same, the first time and again.

@@ -188,7 +188,7 @@ fn a_pull_request_counts_only_for_a_rule_about_events() {
 }
 
 #[test]
-fn a_job_of_gitlab_is_bound_to_no_key_and_says_so() {
+fn a_job_of_gitlab_bound_its_token_itself_and_that_is_said() {
     let mut login = Login::of(ProviderKind::Gitlab);
     let claims = good(&login);
     let run = Run {
@@ -212,11 +212,11 @@ fn a_job_of_gitlab_is_bound_to_no_key_and_says_so() {
             id: some("1")
         })
     );
-    assert_eq!(claims.binding, Binding::None);
+    assert_eq!(claims.binding, Binding::Proof);
     assert_eq!(
         claims.missing,
         [
-            "GitLab fixes a token's audience before the job begins, so the token is bound to no key: whoever saw it could use it"
+            "the provider bound the token to no key, whoever proved it did: whoever else had it before that could have"
         ]
     );
     // The configuration may come from outside of GitLab.

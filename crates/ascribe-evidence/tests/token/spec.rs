@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 const SPEC: &str = include_str!("../../../../docs/spec/token.md");
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 9] = [
     include_str!("../../src/token.rs"),
     include_str!("../../src/token/certificate.rs"),
     include_str!("../../src/token/claims.rs"),
+    include_str!("../../src/token/gq.rs"),
     include_str!("../../src/token/json.rs"),
     include_str!("../../src/token/keys.rs"),
+    include_str!("../../src/token/proof.rs"),
     include_str!("../../src/token/provider.rs"),
     include_str!("../../src/token/svid.rs"),
 ];
@@ -35,6 +37,7 @@ fn every_code_is_specified_and_brought_about() {
     assert_eq!(codes(SPEC, '`'), written);
     let brought: BTreeSet<&str> = super::hostile::codes()
         .into_iter()
+        .chain(super::proofs::codes())
         .chain(super::svid::codes())
         .collect();
     assert_eq!(brought, written);

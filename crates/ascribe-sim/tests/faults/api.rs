@@ -4,81 +4,22 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ascribe_core::encoding::{Bytes, from_base64_std};
+use ascribe_core::encoding::Bytes;
 use ascribe_core::id::{Root, StatementId};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{Answer, Request, Say, Seen, Signed, Statement, Ticket, Uses};
 use ascribe_core::time::Timestamp;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use serde_json::{Value, json};
 
+use super::dial::dial;
 use super::kit::text;
 use super::world::{World, end, need};
 
-/// Knows the server by the key in its own file, as the real client does.
-#[derive(Debug)]
-struct Pinned(Vec<u8>, Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        key: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        assert_eq!(key.as_ref(), self.0, "another server answers");
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".to_owned()))
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
-        let known = &self.1.signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &key, signed, known)
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.1.signature_verification_algorithms.supported_schemes()
-    }
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
-
 /// Sends these bytes as they are; `None` where the server hangs up without an answer.
 fn send(world: &World, bytes: &[u8]) -> Option<Value> {
-    let file = std::fs::read_to_string(world.data().join("server.json")).unwrap();
-    let server: Value = serde_json::from_str(&file).unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let pin = from_base64_std(text(&server, "/pin")).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned(pin, provider)))
-        .with_no_client_auth();
-    let name = ServerName::try_from("ascribe").unwrap();
-    let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let tcp = TcpStream::connect(text(&server, "/api")).unwrap();
-    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut stream = rustls::StreamOwned::new(tls, tcp);
+    let mut stream = dial(world);
     stream.write_all(bytes).ok()?;
     let mut len = [0; 4];
     stream.read_exact(&mut len).ok()?;

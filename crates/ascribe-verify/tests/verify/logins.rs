@@ -5,20 +5,24 @@ use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::Bundle;
 use ascribe_core::encoding::{Bytes, base64url};
 use ascribe_core::entry::{Body, Status};
-use ascribe_core::id::StatementId;
+use ascribe_core::id::{SessionId, StatementId};
 use ascribe_core::identity::{
     Binding, Condition, IdentityLink, KeysSeen, Login, Observers, Provider, ProviderKeys,
     ProviderKind, Workload, key_commitment, keys_digest, subject, token_digest,
 };
 use ascribe_core::law::{Judge as _, LoginLink, Place, State, TokenAsked};
 use ascribe_core::statement::{Say, SshKey, Uses};
-use ascribe_evidence::SshSignatures;
+use ascribe_evidence::{SshSignatures, prove_token};
 use ascribe_tlog::SigningKey;
 use ascribe_verify::{Observed, Verdict, Word, render, verify_bundle, verify_entries};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 
 use super::attribution::told;
 use super::bundles::refused;
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
+use super::scenes::Running;
 
 /// Which of Olu's keys is the session key. Nobody enrolled it.
 pub(super) const SESSION: u8 = 5;
@@ -67,14 +71,8 @@ pub(super) fn signed(claims: &str, seed: u8) -> String {
 /// What an honest client states of such a token.
 fn stated(log: &Forge, key: &SshKey) -> Login {
     let token = token(log, key, 1);
-    let asked = TokenAsked {
-        key,
-        rz: &RZ,
-        facts: &[],
-        groups: &[],
-    };
     let claims = SshSignatures
-        .token(&provider(), &jwks(1), token.as_bytes(), &asked)
+        .token(&provider(), &jwks(1), token.as_bytes(), &asked(key, &[]))
         .unwrap();
     Login {
         bearer: false,
@@ -183,6 +181,7 @@ fn a_disclosed_token_is_checked_and_the_report_says_whom_to_trust() {
     };
     assert_eq!((proof.token, proof.assurance), ("checked", 2));
     assert!(proof.seen_by_client);
+    assert_eq!(proof.holder_trusted_for, None);
     assert_eq!(proof.issuer, "https://idp.example");
     assert_eq!(proof.session_key, Who::Olu.key(SESSION).fingerprint());
     assert_eq!(proof.log_trusted_for, ["when it was shown"]);
@@ -478,33 +477,34 @@ fn job_token(log: &Forge, key: &SshKey) -> String {
     signed(&claims, 1)
 }
 
-/// A log in which Olu's workload did something.
-fn job() -> Forge {
-    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+/// A job and its login.
+struct Job {
+    provider: Provider,
+    /// The provider's published keys.
+    keys: Vec<u8>,
+    conditions: [(&'static str, &'static str); 2],
+    /// In milliseconds.
+    lasts: i64,
+}
+
+/// Olu's workload does something, by a token made now: what is shown, and what of it is stated. Gives the session and
+/// the provider's entry.
+fn ran(
+    log: &mut Forge,
+    job: &Job,
+    token: impl FnOnce(&Forge) -> (String, String),
+) -> (Running, Place) {
     let target = log.target();
-    let ci = Provider {
-        kind: ProviderKind::Github,
-        ..provider()
-    };
-    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(ci.clone()), vec![]);
-    let keys = ProviderKeys {
-        body: Bytes(jwks(1)),
-        fetched: log.now,
-        headers: vec![],
-        provider: "idp".into(),
-        uri: ci.jwks_uri.clone(),
-    };
+    let provider = Say::ProviderSet(job.provider.clone());
+    let (_, registered) = log.say(Who::Ada, &[], provider, vec![]);
     let parents = [("provider", registered)];
-    let keys = log.record("server", &parents, Body::ProviderKeys(keys), vec![]);
-    let condition = |claim: &str, value: &str| Condition {
+    let keys = publish(log, job.keys.clone(), registered);
+    let condition = |(claim, value): (&str, &str)| Condition {
         claim: claim.into(),
         one_of: vec![value.into()],
     };
     let rule = Say::WorkloadSet(Workload {
-        conditions: vec![
-            condition("repository_id", "42"),
-            condition("ref", "refs/heads/main"),
-        ],
+        conditions: job.conditions.map(condition).into(),
         confirmed: None,
         name: "deploy".into(),
         owner: Who::Olu.id(),
@@ -518,27 +518,31 @@ fn job() -> Forge {
     let yes = log.approve(Who::Ada, ask);
     let granted = log.grant(ask, &[yes], body);
     let key = Who::Bot.key(0);
-    let token = job_token(&log, &key);
-    let asked = TokenAsked {
-        key: &key,
-        rz: &RZ,
-        facts: &["repository_id", "ref"],
-        groups: &[],
-    };
+    let (shown, stated) = token(log);
+    let facts = job.conditions.map(|(claim, _)| claim);
     let claims = SshSignatures
-        .token(&ci, &jwks(1), token.as_bytes(), &asked)
+        .token(
+            &job.provider,
+            &job.keys,
+            stated.as_bytes(),
+            &asked(&key, &facts),
+        )
         .unwrap();
-    assert_eq!(claims.binding, Binding::Audience);
-    let opening = sealed("token", &token);
+    let bound = match job.provider.takes_proofs() {
+        true => Binding::Proof,
+        false => Binding::Audience,
+    };
+    assert_eq!(claims.binding, bound);
+    let opening = sealed("token", &shown);
     let login = Login {
         bearer: false,
-        digest: token_digest(token.as_bytes()),
+        digest: token_digest(shown.as_bytes()),
         provider: "idp".into(),
         rz: Bytes(RZ.to_vec()),
         saw: Some(claims.key),
         claims,
         token: opening.commitment(),
-        until: log.now.plus_millis(60 * MINUTE),
+        until: log.now.plus_millis(job.lasts),
     };
     let parents = [("keys", keys), ("actor", enrolled)];
     let say = Say::Login(Box::new(login));
@@ -546,8 +550,140 @@ fn job() -> Forge {
     let mut session = log.open_by(&granted, "root", &key, Some(login));
     let action = log.intent(&mut session, "deploy --all", None);
     log.outcome(&mut session, action, Status::Succeeded, Some(0), None);
+    (session, registered)
+}
+
+fn publish(log: &mut Forge, body: Vec<u8>, provider: Place) -> Place {
+    let keys = ProviderKeys {
+        body: Bytes(body),
+        fetched: log.now,
+        headers: vec![],
+        provider: "idp".into(),
+        uri: "https://idp.example/keys".into(),
+    };
+    let parents = [("provider", provider)];
+    log.record("server", &parents, Body::ProviderKeys(keys), vec![])
+}
+
+fn asked<'a>(key: &'a SshKey, facts: &'a [&'a str]) -> TokenAsked<'a> {
+    TokenAsked {
+        key,
+        rz: &RZ,
+        facts,
+        groups: &[],
+    }
+}
+
+/// A log in which a job of GitHub Actions did something.
+fn job() -> Forge {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let job = Job {
+        provider: Provider {
+            kind: ProviderKind::Github,
+            ..provider()
+        },
+        keys: jwks(1),
+        conditions: [("repository_id", "42"), ("ref", "refs/heads/main")],
+        lasts: 60 * MINUTE,
+    };
+    let (session, _) = ran(&mut log, &job, |log| {
+        let token = job_token(log, &Who::Bot.key(0));
+        (token.clone(), token)
+    });
     log.close(session);
     log
+}
+
+/// A log in which a job of GitLab did something, which showed a proof of its token, or the token itself.
+fn job_of_gitlab(raw: bool) -> (Forge, SessionId) {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let lab = Provider {
+        algorithms: vec!["RS256".into()],
+        audience: "OPENPUBKEY-PKTOKEN:ascribe".into(),
+        kind: ProviderKind::Gitlab,
+        ..provider()
+    };
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    // RSAPublicKey (RFC 8017, A.1.1): 9 bytes stand before the modulus.
+    let n = base64url(&pair.public_key().as_ref()[9..265]);
+    let keys = format!(r#"{{"keys":[{{"kty":"RSA","kid":"1","n":"{n}","e":"AQAB"}}]}}"#);
+    let job = Job {
+        provider: lab,
+        keys: keys.into_bytes(),
+        conditions: [("project_id", "20"), ("ref_path", "refs/heads/main")],
+        lasts: 30 * MINUTE,
+    };
+    let (session, registered) = ran(&mut log, &job, |log| {
+        let now = log.now.millis() / 1000;
+        let claims = format!(
+            r#"{{"iss":"https://idp.example","aud":"OPENPUBKEY-PKTOKEN:ascribe","iat":{now},"exp":{},
+            "sub":"project_path:acme/shop:ref_type:branch:ref:main","project_id":"20","pipeline_id":"574","job_id":"302",
+            "ref_path":"refs/heads/main","sha":"0123456789abcdef0123456789abcdef01234567","pipeline_source":"push",
+            "user_id":"12","jti":"235b3a54-b797-45c7-ae9a-f72d7bc6ef5b"}}"#,
+            now + 3600
+        );
+        let header = base64url(br#"{"alg":"RS256","kid":"1","typ":"JWT"}"#);
+        let signed = format!("{header}.{}", base64url(claims.as_bytes()));
+        let mut signature = vec![0; 256];
+        pair.sign(
+            &RSA_PKCS1_SHA256,
+            &SystemRandom::new(),
+            signed.as_bytes(),
+            &mut signature,
+        )
+        .unwrap();
+        let token = format!("{signed}.{}", base64url(&signature));
+        let key = Who::Bot.key(0);
+        let mut random = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).is_ok();
+        let asked = asked(&key, &[]);
+        let proof = prove_token(
+            &job.provider,
+            &job.keys,
+            token.as_bytes(),
+            &asked,
+            &mut random,
+        )
+        .unwrap();
+        (if raw { token } else { proof.clone() }, proof)
+    });
+    // From now on the provider signs with other keys.
+    publish(&mut log, jwks(7), registered);
+    log.head("gw");
+    let session = log.close(session);
+    (log, session)
+}
+
+/// Long after the provider has withdrawn its key.
+#[test]
+fn a_proof_of_a_token_is_checked_and_who_had_the_token_must_be_trusted() {
+    let (log, session) = job_of_gitlab(false);
+    let bundle = log.bundle(session);
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let [proof] = report.logins.as_slice() else {
+        panic!("{report:#?}")
+    };
+    assert_eq!((proof.token, proof.assurance), ("checked", 1));
+    assert_eq!(proof.log_trusted_for, ["when it was shown"]);
+    let what = proof.holder_trusted_for.unwrap();
+    assert!(
+        what.contains("could have bound a key of their own"),
+        "{what}"
+    );
+    let text = render(&report);
+    assert!(text.contains(what), "{text}");
+    let link = &report.actions[0].who.chain[0];
+    assert_eq!(link.run.as_ref().unwrap().job.as_deref(), Some("302"));
+    assert!(link.missing[0].contains("bound the token to no key"));
+}
+
+/// Whatever else the log's operator states: the token itself is not what was shown.
+#[test]
+fn a_log_whose_server_took_the_token_itself_does_not_verify() {
+    let (log, session) = job_of_gitlab(true);
+    let bundle = log.bundle(session);
+    let code = refused(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(code, "unsigned");
 }
 
 #[test]

@@ -123,7 +123,9 @@ pub(crate) struct ProviderAdd {
     /// The exact issuer in its tokens; of X.509-SVIDs the trust domain, `spiffe://DOMAIN`.
     #[arg(long, value_name = "URL")]
     pub(crate) issuer: String,
-    /// Whom its tokens are meant for: the client id; for workloads the beginning of the audience.
+    /// Whom its tokens are meant for: the client id; for workloads the beginning of the audience. With
+    /// `OPENPUBKEY-PKTOKEN:` before it (`gitlab` needs that) it is all of the audience: jobs turn their tokens into
+    /// proofs, and show those alone.
     #[arg(long)]
     pub(crate) audience: String,
     /// Where its keys are published, if not where its configuration says.

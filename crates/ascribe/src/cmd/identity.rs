@@ -1,6 +1,8 @@
 //! Providers of identities, and whom their subjects stand for.
 
-use ascribe_core::identity::{IdentityLink, Observers, Provider, ProviderKind, subject};
+use ascribe_core::identity::{
+    IdentityLink, Observers, PROOF_AUDIENCE, Provider, ProviderKind, subject,
+};
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
 use serde_json::json;
@@ -94,10 +96,13 @@ fn named_observers(known: &Registry, args: &ObserversArgs) -> Done<Option<Observ
 }
 
 fn built(args: &ProviderAdd) -> Done<Provider> {
-    if args.kind == ProviderKind::Gitlab {
-        remark(
-            "GitLab's tokens bind no key, so logins with them are refused: only a proof made inside the job would do",
-        );
+    if args.kind == ProviderKind::Gitlab && !args.audience.starts_with(PROOF_AUDIENCE) {
+        return Err(Failure::usage(
+            "GitLab's tokens bind no key: a job makes a proof of one that is meant for that",
+        )
+        .help(format!(
+            "give `--audience {PROOF_AUDIENCE}NAME`, and the job's token the same `aud`"
+        )));
     }
     let jwks_uri = match &args.jwks {
         Some(uri) => uri.clone(),

@@ -4,15 +4,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use ascribe_core::id::{ContentDigest, PersonId, StatementId};
-use ascribe_core::identity::{
-    Binding, Login, Logout, Provider, ProviderKind, key_commitment, token_digest,
-};
+use ascribe_core::identity::{Login, Logout, Provider, ProviderKind, key_commitment, token_digest};
 use ascribe_core::law::{Judge as _, TokenAsked};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Say, SshKey};
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
-use ascribe_evidence::SshSignatures;
+use ascribe_evidence::{SshSignatures, prove_token};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ssh_key::PublicKey;
@@ -194,10 +192,26 @@ fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introd
         facts: &facts,
         groups: &groups,
     };
+    let token = if view.provider.takes_proofs() {
+        let mut random = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).is_ok();
+        let token = token.as_bytes();
+        Token::new(prove_token(
+            &view.provider,
+            &keys,
+            token,
+            &asked,
+            &mut random,
+        )?)
+    } else {
+        token
+    };
+    // A token that is meant to be proved does not pass for any other: whatever the server says of its provider, it is
+    // not shown.
     let claims = SshSignatures.token(&view.provider, &keys, token.as_bytes(), &asked)?;
-    if claims.binding == Binding::None {
+    let by_provider = claims.binding.is_the_providers();
+    if !by_provider {
         remark(
-            "the token does not bind this key: whoever holds it could have logged in, so the login counts for less",
+            "the provider does not bind this key: whoever holds the token could have logged in, so the login counts for less",
         );
     }
     let actor = match view.actor {
@@ -206,7 +220,7 @@ fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introd
     };
     let seconds = i64::try_from(args.lasts).unwrap_or(i64::MAX);
     let mut until = Timestamp::from_millis(now().millis().saturating_add(seconds * 1000));
-    if claims.binding == Binding::None {
+    if !by_provider {
         until = until.min(claims.expires);
     }
     let opening = Opening::new("token", random()?, token.as_bytes().to_vec());
@@ -343,10 +357,10 @@ impl Way<'_> {
             (None, []) => job::Source::Own(provider.kind),
             (None, words) => job::Source::Program(words.to_vec()),
         };
-        // What a file holds was made before the key.
-        let audience = match (&source, provider.kind) {
-            (_, ProviderKind::Gitlab) => provider.audience.clone(),
-            _ => format!("{}:{commitment}", provider.audience),
+        // What a file holds was made before the key, and so was what will be proved.
+        let audience = match provider.takes_proofs() {
+            true => provider.audience.clone(),
+            false => format!("{}:{commitment}", provider.audience),
         };
         job::token(http, &source, &audience).await
     }

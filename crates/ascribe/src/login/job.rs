@@ -20,6 +20,8 @@ const MAX_TOKEN: u64 = 64 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What a program finds the wanted audience in.
 const AUDIENCE: &str = "ASCRIBE_AUDIENCE";
+/// Where GitLab puts a job's token, under the name that its configuration gives (`id_tokens`).
+const GITLAB_TOKEN: &str = "ASCRIBE_ID_TOKEN";
 
 /// Where a job's token comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,7 @@ pub(crate) async fn token(http: &Http, source: &Source, audience: &str) -> Done<
             let words = ["circleci", "run", "oidc", "get", "--claims", &claims];
             program(&words.map(str::to_owned), audience).await
         }
+        Source::Own(ProviderKind::Gitlab) => gitlab(audience),
         Source::Own(_) => Err(Failure::usage("where does the token come from?").help(format!(
             "give `--token-command PROGRAM ...` (it finds the audience in {AUDIENCE}) or `--token-file FILE`"
         ))),
@@ -94,6 +97,21 @@ async fn github(http: &Http, audience: &str) -> Done<Token> {
     }
     let parsed: GithubAnswer = read(&answer, "GitHub's token")?;
     Ok(Token::new(parsed.value))
+}
+
+/// GitLab mints a job's tokens before it begins, and puts them into its environment.
+fn gitlab(audience: &str) -> Done<Token> {
+    let token = std::env::var(GITLAB_TOKEN).unwrap_or_default();
+    if token.is_empty() {
+        return Err(
+            Failure::usage(format!("{GITLAB_TOKEN} is not set: this job has no token")).help(
+                format!(
+                    "give the job `id_tokens: {{ {GITLAB_TOKEN}: {{ aud: \"{audience}\" }} }}`"
+                ),
+            ),
+        );
+    }
+    Ok(Token::new(token))
 }
 
 async fn program(words: &[String], audience: &str) -> Done<Token> {

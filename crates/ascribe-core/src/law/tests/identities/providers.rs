@@ -132,21 +132,63 @@ fn a_replay_without_the_token_still_wants_a_key_that_was_published() {
     );
 }
 
-#[test]
-fn gitlabs_tokens_are_refused() {
+/// GitLab's jobs, where the provider has this audience.
+fn of_gitlab(audience: &str) -> World {
     let mut w = World::with_providers();
-    let lab = Say::ProviderSet(provider("lab", ProviderKind::Gitlab));
-    w.say(ADA, lab, vec![]).unwrap();
+    let mut lab = provider("lab", ProviderKind::Gitlab);
+    lab.audience = audience.to_owned();
+    w.say(ADA, Say::ProviderSet(lab), vec![]).unwrap();
     w.publish("lab", &[3]).unwrap();
     let mut rule = deploy();
     rule.provider = "lab".to_owned();
     rule.conditions = vec![condition("project_id", &["7"])];
     w.say(ADA, Say::WorkloadSet(rule), vec![]).unwrap();
-    let done = w.log_in(BOT, |l| {
-        l.provider = "lab".to_owned();
-        l.claims.facts = vec![fact("project_id", "7")];
+    w
+}
+
+fn job_of_gitlab(login: &mut Login, binding: Binding) {
+    login.provider = "lab".to_owned();
+    login.claims.facts = vec![fact("project_id", "7")];
+    login.claims.binding = binding;
+    login.until = login.claims.expires;
+}
+
+#[test]
+fn gitlabs_tokens_count_by_proofs_alone_and_no_longer_than_they_do() {
+    let lab = || of_gitlab("OPENPUBKEY-PKTOKEN:ascribe");
+    for binding in [
+        Binding::None,
+        Binding::Audience,
+        Binding::Key,
+        Binding::Nonce,
+    ] {
+        let done = lab().log_in(BOT, |l| job_of_gitlab(l, binding));
+        assert_eq!(no(done), "binding", "{binding:?}");
+    }
+    let mut w = lab();
+    let (_, key) = w.log_in(BOT, |l| job_of_gitlab(l, Binding::Proof)).unwrap();
+    // Whoever else came by the token could have bound a key of theirs.
+    assert_eq!(w.state.assurance(&key.fingerprint()), 1);
+    let longer = w.log_in(BOT, |l| {
+        job_of_gitlab(l, Binding::Proof);
+        l.until = l.until.plus_millis(1);
     });
+    assert_eq!(no(longer), "until");
+    let password = w.log_in(BOT, |l| {
+        job_of_gitlab(l, Binding::Proof);
+        l.bearer = true;
+    });
+    assert_eq!(no(password), "bearer");
+    // Nobody said of such a token that it may be turned into a proof.
+    let mut w = of_gitlab("ascribe");
+    let done = w.log_in(BOT, |l| job_of_gitlab(l, Binding::Proof));
     assert_eq!(no(done), "gitlab");
+    // Elsewhere it takes the provider's audience to make proofs count.
+    let done = World::with_providers().log_in(BOT, |l| {
+        l.claims.binding = Binding::Proof;
+        l.until = l.claims.expires;
+    });
+    assert_eq!(no(done), "binding");
 }
 
 #[test]
