@@ -151,6 +151,7 @@ mod tests {
             kind: ProviderKind::Gitlab,
             max_keys_age_seconds: None,
             name: "lab".into(),
+            observers: None,
             withdrawn: false,
         };
         let asked = TokenAsked {

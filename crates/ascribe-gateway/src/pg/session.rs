@@ -201,18 +201,7 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
             return turn_away(&mut stream, &report).await;
         }
     };
-    let connected = {
-        let connecting = connect(&shared, &life, (id, &view), &startup);
-        tokio::select! {
-            connected = connecting => connected,
-            () = life.over.cancelled() => Err(fatal("57P01", "the session has ended", "")),
-            () = life.pulse(|| ()) => Err(fatal("57P01", "the session has ended", "")),
-            () = shared.common.stop.cancelled() => {
-                life.end(CloseReason::Interrupted);
-                Err(fatal("57P01", "the gateway stops", ""))
-            }
-        }
-    };
+    let connected = connect_or_end(&shared, &life, (id, &view), &startup).await;
     let Reached {
         target,
         ready,
@@ -279,6 +268,24 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
     drop(lease);
     drop(kept);
     session.life.close().await;
+}
+
+/// Connects, unless the session ends before that.
+async fn connect_or_end(
+    shared: &Arc<Shared>,
+    life: &Life,
+    of: (SessionId, &GrantView),
+    startup: &Startup,
+) -> Result<Reached, Report> {
+    tokio::select! {
+        connected = connect(shared, life, of, startup) => connected,
+        () = life.over.cancelled() => Err(fatal("57P01", "the session has ended", "")),
+        () = life.pulse(|| ()) => Err(fatal("57P01", "the session has ended", "")),
+        () = shared.common.stop.cancelled() => {
+            life.end(CloseReason::Interrupted);
+            Err(fatal("57P01", "the gateway stops", ""))
+        }
+    }
 }
 
 /// What a client is told where there is no memory for another session.

@@ -9,7 +9,9 @@ use ascribe_core::entry::Body;
 use ascribe_core::law::Denied;
 use ascribe_core::record::{BoxFuture, Scope};
 use ascribe_core::statement::{Connect, Say, Target};
-use ascribe_gateway::{Bearer, Bearers, Credentials, PgArrival, PgConfig, serve_postgres};
+use ascribe_gateway::{
+    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
+};
 use ascribe_ledger::{Rng as _, SystemRng};
 use ascribe_sql::Classifier;
 use ascribe_wire::pg::server::Status;
@@ -37,11 +39,11 @@ const DELETES: Stops = |body| match body {
 struct Nothing;
 
 impl Credentials for Nothing {
-    fn password<'a>(
+    fn credential<'a>(
         &'a self,
         _: &'a str,
         _: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Secret>, String>> {
+    ) -> BoxFuture<'a, Result<Option<Credential>, String>> {
         Box::pin(async { Ok(None) })
     }
 }
@@ -111,6 +113,7 @@ async fn client(w: &World, port: u16) -> DuplexStream {
         idle_timeout: PATIENCE,
         pre_auth_timeout: PATIENCE,
         max_connections_per_addr: 4,
+        memory: 1 << 28,
     };
     let (arrive, arrivals) = tokio::sync::mpsc::channel(1);
     let door = Arc::clone(&w.door) as _;

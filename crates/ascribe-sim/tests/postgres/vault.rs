@@ -15,7 +15,7 @@ fn open(credential: &str) -> Option<(Bank, Bao)> {
 }
 
 fn with_settings(credential: &str, settings: &[&str]) -> Option<(Bank, Bao)> {
-    let mut bank = Bank::with_settings(settings);
+    let mut bank = Bank::with_settings_on(settings, None);
     let bao = Bao::beside(&bank)?;
     std::fs::remove_dir_all(bank.world.data().join("credentials")).unwrap();
     let told = bao.tell_credential(credential);

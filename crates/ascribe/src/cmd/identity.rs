@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::serve::runtime;
 use super::setup::propose;
-use super::{observe, registry, remark, say, say_json};
+use super::{observe, registry, say, say_json};
 use crate::cli::{Cli, IdentityArgs, IdentityCommand, ObserversArgs, ProviderAdd, ProviderCommand};
 use crate::exit::{Done, Failure};
 use crate::http::Http;
