@@ -12,6 +12,7 @@ use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, Signature, 
 use zeroize::Zeroizing;
 
 use crate::client::random;
+use crate::cmd::remark;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::passphrase;
 
@@ -60,6 +61,13 @@ fn is_security_key(key: &PublicKey) -> bool {
         key.algorithm(),
         Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
     )
+}
+
+/// The flags of a security key's signature are its fifth byte from the end, the lowest for a touch (OpenSSH
+/// `PROTOCOL.u2f`).
+fn is_touched(signature: &Signature) -> bool {
+    let ending = signature.as_bytes().last_chunk::<5>();
+    ending.is_some_and(|[flags, ..]| flags & 1 != 0)
 }
 
 impl Signer {
@@ -151,11 +159,20 @@ impl Signer {
                 put_string(&mut body, &blob);
                 put_string(&mut body, &data);
                 body.extend_from_slice(&0u32.to_be_bytes());
+                if is_security_key(public) {
+                    remark("touch the security key to sign");
+                }
                 let answer = agent_call(socket, SIGN_REQUEST, &body)?;
                 let raw = take_string(&mut answer.as_slice())
                     .ok_or_else(|| Failure::new(Kind::Failure, "the ssh-agent did not sign"))?;
                 let signature =
                     Signature::try_from(raw.as_slice()).attempt("read the agent's signature")?;
+                if is_security_key(public) && !is_touched(&signature) {
+                    return Err(
+                        Failure::new(Kind::Denied, "nobody touched the security key")
+                            .help("a key made with `-O no-touch-required` signs nothing here"),
+                    );
+                }
                 SshSig::new(
                     public.key_data().clone(),
                     namespace.to_owned(),

@@ -108,7 +108,7 @@ fn a_target_asks_for_a_touch() {
     world.change_target(&["--approver-assurance", "3"]);
     let request = world.request("the primary is down, by a touch alone");
     let plain = world.run_as("approver", &["approve", &request]).exits(2);
-    assert!(plain.stdout.contains("ed25519-sk"), "{}", plain.stdout);
+    assert!(plain.stderr.contains("ed25519-sk"), "{}", plain.stderr);
     let touch = |flags: u8| -> Out {
         token.flags.store(flags, Ordering::SeqCst);
         let mut approve = world.ascribe(&["-o", "json", "--key", file, "approve", &request]);
@@ -117,11 +117,13 @@ fn a_target_asks_for_a_touch() {
     };
     let untouched = touch(0).exits(2);
     assert!(
-        untouched.stdout.contains("signature"),
+        untouched.stderr.contains("nobody touched"),
         "{}",
-        untouched.stdout
+        untouched.stderr
     );
-    touch(1).exits(0);
+    let approved = touch(1).exits(0).line();
+    let grant = approved["grant_id"].as_str().unwrap();
+    world.run_as("operator", &["use", grant]).exits(0);
     let ran = world.ssh(&world.place(), "echo approved").exits(0);
     assert_eq!(ran.stdout, "approved\n");
     let bundle = world.bundle("echo again");
