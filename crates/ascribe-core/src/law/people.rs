@@ -19,29 +19,30 @@ impl State {
 
     /// One key stands for one thing, once.
     fn check_unknown(&self, key: &SshKey) -> Result<(), Denied> {
-        if self.revoked_keys.contains(&key.fingerprint()) {
+        let fingerprint = key.fingerprint();
+        if self.revoked_keys.contains(&fingerprint) {
             return Err(
                 Denied::new("revoked", "the key was revoked; make a new one")
                     .with_help("make one: ssh-keygen -t ed25519"),
             );
         }
-        if self.keys.contains_key(&key.fingerprint()) {
+        if self.keys.contains_key(&fingerprint) {
             return Err(Denied::new(
                 "duplicate",
                 "the key is enrolled already; one key names one person",
             ));
         }
-        if self.session_keys.contains_key(&key.fingerprint()) {
+        if self.session_keys.contains_key(&fingerprint) {
             return Err(Denied::new("duplicate", "the key is or was a session key")
                 .with_help("make one: ssh-keygen -t ed25519"));
         }
-        if self.agents.contains_key(&key.fingerprint()) {
+        if self.agents.contains_key(&fingerprint) {
             return Err(
                 Denied::new("duplicate", "the key is or was an agent's; make a new one")
                     .with_help("make one: ssh-keygen -t ed25519"),
             );
         }
-        if self.authority_of(&key.fingerprint()).is_some() {
+        if self.authority_of(&fingerprint).is_some() {
             return Err(Denied::new(
                 "duplicate",
                 "the key is a certificate authority's; it names nobody",

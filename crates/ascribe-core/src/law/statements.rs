@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 /// A statement with whoever signed it.
 struct Author {
     key: SshKey,
+    fingerprint: String,
     /// The delegation whose agent signed, where it was not the person.
     agent: Option<StatementId>,
 }
@@ -28,14 +29,17 @@ impl State {
         let Some(statement) = &said.statement else {
             return Err(Denied::new("internal", "the statement was not read"));
         };
-        let Author { key, agent } =
-            self.check_signed_at(judge, at, (signed, statement), place.index)?;
+        let Author {
+            key,
+            fingerprint,
+            agent,
+        } = self.check_signed_at(judge, at, (signed, statement), place.index)?;
         let (by, id) = (statement.by, statement.id);
         let own = matches!(
             &statement.say,
             Say::Login(_) | Say::Logout(_) | Say::Connect(_) | Say::Read(_)
         );
-        let vouches = (!own).then(|| key.fingerprint());
+        let vouches = (!own).then_some(fingerprint);
         match &statement.say {
             Say::Request(request) => {
                 self.check_request(by, at, request)?;
@@ -161,7 +165,8 @@ impl State {
         }
         let key = signer(judge, signed, &statement.say)?;
         self.check_actor(statement.by)?;
-        let of_agent = self.agents.contains_key(&key.fingerprint());
+        let fingerprint = key.fingerprint();
+        let of_agent = self.agents.contains_key(&fingerprint);
         let agent = match &statement.say {
             // A login introduces its key; whose it is, is looked at there.
             Say::Login(_) => None,
@@ -175,6 +180,10 @@ impl State {
         };
         self.check_present(statement.by)?;
         self.check_may_say(statement.by, &statement.say)?;
-        Ok(Author { key, agent })
+        Ok(Author {
+            key,
+            fingerprint,
+            agent,
+        })
     }
 }
