@@ -16,8 +16,8 @@ use crate::life::Shut;
 use crate::relay::Running;
 use crate::upstream::{Sent, Upstream, forward};
 
-/// Logins that are tried for a channel: others may take the place in a new one.
-const TRIES: u32 = 3;
+/// Logins that are tried for a channel: of many that begin at once, others may take the places in a new one.
+const TRIES: u32 = 8;
 /// A target gets this long to take an action.
 pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 
