@@ -8,6 +8,7 @@ mod hostile {
     #[expect(dead_code, reason = "shared with tests/ssh.rs, which uses all of it")]
     mod people;
     #[path = "../ssh/raw.rs"]
+    #[expect(dead_code, reason = "shared with tests/ssh.rs, which uses all of it")]
     mod raw;
     #[path = "../ssh/world.rs"]
     #[expect(dead_code, reason = "shared with tests/ssh.rs, which uses all of it")]

@@ -1,17 +1,19 @@
-//! What a peer may make the gateway remember. The gateway runs in this process, whose memory is read.
+//! What a peer may make the gateway remember. The gateway runs in the process whose memory is read, so
+//! each of these has a process of its own: beside others it would be their memory too that counts.
 
+use std::future::Future;
 use std::process::Stdio;
 use std::time::Duration;
 
+use ascribe_core::entry::Body;
 use ascribe_core::statement::OverCap;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use super::raw::{answer, raw};
-use super::world::{Setup, World};
+use super::world::{Setup, World, until};
 
-/// One at a time: each looks at the memory of the whole process.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Names the test that a process is there for.
+const ALONE: &str = "ASCRIBE_TEST_ALONE";
 
 /// Far above what one connection may hold, far below what is thrown at it.
 const MOST: u64 = 120 << 20;
@@ -24,6 +26,24 @@ fn memory() -> u64 {
     kib.parse::<u64>().unwrap() * 1024
 }
 
+/// Runs a test of this file in a process of its own.
+fn alone(name: &str, test: impl Future<Output = ()>) {
+    let name = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+    if std::env::var_os(ALONE).is_some_and(|alone| *alone == *name) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(test);
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([&*name, "--exact", "--nocapture"])
+        .env(ALONE, &name)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    assert!(said.contains("1 passed"), "no such test: {said}");
+}
+
 fn digested() -> Setup {
     Setup {
         cap: (1 << 12, OverCap::Digest),
@@ -31,9 +51,15 @@ fn digested() -> Setup {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_stops_reading_fills_no_memory() {
-    let _alone = ALONE.lock().await;
+#[test]
+fn a_client_that_stops_reading_fills_no_memory() {
+    alone(
+        "a_client_that_stops_reading_fills_no_memory",
+        client_stops_reading(),
+    );
+}
+
+async fn client_stops_reading() {
     let w = World::with(digested()).await;
     let before = memory();
     let mut child = Command::new("ssh")
@@ -58,9 +84,15 @@ async fn a_client_that_stops_reading_fills_no_memory() {
     w.closed(0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_stops_reading_fills_no_memory() {
-    let _alone = ALONE.lock().await;
+#[test]
+fn a_target_that_stops_reading_fills_no_memory() {
+    alone(
+        "a_target_that_stops_reading_fills_no_memory",
+        target_stops_reading(),
+    );
+}
+
+async fn target_stops_reading() {
     let w = World::with(digested()).await;
     let before = memory();
     let mut client = w.start(&[], "exec sleep 8");
@@ -82,32 +114,49 @@ async fn a_target_that_stops_reading_fills_no_memory() {
 }
 
 /// Each channel has a window of its own: this is more than the connection may have held for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn many_channels_whose_input_nobody_takes_fill_no_memory() {
+#[test]
+fn many_channels_whose_input_nobody_takes_fill_no_memory() {
+    alone(
+        "many_channels_whose_input_nobody_takes_fill_no_memory",
+        nobody_takes_input(),
+    );
+}
+
+async fn nobody_takes_input() {
     const CHANNELS: usize = 80;
-    static INPUT: [u8; 4_000_000] = [b'x'; 4_000_000];
-    let _alone = ALONE.lock().await;
     let w = World::with(Setup {
         sshd: "MaxSessions 1000".to_owned(),
         ..digested()
     })
     .await;
-    let handle = raw(&w).await;
+    let shared = format!("ControlPath={}", w.path("mux").display());
+    let shared = ["-o", &*shared, "-o", "ControlMaster=auto"];
+    let master = w.start(&shared, "echo; exec sleep 100");
+    until("shared connection", || {
+        (!master.stdout().is_empty()).then_some(())
+    })
+    .await;
     let before = memory();
     let mut channels = Vec::new();
     for _ in 0..CHANNELS {
-        let mut channel = handle.channel_open_session().await.unwrap();
-        channel.exec(true, "exec sleep 100").await.unwrap();
-        assert!(answer(&mut channel).await);
-        channels.push(channel);
+        let child = Command::new("ssh")
+            .args(w.options("client"))
+            .args(["-p", &w.port.to_string()])
+            .args(shared)
+            .args([&*w.login(), "exec sleep 100"])
+            .stdin(std::fs::File::open("/dev/zero").unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        channels.push(child);
     }
-    let mut sending = tokio::task::JoinSet::new();
-    for channel in channels {
-        sending.spawn(async move {
-            // What cannot be sent at the end is what this is about.
-            channel.data(&INPUT[..]).await.ok();
-        });
-    }
+    until("commands", || {
+        let begun = w.found(|body| matches!(body, Body::Intent(_)).then_some(()));
+        (begun.len() > CHANNELS).then_some(())
+    })
+    .await;
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(250)).await;
         let more = memory().saturating_sub(before);
@@ -115,6 +164,4 @@ async fn many_channels_whose_input_nobody_takes_fill_no_memory() {
     }
     // Others are served.
     w.ssh(&[], "exit 3", b"").await.exits(3);
-    sending.abort_all();
-    drop(handle);
 }
