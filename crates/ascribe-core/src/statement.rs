@@ -193,6 +193,30 @@ pub struct Request {
     pub sql: Option<SqlScope>,
 }
 
+impl Request {
+    /// Asks for one account of a target from now on, as often as wanted, with nothing forwarded.
+    pub fn plain(
+        target: &str,
+        account: &str,
+        (not_before, not_after): (Timestamp, Timestamp),
+        justification: Prose,
+    ) -> Self {
+        Self {
+            target: target.to_owned(),
+            account: account.to_owned(),
+            not_before,
+            not_after,
+            uses: Uses::Reusable,
+            justification,
+            ticket: None,
+            forwards: Vec::new(),
+            recurrence: None,
+            beneficiary: None,
+            sql: None,
+        }
+    }
+}
+
 /// One kind of forwarding that a grant allows, with its only destination. Nothing else is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -449,6 +473,47 @@ pub struct Target {
     /// What a PostgreSQL server has besides; it is reached by that protocol and has no host keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Postgres>,
+}
+
+impl Target {
+    /// A host reached by SSH, with the rules that hold where nobody says otherwise: one approval, eight
+    /// hours at most, streams stored up to 16 MiB and digested beyond, no way to break glass.
+    pub fn ssh(
+        name: &str,
+        (host, port): (&str, u16),
+        host_key: SshKey,
+        account: &str,
+        system_owner: PersonId,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            host: host.to_owned(),
+            addresses: vec![host.to_owned()],
+            loopback: false,
+            port,
+            host_keys: vec![host_key],
+            accounts: vec![account.to_owned()],
+            system_owner,
+            quorum: 1,
+            required_approvers: Vec::new(),
+            max_seconds: 8 * 3600,
+            min_justification: 12,
+            ticket: None,
+            break_glass: Vec::new(),
+            review_seconds: 3 * 86_400,
+            stream_cap: 16 << 20,
+            over_cap: OverCap::Digest,
+            signed_opening: false,
+            watch_notice: false,
+            refuse_inner_ssh: false,
+            actor_assurance: None,
+            approver_assurance: None,
+            max_unwitnessed_seconds: None,
+            approver_groups: Vec::new(),
+            manager_approves: false,
+            postgres: None,
+        }
+    }
 }
 
 fn is_false(value: &bool) -> bool {

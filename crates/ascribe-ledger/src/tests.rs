@@ -190,32 +190,15 @@ impl World {
     /// A target and a grant on it.
     fn furnish(&mut self, ledger: &Ledger) {
         let target = Target {
-            name: "db1".to_owned(),
-            host: "db1.example".to_owned(),
             addresses: vec!["127.0.0.1".into()],
             loopback: true,
-            port: 22,
-            host_keys: vec![key()],
-            accounts: vec!["root".to_owned()],
-            system_owner: person(),
-            quorum: 1,
-            required_approvers: vec![],
             max_seconds: 3600,
             min_justification: 10,
-            ticket: None,
             break_glass: vec![person()],
             review_seconds: 3600,
             stream_cap: 1 << 20,
             over_cap: OverCap::Refuse,
-            signed_opening: false,
-            watch_notice: false,
-            refuse_inner_ssh: false,
-            actor_assurance: None,
-            approver_assurance: None,
-            max_unwitnessed_seconds: None,
-            approver_groups: vec![],
-            manager_approves: false,
-            postgres: None,
+            ..Target::ssh("db1", ("db1.example", 22), key(), "root", person())
         };
         record(ledger, self.statement(Say::TargetSet(target), vec![])).unwrap();
         let why = Opening::new(
@@ -238,6 +221,12 @@ impl World {
         self.grant = ledger.with_state(|s| s.grants.keys().next().copied());
     }
     fn session(&self, ledger: &Ledger) -> SessionId {
+        let (session, open) = self.opening();
+        record(ledger, open).unwrap();
+        session
+    }
+    /// A session, and what opens it.
+    fn opening(&self) -> (SessionId, Proposal) {
         let session = SessionId::new(self.id());
         let from = Opening::new("from", [6; 32], b"192.0.2.1".to_vec());
         let body = Body::SessionOpen(SessionOpen {
@@ -255,17 +244,12 @@ impl World {
             opening: None,
             login: None,
         });
-        let scope = Scope::Session(session);
-        record(
-            ledger,
-            Proposal {
-                openings: vec![from],
-                scope,
-                ..self.proposal(body)
-            },
-        )
-        .unwrap();
-        session
+        let open = Proposal {
+            openings: vec![from],
+            scope: Scope::Session(session),
+            ..self.proposal(body)
+        };
+        (session, open)
     }
     fn intent(&self, session: SessionId, command: &str) -> Proposal {
         self.intent_of(session, command.as_bytes().to_vec())

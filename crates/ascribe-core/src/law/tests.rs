@@ -18,7 +18,7 @@ use crate::entry::{
 use crate::record::{Admission, Proposal, Scope, Standing, Wanted};
 use crate::sealed::{Opening, Prose};
 use crate::statement::{
-    Answer, Authority, Mapping, Offboard, OverCap, PersonAdd, PersonKey, Read, Review, Revocation,
+    Answer, Authority, Mapping, Offboard, PersonAdd, PersonKey, Read, Review, Revocation,
     RevokedCertificates, Seen, Signed, Statement, TicketRule, UseGrant, Uses, Verdict, View,
 };
 

@@ -9,8 +9,8 @@ use ascribe_core::law::SERVER;
 use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
-    Answer, Authority, BreakGlass, Forward, OverCap, PersonAdd, PersonKey, Request, Revocation,
-    Role, Say, Seen, Signed, SshKey, Statement, Target, Ticket, Uses,
+    Answer, Authority, BreakGlass, Forward, PersonAdd, PersonKey, Request, Revocation, Role, Say,
+    Seen, Signed, SshKey, Statement, Target, Ticket, Uses,
 };
 use ascribe_ledger::{Ledger, Rng as _, SystemRng};
 use ascribe_tlog::Hash;
@@ -62,32 +62,18 @@ impl People {
 
     pub(super) fn target(&self, account: &str, port: u16) -> Target {
         Target {
-            name: "db1".into(),
-            host: "127.0.0.1".into(),
-            addresses: vec!["127.0.0.1".into()],
             loopback: true,
-            port,
-            host_keys: vec![public(&self.admin)],
-            accounts: vec![account.to_owned()],
-            system_owner: ADMIN,
-            quorum: 1,
-            required_approvers: vec![],
             max_seconds: 3600,
-            min_justification: 12,
-            ticket: None,
             break_glass: vec![OPERATOR],
             review_seconds: 60,
             stream_cap: 1 << 30,
-            over_cap: OverCap::Digest,
-            signed_opening: false,
-            watch_notice: false,
-            refuse_inner_ssh: false,
-            actor_assurance: None,
-            approver_assurance: None,
-            max_unwitnessed_seconds: None,
-            approver_groups: vec![],
-            manager_approves: false,
-            postgres: None,
+            ..Target::ssh(
+                "db1",
+                ("127.0.0.1", port),
+                public(&self.admin),
+                account,
+                ADMIN,
+            )
         }
     }
 
@@ -241,17 +227,14 @@ impl People {
         let why = Opening::new("justification", random(), why.to_vec());
         let now = ledger.now();
         let request = Request {
-            forwards: Vec::new(),
-            target: "db1".into(),
-            account: account.to_owned(),
-            not_before: now,
-            not_after: now.plus_millis(1_800_000),
-            uses: Uses::Reusable,
-            justification: Prose::of(&why),
-            recurrence: None,
             beneficiary: Some(workload),
             ticket: Some(ticket),
-            sql: None,
+            ..Request::plain(
+                "db1",
+                account,
+                (now, now.plus_millis(1_800_000)),
+                Prose::of(&why),
+            )
         };
         let scope = Scope::Request(StatementId::new([0; 16]));
         let (id, receipt) = self

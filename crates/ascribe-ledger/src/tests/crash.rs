@@ -175,29 +175,7 @@ fn crashes_lose_nothing_that_was_acknowledged() {
             let mut sent = 0;
             while ledger.failure().is_none() && sent < 40 {
                 sent += 1;
-                let session = SessionId::new(world.id());
-                let from = Opening::new("from", [6; 32], b"192.0.2.1".to_vec());
-                let open = Body::SessionOpen(SessionOpen {
-                    session,
-                    grant: world.grant.unwrap(),
-                    person: person(),
-                    key: key().fingerprint(),
-                    target: "db1".to_owned(),
-                    account: "root".to_owned(),
-                    from: from.commitment(),
-                    certificate: None,
-                    delegation: None,
-                    door: Door::Direct,
-                    opened_by: OpenedBy::Testimony,
-                    opening: None,
-                    login: None,
-                });
-                let scope = Scope::Session(session);
-                let open = Proposal {
-                    openings: vec![from],
-                    scope,
-                    ..world.proposal(open)
-                };
+                let (session, open) = world.opening();
                 let Ok(receipt) = record(&ledger, open) else {
                     break;
                 };
@@ -250,30 +228,8 @@ fn a_full_disk_still_takes_what_ends_something() {
     disk.0.lock().unwrap().full = false;
     world.clock.step(2000);
     let session = (0..3).find_map(|_| {
-        let id = SessionId::new(world.id());
-        let from = Opening::new("from", [6; 32], b"192.0.2.1".to_vec());
-        let open = Body::SessionOpen(SessionOpen {
-            session: id,
-            grant: world.grant.unwrap(),
-            person: person(),
-            key: key().fingerprint(),
-            target: "db1".to_owned(),
-            account: "root".to_owned(),
-            from: from.commitment(),
-            certificate: None,
-            delegation: None,
-            door: Door::Direct,
-            opened_by: OpenedBy::Testimony,
-            opening: None,
-            login: None,
-        });
-        let scope = Scope::Session(id);
+        let (id, open) = world.opening();
         world.clock.step(2000);
-        let open = Proposal {
-            openings: vec![from],
-            scope,
-            ..world.proposal(open)
-        };
         std::thread::sleep(std::time::Duration::from_millis(20));
         record(&ledger, open).ok().map(|_| id)
     });

@@ -405,7 +405,7 @@ fn asking_for_the_time_while_looking_at_the_state_never_hangs() {
 /// makes a second key, under which the older content is an error and no longer absent.
 #[test]
 fn a_destroyed_key_stays_an_absence_when_its_scope_is_used_again() {
-    use ascribe_core::statement::{Answer, Request, Uses};
+    use ascribe_core::statement::{Answer, Request};
     let (world, ledger, session) = small();
     let at = Timestamp::from_millis(world.clock.now_millis());
     let why = Opening::new(
@@ -413,19 +413,8 @@ fn a_destroyed_key_stays_an_absence_when_its_scope_is_used_again() {
         [5; 32],
         b"the replica is stuck again".to_vec(),
     );
-    let request = Request {
-        forwards: Vec::new(),
-        target: "db1".to_owned(),
-        account: "root".to_owned(),
-        not_before: at,
-        not_after: at.plus_millis(60_000),
-        justification: Prose::of(&why),
-        recurrence: None,
-        beneficiary: None,
-        ticket: None,
-        uses: Uses::Reusable,
-        sql: None,
-    };
+    let window = (at, at.plus_millis(60_000));
+    let request = Request::plain("db1", "root", window, Prose::of(&why));
     let asked = world.statement(Say::Request(request), vec![why]);
     let Scope::Request(of) = asked.scope else {
         panic!("no request")

@@ -23,7 +23,7 @@ use ascribe_core::record::{Proposal, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
     Answer, Connect, OverCap, PersonAdd, Request, Role, Say, Seen, Signed, SshKey, Statement,
-    Target, Uses,
+    Target,
 };
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
@@ -220,32 +220,22 @@ impl Realm {
         };
         self.record(SERVER, Body::Genesis(genesis), vec![name])?;
         let target = Target {
-            name: "db1".to_owned(),
-            host: "db1.example".to_owned(),
             addresses: vec!["127.0.0.1".into()],
             loopback: true,
-            port: 22,
-            host_keys: vec![ssh_key([254; 32])?.1],
-            accounts: vec!["root".to_owned()],
-            system_owner: person(ADMIN),
-            quorum: 1,
-            required_approvers: vec![],
             max_seconds: 24 * 3600,
             min_justification: 10,
-            ticket: None,
-            break_glass: vec![],
             review_seconds: 3600,
             stream_cap: 1 << 20,
             over_cap: OverCap::Refuse,
-            signed_opening: false,
-            watch_notice: false,
-            refuse_inner_ssh: false,
             actor_assurance: Some(2),
             approver_assurance: Some(2),
-            max_unwitnessed_seconds: None,
-            approver_groups: vec![],
-            manager_approves: false,
-            postgres: None,
+            ..Target::ssh(
+                "db1",
+                ("db1.example", 22),
+                ssh_key([254; 32])?.1,
+                "root",
+                person(ADMIN),
+            )
         };
         self.decree(Say::TargetSet(target), vec![])
     }
@@ -383,17 +373,13 @@ impl Realm {
     fn grant(&mut self, n: u8, beneficiary: Option<PersonId>) -> Result<GrantId> {
         let (justification, why) = prose("justification", "restart the stuck replica of orders");
         let request = Request {
-            target: "db1".to_owned(),
-            account: "root".to_owned(),
-            not_before: self.now,
-            not_after: self.now.plus_millis(20 * HOUR),
-            uses: Uses::Reusable,
-            justification,
-            ticket: None,
-            forwards: vec![],
-            recurrence: None,
             beneficiary,
-            sql: None,
+            ..Request::plain(
+                "db1",
+                "root",
+                (self.now, self.now.plus_millis(20 * HOUR)),
+                justification,
+            )
         };
         let (id, request) =
             self.statement(person(n), &[n; 32], Say::Request(request), vec![why])?;

@@ -305,32 +305,21 @@ impl World {
 
     fn target(&self) -> Target {
         Target {
-            name: "db1".to_owned(),
-            host: "db1.example".to_owned(),
             addresses: vec!["127.0.0.1".into()],
             loopback: true,
-            port: 22,
-            host_keys: vec![self.public.clone()],
-            accounts: vec!["root".to_owned()],
-            system_owner: person(),
-            quorum: 1,
-            required_approvers: vec![],
             max_seconds: 3600,
             min_justification: 10,
-            ticket: None,
             break_glass: vec![person()],
             review_seconds: 3600,
             stream_cap: 1 << 20,
             over_cap: OverCap::Refuse,
-            signed_opening: false,
-            watch_notice: false,
-            refuse_inner_ssh: false,
-            actor_assurance: None,
-            approver_assurance: None,
-            max_unwitnessed_seconds: None,
-            approver_groups: vec![],
-            manager_approves: false,
-            postgres: None,
+            ..Target::ssh(
+                "db1",
+                ("db1.example", 22),
+                self.public.clone(),
+                "root",
+                person(),
+            )
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::id::{Root, StatementId};
 use ascribe_core::sealed::{Opening, Prose};
-use ascribe_core::statement::{Answer, Request, Say, Seen, Signed, Statement, Ticket, Uses};
+use ascribe_core::statement::{Answer, Request, Say, Seen, Signed, Statement, Ticket};
 use ascribe_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -80,20 +80,16 @@ pub(super) fn request(world: &World) -> (Statement, Opening) {
         b"restart the stuck replica".to_vec(),
     );
     let say = Say::Request(Request {
-        forwards: Vec::new(),
-        target: world.field("target"),
-        account: world.field("account"),
-        not_before: now(),
-        not_after: now().plus_millis(600_000),
-        uses: Uses::Reusable,
-        justification: Prose::of(&why),
-        recurrence: None,
-        beneficiary: None,
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-7".to_owned(),
         }),
-        sql: None,
+        ..Request::plain(
+            &world.field("target"),
+            &world.field("account"),
+            (now(), now().plus_millis(600_000)),
+            Prose::of(&why),
+        )
     });
     (statement(world, "operator", say), why)
 }

@@ -15,7 +15,7 @@ use ascribe_core::id::{ActionId, EntryId, GrantId, PersonId, Root, SessionId, St
 use ascribe_core::record::{Proposal, Receipt, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::{Opening, Prose};
 use ascribe_core::statement::{
-    Answer, OverCap, PersonAdd, Request, Role, Say, Seen, Signed, SshKey, Statement, Target, Uses,
+    Answer, PersonAdd, Request, Role, Say, Seen, Signed, SshKey, Statement, Target,
 };
 use ascribe_core::time::Timestamp;
 use ascribe_evidence::{SshSignatures, dearmour, parse_public_key};
@@ -222,32 +222,17 @@ impl World {
     }
     pub(super) fn target(&self) -> Target {
         Target {
-            name: "db1".to_owned(),
-            host: "192.0.2.1".to_owned(),
-            addresses: vec!["192.0.2.1".to_owned()],
-            loopback: false,
-            port: 22,
-            host_keys: vec![Who::Ada.key()],
-            accounts: vec!["root".to_owned()],
-            system_owner: Who::Ada.id(),
-            quorum: 1,
-            required_approvers: vec![],
             max_seconds: 14_400,
             min_justification: 10,
-            ticket: None,
-            break_glass: vec![],
             review_seconds: 3600,
             stream_cap: 1 << 20,
-            over_cap: OverCap::Digest,
-            signed_opening: false,
-            watch_notice: false,
-            refuse_inner_ssh: false,
-            actor_assurance: None,
-            approver_assurance: None,
-            max_unwitnessed_seconds: None,
-            approver_groups: vec![],
-            manager_approves: false,
-            postgres: None,
+            ..Target::ssh(
+                "db1",
+                ("192.0.2.1", 22),
+                Who::Ada.key(),
+                "root",
+                Who::Ada.id(),
+            )
         }
     }
     /// Asked for by Olu, approved by Ada.
@@ -258,19 +243,12 @@ impl World {
         };
         say(Who::Ada, Say::TargetSet(self.target()), None);
         let why = Opening::new("justification", self.salt(), b"restart the replica".into());
-        let request = Request {
-            forwards: Vec::new(),
-            target: "db1".to_owned(),
-            account: "root".to_owned(),
-            not_before: self.now(),
-            not_after: self.now().plus_millis(3_600_000),
-            uses: Uses::Reusable,
-            justification: Prose::of(&why),
-            recurrence: None,
-            beneficiary: None,
-            ticket: None,
-            sql: None,
-        };
+        let request = Request::plain(
+            "db1",
+            "root",
+            (self.now(), self.now().plus_millis(3_600_000)),
+            Prose::of(&why),
+        );
         let (of, asked) = say(Who::Olu, Say::Request(request), Some(why));
         let entry = ascribe_core::entry::entry_hash(&asked.entry);
         let answer = Answer {

@@ -8,7 +8,7 @@ use ascribe_core::id::{ActionId, GrantId, SessionId, StatementId, derived};
 use ascribe_core::law::Place;
 use ascribe_core::sealed::Prose;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, OverCap, Request, Revocation, Say, SshKey, Target, Ticket, Uses,
+    Answer, BreakGlass, Extension, Request, Revocation, Say, SshKey, Target, Ticket, Uses,
 };
 
 use super::forge::{Forge, MINUTE, ORIGIN, Pen, Who, sealed};
@@ -47,32 +47,13 @@ impl Forge {
 
     pub(super) fn target_with(&mut self, change: impl FnOnce(&mut Target)) -> Place {
         let mut target = Target {
-            name: "db1".to_owned(),
-            host: "db".to_owned(),
             addresses: vec!["10.0.0.1".to_owned()],
-            loopback: false,
-            port: 22,
-            host_keys: vec![Who::Pat.key(1)],
-            accounts: vec!["root".to_owned()],
-            system_owner: self.admin.id(),
-            quorum: 1,
-            required_approvers: vec![],
             max_seconds: 14_400,
             min_justification: 10,
-            ticket: None,
             break_glass: vec![Who::Olu.id()],
             review_seconds: 3600,
             stream_cap: 1024,
-            over_cap: OverCap::Digest,
-            signed_opening: false,
-            watch_notice: false,
-            refuse_inner_ssh: false,
-            actor_assurance: None,
-            approver_assurance: None,
-            max_unwitnessed_seconds: None,
-            approver_groups: vec![],
-            manager_approves: false,
-            postgres: None,
+            ..Target::ssh("db1", ("db", 22), Who::Pat.key(1), "root", self.admin.id())
         };
         change(&mut target);
         self.say(self.admin, &[], Say::TargetSet(target), vec![]).1
@@ -101,20 +82,17 @@ impl Forge {
     ) -> (Ask, Grant) {
         let why = sealed("justification", WHY);
         let mut request = Request {
-            forwards: Vec::new(),
-            target: "db1".to_owned(),
-            account: "root".to_owned(),
-            not_before: self.now,
-            not_after: self.now.plus_millis(60 * MINUTE),
             uses: Uses::Single,
-            justification: Prose::of(&why),
-            recurrence: None,
-            beneficiary: None,
             ticket: Some(Ticket {
                 system: "jira".to_owned(),
                 id: "OPS-42".to_owned(),
             }),
-            sql: None,
+            ..Request::plain(
+                "db1",
+                "root",
+                (self.now, self.now.plus_millis(60 * MINUTE)),
+                Prose::of(&why),
+            )
         };
         change(&mut request);
         let say = Say::Request(request.clone());

@@ -10,9 +10,7 @@ use ascribe_core::identity::{
 use ascribe_core::law::{Judge as _, SERVER, TokenAsked};
 use ascribe_core::record::{Proposal, Receipt, Recorder as _, Scope};
 use ascribe_core::sealed::Prose;
-use ascribe_core::statement::{
-    Answer, OverCap, PersonAdd, Request, Role, Seen, Statement, Target, Uses,
-};
+use ascribe_core::statement::{Answer, PersonAdd, Request, Role, Seen, Statement, Target, Uses};
 use ascribe_evidence::SshSignatures;
 use ascribe_ledger::{Drivers, InitOptions, SystemClock, SystemRng};
 use ascribe_tlog::SigningKey;
@@ -107,32 +105,16 @@ async fn says(
 /// The target, the provider with its keys, and Olu's account there.
 async fn registered(ledger: &Ledger, provider: &Provider, jwks: &[u8]) {
     let target = Target {
-        name: "db1".into(),
-        host: "192.0.2.1".into(),
-        addresses: vec!["192.0.2.1".into()],
-        loopback: false,
-        port: 22,
-        host_keys: vec![ssh_key_of(signer(7).public()).unwrap()],
-        accounts: vec!["root".into()],
-        system_owner: id(ADA),
-        quorum: 1,
-        required_approvers: vec![],
         max_seconds: 3600,
-        min_justification: 12,
-        ticket: None,
-        break_glass: vec![],
         review_seconds: 3600,
         stream_cap: 1024,
-        over_cap: OverCap::Digest,
-        signed_opening: false,
-        watch_notice: false,
-        refuse_inner_ssh: false,
-        actor_assurance: None,
-        approver_assurance: None,
-        max_unwitnessed_seconds: None,
-        approver_groups: vec![],
-        manager_approves: false,
-        postgres: None,
+        ..Target::ssh(
+            "db1",
+            ("192.0.2.1", 22),
+            ssh_key_of(signer(7).public()).unwrap(),
+            "root",
+            id(ADA),
+        )
     };
     let link = IdentityLink {
         person: id(OLU),
@@ -214,17 +196,13 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
     );
     let now = ledger.now();
     let request = Say::Request(Request {
-        target: "db1".into(),
-        account: "root".into(),
-        not_before: now,
-        not_after: now.plus_millis(1_800_000),
         uses: Uses::Single,
-        justification: Prose::of(&why),
-        ticket: None,
-        forwards: vec![],
-        recurrence: None,
-        beneficiary: None,
-        sql: None,
+        ..Request::plain(
+            "db1",
+            "root",
+            (now, now.plus_millis(1_800_000)),
+            Prose::of(&why),
+        )
     });
     let (of, entry) = says(ledger, (OLU, OLU), request, vec![why]).await;
     let yes = Answer {

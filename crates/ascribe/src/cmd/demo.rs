@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ascribe_core::id::PersonId;
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
-    Answer, OverCap, PersonAdd, Request, Role, Say, SshKey, Target, Ticket, TicketRule, Uses,
+    Answer, PersonAdd, Request, Role, Say, SshKey, Target, Ticket, TicketRule,
 };
 use ascribe_ledger::InitOptions;
 use serde_json::json;
@@ -257,35 +257,19 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
         )?;
     }
     let target = Target {
-        name: TARGET.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        addresses: vec!["127.0.0.1".to_owned()],
         loopback: true,
-        port: sshd.port,
-        host_keys: vec![sshd.host_key.clone()],
-        accounts: vec![account.to_owned()],
-        system_owner: approver.id,
-        quorum: 1,
-        required_approvers: Vec::new(),
-        max_seconds: 8 * 3600,
-        min_justification: 12,
         ticket: Some(TicketRule {
             system: "demo".to_owned(),
             pattern: "OPS-#".to_owned(),
         }),
         break_glass: vec![operator.id],
-        review_seconds: 3 * 86_400,
-        stream_cap: 16 * 1024 * 1024,
-        over_cap: OverCap::Digest,
-        signed_opening: false,
-        watch_notice: false,
-        refuse_inner_ssh: false,
-        actor_assurance: None,
-        approver_assurance: None,
-        max_unwitnessed_seconds: None,
-        approver_groups: vec![],
-        manager_approves: false,
-        postgres: None,
+        ..Target::ssh(
+            TARGET,
+            ("127.0.0.1", sshd.port),
+            sshd.host_key.clone(),
+            account,
+            approver.id,
+        )
     };
     admin.submit(&admin.hello()?, Say::TargetSet(target), Vec::new())?;
     let asker = client(dir, &operator.key_file)?;
@@ -294,20 +278,16 @@ fn populate(dir: &Path, people: &[Person], sshd: &Sshd, account: &str) -> Done {
     let (justification, opening) =
         prose("justification", "Try ascribe: look around on the demo host")?;
     let request = Request {
-        forwards: Vec::new(),
-        target: TARGET.to_owned(),
-        account: account.to_owned(),
-        not_before: begin,
-        not_after: begin.plus_millis(3_600_000),
-        uses: Uses::Reusable,
-        justification,
-        recurrence: None,
-        beneficiary: None,
         ticket: Some(Ticket {
             system: "demo".to_owned(),
             id: "OPS-1".to_owned(),
         }),
-        sql: None,
+        ..Request::plain(
+            TARGET,
+            account,
+            (begin, begin.plus_millis(3_600_000)),
+            justification,
+        )
     };
     let (id, _, _) = asker.submit(&hello, Say::Request(request), vec![opening])?;
     let known = registry(&admin)?;

@@ -220,32 +220,12 @@ pub(super) fn genesis(admin_quorum: u32, people: &[(PersonAdd, Opening)]) -> Gen
 }
 pub(super) fn target(name: &str) -> Target {
     Target {
-        name: name.to_owned(),
-        host: "10.0.0.1".to_owned(),
-        addresses: vec!["10.0.0.1".to_owned()],
-        loopback: false,
-        port: 22,
-        host_keys: vec![key(200, 0)],
         accounts: vec!["root".to_owned(), "app".to_owned()],
-        system_owner: person(ADA),
-        quorum: 1,
-        required_approvers: Vec::new(),
         max_seconds: 4 * 3600,
-        min_justification: 12,
-        ticket: None,
         break_glass: vec![person(REQ)],
         review_seconds: 2 * 3600,
         stream_cap: 1 << 20,
-        over_cap: OverCap::Digest,
-        signed_opening: false,
-        watch_notice: false,
-        refuse_inner_ssh: false,
-        actor_assurance: None,
-        approver_assurance: None,
-        max_unwitnessed_seconds: None,
-        approver_groups: vec![],
-        manager_approves: false,
-        postgres: None,
+        ..Target::ssh(name, ("10.0.0.1", 22), key(200, 0), "root", person(ADA))
     }
 }
 /// An authority whose principal `req` stands for the requester.

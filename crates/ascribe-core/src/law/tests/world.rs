@@ -124,19 +124,8 @@ impl World {
     }
     pub(super) fn request_for(&self) -> (Request, Opening) {
         let (justification, opening) = prose("justification", WHY);
-        let request = Request {
-            forwards: Vec::new(),
-            target: "db1".to_owned(),
-            account: "root".to_owned(),
-            not_before: self.now,
-            not_after: self.now.plus_millis(HOUR),
-            uses: Uses::Reusable,
-            justification,
-            beneficiary: None,
-            recurrence: None,
-            ticket: None,
-            sql: None,
-        };
+        let window = (self.now, self.now.plus_millis(HOUR));
+        let request = Request::plain("db1", "root", window, justification);
         (request, opening)
     }
     pub(super) fn request(
