@@ -6,6 +6,8 @@ mod identity {
     mod dial;
     #[path = "../e2e/providers.rs"]
     mod providers;
+    #[path = "../e2e/python.rs"]
+    mod python;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/world.rs"]
     mod world;
@@ -19,4 +21,5 @@ mod identity {
     mod recorder;
     mod svid;
     mod workload;
+    mod workload_api;
 }

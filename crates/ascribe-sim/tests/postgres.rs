@@ -14,6 +14,9 @@ mod postgres {
     #[path = "../e2e/providers.rs"]
     mod providers;
 
+    #[path = "../e2e/python.rs"]
+    mod python;
+
     mod bank;
     mod bearers;
     mod crowds;

@@ -7,6 +7,7 @@ mod discovery;
 pub(crate) mod job;
 pub(crate) mod keyfile;
 pub(crate) mod svid;
+pub(crate) mod workload_api;
 
 pub(crate) use discovery::{Metadata, discover, published_keys};
 

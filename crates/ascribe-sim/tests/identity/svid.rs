@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ascribe_core::encoding::{base64_std, base64url};
@@ -12,9 +12,11 @@ use super::providers::Provider;
 use super::world::{World, need};
 
 const DOMAIN: &str = "spiffe://demo.example";
-const ID: &str = "spiffe://demo.example/ns/shop/sa/deploy";
+pub(super) const ID: &str = "spiffe://demo.example/ns/shop/sa/deploy";
+/// Somebody else of the domain.
+pub(super) const OTHER: &str = "spiffe://demo.example/ns/shop/sa/deploy-2";
 
-fn openssl(dir: &Path, args: &[&str]) -> Vec<u8> {
+pub(super) fn openssl(dir: &Path, args: &[&str]) -> Vec<u8> {
     let mut openssl = Command::new(need("openssl"));
     let out = openssl.args(args).current_dir(dir).output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
@@ -103,28 +105,21 @@ fn publish(document: String) -> String {
     format!("http://{address}/bundle")
 }
 
-#[test]
-fn a_workload_acts_by_its_svid_and_another_one_of_the_domain_does_not() {
-    let world = World::new();
+/// A demo whose workload is [`ID`], which has a grant. In the directory are its SVID, `deploy`, and `other`, that of
+/// another workload.
+pub(super) fn issued(world: &World) -> PathBuf {
     let dir = world.path("spire");
     std::fs::create_dir(&dir).unwrap();
     let authority = format!(
         "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectAltName=URI:{DOMAIN}\n"
     );
     certify(&dir, "root", &authority, "root");
-    let usage = "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n";
-    certify(
-        &dir,
-        "deploy",
-        &format!("{usage}subjectAltName=URI:{ID}\n"),
-        "root",
-    );
-    certify(
-        &dir,
-        "other",
-        &format!("{usage}subjectAltName=URI:{ID}-2\n"),
-        "root",
-    );
+    let usage = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment,keyAgreement\n\
+                 extendedKeyUsage=serverAuth,clientAuth\n";
+    for (name, id) in [("deploy", ID), ("other", OTHER)] {
+        let extensions = format!("{usage}subjectAltName=URI:{id}\n");
+        certify(&dir, name, &extensions, "root");
+    }
     let bundle = publish(bundle(&dir));
     world.add_provider(&Provider {
         name: "spire",
@@ -135,6 +130,13 @@ fn a_workload_acts_by_its_svid_and_another_one_of_the_domain_does_not() {
     });
     world.add_workload("spire", &[&format!("sub={ID}")]);
     world.grant_workload();
+    dir
+}
+
+#[test]
+fn a_workload_acts_by_its_svid_and_another_one_of_the_domain_does_not() {
+    let world = World::new();
+    let dir = issued(&world);
 
     let agent = Agent::start(&world);
     let log_in = |name: &str| {

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::bank::Bank;
+use super::python::packages;
 use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
@@ -19,28 +20,6 @@ fn installed() -> Option<&'static Path> {
         eprintln!("SKIPPED: `python3` or the package registry is not there");
     }
     place.as_deref()
-}
-
-/// The packages of this file, installed once beside what is built; none where they cannot be.
-pub(super) fn packages(name: &str, sources: &Path) -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let done = place.join("done");
-    let wanted = std::fs::read(sources).unwrap();
-    if std::fs::read(&done).is_ok_and(|had| had == wanted) {
-        return Some(place);
-    }
-    let run = |command: &mut Command| {
-        let status = command.stdin(Stdio::null()).status();
-        status.ok().filter(std::process::ExitStatus::success)
-    };
-    run(Command::new(maybe("python3")?)
-        .args(["-m", "venv"])
-        .arg(&place))?;
-    run(Command::new(place.join("bin/pip"))
-        .args(["install", "--quiet", "--only-binary", ":all:", "-r"])
-        .arg(sources))?;
-    std::fs::write(&done, wanted).unwrap();
-    Some(place)
 }
 
 /// Where the programs of PostgreSQL 18 are.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::bank::{Bank, done};
-use super::drivers::packages;
+use super::python::packages;
 use super::world::{PATIENCE, Running, need, wait_for};
 
 const REQUIREMENTS: &str = concat!(

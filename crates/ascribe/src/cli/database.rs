@@ -221,6 +221,9 @@ pub(crate) struct JobRun {
     /// File with its private key, PEM.
     #[arg(long, value_name = "KEY.pem", requires = "svid")]
     pub(crate) svid_key: Option<PathBuf>,
+    /// Which of the ids that SPIFFE's agent (SPIFFE_ENDPOINT_SOCKET) knows this process by; the first without.
+    #[arg(long, value_name = "SPIFFE-ID", requires = "workload", conflicts_with_all = ["svid", "token_file", "token_command"])]
+    pub(crate) spiffe_id: Option<String>,
     /// The workload; without it, a login that was made before is used.
     #[arg(long, value_name = "NAME")]
     pub(crate) workload: Option<String>,

@@ -47,6 +47,9 @@ pub(crate) struct Login {
     /// File with its private key, PEM. The key stays there; it signs for this login's key.
     #[arg(long, value_name = "KEY.pem", requires = "svid")]
     pub(crate) svid_key: Option<PathBuf>,
+    /// Which of the ids that SPIFFE's agent (SPIFFE_ENDPOINT_SOCKET) knows this process by; the first without.
+    #[arg(long, value_name = "SPIFFE-ID", requires = "workload", conflicts_with_all = ["svid", "token_file", "token_command"])]
+    pub(crate) spiffe_id: Option<String>,
     /// Where no ssh-agent is at hand: keep the key in this new file, encrypted with a passphrase. It goes
     /// with the login.
     #[arg(long, value_name = "FILE")]

@@ -133,6 +133,7 @@ fn run(cli: &Cli, args: &JobRun) -> Done {
                 token_command: args.token_command.clone(),
                 svid: args.svid.clone(),
                 svid_key: args.svid_key.clone(),
+                spiffe_id: args.spiffe_id.clone(),
                 key_file: None,
                 lasts: LASTS,
             },

@@ -23,7 +23,8 @@ use crate::client::{Client, Server, config_dir, now, random, read_json, write_js
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::http::Http;
 use crate::login::keyfile::{self, KeyFile};
-use crate::login::{Token, browser, device, discover, job, published_keys, svid};
+use crate::login::svid::Svid;
+use crate::login::{Token, browser, device, discover, job, published_keys, workload_api};
 use crate::signer::{Signer, agent_answers, fresh_key, lend_to_agent, ssh_key_of, take_from_agent};
 
 /// Longest life of a session key, in seconds.
@@ -337,11 +338,16 @@ impl Way<'_> {
         let svid = (&self.args.svid, &self.args.svid_key);
         match (provider.kind, svid) {
             (ProviderKind::SpiffeX509, (Some(chain), Some(key))) => {
-                return svid::proof(provider, chain, key, commitment);
+                return Svid::from_files(chain, key)?.proof(provider, commitment);
+            }
+            (ProviderKind::SpiffeX509, _) if workload_api::is_there() => {
+                let svid = workload_api::x509(self.args.spiffe_id.as_deref()).await?;
+                return svid.proof(provider, commitment);
             }
             (ProviderKind::SpiffeX509, _) => {
                 return Err(Failure::usage("where is the workload's X.509-SVID?").help(
-                    "give `--svid CERT.pem --svid-key KEY.pem`, as spiffe-helper writes them",
+                    "set SPIFFE_ENDPOINT_SOCKET to its agent's, or give `--svid CERT.pem --svid-key KEY.pem`, as \
+                     spiffe-helper writes them",
                 ));
             }
             (_, (None, _)) => {}
@@ -354,6 +360,9 @@ impl Way<'_> {
         }
         let source = match (&self.args.token_file, self.args.token_command.as_slice()) {
             (Some(file), _) => job::Source::File(file.clone()),
+            (None, []) if provider.kind == ProviderKind::Spiffe && workload_api::is_there() => {
+                job::Source::Agent(self.args.spiffe_id.clone())
+            }
             (None, []) => job::Source::Own(provider.kind),
             (None, words) => job::Source::Program(words.to_vec()),
         };

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
-use super::{MAX_ANSWER, Token, escape, read};
+use super::{MAX_ANSWER, Token, escape, read, workload_api};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::http::Http;
 
@@ -28,6 +28,8 @@ const GITLAB_TOKEN: &str = "ASCRIBE_ID_TOKEN";
 pub(crate) enum Source {
     /// What runs the job is known to give tokens in this way.
     Own(ProviderKind),
+    /// SPIFFE's agent, which may know the process by several ids.
+    Agent(Option<String>),
     /// A file that holds it, such as a projected volume.
     File(PathBuf),
     /// A program that prints it, with its arguments.
@@ -59,6 +61,11 @@ pub(crate) async fn token(http: &Http, source: &Source, audience: &str) -> Done<
             program(&words.map(str::to_owned), audience).await
         }
         Source::Own(ProviderKind::Gitlab) => gitlab(audience),
+        Source::Agent(id) => workload_api::jwt(audience, id.as_deref()).await,
+        Source::Own(ProviderKind::Spiffe) => Err(Failure::usage("where does the JWT-SVID come from?").help(format!(
+            "set SPIFFE_ENDPOINT_SOCKET to the agent's, or give `--token-command PROGRAM ...` (it finds the audience in \
+             {AUDIENCE}) or `--token-file FILE`"
+        ))),
         Source::Own(_) => Err(Failure::usage("where does the token come from?").help(format!(
             "give `--token-command PROGRAM ...` (it finds the audience in {AUDIENCE}) or `--token-file FILE`"
         ))),

@@ -1,5 +1,5 @@
-//! How a workload shows its X.509-SVID: the key of its certificate signs for the session key. The files are those
-//! that spiffe-helper writes; the Workload API's socket is not spoken here.
+//! How a workload shows its X.509-SVID: the key of its certificate signs for the session key. It comes from the
+//! agent's socket, or from the files that spiffe-helper writes.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -21,38 +21,51 @@ use crate::exit::{Attempt as _, Done, Failure, Kind};
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// What takes the place of a token.
-pub(crate) fn proof(
-    provider: &Provider,
-    chain: &Path,
-    key: &Path,
-    commitment: &str,
-) -> Done<Token> {
-    let certificates = CertificateDer::pem_slice_iter(&contents(chain)?)
-        .map(|read| read.map(|der| Bytes(der.to_vec())))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unreadable(chain, &format!("{error:?}")))?;
-    if certificates.is_empty() {
-        return Err(unreadable(chain, "it holds no certificate"));
+/// An X.509-SVID with its key. Not to be printed.
+pub(crate) struct Svid {
+    /// Certificates in DER, each one's issuer after it.
+    pub(crate) chain: Vec<Bytes>,
+    /// The private key of the first, in DER.
+    pub(crate) key: Zeroizing<Vec<u8>>,
+}
+
+impl Svid {
+    /// Reads the files that spiffe-helper writes.
+    pub(crate) fn from_files(chain: &Path, key: &Path) -> Done<Self> {
+        let certificates = CertificateDer::pem_slice_iter(&contents(chain)?)
+            .map(|read| read.map(|der| Bytes(der.to_vec())))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unreadable(chain, &format!("{error:?}")))?;
+        if certificates.is_empty() {
+            return Err(unreadable(chain, "it holds no certificate"));
+        }
+        let read = PrivateKeyDer::from_pem_slice(&contents(key)?)
+            .map_err(|error| unreadable(key, &format!("{error:?}")))?;
+        Ok(Self {
+            chain: certificates,
+            key: Zeroizing::new(read.secret_der().to_vec()),
+        })
     }
-    let key_file = key;
-    let key = PrivateKeyDer::from_pem_slice(&contents(key_file)?)
-        .map_err(|error| unreadable(key_file, &format!("{error:?}")))?;
-    let (alg, sig) =
-        signed(&key, &provider.algorithms, &svid_message(commitment)).ok_or_else(|| {
-            unreadable(
-                key_file,
-                "it holds no unencrypted RSA, P-256, P-384 or Ed25519 key",
+
+    /// What takes the place of a token.
+    pub(crate) fn proof(self, provider: &Provider, commitment: &str) -> Done<Token> {
+        let message = svid_message(commitment);
+        let (alg, sig) = signed(&self.key, &provider.algorithms, &message).ok_or_else(|| {
+            Failure::new(
+                Kind::Failure,
+                "the X.509-SVID has no RSA, P-256, P-384 or Ed25519 key that can be read",
             )
+            .help("keys in files are unencrypted")
         })?;
-    let proof = SvidProof {
-        alg: alg.to_owned(),
-        chain: certificates,
-        sig: Bytes(sig),
-    };
-    let text = encoding::encode(&proof).attempt("write the proof of the X.509-SVID")?;
-    let text = String::from_utf8(text).attempt("write the proof of the X.509-SVID")?;
-    Ok(Token::new(text))
+        let proof = SvidProof {
+            alg: alg.to_owned(),
+            chain: self.chain,
+            sig: Bytes(sig),
+        };
+        let text = encoding::encode(&proof).attempt("write the proof of the X.509-SVID")?;
+        let text = String::from_utf8(text).attempt("write the proof of the X.509-SVID")?;
+        Ok(Token::new(text))
+    }
 }
 
 fn contents(path: &Path) -> Done<Zeroizing<Vec<u8>>> {
@@ -74,12 +87,7 @@ fn unreadable(path: &Path, why: &str) -> Failure {
 }
 
 /// The algorithm's name and the signature; none for a key of no known type.
-fn signed(
-    key: &PrivateKeyDer<'_>,
-    algorithms: &[String],
-    message: &[u8],
-) -> Option<(&'static str, Vec<u8>)> {
-    let der = key.secret_der();
+fn signed(der: &[u8], algorithms: &[String], message: &[u8]) -> Option<(&'static str, Vec<u8>)> {
     let random = SystemRandom::new();
     if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
         return Some(("EdDSA", pair.sign(message).as_ref().to_vec()));
