@@ -60,14 +60,17 @@ pub(crate) async fn jwt(audience: &str, id: Option<&str>) -> Done<Token> {
     Ok(Token::new(svid.token().to_owned()))
 }
 
+/// The agent, as it is told of.
+fn place() -> String {
+    let socket = std::env::var_os(SOCKET).unwrap_or_default();
+    let socket = clean(&socket.to_string_lossy(), MAX_TOLD);
+    format!("the agent at `{socket}` ({SOCKET})")
+}
+
 async fn bounded<T>(asked: impl Future<Output = Result<T, WorkloadApiError>>) -> Done<T> {
     let answer = tokio::time::timeout(TIMEOUT, asked).await;
-    let answer = answer.map_err(|_| {
-        Failure::new(
-            Kind::Failure,
-            format!("the agent at {SOCKET} takes too long"),
-        )
-    })?;
+    let answer =
+        answer.map_err(|_| Failure::new(Kind::Failure, format!("{} takes too long", place())))?;
     answer.map_err(|error| told(&error))
 }
 
@@ -77,23 +80,22 @@ fn told(error: &WorkloadApiError) -> Failure {
         WorkloadApiError::Endpoint(_) => Kind::Usage,
         _ => Kind::Failure,
     };
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+    // Of a connection only what began it says anything.
+    let mut root: &dyn std::error::Error = error;
+    while let (WorkloadApiError::Transport(_), Some(cause)) = (error, root.source()) {
+        root = cause;
     }
-    let text = clean(&text, MAX_TOLD);
+    let text = clean(&root.to_string(), MAX_TOLD);
     let help = match error {
         WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_) => {
             "no entry of the SPIFFE server fits this process: its selectors say which user, pod or unit is meant"
         }
         WorkloadApiError::Endpoint(_) => {
-            "it is `unix:///PATH` or `tcp://ADDRESS:PORT`, as the agent's operator says"
+            "an address is `unix:///PATH` or `tcp://ADDRESS:PORT`, as the agent's operator says"
         }
         _ => "is the agent running there, and may this user open its socket?",
     };
-    Failure::new(kind, format!("the agent at {SOCKET} gives no SVID: {text}")).help(help)
+    Failure::new(kind, format!("{} gives no SVID: {text}", place())).help(help)
 }
 
 fn none_of(known: impl Iterator<Item = String>) -> Failure {
