@@ -44,6 +44,9 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodingError> {
 /// When the bytes are not JSON of this shape (unknown and duplicate names included) or not canonical.
 pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, EncodingError> {
     let value: T = serde_json::from_slice(bytes)?;
+    if canonical::is_form_of(bytes, &value) {
+        return Ok(value);
+    }
     let mut spelling = Vec::with_capacity(bytes.len());
     canonical::write(&value, &mut spelling)?;
     if spelling == bytes {

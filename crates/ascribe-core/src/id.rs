@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use ascribe_tlog::Hash;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -29,15 +31,28 @@ fn digit(letter: u8) -> Option<u8> {
     })
 }
 
-fn encode32(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn encode32(bytes: &[u8; 16], out: &mut [u8]) {
     let mut value = u128::from_be_bytes(*bytes);
-    let mut out = [0u8; 26];
     for slot in out.iter_mut().rev() {
         let digit = (value & 31) as usize;
         *slot = ALPHABET.get(digit).copied().unwrap_or(b'0');
         value >>= 5;
     }
-    f.write_str(std::str::from_utf8(&out).unwrap_or_default())
+}
+
+/// A digest in base64url without padding.
+fn digest_text(digest: &Hash) -> [u8; 43] {
+    let mut out = [0; 43];
+    // It is exactly that long.
+    URL_SAFE_NO_PAD
+        .encode_slice(digest.0, &mut out)
+        .unwrap_or_default();
+    out
+}
+
+/// What was written here, as text.
+fn ascii(text: &[u8]) -> &str {
+    std::str::from_utf8(text).unwrap_or_default()
 }
 
 fn decode32(text: &str) -> Option<[u8; 16]> {
@@ -66,11 +81,18 @@ macro_rules! ids {
             pub const fn new(bytes: [u8; 16]) -> Self { Self(bytes) }
             /// The 16 bytes.
             pub const fn bytes(&self) -> &[u8; 16] { &self.0 }
+
+            fn text(&self) -> [u8; $prefix.len() + 27] {
+                let mut out = [b'-'; $prefix.len() + 27];
+                let (prefix, rest) = out.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                encode32(&self.0, rest.split_at_mut(1).1);
+                out
+            }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!($prefix, "-"))?;
-                encode32(&self.0, f)
+                f.write_str(ascii(&self.text()))
             }
         }
         impl fmt::Debug for $name {
@@ -84,7 +106,9 @@ macro_rules! ids {
             }
         }
         impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.collect_str(self) }
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(ascii(&self.text()))
+            }
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -119,7 +143,7 @@ macro_rules! digests {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                crate::encoding::Text(&self.0.0).fmt(f)
+                f.write_str(ascii(&digest_text(&self.0)))
             }
         }
         impl fmt::Debug for $name {
@@ -133,7 +157,9 @@ macro_rules! digests {
             }
         }
         impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.collect_str(self) }
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(ascii(&digest_text(&self.0)))
+            }
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

@@ -49,14 +49,14 @@ impl Opening {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prose {
-    /// Commitment to the text.
-    pub commit: Commitment,
     /// Characters that are not white space.
     pub chars: u32,
-    /// Words.
-    pub words: u32,
+    /// Commitment to the text.
+    pub commit: Commitment,
     /// Different characters, white space aside.
     pub distinct: u32,
+    /// Words.
+    pub words: u32,
 }
 
 impl Prose {

@@ -58,30 +58,31 @@ impl SshKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seen {
-    /// Tree size.
-    pub size: u64,
     /// Tree root.
     pub root: Root,
+    /// Tree size.
+    pub size: u64,
 }
 
-/// One statement, as signed.
+/// One statement, as signed. Members are declared in canonical order, so that its spelling is checked without
+/// writing it anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
-    /// Version of this form: 1.
-    pub v: u8,
-    /// Origin of the log that this statement is for.
-    pub log: String,
-    /// The person who signs, or in whose name an agent does.
-    pub by: PersonId,
     /// The signer's clock.
     pub at: Timestamp,
+    /// The person who signs, or in whose name an agent does.
+    pub by: PersonId,
     /// Random; a log takes each id once.
     pub id: StatementId,
-    /// What the signer knew of the log.
-    pub seen: Seen,
+    /// Origin of the log that this statement is for.
+    pub log: String,
     /// What is said.
     pub say: Say,
+    /// What the signer knew of the log.
+    pub seen: Seen,
+    /// Version of this form: 1.
+    pub v: u8,
 }
 
 impl Statement {
@@ -308,10 +309,10 @@ pub struct Anywhere {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// The statement that is answered.
-    pub of: StatementId,
     /// The hash of the entry that holds it.
     pub entry: EntryHash,
+    /// The statement that is answered.
+    pub of: StatementId,
     /// An optional remark, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remark: Option<Prose>,
@@ -354,13 +355,13 @@ pub struct Termination {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connect {
-    /// Target name.
-    pub target: String,
     /// Account on the target.
     pub account: String,
     /// Which grant, where several fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantId>,
+    /// Target name.
+    pub target: String,
 }
 
 /// Starts a grant without approval, in an emergency. Leaves a review that somebody else closes.

@@ -1,4 +1,9 @@
-//! Writes canonical JSON in one pass: an object's members are put in order when it ends.
+//! Writes canonical JSON in one pass: an object's members are put in order when it ends. Or compares with bytes
+//! that may be that form, without writing them anew.
+
+use std::fmt::{self, Display};
+use std::io::{self, Write as _};
+use std::ops::BitOr;
 
 use serde::ser::{
     self, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -18,61 +23,302 @@ impl ser::Error for EncodingError {
     }
 }
 
+/// Writes the canonical form of a value.
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result {
+    put(value, out)
+}
+
+/// Is this the canonical form of a value? A yes is certain. A no is not where a type declares its members in
+/// another order than the canonical one: nothing is put in order here.
+pub(super) fn is_form_of<T: Serialize + ?Sized>(bytes: &[u8], value: &T) -> bool {
+    let mut same = Same { rest: bytes };
+    put(value, &mut same).is_ok() && same.rest.is_empty()
+}
+
+fn put<T: Serialize + ?Sized, O: Out>(value: &T, out: &mut O) -> Result {
     value.serialize(Canonical { out })
 }
 
-struct Canonical<'a> {
-    out: &'a mut Vec<u8>,
+/// Where the canonical form goes.
+trait Out {
+    /// What is remembered of an object's members until it ends.
+    type Order;
+    fn bytes(&mut self, bytes: &[u8]) -> Result;
+    fn string(&mut self, text: &str) -> Result;
+    fn number(&mut self, magnitude: u64) -> Result;
+    /// A value's text.
+    fn shown<T: Display + ?Sized>(&mut self, value: &T) -> Result;
+    fn begin(&mut self, members: usize) -> Self::Order;
+    /// `,"name":`, or for the first member `{"name":`.
+    fn name(&mut self, order: &mut Self::Order, name: Name) -> Result;
+    fn end(&mut self, order: Self::Order) -> Result;
 }
 
-fn string(text: &str, out: &mut Vec<u8>) -> Result {
-    Ok(serde_json::to_writer(out, text)?)
+/// ASCII that needs no escape.
+fn is_plain(byte: u8) -> bool {
+    (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
+}
+
+impl Out for Vec<u8> {
+    type Order = Written;
+    fn bytes(&mut self, bytes: &[u8]) -> Result {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn string(&mut self, text: &str) -> Result {
+        Ok(serde_json::to_writer(self, text)?)
+    }
+    fn number(&mut self, magnitude: u64) -> Result {
+        Ok(serde_json::to_writer(self, &magnitude)?)
+    }
+    /// Ids, digests, times and base64 need no escapes; anything else takes the long way.
+    fn shown<T: Display + ?Sized>(&mut self, value: &T) -> Result {
+        let start = self.len();
+        self.push(b'"');
+        let written = write!(self, "{value}");
+        let text = self.get(start + 1..).unwrap_or_default();
+        if written.is_ok() && text.iter().copied().all(is_plain) {
+            self.push(b'"');
+            return Ok(());
+        }
+        self.truncate(start);
+        if written.is_err() {
+            return Err(ser::Error::custom("a value has no text"));
+        }
+        self.string(&value.to_string())
+    }
+    fn begin(&mut self, members: usize) -> Written {
+        Written {
+            start: self.len(),
+            members: Vec::with_capacity(members),
+        }
+    }
+    /// The first comma becomes the brace when the object ends.
+    fn name(&mut self, order: &mut Written, name: Name) -> Result {
+        let at = self.len();
+        self.push(b',');
+        self.string(name.text())?;
+        self.push(b':');
+        order.members.push((name, at));
+        Ok(())
+    }
+    fn end(&mut self, order: Written) -> Result {
+        if order.members.is_empty() {
+            self.push(b'{');
+        } else {
+            order.sort(self)?;
+            if let Some(first) = self.get_mut(order.start) {
+                *first = b'{';
+            }
+        }
+        self.push(b'}');
+        Ok(())
+    }
+}
+
+/// An object as far as it is written.
+struct Written {
+    start: usize,
+    /// Names, and where their members begin.
+    members: Vec<(Name, usize)>,
+}
+
+impl Written {
+    /// For ASCII names byte order is RFC 8785's UTF-16 order.
+    fn sort(&self, out: &mut Vec<u8>) -> Result {
+        let ordered = self
+            .members
+            .is_sorted_by(|(a, _), (b, _)| a.text() < b.text());
+        if ordered {
+            return Ok(());
+        }
+        let ends = self.members.iter().skip(1).map(|(_, at)| *at);
+        let ends: Vec<usize> = ends.chain([out.len()]).collect();
+        let mut parts: Vec<(&str, std::ops::Range<usize>)> = self
+            .members
+            .iter()
+            .zip(ends)
+            .map(|((name, start), end)| (name.text(), *start..end))
+            .collect();
+        parts.sort_unstable_by_key(|(name, _)| *name);
+        if !parts.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(EncodingError::Name);
+        }
+        let mut sorted = Vec::with_capacity(out.len() - self.start);
+        for (_, range) in parts {
+            sorted.extend_from_slice(out.get(range).unwrap_or_default());
+        }
+        if let Some(place) = out.get_mut(self.start..) {
+            place.copy_from_slice(&sorted);
+        }
+        Ok(())
+    }
+}
+
+/// Compares with bytes that are there already, and stops at the first difference.
+struct Same<'a> {
+    rest: &'a [u8],
+}
+
+impl Same<'_> {
+    fn byte(&mut self, byte: u8) -> Result {
+        match self.rest.split_first() {
+            Some((first, rest)) if *first == byte => {
+                self.rest = rest;
+                Ok(())
+            }
+            _ => Err(EncodingError::NotCanonical),
+        }
+    }
+
+    /// A text that needs no escapes, between quotes. Most are short: none of it is worth a call.
+    fn quoted(&mut self, text: &str) -> Result {
+        self.byte(b'"')?;
+        let text = text.as_bytes();
+        let (same, rest) = self
+            .rest
+            .split_at_checked(text.len())
+            .ok_or(EncodingError::NotCanonical)?;
+        let differs = |(a, b): (&u8, &u8)| (a ^ b) | u8::from(!is_plain(*a));
+        if same.iter().zip(text).map(differs).fold(0, BitOr::bitor) != 0 {
+            return Err(EncodingError::NotCanonical);
+        }
+        self.rest = rest;
+        self.byte(b'"')
+    }
+}
+
+/// The first letters mostly tell.
+fn is_before(one: &str, other: &str) -> bool {
+    match (one.as_bytes().first(), other.as_bytes().first()) {
+        (Some(a), Some(b)) if a != b => a < b,
+        _ => one < other,
+    }
+}
+
+impl Out for Same<'_> {
+    /// The member before.
+    type Order = Option<Name>;
+    fn bytes(&mut self, bytes: &[u8]) -> Result {
+        if let [byte] = bytes {
+            return self.byte(*byte);
+        }
+        let rest = self.rest.strip_prefix(bytes);
+        self.rest = rest.ok_or(EncodingError::NotCanonical)?;
+        Ok(())
+    }
+    fn string(&mut self, text: &str) -> Result {
+        let before = self.rest;
+        if self.quoted(text).is_err() {
+            self.rest = before;
+            serde_json::to_writer(self, text)?;
+        }
+        Ok(())
+    }
+    fn number(&mut self, magnitude: u64) -> Result {
+        if let Ok(digit @ 0..=9) = u8::try_from(magnitude) {
+            return self.byte(b'0' + digit);
+        }
+        Ok(serde_json::to_writer(self, &magnitude)?)
+    }
+    fn shown<T: Display + ?Sized>(&mut self, value: &T) -> Result {
+        self.byte(b'"')?;
+        fmt::Write::write_fmt(self, format_args!("{value}"))
+            .map_err(|_| EncodingError::NotCanonical)?;
+        self.byte(b'"')
+    }
+    fn begin(&mut self, _: usize) -> Option<Name> {
+        None
+    }
+    fn name(&mut self, before: &mut Option<Name>, name: Name) -> Result {
+        self.byte(match before {
+            None => b'{',
+            Some(before) if is_before(before.text(), name.text()) => b',',
+            Some(_) => return Err(EncodingError::NotCanonical),
+        })?;
+        self.quoted(name.text())?;
+        self.byte(b':')?;
+        *before = Some(name);
+        Ok(())
+    }
+    fn end(&mut self, before: Option<Name>) -> Result {
+        if before.is_none() {
+            self.byte(b'{')?;
+        }
+        self.byte(b'}')
+    }
+}
+
+/// Text that needs no escapes.
+impl fmt::Write for Same<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(is_plain) {
+            self.bytes(text.as_bytes()).map_err(|_| fmt::Error)
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+impl io::Write for Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.bytes(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Canonical<'a, O> {
+    out: &'a mut O,
 }
 
 /// `"name":`, then the value.
-fn variant<T: Serialize + ?Sized>(name: &str, value: &T, out: &mut Vec<u8>) -> Result {
+fn variant<T: Serialize + ?Sized, O: Out>(name: &str, value: &T, out: &mut O) -> Result {
     open_variant(name, out)?;
-    write(value, out)?;
-    out.push(b'}');
-    Ok(())
+    put(value, out)?;
+    out.bytes(b"}")
 }
 
-fn open_variant(name: &str, out: &mut Vec<u8>) -> Result {
+fn open_variant<O: Out>(name: &str, out: &mut O) -> Result {
     if !name.is_ascii() {
         return Err(EncodingError::Name);
     }
-    out.push(b'{');
-    string(name, out)?;
-    out.push(b':');
-    Ok(())
+    out.bytes(b"{")?;
+    out.string(name)?;
+    out.bytes(b":")
 }
 
-fn integer(magnitude: u64, negative: bool, out: &mut Vec<u8>) -> Result {
+fn close_variant<O: Out>(is_open: bool, out: &mut O) -> Result {
+    if is_open { out.bytes(b"}") } else { Ok(()) }
+}
+
+fn integer<O: Out>(magnitude: u64, negative: bool, out: &mut O) -> Result {
     if magnitude >= LIMIT {
         return Err(EncodingError::Number);
     }
     if negative {
-        out.push(b'-');
+        out.bytes(b"-")?;
     }
-    Ok(serde_json::to_writer(out, &magnitude)?)
+    out.number(magnitude)
 }
 
-impl<'a> Serializer for Canonical<'a> {
+impl<'a, O: Out> Serializer for Canonical<'a, O> {
     type Ok = ();
     type Error = EncodingError;
-    type SerializeSeq = Array<'a>;
-    type SerializeTuple = Array<'a>;
-    type SerializeTupleStruct = Array<'a>;
-    type SerializeTupleVariant = Array<'a>;
-    type SerializeMap = Object<'a>;
-    type SerializeStruct = Object<'a>;
-    type SerializeStructVariant = Object<'a>;
+    type SerializeSeq = Array<'a, O>;
+    type SerializeTuple = Array<'a, O>;
+    type SerializeTupleStruct = Array<'a, O>;
+    type SerializeTupleVariant = Array<'a, O>;
+    type SerializeMap = Object<'a, O>;
+    type SerializeStruct = Object<'a, O>;
+    type SerializeStructVariant = Object<'a, O>;
 
     fn serialize_bool(self, v: bool) -> Result {
-        self.out
-            .extend_from_slice(if v { b"true" } else { b"false" });
-        Ok(())
+        self.out.bytes(if v { b"true" } else { b"false" })
     }
     fn serialize_i8(self, v: i8) -> Result {
         self.serialize_i64(v.into())
@@ -105,28 +351,13 @@ impl<'a> Serializer for Canonical<'a> {
         Err(EncodingError::Number)
     }
     fn serialize_char(self, v: char) -> Result {
-        string(v.encode_utf8(&mut [0; 4]), self.out)
+        self.out.string(v.encode_utf8(&mut [0; 4]))
     }
     fn serialize_str(self, v: &str) -> Result {
-        string(v, self.out)
+        self.out.string(v)
     }
-    /// Ids, digests, times and base64 need no escapes; anything else takes the long way.
-    fn collect_str<T: std::fmt::Display + ?Sized>(self, value: &T) -> Result {
-        use std::io::Write as _;
-        let start = self.out.len();
-        self.out.push(b'"');
-        let written = write!(self.out, "{value}");
-        let text = self.out.get(start + 1..).unwrap_or_default();
-        let plain = |&b: &u8| (b' '..0x7f).contains(&b) && b != b'"' && b != b'\\';
-        if written.is_ok() && text.iter().all(plain) {
-            self.out.push(b'"');
-            return Ok(());
-        }
-        self.out.truncate(start);
-        if written.is_err() {
-            return Err(ser::Error::custom("a value has no text"));
-        }
-        string(&value.to_string(), self.out)
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result {
+        self.out.shown(value)
     }
     fn serialize_bytes(self, v: &[u8]) -> Result {
         v.serialize(self)
@@ -138,14 +369,13 @@ impl<'a> Serializer for Canonical<'a> {
         value.serialize(self)
     }
     fn serialize_unit(self) -> Result {
-        self.out.extend_from_slice(b"null");
-        Ok(())
+        self.out.bytes(b"null")
     }
     fn serialize_unit_struct(self, _: &'static str) -> Result {
         self.serialize_unit()
     }
     fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result {
-        string(name, self.out)
+        self.out.string(name)
     }
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, v: &T) -> Result {
         v.serialize(self)
@@ -159,14 +389,14 @@ impl<'a> Serializer for Canonical<'a> {
     ) -> Result {
         variant(name, value, self.out)
     }
-    fn serialize_seq(self, _: Option<usize>) -> Result<Array<'a>> {
-        Ok(Array::new(self.out, b""))
+    fn serialize_seq(self, _: Option<usize>) -> Result<Array<'a, O>> {
+        Array::new(self.out, false)
     }
-    fn serialize_tuple(self, _: usize) -> Result<Array<'a>> {
-        Ok(Array::new(self.out, b""))
+    fn serialize_tuple(self, _: usize) -> Result<Array<'a, O>> {
+        Array::new(self.out, false)
     }
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Array<'a>> {
-        Ok(Array::new(self.out, b""))
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Array<'a, O>> {
+        Array::new(self.out, false)
     }
     fn serialize_tuple_variant(
         self,
@@ -174,15 +404,15 @@ impl<'a> Serializer for Canonical<'a> {
         _: u32,
         name: &'static str,
         _: usize,
-    ) -> Result<Array<'a>> {
+    ) -> Result<Array<'a, O>> {
         open_variant(name, self.out)?;
-        Ok(Array::new(self.out, b"}"))
+        Array::new(self.out, true)
     }
-    fn serialize_map(self, len: Option<usize>) -> Result<Object<'a>> {
-        Ok(Object::new(self.out, len.unwrap_or(0), b""))
+    fn serialize_map(self, len: Option<usize>) -> Result<Object<'a, O>> {
+        Ok(Object::new(self.out, len.unwrap_or(0), false))
     }
-    fn serialize_struct(self, _: &'static str, len: usize) -> Result<Object<'a>> {
-        Ok(Object::new(self.out, len, b""))
+    fn serialize_struct(self, _: &'static str, len: usize) -> Result<Object<'a, O>> {
+        Ok(Object::new(self.out, len, false))
     }
     fn serialize_struct_variant(
         self,
@@ -190,42 +420,41 @@ impl<'a> Serializer for Canonical<'a> {
         _: u32,
         name: &'static str,
         len: usize,
-    ) -> Result<Object<'a>> {
+    ) -> Result<Object<'a, O>> {
         open_variant(name, self.out)?;
-        Ok(Object::new(self.out, len, b"}"))
+        Ok(Object::new(self.out, len, true))
     }
 }
 
-struct Array<'a> {
-    out: &'a mut Vec<u8>,
+struct Array<'a, O> {
+    out: &'a mut O,
     empty: bool,
-    close: &'static [u8],
+    variant: bool,
 }
 
-impl<'a> Array<'a> {
-    fn new(out: &'a mut Vec<u8>, close: &'static [u8]) -> Self {
-        out.push(b'[');
-        Self {
+impl<'a, O: Out> Array<'a, O> {
+    fn new(out: &'a mut O, variant: bool) -> Result<Self> {
+        out.bytes(b"[")?;
+        Ok(Self {
             out,
             empty: true,
-            close,
-        }
+            variant,
+        })
     }
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
         if !self.empty {
-            self.out.push(b',');
+            self.out.bytes(b",")?;
         }
         self.empty = false;
-        write(value, self.out)
+        put(value, self.out)
     }
     fn finish(self) -> Result {
-        self.out.push(b']');
-        self.out.extend_from_slice(self.close);
-        Ok(())
+        self.out.bytes(b"]")?;
+        close_variant(self.variant, self.out)
     }
 }
 
-impl SerializeSeq for Array<'_> {
+impl<O: Out> SerializeSeq for Array<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
@@ -235,7 +464,7 @@ impl SerializeSeq for Array<'_> {
         self.finish()
     }
 }
-impl SerializeTuple for Array<'_> {
+impl<O: Out> SerializeTuple for Array<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
@@ -245,7 +474,7 @@ impl SerializeTuple for Array<'_> {
         self.finish()
     }
 }
-impl SerializeTupleStruct for Array<'_> {
+impl<O: Out> SerializeTupleStruct for Array<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
@@ -255,7 +484,7 @@ impl SerializeTupleStruct for Array<'_> {
         self.finish()
     }
 }
-impl SerializeTupleVariant for Array<'_> {
+impl<O: Out> SerializeTupleVariant for Array<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
@@ -281,107 +510,59 @@ impl Name {
     }
 }
 
-/// Each member is written as `,"name":value`; the first comma becomes the brace.
-struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    start: usize,
-    /// Names, and where their members begin.
-    members: Vec<(Name, usize)>,
-    close: &'static [u8],
+struct Object<'a, O: Out> {
+    out: &'a mut O,
+    order: O::Order,
+    variant: bool,
 }
 
-impl<'a> Object<'a> {
-    fn new(out: &'a mut Vec<u8>, len: usize, close: &'static [u8]) -> Self {
-        let start = out.len();
+impl<'a, O: Out> Object<'a, O> {
+    fn new(out: &'a mut O, len: usize, variant: bool) -> Self {
+        let order = out.begin(len);
         Self {
             out,
-            start,
-            members: Vec::with_capacity(len),
-            close,
+            order,
+            variant,
         }
     }
 
     fn name(&mut self, name: Name) -> Result {
-        let text = name.text();
-        if !text.is_ascii() {
-            return Err(EncodingError::Name);
-        }
-        let at = self.out.len();
-        self.out.push(b',');
-        string(text, self.out)?;
-        self.out.push(b':');
-        self.members.push((name, at));
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result {
-        if self.members.is_empty() {
-            self.out.push(b'{');
+        if name.text().is_ascii() {
+            self.out.name(&mut self.order, name)
         } else {
-            self.sort()?;
-            if let Some(first) = self.out.get_mut(self.start) {
-                *first = b'{';
-            }
+            Err(EncodingError::Name)
         }
-        self.out.push(b'}');
-        self.out.extend_from_slice(self.close);
-        Ok(())
     }
 
-    /// For ASCII names byte order is RFC 8785's UTF-16 order.
-    fn sort(&mut self) -> Result {
-        let ordered = self
-            .members
-            .is_sorted_by(|(a, _), (b, _)| a.text() < b.text());
-        if ordered {
-            return Ok(());
-        }
-        let ends = self.members.iter().skip(1).map(|(_, at)| *at);
-        let ends: Vec<usize> = ends.chain([self.out.len()]).collect();
-        let mut parts: Vec<(&str, std::ops::Range<usize>)> = self
-            .members
-            .iter()
-            .zip(ends)
-            .map(|((name, start), end)| (name.text(), *start..end))
-            .collect();
-        parts.sort_unstable_by_key(|(name, _)| *name);
-        if !parts.is_sorted_by(|(a, _), (b, _)| a < b) {
-            return Err(EncodingError::Name);
-        }
-        let mut sorted = Vec::with_capacity(self.out.len() - self.start);
-        for (_, range) in parts {
-            sorted.extend_from_slice(self.out.get(range).unwrap_or_default());
-        }
-        if let Some(place) = self.out.get_mut(self.start..) {
-            place.copy_from_slice(&sorted);
-        }
-        Ok(())
+    fn finish(self) -> Result {
+        self.out.end(self.order)?;
+        close_variant(self.variant, self.out)
     }
 }
 
-impl SerializeStruct for Object<'_> {
+impl<O: Out> SerializeStruct for Object<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, v: &T) -> Result {
         self.name(Name::Fixed(name))?;
-        write(v, self.out)
+        put(v, self.out)
     }
     fn end(self) -> Result {
         self.finish()
     }
 }
-impl SerializeStructVariant for Object<'_> {
+impl<O: Out> SerializeStructVariant for Object<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, v: &T) -> Result {
         self.name(Name::Fixed(name))?;
-        write(v, self.out)
+        put(v, self.out)
     }
     fn end(self) -> Result {
         self.finish()
     }
 }
-impl SerializeMap for Object<'_> {
+impl<O: Out> SerializeMap for Object<'_, O> {
     type Ok = ();
     type Error = EncodingError;
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result {
@@ -391,7 +572,7 @@ impl SerializeMap for Object<'_> {
         self.name(Name::Made(serde_json::from_slice(&text)?))
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        write(value, self.out)
+        put(value, self.out)
     }
     fn end(self) -> Result {
         self.finish()
