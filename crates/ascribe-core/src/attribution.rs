@@ -2,7 +2,9 @@
 //!
 //! A fold. The server and the offline verifier show actions through this same code.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,7 @@ use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
 };
 use crate::identity::{Code, Run, Trigger};
-use crate::law::{Place, State};
+use crate::law::{GrantState, Place, State};
 use crate::sealed::Opening;
 use crate::statement::{Ticket, Window};
 use crate::text::{clean, clean_bytes};
@@ -38,14 +40,14 @@ pub struct ActionRecord {
     pub action_id: ActionId,
     /// Its session.
     pub session_id: SessionId,
-    /// Who.
-    pub who: Who,
+    /// Who: the same for all actions of a session.
+    pub who: Arc<Who>,
     /// What.
     pub what: What,
     /// When.
     pub when: When,
     /// Why.
-    pub why: Why,
+    pub why: Arc<Why>,
     /// What proves it.
     pub integrity: Integrity,
 }
@@ -156,7 +158,7 @@ pub struct What {
     /// Its exact bytes.
     pub command_b64: Option<String>,
     /// `present`, `withheld`, `erased` or `missing`.
-    pub content: String,
+    pub content: Cow<'static, str>,
     /// The action that it is a part of: the file transfer of a file's operation.
     pub within: Option<ActionId>,
     /// On which target.
@@ -168,7 +170,7 @@ pub struct What {
     /// How it was observed.
     pub method: String,
     /// How far that can be relied on.
-    pub confidence: String,
+    pub confidence: Cow<'static, str>,
     /// What kind of statement it is, of a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<SqlRecord>,
@@ -294,7 +296,7 @@ pub struct ApprovalRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Integrity {
     /// The log.
-    pub origin: String,
+    pub origin: Arc<str>,
     /// The intent's index.
     pub index: u64,
     /// The intent's entry.
@@ -304,7 +306,7 @@ pub struct Integrity {
     /// Its root.
     pub root: crate::id::Root,
     /// `sequenced`.
-    pub stage: String,
+    pub stage: Cow<'static, str>,
 }
 
 /// Which actions are wanted. Everything that is given must fit.
@@ -505,97 +507,31 @@ impl Fold {
         filter: &Filter,
         root: ascribe_tlog::Hash,
         size: u64,
-        absent: &str,
+        absent: &'static str,
     ) -> Vec<ActionRecord> {
-        let names = self.names();
-        self.actions
+        let mut report = Reporting {
+            fold: self,
+            state,
+            names: self.names(),
+            absent,
+            known: HashMap::new(),
+            origin: state.origin.as_str().into(),
+            tree_size: size,
+            root: crate::id::Root(root),
+        };
+        let everything = *filter == Filter::default();
+        let mut records = Vec::with_capacity(if everything { self.actions.len() } else { 0 });
+        let wanted = self
+            .actions
             .iter()
             .filter(|seen| seen.place.index < size)
             .filter(|seen| filter.session.is_none_or(|s| s == seen.intent.session))
             .filter(|seen| filter.since.is_none_or(|t| seen.at >= t))
             .filter(|seen| filter.until.is_none_or(|t| seen.at < t))
-            .filter_map(|seen| self.record(state, seen, &names, root, size, absent))
-            .filter(|record| fits(record, filter))
-            .collect()
-    }
-
-    fn record(
-        &self,
-        state: &State,
-        seen: &Seen,
-        names: &BTreeMap<PersonId, String>,
-        root: ascribe_tlog::Hash,
-        size: u64,
-        absent: &str,
-    ) -> Option<ActionRecord> {
-        let open = self.sessions.get(&seen.intent.session)?;
-        let grant = state.grants.get(&open.grant)?;
-        // As it stood when the action was recorded: what came later changes no older record. The
-        // log's order decides; two entries may bear the same time.
-        let held = grant
-            .extensions
-            .partition_point(|extended| extended.index < seen.place.index);
-        let (held, later) = grant.extensions.split_at(held);
-        let not_after = later
-            .first()
-            .map_or(grant.grant.not_after, |extended| extended.before);
-        let session = state.sessions.get(&seen.intent.session);
-        let opened = session.and_then(|session| grant.grant.window_at(session.at));
-        let approvals = grant
-            .approvals
-            .iter()
-            .chain(held.iter().flat_map(|extended| &extended.approvals));
-        let method = match seen.intent.kind.split_once('.') {
-            Some(("ssh", what)) => format!("gateway.{what}"),
-            Some((files @ ("sftp" | "scp"), _)) => format!("gateway.{files}"),
-            Some(("pg", _)) => "gateway.postgres".to_owned(),
-            Some(_) | None => "gateway.other".to_owned(),
-        };
-        Some(ActionRecord {
-            v: 1,
-            action_id: seen.intent.action,
-            session_id: seen.intent.session,
-            who: Who {
-                chain: self.chain(state, open, names),
-                opened_by: match open.opened_by {
-                    OpenedBy::Signed => "signed".to_owned(),
-                    OpenedBy::Testimony => "testimony".to_owned(),
-                },
-                door: open.door,
-            },
-            what: self.what(state, seen, open, method, absent),
-            when: When {
-                at: seen.at,
-                witnessed_before: self.witnessed_before(seen.place.index),
-            },
-            why: Why {
-                request_id: grant.request,
-                grant_id: open.grant,
-                justification: self.justification(grant.request),
-                ticket: grant.ticket.clone(),
-                approvals: approvals
-                    .map(|approval| ApprovalRecord {
-                        approver: approval.by,
-                        method: "sshsig".to_owned(),
-                        at: approval.at,
-                        entry_hash: approval.place.hash,
-                    })
-                    .collect(),
-                not_before: grant.grant.not_before,
-                not_after,
-                break_glass: grant.grant.break_glass,
-                window: opened.filter(|_| !grant.grant.windows.is_empty()),
-                job: grant.grant.sql.as_ref().and_then(|sql| sql.job.clone()),
-            },
-            integrity: Integrity {
-                origin: state.origin.clone(),
-                index: seen.place.index,
-                entry_hash: seen.place.hash,
-                tree_size: size,
-                root: crate::id::Root(root),
-                stage: "sequenced".to_owned(),
-            },
-        })
+            .filter_map(|seen| report.record(seen))
+            .filter(|record| fits(record, filter));
+        records.extend(wanted);
+        records
     }
 
     /// The person, and then each agent with what it was delegated by.
@@ -648,7 +584,7 @@ impl Fold {
         seen: &Seen,
         open: &SessionOpen,
         method: String,
-        absent: &str,
+        absent: &'static str,
     ) -> What {
         let opening = seen.intent.command.and_then(|commit| self.opened(commit));
         // An action is its command with its environment: one that is not disclosed counts.
@@ -684,7 +620,7 @@ impl Fold {
             kind: seen.intent.kind.clone(),
             command: opening.map(|o| clean_bytes(&o.bytes.0, SHOWN)),
             command_b64: opening.map(|o| base64url(&o.bytes.0)),
-            content: content.to_owned(),
+            content: content.into(),
             within: seen.intent.within,
             target: open.target.clone(),
             account: open.account.clone(),
@@ -693,7 +629,7 @@ impl Fold {
                 .get(&open.session)
                 .map(|session| session.owner),
             method,
-            confidence: "observed".to_owned(),
+            confidence: "observed".into(),
             sql: sql.map(|sql| SqlRecord {
                 classes: sql.classes.clone(),
                 flags: sql.flags.clone(),
@@ -776,6 +712,113 @@ impl Fold {
                     })
             })
             .collect()
+    }
+}
+
+/// Records of actions in the making.
+struct Reporting<'a> {
+    fold: &'a Fold,
+    state: &'a State,
+    names: BTreeMap<PersonId, String>,
+    absent: &'static str,
+    /// What is the same for many actions: by session, and by how many extensions of its grant there were.
+    known: HashMap<(SessionId, usize), (Arc<Who>, Arc<Why>)>,
+    origin: Arc<str>,
+    tree_size: u64,
+    root: crate::id::Root,
+}
+
+impl Reporting<'_> {
+    fn record(&mut self, seen: &Seen) -> Option<ActionRecord> {
+        let (fold, session) = (self.fold, seen.intent.session);
+        let open = fold.sessions.get(&session)?;
+        let grant = self.state.grants.get(&open.grant)?;
+        // As it stood when the action was recorded: what came later changes no older record. The
+        // log's order decides; two entries may bear the same time.
+        let held = grant
+            .extensions
+            .partition_point(|extended| extended.index < seen.place.index);
+        let (who, why) = match self.known.get(&(session, held)) {
+            Some(known) => known.clone(),
+            None => {
+                let made = (
+                    Arc::new(self.who(open)),
+                    Arc::new(self.why(open, grant, held)),
+                );
+                self.known.insert((session, held), made.clone());
+                made
+            }
+        };
+        let method = match seen.intent.kind.split_once('.') {
+            Some(("ssh", what)) => ["gateway.", what].concat(),
+            Some((files @ ("sftp" | "scp"), _)) => ["gateway.", files].concat(),
+            Some(("pg", _)) => "gateway.postgres".to_owned(),
+            Some(_) | None => "gateway.other".to_owned(),
+        };
+        Some(ActionRecord {
+            v: 1,
+            action_id: seen.intent.action,
+            session_id: session,
+            who,
+            what: fold.what(self.state, seen, open, method, self.absent),
+            when: When {
+                at: seen.at,
+                witnessed_before: fold.witnessed_before(seen.place.index),
+            },
+            why,
+            integrity: Integrity {
+                origin: Arc::clone(&self.origin),
+                index: seen.place.index,
+                entry_hash: seen.place.hash,
+                tree_size: self.tree_size,
+                root: self.root,
+                stage: "sequenced".into(),
+            },
+        })
+    }
+
+    fn who(&self, open: &SessionOpen) -> Who {
+        Who {
+            chain: self.fold.chain(self.state, open, &self.names),
+            opened_by: match open.opened_by {
+                OpenedBy::Signed => "signed".to_owned(),
+                OpenedBy::Testimony => "testimony".to_owned(),
+            },
+            door: open.door,
+        }
+    }
+
+    /// When so many of the grant's extensions had been given.
+    fn why(&self, open: &SessionOpen, grant: &GrantState, held: usize) -> Why {
+        let (held, later) = grant.extensions.split_at(held);
+        let not_after = later
+            .first()
+            .map_or(grant.grant.not_after, |extended| extended.before);
+        let session = self.state.sessions.get(&open.session);
+        let opened = session.and_then(|session| grant.grant.window_at(session.at));
+        let approvals = grant
+            .approvals
+            .iter()
+            .chain(held.iter().flat_map(|extended| &extended.approvals));
+        Why {
+            request_id: grant.request,
+            grant_id: open.grant,
+            justification: self.fold.justification(grant.request),
+            ticket: grant.ticket.clone(),
+            approvals: approvals
+                .map(|approval| ApprovalRecord {
+                    approver: approval.by,
+                    method: "sshsig".to_owned(),
+                    at: approval.at,
+                    entry_hash: approval.place.hash,
+                })
+                .collect(),
+            not_before: grant.grant.not_before,
+            not_after,
+            break_glass: grant.grant.break_glass,
+            window: opened.filter(|_| !grant.grant.windows.is_empty()),
+            job: grant.grant.sql.as_ref().and_then(|sql| sql.job.clone()),
+        }
     }
 }
 

@@ -246,12 +246,11 @@ mod e2e {
         let original = verify_bundle(whole.as_bytes(), &policy);
         let claims = |report: &ascribe_verify::Report| -> Vec<_> {
             let claim = |action: &ascribe_core::attribution::ActionRecord| {
-                let (why, what) = (action.why.clone(), action.what.outcome.clone());
                 (
                     action.action_id,
-                    what,
+                    action.what.outcome.clone(),
                     action.when.clone(),
-                    why.approvals,
+                    action.why.approvals.clone(),
                     action.integrity.clone(),
                 )
             };

@@ -160,8 +160,7 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
         report.notes.push(Note {
             code: "budget_elsewhere",
             action: None,
-            message: "what an agent's other sessions used of its budgets is not in a bundle"
-                .to_owned(),
+            message: "what an agent's other sessions used of its budgets is not in a bundle".into(),
         });
     }
     let before = report.witnessed.as_ref().map(|witnessed| witnessed.before);
@@ -337,7 +336,7 @@ impl Replay {
         report: &mut Report,
         filter: &Filter,
         checkpoint: &Checkpoint,
-        absent: &str,
+        absent: &'static str,
     ) {
         report.law_head = self.state.law_head.map(|place| place.hash);
         report.actions = self.fold.actions(
@@ -352,7 +351,8 @@ impl Replay {
         report.vouchers = self.vouchers.of(&self.state, &self.logins, wanted);
         report.notes.extend(self.logins.unseen(&self.state));
         let refused = self.refused.iter();
-        report.notes.extend(refused.map(|(directory, count)| Note {
+        report.notes.extend(refused.map(|(directory, count)| {
+            Note {
             code: "directory_refused",
             action: None,
             message: match directory {
@@ -363,7 +363,9 @@ impl Replay {
                 None => {
                     format!("{count} request(s) over SCIM without a directory's token were refused")
                 }
-            },
+            }
+            .into(),
+        }
         }));
         let unchecked = self.logins.unchecked(&self.state, &report.logins);
         report.notes.extend((unchecked > 0).then(|| Note {
@@ -372,7 +374,8 @@ impl Replay {
             message: format!(
                 "{unchecked} login(s) whose tokens are not disclosed here introduced keys that signed requests, approvals, \
                  delegations or changes; the log must be trusted for whose they were"
-            ),
+            )
+            .into(),
         }));
         let sealed: BTreeSet<ActionId> = self.fold.sealed_streams().collect();
         let (code, message) = match absent {
@@ -388,7 +391,7 @@ impl Replay {
             .extend(shown.filter(|id| sealed.contains(id)).map(|id| Note {
                 code,
                 action: Some(id),
-                message: message.to_owned(),
+                message: message.into(),
             }));
     }
 }

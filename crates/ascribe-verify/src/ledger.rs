@@ -138,7 +138,7 @@ pub fn verify_entries(
     entries: &[Vec<u8>],
     openings: &[(u64, Opening)],
     trust: &TrustPolicy,
-    absent: &str,
+    absent: &'static str,
     progress: &mut dyn FnMut(u64),
 ) -> Report {
     verify_entries_since(None, note, entries, openings, trust, absent, progress)
@@ -153,7 +153,7 @@ pub fn verify_entries_since(
     entries: &[Vec<u8>],
     openings: &[(u64, Opening)],
     trust: &TrustPolicy,
-    absent: &str,
+    absent: &'static str,
     progress: &mut dyn FnMut(u64),
 ) -> Report {
     let mut report = Report::empty();

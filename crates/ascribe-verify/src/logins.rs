@@ -213,14 +213,17 @@ impl Logins {
             *count += 1;
         }
         keys.retain(|key, _| !seen.contains(key) && !self.was_seen(key.0, &key.1));
-        let note = |((provider, key), (entry, count)): ((&str, ContentDigest), _)| Note {
+        let note = |((provider, key), (entry, count)): ((&str, ContentDigest), _)| {
+            Note {
             code: "key_unseen",
             action: None,
             message: format!(
                 "NOBODY BUT THE SERVER is on record as having seen key {key} of provider `{}` published (keys entry {entry}); \
                  {count} login(s) counted under it: ask the provider whether it is theirs",
                 clean(provider, 63)
-            ),
+            )
+            .into(),
+        }
         };
         keys.into_iter().map(note).collect()
     }

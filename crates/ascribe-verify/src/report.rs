@@ -1,6 +1,8 @@
 //! What a verification found. Deterministic: no volatile field, no path.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use ascribe_core::attribution::ActionRecord;
 use ascribe_core::entry::Status;
@@ -48,7 +50,7 @@ pub struct Note {
     /// The action, where it is about one.
     pub action: Option<ActionId>,
     /// In words.
-    pub message: String,
+    pub message: Cow<'static, str>,
 }
 
 /// What a verification found.
@@ -125,11 +127,11 @@ impl Report {
 
     fn add_action_notes(&mut self) {
         for action in &self.actions {
-            let mut note = |code, message: &str| {
+            let mut note = |code, message: &'static str| {
                 self.notes.push(Note {
                     code,
                     action: Some(action.action_id),
-                    message: message.to_owned(),
+                    message: message.into(),
                 });
             };
             match action.what.outcome.status {
@@ -137,18 +139,22 @@ impl Report {
                 Status::NotSent => note("not_sent", "the action was recorded and then not sent"),
                 Status::Denied | Status::Failed | Status::Succeeded => {}
             }
-            match action.what.content.as_str() {
+            match &*action.what.content {
                 "withheld" => note("withheld", "the command is not disclosed here"),
                 "missing" => note("missing", "the command's opening is absent"),
                 _ => {}
             }
         }
-        let chains: BTreeSet<String> = self.actions.iter().filter_map(|a| a.who.links()).collect();
+        // Actions of one session share whose they are.
+        let mut seen = HashSet::new();
+        let actors = self.actions.iter().map(|action| &action.who);
+        let actors = actors.filter(|who| seen.insert(Arc::as_ptr(who)));
+        let chains: BTreeSet<String> = actors.filter_map(|who| who.links()).collect();
         for message in chains {
             self.notes.push(Note {
                 code: "delegated",
                 action: None,
-                message,
+                message: message.into(),
             });
         }
         // A signed opening is its actor's word. What was done after it stays the gateway's.
@@ -162,7 +168,7 @@ impl Report {
             self.notes.push(Note {
                 code: "testimony",
                 action: None,
-                message: message.to_owned(),
+                message: message.into(),
             });
         }
         let (code, message) = match &self.witnessed {
@@ -175,7 +181,7 @@ impl Report {
         self.notes.push(Note {
             code,
             action: None,
-            message,
+            message: message.into(),
         });
         let (code, message) = match self.continues {
             None => (
@@ -193,7 +199,7 @@ impl Report {
         self.notes.push(Note {
             code,
             action: None,
-            message,
+            message: message.into(),
         });
     }
 }

@@ -125,7 +125,7 @@ struct Written {
 
 impl Written {
     /// For ASCII names byte order is RFC 8785's UTF-16 order.
-    fn sort(&self, out: &mut Vec<u8>) -> Result {
+    fn sort(&self, out: &mut [u8]) -> Result {
         let ordered = self
             .members
             .is_sorted_by(|(a, _), (b, _)| a.text() < b.text());

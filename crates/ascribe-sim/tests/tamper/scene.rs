@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ascribe_core::entry::Status;
@@ -174,14 +175,16 @@ impl Scene {
     fn same(&self, mut report: Report) -> Judged {
         let mut lost = 0;
         for (action, was) in report.actions.iter_mut().zip(&self.report.actions) {
-            let (link, known) = (&mut action.who.chain[0], &was.who.chain[0]);
+            let who = Arc::make_mut(&mut action.who);
+            let (link, known) = (&mut who.chain[0], &was.who.chain[0]);
             if link.display.is_none() {
                 link.display.clone_from(&known.display);
                 lost += 1;
             }
             if action.why.justification.is_none() {
                 let reason = &was.why.justification;
-                action.why.justification.clone_from(reason);
+                let why = Arc::make_mut(&mut action.why);
+                why.justification.clone_from(reason);
                 lost += 1;
             }
             if action.what.content == "missing" {

@@ -158,7 +158,7 @@ fn a_hostile_command_is_shown_escaped_beside_its_exact_bytes() {
     assert_eq!(exact.as_deref(), Some(&hostile[..]));
     let shell = &actions[1].what;
     assert_eq!(
-        (shell.kind.as_str(), shell.content.as_str()),
+        (shell.kind.as_str(), &*shell.content),
         ("ssh.shell", "present")
     );
 }

@@ -1,5 +1,7 @@
 //! Changed bundles: bytes, lines, splices, checkpoints.
 
+use std::sync::Arc;
+
 use ascribe_core::bundle::Bundle;
 use ascribe_core::entry::Status;
 use ascribe_core::statement::Uses;
@@ -31,9 +33,10 @@ pub(super) fn refused(bytes: &[u8], trust: &TrustPolicy) -> &'static str {
 fn agree(report: &Report, whole: &Report) -> bool {
     let mut actions = report.actions.clone();
     for (action, was) in actions.iter_mut().zip(&whole.actions) {
-        let (link, known) = (&mut action.who.chain[0], &was.who.chain[0]);
+        let who = Arc::make_mut(&mut action.who);
+        let (link, known) = (&mut who.chain[0], &was.who.chain[0]);
         link.display = link.display.take().or_else(|| known.display.clone());
-        let why = &mut action.why.justification;
+        let why = &mut Arc::make_mut(&mut action.why).justification;
         *why = why.take().or_else(|| was.why.justification.clone());
         let what = &mut action.what;
         if what.content == "withheld" {

@@ -97,7 +97,7 @@ fn status(status: Status) -> &'static str {
 
 /// One action in one line.
 fn line(record: &ActionRecord) -> String {
-    let command = match (&record.what.command, record.what.content.as_str()) {
+    let command = match (&record.what.command, &*record.what.content) {
         // An operation within a transfer is no command: its kind stands before it.
         (Some(text), _) if record.what.within.is_some() => {
             let family = record.what.kind.split('.').next().unwrap_or_default();
@@ -350,7 +350,7 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
         .what
         .command
         .as_deref()
-        .map_or_else(|| record.what.content.clone(), |c| clean(c, 2000));
+        .map_or_else(|| record.what.content.to_string(), |c| clean(c, 2000));
     add("what", format!("{} `{command}`", record.what.kind));
     add(
         "where",
