@@ -1,12 +1,14 @@
 //! A provider's published keys (RFC 7517) and signatures by them (RFC 7518, RFC 8037).
 
+use std::sync::OnceLock;
+
 use ascribe_core::encoding::{base64url, from_base64_std, from_base64url};
 use ascribe_core::id::ContentDigest;
 use ascribe_core::identity::{self, Provider, ProviderKind};
 use ascribe_core::law::Denied;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents,
+    RSA_PSS_2048_8192_SHA256, RsaParameters, RsaPublicKeyComponents,
 };
 
 use super::gq;
@@ -46,10 +48,40 @@ impl Algorithm {
     }
 }
 
+/// An RSA key, which is made ready for each way of padding when the first such signature comes.
+#[derive(Debug)]
+struct Rsa {
+    parts: RsaPublicKeyComponents<Vec<u8>>,
+    pkcs1: OnceLock<Option<ParsedPublicKey>>,
+    pss: OnceLock<Option<ParsedPublicKey>>,
+}
+
+impl Rsa {
+    fn new(n: Vec<u8>, e: Vec<u8>) -> Self {
+        Self {
+            parts: RsaPublicKeyComponents { n, e },
+            pkcs1: OnceLock::new(),
+            pss: OnceLock::new(),
+        }
+    }
+
+    fn verify(
+        &self,
+        ready: &OnceLock<Option<ParsedPublicKey>>,
+        how: &'static RsaParameters,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let key = ready.get_or_init(|| self.parts.to_parsed_public_key(how).ok());
+        key.as_ref()
+            .is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+}
+
 /// A public key that passed every check of its own.
 #[derive(Debug)]
 enum Material {
-    Rsa(RsaPublicKeyComponents<Vec<u8>>),
+    Rsa(Rsa),
     P256(ParsedPublicKey),
     P384(ParsedPublicKey),
     /// Not with AWS-LC, which takes keys of low order.
@@ -264,7 +296,7 @@ impl Key {
     /// The key that proofs of its signatures are made and checked with, if it is one.
     pub(super) fn proofs(&self) -> Option<gq::Key<'_>> {
         match &self.material {
-            Material::Rsa(key) => gq::Key::new(&key.n, &key.e),
+            Material::Rsa(key) => gq::Key::new(&key.parts.n, &key.parts.e),
             _ => None,
         }
     }
@@ -280,12 +312,12 @@ impl Key {
             }
         };
         match (&self.material, signed.algorithm) {
-            (Material::Rsa(key), Algorithm::Rs256) => key
-                .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
-                .is_ok(),
-            (Material::Rsa(key), Algorithm::Ps256) => key
-                .verify(&RSA_PSS_2048_8192_SHA256, message, signature)
-                .is_ok(),
+            (Material::Rsa(key), Algorithm::Rs256) => {
+                key.verify(&key.pkcs1, &RSA_PKCS1_2048_8192_SHA256, message, signature)
+            }
+            (Material::Rsa(key), Algorithm::Ps256) => {
+                key.verify(&key.pss, &RSA_PSS_2048_8192_SHA256, message, signature)
+            }
             (Material::P256(key), Algorithm::Es256) | (Material::P384(key), Algorithm::Es384) => {
                 key.verify_sig(message, signature).is_ok()
             }
@@ -442,7 +474,7 @@ fn rsa(jwk: &Object) -> Result<(Material, String), Denied> {
         return Err(weak("its RSA exponent is even or below 65537"));
     }
     let members = format!(r#"{{"e":"{e_text}","kty":"RSA","n":"{n_text}"}}"#);
-    Ok((Material::Rsa(RsaPublicKeyComponents { n, e }), members))
+    Ok((Material::Rsa(Rsa::new(n, e)), members))
 }
 
 fn ec(jwk: &Object, curve: &str) -> Result<(Material, String), Denied> {
