@@ -23,6 +23,7 @@ use ascribe_core::statement::Signed;
 use ascribe_sql::Classifier;
 use ascribe_tlog::VerifierKey;
 use ascribe_wire::pg::Secret;
+use ascribe_wire::pg::startup::UserName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -37,6 +38,7 @@ mod budget;
 mod cancel;
 mod door;
 mod ended;
+mod login;
 mod outcomes;
 mod relay;
 mod session;
@@ -44,7 +46,7 @@ mod target;
 
 use budget::Budget;
 use cancel::Cancels;
-pub use door::PASSWORD_PREFIX;
+pub use login::PASSWORD_PREFIX;
 
 /// Most connections of one address that wait for a place; more are closed at once.
 const MAX_WAITING: usize = 512;
@@ -124,6 +126,33 @@ pub trait Bearers: Send + Sync {
     /// # Errors
     /// When the token is not good, or nobody's. The reason never holds the token.
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>>;
+
+    /// The issuer of the provider that is registered under this name.
+    fn issuer(&self, provider: &str) -> Option<String>;
+}
+
+/// Where clients that can are asked for a token by SASL's `OAUTHBEARER`, and not for a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OauthPlace {
+    /// The role; none means every role of the target that no other one names.
+    pub role: Option<String>,
+    /// The target's name.
+    pub target: String,
+    /// The name of the provider that clients are told to get a token from. Tokens of others count as well.
+    pub provider: String,
+    /// The scope that they are told to ask it for.
+    pub scope: Option<String>,
+}
+
+impl OauthPlace {
+    /// The one that is meant for this user.
+    fn of<'a>(all: impl Iterator<Item = &'a Self> + Clone, user: &UserName) -> Option<&'a Self> {
+        let mut here = all.filter(|place| place.target == user.target);
+        let named = here
+            .clone()
+            .find(|place| place.role.as_ref() == Some(&user.role));
+        named.or_else(|| here.find(|place| place.role.is_none()))
+    }
 }
 
 /// A workload whose token was shown and is on record.
@@ -149,6 +178,8 @@ pub struct PgConfig {
     pub credentials: Arc<dyn Credentials>,
     /// Who takes workloads' tokens as passwords.
     pub bearers: Arc<dyn Bearers>,
+    /// Where they are asked for by `OAUTHBEARER`.
+    pub oauth: Vec<OauthPlace>,
     /// What says what statements are.
     pub classifier: Classifier,
     /// Where the server itself listens: no target is there.

@@ -24,6 +24,7 @@ mod postgres {
     mod kills;
     mod large;
     mod liars;
+    mod oauth;
     mod openbao;
     mod protocol;
     mod raw;

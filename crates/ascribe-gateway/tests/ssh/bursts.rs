@@ -52,6 +52,10 @@ impl Bearers for Nothing {
     fn log_in<'a>(&'a self, _: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
     }
+
+    fn issuer(&self, _provider: &str) -> Option<String> {
+        None
+    }
 }
 
 /// A server, and what it was sent after it let in.
@@ -108,6 +112,7 @@ async fn client(w: &World, port: u16) -> DuplexStream {
         tls: None,
         credentials: Arc::new(Nothing),
         bearers: Arc::new(Nothing),
+        oauth: Vec::new(),
         classifier: Classifier::new(1).unwrap(),
         own: Vec::new(),
         idle_timeout: PATIENCE,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bank::Bank;
 use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
+pub(super) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
 
 /// The clients of `pgclients/requirements.txt`.
 fn installed() -> Option<&'static Path> {

@@ -1,6 +1,6 @@
 //! A client that says what it is told to, byte for byte.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ impl Said {
     }
 }
 
-/// A connection through a tunnel.
-pub(super) struct Raw(pub(super) TcpStream);
+/// A connection through a tunnel, or whatever else carries bytes.
+pub(super) struct Raw<S = TcpStream>(pub(super) S);
 
 impl Raw {
     /// Ready for statements.
@@ -69,16 +69,7 @@ impl Raw {
     /// The startup message is sent, with further parameters.
     pub(super) fn begun(port: u16, parameters: &[(&str, &str)]) -> Self {
         let mut raw = Self::open(port);
-        let own = [("user", PLACE), ("database", "orders")];
-        let mut body = 196_608_u32.to_be_bytes().to_vec();
-        let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
-        let own = own.iter().filter(|(name, _)| !given(name));
-        for (name, value) in own.chain(parameters) {
-            body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
-        }
-        body.push(0);
-        let length = u32::try_from(body.len() + 4).unwrap();
-        raw.say(&[&length.to_be_bytes()[..], &body].concat());
+        raw.begin(parameters);
         raw
     }
 
@@ -89,6 +80,22 @@ impl Raw {
         stream.set_write_timeout(patience).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    /// Sends the startup message, with further parameters.
+    pub(super) fn begin(&mut self, parameters: &[(&str, &str)]) {
+        let own = [("user", PLACE), ("database", "orders")];
+        let mut body = 196_608_u32.to_be_bytes().to_vec();
+        let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
+        let own = own.iter().filter(|(name, _)| !given(name));
+        for (name, value) in own.chain(parameters) {
+            body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
+        }
+        body.push(0);
+        let length = u32::try_from(body.len() + 4).unwrap();
+        self.say(&[&length.to_be_bytes()[..], &body].concat());
     }
 
     pub(super) fn say(&mut self, bytes: &[u8]) {

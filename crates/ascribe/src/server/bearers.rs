@@ -39,6 +39,13 @@ impl Bearers for Tokens {
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async move { self.take(token.expose().trim_ascii_end()).await })
     }
+
+    fn issuer(&self, provider: &str) -> Option<String> {
+        self.ledger.with_state(|state| {
+            let known = &state.providers.get(provider)?.provider;
+            (!known.withdrawn).then(|| known.issuer.clone())
+        })
+    }
 }
 
 impl Tokens {

@@ -47,6 +47,10 @@ impl Bearers for NoBearers {
     fn log_in<'a>(&'a self, _token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
     }
+
+    fn issuer(&self, _provider: &str) -> Option<String> {
+        None
+    }
 }
 
 fn fill(bytes: &mut [u8]) {
@@ -71,6 +75,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         tls: None,
         credentials: Arc::new(NoPassword),
         bearers: Arc::new(NoBearers),
+        oauth: Vec::new(),
         classifier: Classifier::new(CLASSIFIERS)?,
         own: Vec::new(),
         idle_timeout: Duration::from_secs(3600),
