@@ -4,8 +4,8 @@
 //! Bytes are forwarded as they came; what is decoded is a view of them
 //! ([`ascribe_wire::pg`]). A client comes in by one of two doors which the actor signed for: at
 //! the gateway's own port with a signed statement as the password, over TLS; or by the API's
-//! (`ascribe tunnel`). A workload may show its own token as the password instead, and then the record says that
-//! nobody signed. Nobody who comes in holds the target's credential.
+//! (`ascribe tunnel`). A workload may show its own token as the password instead, or its certificate in TLS, and then
+//! the record says that nobody signed a statement. Nobody who comes in holds the target's credential.
 //!
 //! In scope: startup, relaying, outcomes, cancels. Out of scope: what is lawful and what is durable.
 //!
@@ -36,6 +36,7 @@ use crate::places::Places;
 mod action;
 mod budget;
 mod cancel;
+mod certificate;
 mod door;
 mod ended;
 mod login;
@@ -46,6 +47,7 @@ mod target;
 
 use budget::Budget;
 use cancel::Cancels;
+pub use certificate::{ShownCertificate, TlsSignature};
 pub use login::PASSWORD_PREFIX;
 
 /// Most connections of one address that wait for a place; more are closed at once.
@@ -119,13 +121,23 @@ pub struct Lease {
     pub held: DropGuard,
 }
 
-/// Who takes a workload's token that is shown as a password.
+/// Who takes what a workload shows: its token as a password, or its certificate in TLS.
 pub trait Bearers: Send + Sync {
     /// Puts a login for this one connection on record.
     ///
     /// # Errors
     /// When the token is not good, or nobody's. The reason never holds the token.
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>>;
+
+    /// Is there anybody to vouch for a certificate? If not, clients are not asked for one.
+    fn wants_certificates(&self) -> bool;
+
+    /// The same as [`Self::log_in`] for a certificate that a client showed in TLS; none where it has no SPIFFE ID, and so
+    /// is no workload's.
+    fn log_in_with_certificate<'a>(
+        &'a self,
+        shown: &'a ShownCertificate,
+    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>>;
 
     /// The issuer of the provider that is registered under this name.
     fn issuer(&self, provider: &str) -> Option<String>;

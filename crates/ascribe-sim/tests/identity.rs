@@ -17,6 +17,7 @@ mod identity {
     mod login;
     mod observers;
     mod recorder;
+    mod spiffe;
     mod svid;
     mod workload;
 }

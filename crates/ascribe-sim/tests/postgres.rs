@@ -13,6 +13,8 @@ mod postgres {
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/providers.rs"]
     mod providers;
+    #[path = "../identity/spiffe.rs"]
+    mod spiffe;
 
     mod bank;
     mod bearers;
@@ -24,6 +26,7 @@ mod postgres {
     mod kills;
     mod large;
     mod liars;
+    mod mtls;
     mod oauth;
     mod openbao;
     mod protocol;

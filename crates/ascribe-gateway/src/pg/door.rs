@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::login::{self, submit};
+use super::certificate::Asking;
+use super::login::{self, Within, submit};
 use super::session::{self, Entrant, Guest};
 use super::{Io, PgArrival, Shared};
 
@@ -168,11 +169,21 @@ async fn within_tls(
     let Some(tls) = &shared.config.tls else {
         return Ok(Entered::Nobody);
     };
-    let acceptor = TlsAcceptor::from(Arc::clone(tls));
-    let stream = acceptor.accept(socket).await?;
-    let named = stream.get_ref().1.alpn_protocol() == Some(ALPN);
+    let (tls, asking) = match shared.config.bearers.wants_certificates() {
+        true => {
+            let (tls, asking) = Asking::of(tls).map_err(std::io::Error::other)?;
+            (Arc::new(tls), Some(asking))
+        }
+        false => (Arc::clone(tls), None),
+    };
+    let stream = TlsAcceptor::from(tls).accept(socket).await?;
+    let (_, tls) = stream.get_ref();
+    let within = Within {
+        named: tls.alpn_protocol() == Some(ALPN),
+        certificate: asking.and_then(|asking| asking.shown(tls)),
+    };
     // Without it another protocol's client could be led here (ALPACA).
-    if direct && !named {
+    if direct && !within.named {
         return Ok(Entered::Nobody);
     }
     let mut client = Client {
@@ -181,7 +192,7 @@ async fn within_tls(
         peer,
     };
     match packet(&mut *client.stream, &mut client.read).await? {
-        Some(First::Startup(startup)) => login::log_in(shared, client, startup, named).await,
+        Some(First::Startup(startup)) => login::log_in(shared, client, startup, within).await,
         Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel, client.stream)),
         Some(First::SslRequest | First::GssEncRequest | First::DirectTls) | None => {
             Ok(Entered::Nobody)

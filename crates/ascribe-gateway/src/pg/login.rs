@@ -17,7 +17,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::door::{Client, Entered, PIECE, fatal, guest, user};
 use super::session::Entrant;
-use super::{OauthPlace, Shared};
+use super::{OauthPlace, Shared, ShownCertificate};
 
 /// What a signed statement that is a password begins with, so that it is recognised where it leaks.
 pub const PASSWORD_PREFIX: &str = "ascribe-v1.";
@@ -25,12 +25,20 @@ pub const PASSWORD_PREFIX: &str = "ascribe-v1.";
 const WRONG_PASSWORD: &str = "28P01";
 const NOT_LET_IN: &str = "28000";
 
-/// Asks who it is, and lets in who is somebody. A client whose TLS named the protocol may know more than passwords.
+/// What TLS told of a client.
+pub(super) struct Within {
+    /// Did it name the protocol? Then it may know more than passwords.
+    pub(super) named: bool,
+    /// The certificate that it showed.
+    pub(super) certificate: Option<ShownCertificate>,
+}
+
+/// Asks who it is, if its certificate does not say so, and lets in who is somebody.
 pub(super) async fn log_in(
     shared: &Arc<Shared>,
     mut client: Client,
     startup: Startup,
-    named: bool,
+    within: Within,
 ) -> std::io::Result<Entered> {
     client.negotiate(&startup).await?;
     let user = match user(&startup) {
@@ -42,10 +50,12 @@ pub(super) async fn log_in(
         frames: Frames::new(Side::Client),
     };
     // Clients of before 2024 name none, and can do no OAUTHBEARER (libpq since 17 and 18).
-    let place = shared.config.oauth.iter().filter(|_| named);
-    let found = match OauthPlace::of(place, &user) {
-        Some(place) => by_oauth(shared, &mut talk, &user, place).await?,
-        None => by_password(shared, &mut talk, &user).await?,
+    let place = shared.config.oauth.iter().filter(|_| within.named);
+    let place = OauthPlace::of(place, &user);
+    let found = match (by_certificate(shared, &user, &within).await, place) {
+        (Some(found), _) => found.into(),
+        (None, Some(place)) => by_oauth(shared, &mut talk, &user, place).await?,
+        (None, None) => by_password(shared, &mut talk, &user).await?,
     };
     let Talk { mut client, frames } = talk;
     match found {
@@ -107,6 +117,24 @@ impl Talk {
             self.frames.push(self.client.read.split().freeze());
         }
     }
+}
+
+/// Whose certificate it is; none where that is for something else, as those are that clients send unasked.
+async fn by_certificate(
+    shared: &Shared,
+    user: &UserName,
+    within: &Within,
+) -> Option<Result<Entrant, Box<Report>>> {
+    let shown = within.certificate.as_ref()?;
+    let found = shared.config.bearers.log_in_with_certificate(shown)?.await;
+    Some(match found {
+        Ok(bearer) => Ok(Entrant::shown(bearer, user, Door::Mtls)),
+        Err(denied) => {
+            let another = "who shows no certificate is asked for a password: `sslcertmode=disable`";
+            let hint = denied.help.unwrap_or_else(|| another.to_owned());
+            Err(Box::new(fatal(NOT_LET_IN, denied.message, &hint)))
+        }
+    })
 }
 
 /// A message that is not understood ends the login.
@@ -216,7 +244,7 @@ async fn entrant(
             Err(why) => why,
         },
         None if is_token(secret.expose()) => match shared.config.bearers.log_in(secret).await {
-            Ok(bearer) => return Ok(Entrant::bearer(bearer, user)),
+            Ok(bearer) => return Ok(Entrant::shown(bearer, user, Door::Bearer)),
             Err(denied) => {
                 let hint = denied.help.unwrap_or_default();
                 return Err(Box::new(fatal(code, denied.message, &hint)));

@@ -26,6 +26,12 @@ pub(super) fn registered(issuer: &Idp, options: &[&str]) -> Bank {
     });
     bank.world
         .add_workload("github", &["repository_id=74001", "environment=production"]);
+    allow(&bank);
+    bank
+}
+
+/// The workload gets a grant, which its owner asks for.
+pub(super) fn allow(bank: &Bank) {
     let ask = [
         "request",
         PLACE,
@@ -41,7 +47,6 @@ pub(super) fn registered(issuer: &Idp, options: &[&str]) -> Bank {
     ];
     let asked = bank.world.run_as("operator", &ask).exits(0).line();
     bank.world.approve(asked["request_id"].as_str().unwrap());
-    bank
 }
 
 fn ask(bank: &Bank, issuer: &Idp, path: &str, fields: &[&str]) -> String {

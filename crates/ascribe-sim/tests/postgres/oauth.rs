@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -10,7 +9,7 @@ use super::bank::Bank;
 use super::bearers::{BEARER, FULL, minted, psql, registered, token};
 use super::drivers::{SOURCES, server};
 use super::idp::Idp;
-use super::raw::{Raw, kinds, message};
+use super::raw::{Raw, Secured, kinds, message, secured};
 use super::tokio_driver::trusting;
 use super::world::{Out, maybe, need};
 
@@ -226,17 +225,8 @@ fn clients_that_know_no_oauthbearer_are_asked_for_the_password_or_told() {
 }
 
 /// Within TLS that names the protocol, ready for the answer to what was asked.
-fn asked(bank: &Bank) -> Raw<rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>> {
-    let mut raw = Raw::open(bank.port());
-    raw.say(&[0, 0, 0, 8, 4, 210, 22, 47]);
-    let mut answer = [0];
-    std::io::Read::read_exact(&mut raw.0, &mut answer).unwrap();
-    assert_eq!(answer, *b"S");
-    let mut config = trusting(&bank.world.path("gateway.crt"));
-    config.alpn_protocols = vec![b"postgresql".to_vec()];
-    let name = "localhost".try_into().unwrap();
-    let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut raw = Raw(rustls::StreamOwned::new(tls, raw.0));
+fn asked(bank: &Bank) -> Raw<Secured> {
+    let mut raw = secured(bank, trusting(&bank.world.path("gateway.crt")));
     raw.begin(&[]);
     let said = raw.hear().unwrap();
     assert_eq!(

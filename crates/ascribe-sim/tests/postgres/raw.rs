@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::bank::PLACE;
+use super::bank::{Bank, PLACE};
 
 /// A message of the protocol.
 pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -138,6 +139,22 @@ impl<S: Read + Write> Raw<S> {
         self.say(bytes);
         self.until(b'Z')
     }
+}
+
+/// What carries bytes within TLS.
+pub(super) type Secured = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Within TLS at the gateway's own port, before the startup message.
+pub(super) fn secured(bank: &Bank, mut config: rustls::ClientConfig) -> Raw<Secured> {
+    let mut raw = Raw::open(bank.port());
+    raw.say(&[0, 0, 0, 8, 4, 210, 22, 47]);
+    let mut answer = [0];
+    raw.0.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"S");
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    let name = "localhost".try_into().unwrap();
+    let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    Raw(rustls::StreamOwned::new(tls, raw.0))
 }
 
 /// The kinds of messages.

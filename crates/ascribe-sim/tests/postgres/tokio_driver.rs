@@ -40,6 +40,13 @@ impl Tls {
 
 /// A client's side of TLS with the server that has this certificate.
 pub(super) fn trusting(certificate: &std::path::Path) -> rustls::ClientConfig {
+    checking(certificate).with_no_client_auth()
+}
+
+/// The same, before it is said what the client shows.
+pub(super) fn checking(
+    certificate: &std::path::Path,
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
     let only = CertificateDer::from_pem_file(certificate).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -47,7 +54,6 @@ pub(super) fn trusting(certificate: &std::path::Path) -> rustls::ClientConfig {
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Only(only, provider)))
-        .with_no_client_auth()
 }
 
 /// Takes this certificate alone: it signed itself, which a chain must not.
