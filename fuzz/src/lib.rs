@@ -30,7 +30,7 @@ use ascribe_wire::sftp::{Replies, Reply, Request, Requests};
 use ascribe_wire::{command, quote, source, user, vault};
 
 mod pg;
-pub use pg::{pg_client, pg_server, pg_session, pg_startup};
+pub use pg::{pg_client, pg_oauth, pg_server, pg_session, pg_startup};
 
 /// A target: its name, which is its corpus's name too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     ("note", note),
     ("pack", pack),
     ("pg_client", pg_client),
+    ("pg_oauth", pg_oauth),
     ("pg_server", pg_server),
     ("pg_session", pg_session),
     ("pg_startup", pg_startup),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use ascribe_wire::pg::client::{self, Message, Named, Text, Values};
 use ascribe_wire::pg::frame::{Frames, Piece, Side};
+use ascribe_wire::pg::oauth::{self, Shown};
 use ascribe_wire::pg::server::{self, Passing, Report, Status};
 use ascribe_wire::pg::session::{
     End, Executed, Number, Origin, REFUSED, Runs, SessionError, Step, Tracker, Turn, What,
@@ -91,6 +92,21 @@ pub fn pg_client(data: &[u8]) {
         }
         Piece::Part(_) => {}
     });
+}
+
+/// What a client sends within SASL: a token is a part of it, and is read of its plainest form alike.
+pub fn pg_oauth(data: &[u8]) {
+    let after = oauth::after_failure(data).is_ok();
+    let Ok(shown) = oauth::initial(data) else {
+        return;
+    };
+    assert!(!after);
+    if let Shown::Token(token) = &shown {
+        let token = token.expose();
+        assert!(data.windows(token.len()).any(|part| part == token));
+        let plain = [b"n,,\x01auth=Bearer ", token, b"\x01\x01"].concat();
+        assert_eq!(oauth::initial(&plain).as_ref(), Ok(&shown));
+    }
 }
 
 /// What a server sends, also to a tracker that waits for much.

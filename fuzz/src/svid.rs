@@ -2,11 +2,12 @@
 
 use ascribe_core::encoding::{self, Bytes, base64_std, base64url};
 use ascribe_core::identity::{
-    Binding, Claims, Provider, ProviderKind, SvidProof, key_commitment, svid_message,
+    Binding, Claims, Provider, ProviderKind, SvidProof, TlsProof, key_commitment, svid_message,
+    tls_message,
 };
 use ascribe_core::law::{Denied, Judge as _, TokenAsked};
 use ascribe_core::statement::SshKey;
-use ascribe_evidence::SshSignatures;
+use ascribe_evidence::{SshSignatures, Unchecked, tls_proof};
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::{SESSION_KEY, judge};
@@ -67,34 +68,59 @@ fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
 /// bytes, the workload's, and the authority's between it and the root if there is more. None for what is not
 /// in this form.
 pub fn signed_svid(data: &[u8]) -> Option<Result<Claims, Denied>> {
+    let message = svid_message(&key_commitment(&SshKey(SESSION_KEY.into()), &[7; 32]));
+    let proof = SvidProof {
+        alg: "EdDSA".into(),
+        chain: chain(data)?,
+        sig: Bytes(key(LEAF_SEED).sign(&message).to_bytes().to_vec()),
+    };
+    Some(check(&encoding::encode(&proof).ok()?, bundle().as_bytes()))
+}
+
+/// The same where the workload's key signed a handshake of TLS.
+pub fn shown_in_tls(data: &[u8]) -> Option<Result<Claims, Denied>> {
+    let chain: Vec<Vec<u8>> = chain(data)?.into_iter().map(|Bytes(der)| der).collect();
+    let message = tls_message(&[7; 32]);
+    let signature = key(LEAF_SEED).sign(&message).to_bytes();
+    let proof = tls_proof(&chain, 0x0807, &message, &signature).ok()?;
+    Some(check(&proof, bundle().as_bytes()))
+}
+
+fn chain(data: &[u8]) -> Option<Vec<Bytes>> {
     let (len, rest) = data.split_first_chunk::<2>()?;
     let (leaf, middle) = rest.split_at_checked(u16::from_be_bytes(*len).into())?;
-    let chain = match middle {
+    Some(match middle {
         [] => vec![certificate(leaf, ROOT_SEED)],
         _ => vec![
             certificate(leaf, MIDDLE_SEED),
             certificate(middle, ROOT_SEED),
         ],
-    };
-    let message = svid_message(&key_commitment(&SshKey(SESSION_KEY.into()), &[7; 32]));
-    let proof = SvidProof {
-        alg: "EdDSA".into(),
-        chain,
-        sig: Bytes(key(LEAF_SEED).sign(&message).to_bytes().to_vec()),
-    };
+    })
+}
+
+fn bundle() -> String {
     let x = base64url(key(ROOT_SEED).verifying_key().as_bytes());
     let x5c = base64_std(ROOT);
-    let bundle = format!(
+    format!(
         r#"{{"keys":[{{"crv":"Ed25519","kty":"OKP","use":"x509-svid","x":"{x}","x5c":["{x5c}"]}}]}}"#
-    );
-    Some(check(&encoding::encode(&proof).ok()?, bundle.as_bytes()))
+    )
 }
 
 /// X.509-SVIDs: proofs as they come, and certificates with the signatures that they need.
 pub fn svid(data: &[u8]) {
     // No root vouches for any of it: certificates are read, and refused.
     assert!(judge(ProviderKind::SpiffeX509, b"{\"keys\":[]}", data).is_err());
-    if let Some(Ok(claims)) = signed_svid(data) {
+    drop(Unchecked::of_certificate(data));
+    // A signature of ECDSA as TLS has it, in one form.
+    if let Ok(proof) = tls_proof(&[], 0x0403, &tls_message(&[7; 32]), data) {
+        let proof: Result<TlsProof, _> = encoding::decode(&proof);
+        assert!(proof.is_ok_and(|proof| proof.sig.0.len() == 64));
+    }
+    let (ours, tls) = (signed_svid(data), shown_in_tls(data));
+    let good = |read: &Option<Result<Claims, Denied>>| read.as_ref().is_some_and(Result::is_ok);
+    assert_eq!(good(&ours), good(&tls));
+    if let (Some(Ok(claims)), Some(Ok(tls))) = (ours, tls) {
+        assert_eq!(tls.binding, Binding::Tls);
         assert!(claims.issued < claims.expires);
         assert_eq!(claims.binding, Binding::Key);
         let id = claims.facts.first().map(|fact| fact.value.as_str());

@@ -59,7 +59,8 @@ pub struct Who {
     pub chain: Vec<Link>,
     /// `signed` or `testimony`.
     pub opened_by: String,
-    /// By which door the session came in: `direct`, `jump` or `connect`, to a database `tunnel`, `password` or `bearer`.
+    /// By which door the session came in: `direct`, `jump` or `connect`, to a database `tunnel`, `password`, `bearer`
+    /// or `mtls`.
     pub door: Door,
 }
 

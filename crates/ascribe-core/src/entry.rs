@@ -217,6 +217,9 @@ pub enum Door {
     Direct,
     /// `ssh -J GATEWAY ACCOUNT@TARGET`.
     Jump,
+    /// With a workload's X.509-SVID as the client's certificate in TLS, at a database gateway's own port: what it
+    /// signed is the handshake.
+    Mtls,
 }
 
 impl Door {

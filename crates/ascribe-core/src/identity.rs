@@ -168,6 +168,8 @@ pub enum Binding {
     Nonce,
     /// Whoever held it proved that, and the proof commits to the key.
     Proof,
+    /// The key that it certifies signed the handshake of a TLS connection, and no key.
+    Tls,
 }
 
 impl Binding {
@@ -285,8 +287,8 @@ pub struct Fact {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// The token was a database's password: the gateway made the key for one connection, and the bearer
-    /// signed nothing.
+    /// The token was a database's password, or signed in TLS there: the gateway made the key for one connection, and
+    /// the bearer signed nothing of ours.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub bearer: bool,
     /// What the token says.
@@ -392,6 +394,32 @@ pub fn svid_message(commitment: &str) -> Vec<u8> {
     format!("ascribe/svid-login/v1\0{commitment}").into_bytes()
 }
 
+/// What takes the place of a token where a workload showed its X.509-SVID as the client of a TLS 1.3 connection, in
+/// canonical JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsProof {
+    /// How `sig` is made, by its name in JWS (RFC 7518, 3.1; RFC 8037).
+    pub alg: String,
+    /// The workload's certificate, then each one's issuer but the root, in DER.
+    pub chain: Vec<Bytes>,
+    /// The workload's signature of [`tls_message`], in the form of JWS.
+    pub sig: Bytes,
+    /// The hash of the handshake before the signature: SHA-256 or SHA-384.
+    pub transcript: Bytes,
+}
+
+/// What a client signs with the key of its certificate in TLS 1.3 (RFC 8446, 4.4.3): 64 spaces, a context that no
+/// other signature has, a zero byte and the hash of the handshake.
+pub fn tls_message(transcript: &[u8]) -> Vec<u8> {
+    [
+        &[b' '; 64][..],
+        b"TLS 1.3, client CertificateVerify\0",
+        transcript,
+    ]
+    .concat()
+}
+
 /// The header of a proof that stands in for a token: whoever made it knew the provider's signature and does
 /// not show it (OpenPubkey's `GQ256`). In canonical JSON, so a proof has one header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -445,8 +473,14 @@ pub fn thumbprint(members: &str) -> ContentDigest {
 
 /// What a token is counted by: SHA-256 of it up to its last dot. The signature is left out, because
 /// whoever has an ECDSA signature can write a second one for the same message. Of a proof it is what the
-/// provider signed that counts: from one token anybody who holds it makes as many proofs as they like.
+/// provider signed that counts: from one token anybody who holds it makes as many proofs as they like. Of what was signed
+/// in TLS it is the handshake.
 pub fn token_digest(token: &[u8]) -> ContentDigest {
+    if let Ok(TlsProof { transcript, .. }) = encoding::decode(token) {
+        let mut hash = Sha256::new_with_prefix(b"ascribe/tls-login/v1\0");
+        hash.update(&transcript.0);
+        return ContentDigest(ascribe_tlog::Hash(hash.finalize().into()));
+    }
     let end = token.iter().rposition(|byte| *byte == b'.');
     let signed = end.and_then(|end| token.get(..end)).unwrap_or(token);
     let digest = match behind_proof(signed) {

@@ -14,7 +14,7 @@ use ascribe_core::law::{Denied, Judge, TokenAsked};
 use ascribe_core::statement::SshKey;
 use ssh_key::{Algorithm, EcdsaCurve, LineEnding, PublicKey, SshSig};
 use token::Keys;
-pub use token::{Unchecked, key_thumbprints, prove_token};
+pub use token::{Unchecked, key_thumbprints, prove_token, tls_proof};
 
 /// Largest SSHSIG blob that is looked at, in bytes.
 const MAX_SIGNATURE: usize = 4096;

@@ -11,6 +11,7 @@ mod keys;
 mod proof;
 mod provider;
 mod svid;
+mod tls;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use ascribe_core::law::{Denied, TokenAsked};
 use json::{Json, Object};
 pub(crate) use keys::Keys;
 use keys::{Algorithm, Shown, Signed};
+pub use tls::tls_proof;
 use zeroize::Zeroizing;
 
 /// Largest token, in bytes.
@@ -108,6 +110,12 @@ impl Unchecked {
         check_size(token)?;
         let parts = Parts::split(token)?;
         json::object(&parts.payload, MAX_MEMBERS, "the token's claims").map(Self)
+    }
+
+    /// Reads the SPIFFE ID that a certificate begins its URIs with; none for a certificate that names none.
+    pub fn of_certificate(der: &[u8]) -> Option<Self> {
+        let id = certificate::spiffe_id(der)?;
+        Some(Self(Object::from([("sub".to_owned(), Json::Text(id))])))
     }
 
     /// Does it call itself one of this provider?

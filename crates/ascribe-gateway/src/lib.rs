@@ -29,7 +29,7 @@ pub use inner::Arrival;
 pub use life::Fill;
 pub use listen::{GatewayConfig, GatewayError, UpstreamAuth, serve};
 pub use pg::{
-    ActsAs, Bearer, Bearers, Credential, Credentials, Io, Lease, LoginRole, PASSWORD_PREFIX,
-    PgArrival, PgConfig, serve as serve_postgres,
+    ActsAs, Bearer, Bearers, Credential, Credentials, Io, Lease, LoginRole, OauthPlace,
+    PASSWORD_PREFIX, PgArrival, PgConfig, ShownCertificate, TlsSignature, serve as serve_postgres,
 };
 pub use places::{Place, Places, Turn};

@@ -4,8 +4,8 @@
 //! Bytes are forwarded as they came; what is decoded is a view of them
 //! ([`ascribe_wire::pg`]). A client comes in by one of two doors which the actor signed for: at
 //! the gateway's own port with a signed statement as the password, over TLS; or by the API's
-//! (`ascribe tunnel`). A workload may show its own token as the password instead, and then the record says that
-//! nobody signed. Nobody who comes in holds the target's credential.
+//! (`ascribe tunnel`). A workload may show its own token as the password instead, or its certificate in TLS, and then
+//! the record says that nobody signed a statement. Nobody who comes in holds the target's credential.
 //!
 //! In scope: startup, relaying, outcomes, cancels. Out of scope: what is lawful and what is durable.
 //!
@@ -23,6 +23,7 @@ use ascribe_core::statement::Signed;
 use ascribe_sql::Classifier;
 use ascribe_tlog::VerifierKey;
 use ascribe_wire::pg::Secret;
+use ascribe_wire::pg::startup::UserName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -35,8 +36,10 @@ use crate::places::Places;
 mod action;
 mod budget;
 mod cancel;
+mod certificate;
 mod door;
 mod ended;
+mod login;
 mod outcomes;
 mod relay;
 mod session;
@@ -44,7 +47,8 @@ mod target;
 
 use budget::Budget;
 use cancel::Cancels;
-pub use door::PASSWORD_PREFIX;
+pub use certificate::{ShownCertificate, TlsSignature};
+pub use login::PASSWORD_PREFIX;
 
 /// Most connections of one address that wait for a place; more are closed at once.
 const MAX_WAITING: usize = 512;
@@ -117,13 +121,50 @@ pub struct Lease {
     pub held: DropGuard,
 }
 
-/// Who takes a workload's token that is shown as a password.
+/// Who takes what a workload shows: its token as a password, or its certificate in TLS.
 pub trait Bearers: Send + Sync {
     /// Puts a login for this one connection on record.
     ///
     /// # Errors
     /// When the token is not good, or nobody's. The reason never holds the token.
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>>;
+
+    /// Is there anybody to vouch for a certificate? If not, clients are not asked for one.
+    fn wants_certificates(&self) -> bool;
+
+    /// The same as [`Self::log_in`] for a certificate that a client showed in TLS; none where it has no SPIFFE ID, and so
+    /// is no workload's.
+    fn log_in_with_certificate<'a>(
+        &'a self,
+        shown: &'a ShownCertificate,
+    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>>;
+
+    /// The issuer of the provider that is registered under this name.
+    fn issuer(&self, provider: &str) -> Option<String>;
+}
+
+/// Where clients that can are asked for a token by SASL's `OAUTHBEARER`, and not for a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OauthPlace {
+    /// The role; none means every role of the target that no other one names.
+    pub role: Option<String>,
+    /// The target's name.
+    pub target: String,
+    /// The name of the provider that clients are told to get a token from. Tokens of others count as well.
+    pub provider: String,
+    /// The scope that they are told to ask it for.
+    pub scope: Option<String>,
+}
+
+impl OauthPlace {
+    /// The one that is meant for this user.
+    fn of<'a>(all: impl Iterator<Item = &'a Self> + Clone, user: &UserName) -> Option<&'a Self> {
+        let mut here = all.filter(|place| place.target == user.target);
+        let named = here
+            .clone()
+            .find(|place| place.role.as_ref() == Some(&user.role));
+        named.or_else(|| here.find(|place| place.role.is_none()))
+    }
 }
 
 /// A workload whose token was shown and is on record.
@@ -149,6 +190,8 @@ pub struct PgConfig {
     pub credentials: Arc<dyn Credentials>,
     /// Who takes workloads' tokens as passwords.
     pub bearers: Arc<dyn Bearers>,
+    /// Where they are asked for by `OAUTHBEARER`.
+    pub oauth: Vec<OauthPlace>,
     /// What says what statements are.
     pub classifier: Classifier,
     /// Where the server itself listens: no target is there.

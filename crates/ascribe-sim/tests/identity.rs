@@ -19,6 +19,7 @@ mod identity {
     mod login;
     mod observers;
     mod recorder;
+    mod spiffe;
     mod svid;
     mod workload;
     mod workload_api;

@@ -13,6 +13,8 @@ mod postgres {
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../e2e/providers.rs"]
     mod providers;
+    #[path = "../identity/spiffe.rs"]
+    mod spiffe;
 
     #[path = "../e2e/python.rs"]
     mod python;
@@ -27,6 +29,8 @@ mod postgres {
     mod kills;
     mod large;
     mod liars;
+    mod mtls;
+    mod oauth;
     mod openbao;
     mod protocol;
     mod raw;

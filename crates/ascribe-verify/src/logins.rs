@@ -265,8 +265,13 @@ fn proof(
             "that whoever showed the token was who it names: it binds no key",
         ),
         (
-            state.login.bearer,
+            state.login.bearer && claims.binding == Binding::None,
             "that this connection showed it: its key was the gateway's",
+        ),
+        (
+            claims.binding == Binding::Tls,
+            "that the TLS 1.3 handshake that the workload's key signed was this connection's, and not one with another \
+             server: what it signed names none",
         ),
     ] {
         if needed {

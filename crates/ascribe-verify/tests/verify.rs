@@ -7,6 +7,7 @@ mod verify {
     mod bundles;
     mod forge;
     mod logins;
+    mod mtls;
     mod scenes;
     mod trees;
     mod vectors;

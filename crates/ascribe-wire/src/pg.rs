@@ -5,12 +5,14 @@
 //! its last byte is an error, and nothing of it is handed on.
 //!
 //! Start with [`startup`] for a connection's first packet, [`frame::Frames`] for what follows, [`client`]
-//! and [`server`] for the meaning of one message, and [`session`] for what messages mean together.
+//! and [`server`] for the meaning of one message, [`oauth`] for what is said within one of SASL's, and [`session`] for
+//! what messages mean together.
 
 pub mod client;
 pub mod encode;
 mod fields;
 pub mod frame;
+pub mod oauth;
 pub mod server;
 pub mod session;
 pub mod startup;

@@ -1,5 +1,5 @@
-//! Workloads' tokens as databases' passwords: the gateway makes a key for one connection and logs in with it, so the
-//! actor signed nothing, and the record says so.
+//! What workloads show at databases' own doors, a token as the password or a certificate in TLS: the gateway makes a key
+//! for one connection and logs in with it, so the actor signed nothing of ours, and the record says so.
 
 use super::identities::LoginState;
 use super::{Denied, State};
@@ -12,10 +12,16 @@ use crate::time::Timestamp;
 /// A login that the gateway made for whoever showed the token as a password says nothing that would be
 /// the bearer's to say, and no more than such a token is worth.
 pub(super) fn check_bearer(kind: ProviderKind, login: &Login) -> Result<(), Denied> {
-    if !login.bearer {
-        return Ok(());
+    let in_tls = login.claims.binding == Binding::Tls;
+    if !login.bearer && in_tls {
+        return Err(Denied::new(
+            "bearer",
+            "what was signed in TLS introduces no key but the gateway's",
+        )
+        .with_help("let the SVID's key sign for one: `ascribe login --svid`"));
     }
-    if kind.is_of_people() || login.claims.binding != Binding::None || login.saw.is_some() {
+    let shown = in_tls || login.claims.binding == Binding::None;
+    if login.bearer && (kind.is_of_people() || !shown || login.saw.is_some()) {
         return Err(Denied::new(
             "bearer",
             "only a workload's token that binds no key is a password",
@@ -25,11 +31,21 @@ pub(super) fn check_bearer(kind: ProviderKind, login: &Login) -> Result<(), Deni
     Ok(())
 }
 
+/// The door that such a login opens sessions by.
+fn door_of(login: &Login) -> Option<Door> {
+    let door = match login.claims.binding {
+        Binding::Tls => Door::Mtls,
+        _ => Door::Bearer,
+    };
+    login.bearer.then_some(door)
+}
+
 /// What a login's token is remembered by.
 pub(super) fn spent(login: &Login) -> ContentDigest {
-    match login.bearer {
-        true => as_password(&login.digest),
-        false => login.digest,
+    match door_of(login) {
+        Some(Door::Bearer) => as_password(&login.digest),
+        // Of one handshake there is one connection.
+        _ => login.digest,
     }
 }
 
@@ -61,18 +77,18 @@ impl State {
         ))
     }
 
-    /// A token that was a password opens a session on a database by its own door, and nothing else
-    /// does.
+    /// A token that was a password opens a session on a database by its own door, as what was signed in TLS does by
+    /// its own, and nothing else does.
     pub(super) fn check_bearer_open(&self, open: &SessionOpen) -> Result<(), Denied> {
         let login = open.login.and_then(|id| self.logins.get(&id));
-        let bearer = login.is_some_and(|login| login.login.bearer);
-        let by_door = open.door == Door::Bearer;
-        if bearer == by_door && (!by_door || open.delegation.is_none()) {
+        let its_own = login.and_then(|login| door_of(&login.login));
+        let by_door = matches!(open.door, Door::Bearer | Door::Mtls).then_some(open.door);
+        if its_own == by_door && (by_door.is_none() || open.delegation.is_none()) {
             return Ok(());
         }
         Err(Denied::new(
             "bearer",
-            "a token that was a password opens sessions on databases, by the door `bearer`",
+            "what was shown at a database's door opens sessions there: a token by the door `bearer`, a certificate by `mtls`",
         ))
     }
 

@@ -90,7 +90,8 @@ impl LoginState {
             Binding::Nonce | Binding::Audience | Binding::Key => BOUND,
             Binding::None if self.provider.kind.is_of_people() => 0,
             // Whoever came by the token first chose the key of a proof, too.
-            Binding::None | Binding::Proof => 1,
+            // Which connection it was that a workload signed for is the gateway's word.
+            Binding::None | Binding::Proof | Binding::Tls => 1,
         }
     }
 
@@ -257,7 +258,7 @@ fn check_binding(provider: &Provider, binding: Binding) -> Result<(), Denied> {
         Binding::None => !proofs,
         Binding::Nonce => kind.is_of_people(),
         Binding::Audience => !kind.is_of_people() && kind != ProviderKind::SpiffeX509 && !proofs,
-        Binding::Key => kind == ProviderKind::SpiffeX509,
+        Binding::Key | Binding::Tls => kind == ProviderKind::SpiffeX509,
         Binding::Proof => proofs,
     };
     if fits {

@@ -412,7 +412,10 @@ impl State {
             return refuse("a signed opening is by an enrolled key, not by a certificate");
         }
         let target = &self.target(&open.target)?.target;
-        let database = matches!(open.door, Door::Tunnel | Door::Password | Door::Bearer);
+        let database = matches!(
+            open.door,
+            Door::Tunnel | Door::Password | Door::Bearer | Door::Mtls
+        );
         if database != target.postgres.is_some() {
             return Err(databases::wrong_door(target));
         }

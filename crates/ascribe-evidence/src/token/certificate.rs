@@ -238,6 +238,29 @@ impl<'a> Certificate<'a> {
     }
 }
 
+/// The first of a certificate's URIs that begins like a SPIFFE ID, in letters of any case. Nothing is checked.
+pub(super) fn spiffe_id(der: &[u8]) -> Option<String> {
+    const SCHEME: &str = "spiffe:";
+    let certificate = X509Certificate::from_der(der).ok()?.1;
+    let mut names = certificate.extensions().iter().filter_map(|extension| {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        }
+    });
+    names.find_map(|names| {
+        names.iter().find_map(|name| match name {
+            GeneralName::URI(uri) => {
+                let scheme = uri.get(..SCHEME.len())?;
+                scheme
+                    .eq_ignore_ascii_case(SCHEME)
+                    .then(|| (*uri).to_owned())
+            }
+            _ => None,
+        })
+    })
+}
+
 /// The curve of an elliptic-curve key.
 fn curve_of(spki: &SubjectPublicKeyInfo<'_>) -> Option<String> {
     let curve = spki.algorithm.parameters.as_ref()?.as_oid().ok()?;

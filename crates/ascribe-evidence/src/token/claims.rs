@@ -125,7 +125,11 @@ pub(super) fn plain(name: &str, value: &Json) -> Result<Option<String>, Denied> 
 /// The issuer, character by character (RFC 8725, 3.8). A trust domain is issuer of what is in it, and of nothing
 /// else; then a JWT-SVID may do without the claim (JWT-SVID, 3).
 fn check_issuer(provider: &Provider, claims: &Object) -> Result<(), Denied> {
-    let domain = provider.kind == ProviderKind::Spiffe && provider.issuer.starts_with("spiffe://");
+    let spiffe = matches!(
+        provider.kind,
+        ProviderKind::Spiffe | ProviderKind::SpiffeX509
+    );
+    let domain = spiffe && provider.issuer.starts_with("spiffe://");
     let inside = || {
         let sub = claims.get("sub").and_then(Json::text);
         let path = sub.and_then(|sub| sub.strip_prefix(&provider.issuer));

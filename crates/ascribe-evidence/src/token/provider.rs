@@ -16,7 +16,7 @@ pub(super) struct About {
 }
 
 impl About {
-    fn miss(&mut self, what: &str) {
+    pub(super) fn miss(&mut self, what: &str) {
         self.missing.push(what.to_owned());
     }
 }
@@ -43,7 +43,8 @@ pub(super) fn about(
         Binding::Proof => about.miss(
             "the provider bound the token to no key, whoever proved it did: whoever else had it before that could have",
         ),
-        Binding::Audience | Binding::Key | Binding::Nonce => {}
+        // Certificates say nothing here.
+        Binding::Audience | Binding::Key | Binding::Nonce | Binding::Tls => {}
     }
     Ok(about)
 }

@@ -1,11 +1,13 @@
-//! X.509-SVIDs (SPIFFE X509-SVID): a workload's own key signs for the session key, its certificate says whose it
-//! is, and a root of the trust domain's bundle vouches for that. Here too times are read and never compared.
+//! X.509-SVIDs (SPIFFE X509-SVID): a workload's own key signs for the session key, or a handshake of TLS; its certificate
+//! says whose it is, and a root of the trust domain's bundle vouches for that. Here too times are read and never compared.
 
 use std::sync::Arc;
 
 use ascribe_core::encoding::{self, Bytes};
 use ascribe_core::id::ContentDigest;
-use ascribe_core::identity::{self, Binding, Claims, Provider, SvidProof, svid_message};
+use ascribe_core::identity::{
+    self, Binding, Claims, Provider, SvidProof, TlsProof, svid_message, tls_message,
+};
 use ascribe_core::law::{Denied, TokenAsked};
 
 use super::certificate::{Certificate, refuse};
@@ -15,6 +17,8 @@ use super::{algorithm, claims, provider};
 
 /// Most certificates: the workload's and two authorities between it and a root.
 const MAX_CHAIN: usize = 3;
+/// How long the hash of a handshake is, in bytes (RFC 8446, B.4).
+const HASHES: [usize; 2] = [32, 48];
 /// Longest life, in seconds.
 const MAX_LIFE: i64 = 24 * 3600;
 
@@ -24,10 +28,7 @@ pub(super) fn check(
     token: &[u8],
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
-    let proof: SvidProof = encoding::decode(token).map_err(|error| {
-        let message = format!("the proof of an X.509-SVID is malformed: {error}");
-        Denied::new("svid-form", message)
-    })?;
+    let proof = Proof::read(token, asked)?;
     if proof.chain.is_empty() || proof.chain.len() > MAX_CHAIN {
         return refuse("svid-chain", "an X.509-SVID is one to three certificates");
     }
@@ -45,7 +46,7 @@ pub(super) fn check(
         last = authority;
     }
     let (root, root_life) = root(&*bundle()?, last, authorities.len(), &known.issuer)?;
-    check_possession(known, leaf, &proof, asked)?;
+    check_possession(known, leaf, &proof)?;
 
     let lives = chain.iter().map(Certificate::life).chain([root_life]);
     // The path holds while all of its certificates do.
@@ -64,18 +65,24 @@ pub(super) fn check(
             .with_help("give workloads shorter certificates (SPIRE: `default_x509_svid_ttl`)"));
     }
     let said = Object::from([("sub".to_owned(), Json::Text(id.to_owned()))]);
+    let mut about = provider::spiffe();
+    if proof.binding == Binding::Tls {
+        about.miss(
+            "which server and which connection the workload's key signed for is the gateway's word",
+        );
+    }
     Ok(Claims {
         acr: None,
         amr: vec![],
         auth_time: None,
-        binding: Binding::Key,
+        binding: proof.binding,
         code: None,
         expires: claims::instant(ends),
         facts: claims::facts(&said, asked.facts)?,
         groups: vec![],
         issued: claims::instant(begins),
         key: root,
-        missing: provider::spiffe().missing,
+        missing: about.missing,
         run: None,
         subject: identity::subject(&known.issuer, id),
         trigger: None,
@@ -131,26 +138,74 @@ fn root(
     Err(reason)
 }
 
-/// Whoever has the certificate alone gets nothing: its key signed for exactly this session key.
-fn check_possession(
-    known: &Provider,
-    leaf: &Certificate<'_>,
-    proof: &SvidProof,
-    asked: &TokenAsked<'_>,
-) -> Result<(), Denied> {
+/// What takes the place of a token: certificates, and what the workload's key signed.
+struct Proof {
+    binding: Binding,
+    alg: String,
+    chain: Vec<Bytes>,
+    message: Vec<u8>,
+    sig: Bytes,
+}
+
+impl Proof {
+    /// One that signed for a key of the workload's, or a handshake.
+    fn read(token: &[u8], asked: &TokenAsked<'_>) -> Result<Self, Denied> {
+        if let Ok(TlsProof {
+            alg,
+            chain,
+            sig,
+            transcript,
+        }) = encoding::decode(token)
+        {
+            if !HASHES.contains(&transcript.0.len()) {
+                return refuse("svid-tls", "a handshake's hash has 32 or 48 bytes");
+            }
+            if alg == "RS256" {
+                return refuse("svid-tls", "TLS 1.3 does not sign in this way");
+            }
+            return Ok(Self {
+                binding: Binding::Tls,
+                alg,
+                chain,
+                message: tls_message(&transcript.0),
+                sig,
+            });
+        }
+        let SvidProof { alg, chain, sig } = encoding::decode(token).map_err(|error| {
+            let message = format!("the proof of an X.509-SVID is malformed: {error}");
+            Denied::new("svid-form", message)
+        })?;
+        Ok(Self {
+            binding: Binding::Key,
+            alg,
+            chain,
+            message: svid_message(&identity::key_commitment(asked.key, asked.rz)),
+            sig,
+        })
+    }
+}
+
+/// Whoever has the certificate alone gets nothing: its key signed for exactly this session key, or this handshake.
+fn check_possession(known: &Provider, leaf: &Certificate<'_>, proof: &Proof) -> Result<(), Denied> {
     let signed = Signed {
         algorithm: algorithm(known, &proof.alg)?,
         name: &proof.alg,
-        message: &svid_message(&identity::key_commitment(asked.key, asked.rz)),
+        message: &proof.message,
         shown: Shown::Signature(&proof.sig.0),
     };
     leaf.key.usable(&signed, known)?;
     if leaf.key.verify(&signed) {
         return Ok(());
     }
-    Err(Denied::new(
-        "svid-possession",
-        "the workload's key has not signed for this session key",
-    )
-    .with_help("log in again: each login makes a key, and the SVID's key signs for it"))
+    let (message, help) = match proof.binding {
+        Binding::Tls => (
+            "the workload's key has not signed this handshake",
+            "connect again: each connection is signed for itself",
+        ),
+        _ => (
+            "the workload's key has not signed for this session key",
+            "log in again: each login makes a key, and the SVID's key signs for it",
+        ),
+    };
+    Err(Denied::new("svid-possession", message).with_help(help))
 }

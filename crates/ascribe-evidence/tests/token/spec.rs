@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const SPEC: &str = include_str!("../../../../docs/spec/token.md");
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("../../src/token.rs"),
     include_str!("../../src/token/certificate.rs"),
     include_str!("../../src/token/claims.rs"),
@@ -13,6 +13,7 @@ const SOURCES: [&str; 9] = [
     include_str!("../../src/token/proof.rs"),
     include_str!("../../src/token/provider.rs"),
     include_str!("../../src/token/svid.rs"),
+    include_str!("../../src/token/tls.rs"),
 ];
 
 /// What stands between these marks and begins as codes do.

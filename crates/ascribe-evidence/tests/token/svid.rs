@@ -3,16 +3,18 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ascribe_core::encoding::{Bytes, base64_std, encode};
+use ascribe_core::encoding::{Bytes, base64_std, decode, encode};
 use ascribe_core::identity::{
-    Binding, Claims, Provider, ProviderKind, SvidProof, subject, svid_message,
+    Binding, Claims, Provider, ProviderKind, SvidProof, TlsProof, subject, svid_message,
+    tls_message,
 };
 use ascribe_core::law::{Denied, Judge as _, TokenAsked};
 use ascribe_core::statement::SshKey;
-use ascribe_evidence::SshSignatures;
+use ascribe_evidence::{SshSignatures, Unchecked, tls_proof};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
+    RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -146,25 +148,35 @@ impl Scene {
         openssl(dir, &["x509", "-in", &pem, "-outform", "DER"])
     }
 
-    fn check(&self) -> Result<Claims, Denied> {
+    /// The root, and the workload's certificate with the authority's where that signed it.
+    fn certificates(&self) -> (Vec<u8>, Vec<Bytes>) {
         let root = self.make("root", "root", &self.root, "root", "30");
         self.make("stranger", "root", AUTHORITY, "stranger", "30");
         let middle = self.make("middle", "middle", &self.middle, "root", "20");
         let leaf = self.make("leaf", "workload", &self.leaf, self.signer, self.days);
-        let der = |name: &str| {
-            openssl(
-                self.dir.path(),
-                &[
-                    "pkcs8", "-topk8", "-nocrypt", "-outform", "DER", "-in", name,
-                ],
-            )
-        };
+        let mut chain = vec![Bytes(leaf)];
+        if self.signer == "middle" {
+            chain.push(Bytes(middle));
+        }
+        (root, chain)
+    }
+
+    /// The workload's private key.
+    fn private(&self) -> Vec<u8> {
+        let args = [
+            "pkcs8", "-topk8", "-nocrypt", "-outform", "DER", "-in", "leaf.key",
+        ];
+        openssl(self.dir.path(), &args)
+    }
+
+    fn check(&self) -> Result<Claims, Denied> {
+        let (root, chain) = self.certificates();
         let message = svid_message(&commitment());
         let (alg, sig) = if self.key == "P-256" {
-            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der("leaf.key"));
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.private());
             let sig = pair.unwrap().sign(&SystemRandom::new(), &message).unwrap();
             ("ES256", sig.as_ref().to_vec())
-        } else if let Ok(pair) = RsaKeyPair::from_pkcs8(&der("leaf.key")) {
+        } else if let Ok(pair) = RsaKeyPair::from_pkcs8(&self.private()) {
             let mut sig = vec![0; pair.public_modulus_len()];
             pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut sig)
                 .unwrap();
@@ -172,16 +184,43 @@ impl Scene {
         } else {
             ("RS256", vec![1; 128])
         };
-        let mut chain = vec![Bytes(leaf)];
-        if self.signer == "middle" {
-            chain.push(Bytes(middle));
-        }
         let mut proof = SvidProof {
             alg: alg.into(),
             chain,
             sig: Bytes(sig),
         };
         (self.edit)(&mut proof);
+        self.judge(&root, (self.last)(encode(&proof).unwrap()))
+    }
+
+    /// What the workload's key signed as the client of a handshake with this hash, as TLS hands it over; then what is
+    /// kept of it is changed.
+    fn check_tls(
+        &self,
+        transcript: &[u8],
+        edit: impl FnOnce(&mut TlsProof),
+    ) -> Result<Claims, Denied> {
+        let (root, chain) = self.certificates();
+        let message = tls_message(transcript);
+        let (scheme, sig) = if self.key == "P-256" {
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.private());
+            let sig = pair.unwrap().sign(&SystemRandom::new(), &message).unwrap();
+            (0x0403, sig.as_ref().to_vec())
+        } else {
+            let pair = RsaKeyPair::from_pkcs8(&self.private()).unwrap();
+            let mut sig = vec![0; pair.public_modulus_len()];
+            pair.sign(&RSA_PSS_SHA256, &SystemRandom::new(), &message, &mut sig)
+                .unwrap();
+            (0x0804, sig)
+        };
+        let chain: Vec<Vec<u8>> = chain.into_iter().map(|Bytes(der)| der).collect();
+        let kept = tls_proof(&chain, scheme, &message, &sig)?;
+        let mut kept: TlsProof = decode(&kept).unwrap();
+        edit(&mut kept);
+        self.judge(&root, encode(&kept).unwrap())
+    }
+
+    fn judge(&self, root: &[u8], token: Vec<u8>) -> Result<Claims, Denied> {
         let point = openssl(
             self.dir.path(),
             &["pkey", "-in", "root.key", "-pubout", "-outform", "DER"],
@@ -189,28 +228,107 @@ impl Scene {
         let (x, y) = point[point.len() - 64..].split_at(32);
         let b64 = ascribe_core::encoding::base64url;
         let mut bundle = json!({"spiffe_sequence": 1, "keys": [
-            {"use": "x509-svid", "kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y), "x5c": [base64_std(&root)]}
+            {"use": "x509-svid", "kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y), "x5c": [base64_std(root)]}
         ]});
         (self.bundle)(&mut bundle);
-        let provider = Provider {
-            algorithms: vec!["ES256".into(), "RS256".into()],
-            audience: "ascribe".into(),
-            issuer: "spiffe://example.org".into(),
-            jwks_uri: "https://spire.example/bundle".into(),
-            kind: ProviderKind::SpiffeX509,
-            max_keys_age_seconds: None,
-            name: "mesh".into(),
-            observers: None,
-            withdrawn: false,
-        };
         let asked = TokenAsked {
             key: &self.session,
             rz: &RZ,
             facts: &["sub"],
             groups: &[],
         };
-        let token = (self.last)(encode(&proof).unwrap());
-        SshSignatures.token(&provider, bundle.to_string().as_bytes(), &token, &asked)
+        SshSignatures.token(&domain(), bundle.to_string().as_bytes(), &token, &asked)
+    }
+}
+
+#[test]
+fn what_a_workload_signed_in_tls_names_it_and_binds_no_key() {
+    for (key, hash) in [("P-256", 32), ("P-256", 48), ("rsa:2048", 32)] {
+        let mut scene = Scene::new();
+        scene.key = key;
+        // Whatever key the gateway made for the connection.
+        scene.session.0 = scene.session.0.replace("IOHU", "IOHV");
+        let claims = scene.check_tls(&vec![7; hash], |_| ()).unwrap();
+        assert_eq!(claims.binding, Binding::Tls);
+        assert_eq!(claims.facts[0].value, ID);
+        assert_eq!(claims.subject, subject("spiffe://example.org", ID));
+        assert!(
+            claims.missing[1].contains("the gateway's word"),
+            "{claims:?}"
+        );
+    }
+    // Two certificates name somebody before anything is checked, one nobody.
+    let scene = Scene::new();
+    let (root, chain) = scene.certificates();
+    let said = Unchecked::of_certificate(&chain[0].0).unwrap();
+    let of = |issuer: &str| {
+        let issuer = issuer.to_owned();
+        said.is_issued_by(&Provider { issuer, ..domain() })
+    };
+    assert!(of("spiffe://example.org"));
+    assert!(!of("spiffe://example.com") && !of("spiffe://example") && !of("https://example.org"));
+    assert_eq!(said.facts(&["sub"]).unwrap()[0].value, ID);
+    assert!(Unchecked::of_certificate(&root).is_some());
+    let mut scene = Scene::new();
+    scene.leaf = leaf(ID).replace(&format!("URI:{ID}"), "URI:https://example.org");
+    assert!(Unchecked::of_certificate(&scene.certificates().1[0].0).is_none());
+    assert!(Unchecked::of_certificate(b"\x30\x03\x02\x01\x01").is_none());
+}
+
+#[test]
+fn what_a_workload_signed_in_tls_is_good_for_nothing_else() {
+    let spoiled = |edit: fn(&mut TlsProof)| {
+        let refused = Scene::new().check_tls(&[7; 32], edit);
+        refused.unwrap_err().code
+    };
+    for edit in [
+        (|p| p.transcript.0[31] ^= 1) as fn(&mut TlsProof),
+        |p| p.transcript.0.resize(48, 0),
+        |p| p.sig.0[5] ^= 1,
+        |p| p.sig.0.truncate(63),
+        |p| p.alg = "PS256".into(),
+    ] {
+        let code = spoiled(edit);
+        assert!(
+            ["svid-possession", "token-key-type"].contains(&code),
+            "{code}"
+        );
+    }
+    assert_eq!(spoiled(|p| p.alg = "HS256".into()), "token-alg");
+    assert_eq!(spoiled(|p| p.alg = "RS256".into()), "svid-tls");
+    assert_eq!(spoiled(|p| p.transcript.0.truncate(31)), "svid-tls");
+    assert_eq!(spoiled(|p| p.chain.truncate(1)), "svid-root");
+    // What was signed for a session key is no handshake, nor the other way around.
+    let scene = Scene::new();
+    let (root, chain) = scene.certificates();
+    let sign = |message: &[u8]| {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &scene.private());
+        let sig = pair.unwrap().sign(&SystemRandom::new(), message).unwrap();
+        Bytes(sig.as_ref().to_vec())
+    };
+    let proof = |sig| SvidProof {
+        alg: "ES256".into(),
+        chain: chain.clone(),
+        sig,
+    };
+    let kept = |sig| TlsProof {
+        alg: "ES256".into(),
+        chain: chain.clone(),
+        sig,
+        transcript: Bytes(vec![7; 32]),
+    };
+    let (ours, tls) = (
+        sign(&svid_message(&commitment())),
+        sign(&tls_message(&[7; 32])),
+    );
+    let judge = |token: Vec<u8>| scene.judge(&root, token).map(|claims| claims.binding);
+    assert_eq!(
+        judge(encode(&proof(ours.clone())).unwrap()),
+        Ok(Binding::Key)
+    );
+    assert_eq!(judge(encode(&kept(tls.clone())).unwrap()), Ok(Binding::Tls));
+    for swapped in [encode(&proof(tls)).unwrap(), encode(&kept(ours)).unwrap()] {
+        assert_eq!(judge(swapped).unwrap_err().code, "svid-possession");
     }
 }
 
@@ -225,6 +343,21 @@ fn a_workload_is_its_spiffe_id() {
     scene.key = "rsa:2048";
     scene.signer = "root";
     assert_eq!(scene.check().unwrap().binding, Binding::Key);
+}
+
+/// Who vouches for certificates.
+fn domain() -> Provider {
+    Provider {
+        algorithms: vec!["ES256".into(), "PS256".into(), "RS256".into()],
+        audience: "ascribe".into(),
+        issuer: "spiffe://example.org".into(),
+        jwks_uri: "https://spire.example/bundle".into(),
+        kind: ProviderKind::SpiffeX509,
+        max_keys_age_seconds: None,
+        name: "mesh".into(),
+        observers: None,
+        withdrawn: false,
+    }
 }
 
 type Case = (&'static str, fn(&mut Scene), &'static str);
@@ -427,7 +560,9 @@ const MORE: [Case; 7] = [
 ];
 
 pub(super) fn codes() -> Vec<&'static str> {
-    CASES.iter().chain(&MORE).map(|case| case.2).collect()
+    let all = CASES.iter().chain(&MORE).map(|case| case.2);
+    // Of what was signed in TLS.
+    all.chain(["svid-tls"]).collect()
 }
 
 #[test]

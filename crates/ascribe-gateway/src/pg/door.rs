@@ -3,31 +3,27 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ascribe_core::encoding::from_base64url;
 use ascribe_core::entry::Door;
-use ascribe_core::id::StatementId;
-use ascribe_core::record::{Proposal, RecordError, Scope, SignedOpening};
-use ascribe_core::statement::{Say, Signed};
-use ascribe_wire::pg::frame::{Frames, Piece, Side};
+use ascribe_core::statement::Signed;
+use ascribe_wire::pg::encode;
 use ascribe_wire::pg::server::Report;
 use ascribe_wire::pg::startup::{Cancel, First, NEWEST, Startup, UserName, first, user_name};
-use ascribe_wire::pg::{client, encode};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::certificate::Asking;
+use super::login::{self, Within, submit};
 use super::session::{self, Entrant, Guest};
 use super::{Io, PgArrival, Shared};
 
-/// What a signed statement that is a password begins with, so that it is recognised where it leaks.
-pub const PASSWORD_PREFIX: &str = "ascribe-v1.";
 /// The protocol's name in TLS (PostgreSQL's documentation, "Direct SSL").
 const ALPN: &[u8] = b"postgresql";
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// A read's size, in bytes, before the login.
-const PIECE: usize = 4096;
+pub(super) const PIECE: usize = 4096;
 
 /// A connection to be served.
 pub(super) enum Came {
@@ -58,16 +54,16 @@ pub(super) async fn enter(shared: Arc<Shared>, came: Came) {
     }
 }
 
-enum Entered {
+pub(super) enum Entered {
     Guest(Box<Guest>),
     Cancel(Cancel, Box<dyn Io>),
     Nobody,
 }
 
 /// A client at the door.
-struct Client {
-    stream: Box<dyn Io>,
-    read: BytesMut,
+pub(super) struct Client {
+    pub(super) stream: Box<dyn Io>,
+    pub(super) read: BytesMut,
     peer: SocketAddr,
 }
 
@@ -173,10 +169,21 @@ async fn within_tls(
     let Some(tls) = &shared.config.tls else {
         return Ok(Entered::Nobody);
     };
-    let acceptor = TlsAcceptor::from(Arc::clone(tls));
-    let stream = acceptor.accept(socket).await?;
+    let (tls, asking) = match shared.config.bearers.wants_certificates() {
+        true => {
+            let (tls, asking) = Asking::of(tls).map_err(std::io::Error::other)?;
+            (Arc::new(tls), Some(asking))
+        }
+        false => (Arc::clone(tls), None),
+    };
+    let stream = TlsAcceptor::from(tls).accept(socket).await?;
+    let (_, tls) = stream.get_ref();
+    let within = Within {
+        named: tls.alpn_protocol() == Some(ALPN),
+        certificate: asking.and_then(|asking| asking.shown(tls)),
+    };
     // Without it another protocol's client could be led here (ALPACA).
-    if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    if direct && !within.named {
         return Ok(Entered::Nobody);
     }
     let mut client = Client {
@@ -185,7 +192,7 @@ async fn within_tls(
         peer,
     };
     match packet(&mut *client.stream, &mut client.read).await? {
-        Some(First::Startup(startup)) => with_password(shared, client, startup).await,
+        Some(First::Startup(startup)) => login::log_in(shared, client, startup, within).await,
         Some(First::Cancel(cancel)) => Ok(Entered::Cancel(cancel, client.stream)),
         Some(First::SslRequest | First::GssEncRequest | First::DirectTls) | None => {
             Ok(Entered::Nobody)
@@ -194,20 +201,20 @@ async fn within_tls(
 }
 
 impl Client {
-    async fn say(&mut self, bytes: &Bytes) -> std::io::Result<()> {
+    pub(super) async fn say(&mut self, bytes: &Bytes) -> std::io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
     /// Says why, and that is all.
-    async fn turn_away(mut self, report: &Report) -> std::io::Result<Entered> {
+    pub(super) async fn turn_away(mut self, report: &Report) -> std::io::Result<Entered> {
         self.say(&encode::error_response(report)).await?;
         self.stream.shutdown().await?;
         Ok(Entered::Nobody)
     }
 
     /// What is spoken with this client: it is told where that is not what it asked for.
-    async fn negotiate(&mut self, startup: &Startup) -> std::io::Result<()> {
+    pub(super) async fn negotiate(&mut self, startup: &Startup) -> std::io::Result<()> {
         match startup.negotiate(NEWEST) {
             Some(answer) => self.say(&answer).await,
             None => Ok(()),
@@ -216,112 +223,12 @@ impl Client {
 }
 
 /// The user name, or why there is none.
-fn user(startup: &Startup) -> Result<UserName, Box<Report>> {
+pub(super) fn user(startup: &Startup) -> Result<UserName, Box<Report>> {
     let hint = "the user name is ROLE@TARGET";
     let name = startup
         .user()
         .ok_or_else(|| Box::new(fatal("28000", "no user name was given", hint)))?;
     user_name(name).map_err(|error| Box::new(fatal("28000", error.to_string(), hint)))
-}
-
-/// Asks for the signed statement.
-async fn with_password(
-    shared: &Arc<Shared>,
-    mut client: Client,
-    startup: Startup,
-) -> std::io::Result<Entered> {
-    client.negotiate(&startup).await?;
-    let user = match user(&startup) {
-        Ok(user) => user,
-        Err(report) => return client.turn_away(&report).await,
-    };
-    client.say(&encode::cleartext_password()).await?;
-    let mut frames = Frames::new(Side::Client);
-    let secret = loop {
-        match frames.next().map_err(std::io::Error::other)? {
-            Some(Piece::Whole(frame)) => {
-                let secret = client::password(&frame).map_err(std::io::Error::other)?;
-                frame.wipe();
-                break secret;
-            }
-            Some(_) => return Ok(Entered::Nobody),
-            None if client.read.is_empty() => {
-                client.read.reserve(PIECE);
-                if client.stream.read_buf(&mut client.read).await? == 0 {
-                    return Ok(Entered::Nobody);
-                }
-                frames.push(client.read.split().freeze());
-            }
-            None => frames.push(client.read.split().freeze()),
-        }
-    };
-    let hint = format!(
-        "make one: ascribe token {}@{}   (it is for one connection, within five minutes)",
-        user.role, user.target
-    );
-    let entrant = match read_password(secret.expose()) {
-        Some(signed) => submit(shared, signed)
-            .await
-            .map(|(opening, signed)| Entrant::signed(opening, signed, Door::Password)),
-        None if is_token(secret.expose()) => match shared.config.bearers.log_in(&secret).await {
-            Ok(bearer) => Ok(Entrant::bearer(bearer, &user)),
-            Err(denied) => {
-                let hint = denied.help.unwrap_or_default();
-                return client
-                    .turn_away(&fatal("28P01", denied.message, &hint))
-                    .await;
-            }
-        },
-        None => Err("the password is no signed statement, and no workload's token".to_owned()),
-    };
-    drop(secret);
-    let entrant = match entrant {
-        Ok(entrant) => entrant,
-        Err(why) => return client.turn_away(&fatal("28P01", why, &hint)).await,
-    };
-    client.read = BytesMut::from(&frames.into_rest()[..]);
-    guest(client, startup, user, entrant).await
-}
-
-/// Is it meant to be a token? Its header begins as JSON does.
-fn is_token(secret: &[u8]) -> bool {
-    secret.starts_with(b"eyJ")
-}
-
-/// The signed statement that a password is.
-fn read_password(secret: &[u8]) -> Option<Signed> {
-    let text = std::str::from_utf8(secret).ok()?;
-    let json = from_base64url(text.trim().strip_prefix(PASSWORD_PREFIX)?)?;
-    serde_json::from_slice(&json).ok()
-}
-
-/// Puts the statement on record; or why it opens nothing. It opens something for who brings it first: once it is
-/// on record, whoever reads the log could bring a copy.
-async fn submit(
-    shared: &Arc<Shared>,
-    signed: Signed,
-) -> Result<(StatementId, SignedOpening), String> {
-    let statement = signed
-        .statement()
-        .map_err(|error| format!("the signed statement is {error}"))?;
-    if !matches!(statement.say, Say::Connect(_)) {
-        return Err("the signed statement opens no session".to_owned());
-    }
-    let id = statement.id;
-    let recorder = &shared.common.recorder;
-    let again = "the signed statement was used before, or is too old";
-    if recorder.signed_opening(id).is_some() {
-        return Err(again.to_owned());
-    }
-    let proposal = Proposal::of_statement(id, signed, Vec::new(), Scope::None);
-    match recorder.record(proposal).await {
-        Ok(_) => {}
-        Err(RecordError::Denied(denied)) => return Err(denied.message),
-        Err(error) => return Err(error.to_string()),
-    }
-    let opening = recorder.signed_opening(id);
-    let opening = opening.ok_or(again)?;
-    Ok((id, opening))
 }
 
 /// Within the API's TLS.
@@ -355,7 +262,7 @@ async fn arrived(
 }
 
 /// Somebody who is let in for exactly what they ask for here.
-async fn guest(
+pub(super) async fn guest(
     client: Client,
     startup: Startup,
     user: UserName,

@@ -65,8 +65,8 @@ impl Entrant {
         }
     }
 
-    /// A workload that showed its token, with what the user name asks for.
-    pub(super) fn bearer(bearer: Bearer, user: &UserName) -> Self {
+    /// A workload that showed its token or its certificate, with what the user name asks for.
+    pub(super) fn shown(bearer: Bearer, user: &UserName, door: Door) -> Self {
         Self {
             person: bearer.workload,
             key: bearer.key,
@@ -75,7 +75,7 @@ impl Entrant {
                 account: user.role.clone(),
                 grant: user.grant,
             },
-            door: Door::Bearer,
+            door,
             opening: None,
             logout: Some(bearer.logout),
         }

@@ -10,7 +10,7 @@ use ascribe_core::law::Denied;
 use ascribe_core::record::{BoxFuture, Scope};
 use ascribe_core::statement::{Connect, Say, Target};
 use ascribe_gateway::{
-    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
+    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, ShownCertificate, serve_postgres,
 };
 use ascribe_ledger::{Rng as _, SystemRng};
 use ascribe_sql::Classifier;
@@ -51,6 +51,21 @@ impl Credentials for Nothing {
 impl Bearers for Nothing {
     fn log_in<'a>(&'a self, _: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
+    }
+
+    fn wants_certificates(&self) -> bool {
+        false
+    }
+
+    fn log_in_with_certificate<'a>(
+        &'a self,
+        _shown: &'a ShownCertificate,
+    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
+        None
+    }
+
+    fn issuer(&self, _provider: &str) -> Option<String> {
+        None
     }
 }
 
@@ -108,6 +123,7 @@ async fn client(w: &World, port: u16) -> DuplexStream {
         tls: None,
         credentials: Arc::new(Nothing),
         bearers: Arc::new(Nothing),
+        oauth: Vec::new(),
         classifier: Classifier::new(1).unwrap(),
         own: Vec::new(),
         idle_timeout: PATIENCE,

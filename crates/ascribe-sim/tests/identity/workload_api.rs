@@ -9,7 +9,8 @@ use super::agent::Agent;
 use super::idp::Idp;
 use super::providers::Provider;
 use super::python::packages;
-use super::svid::{ID, OTHER, issued, openssl};
+use super::spiffe::{ID, OTHER, openssl};
+use super::svid::issued;
 use super::world::{Out, PATIENCE, Running, World, wait_for};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/spiffe");

@@ -33,7 +33,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A command as somebody else than root, as whom PostgreSQL does not run.
-fn unprivileged(program: &Path) -> Command {
+pub(super) fn unprivileged(program: &Path) -> Command {
     if !rustix::process::getuid().is_root() {
         return Command::new(program);
     }

@@ -10,11 +10,11 @@ use super::idp::Idp;
 use super::providers::Provider;
 use super::world::{Out, need};
 
-const BEARER: &str = "runner-secret";
-const FULL: &str = "sslmode=verify-full";
+pub(super) const BEARER: &str = "runner-secret";
+pub(super) const FULL: &str = "sslmode=verify-full";
 
 /// A database, and a workload that holds a grant there.
-fn registered(issuer: &Idp, options: &[&str]) -> Bank {
+pub(super) fn registered(issuer: &Idp, options: &[&str]) -> Bank {
     let bank = Bank::without_grant(options);
     let keys = format!("{}/jwks", issuer.issuer);
     bank.world.add_provider(&Provider {
@@ -26,6 +26,12 @@ fn registered(issuer: &Idp, options: &[&str]) -> Bank {
     });
     bank.world
         .add_workload("github", &["repository_id=74001", "environment=production"]);
+    allow(&bank);
+    bank
+}
+
+/// The workload gets a grant, which its owner asks for.
+pub(super) fn allow(bank: &Bank) {
     let ask = [
         "request",
         PLACE,
@@ -41,7 +47,6 @@ fn registered(issuer: &Idp, options: &[&str]) -> Bank {
     ];
     let asked = bank.world.run_as("operator", &ask).exits(0).line();
     bank.world.approve(asked["request_id"].as_str().unwrap());
-    bank
 }
 
 fn ask(bank: &Bank, issuer: &Idp, path: &str, fields: &[&str]) -> String {
@@ -55,14 +60,14 @@ fn ask(bank: &Bank, issuer: &Idp, path: &str, fields: &[&str]) -> String {
 }
 
 /// What GitHub gives a job for this audience.
-fn token(bank: &Bank, issuer: &Idp, audience: &str) -> String {
+pub(super) fn token(bank: &Bank, issuer: &Idp, audience: &str) -> String {
     let answer = ask(bank, issuer, "/token", &[&format!("audience={audience}")]);
     let answer: Value = serde_json::from_str(&answer).unwrap();
     answer["value"].as_str().unwrap().to_owned()
 }
 
 /// The same with these claims instead.
-fn minted(bank: &Bank, issuer: &Idp, claims: &Value) -> String {
+pub(super) fn minted(bank: &Bank, issuer: &Idp, claims: &Value) -> String {
     let mut all = json!({
         "sub": "repo:example/shop:environment:production", "repository_id": "74001",
         "environment": "production", "run_id": "9120045511", "run_attempt": "1", "event_name": "push",
@@ -73,7 +78,7 @@ fn minted(bank: &Bank, issuer: &Idp, claims: &Value) -> String {
     ask(bank, issuer, "/mint", &["audience=ascribe", &claims])
 }
 
-fn psql(bank: &Bank, password: &str, sql: &str) -> Out {
+pub(super) fn psql(bank: &Bank, password: &str, sql: &str) -> Out {
     bank.psql_at_the_port(password, FULL, sql)
 }
 

@@ -1,15 +1,16 @@
 //! Drivers and tools as they are, through a tunnel. What is missing is said.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::bank::Bank;
+use super::bank::{Bank, unprivileged};
 use super::python::packages;
 use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
+pub(super) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
 
 /// The clients of `pgclients/requirements.txt`.
 fn installed() -> Option<&'static Path> {
@@ -45,7 +46,7 @@ pub(super) fn server(version: u8) -> Option<PathBuf> {
         package.join("native/bin")
     };
     let place = PLACE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
+        let place = shared("servers");
         let all_start = || {
             SERVERS
                 .iter()
@@ -72,10 +73,23 @@ pub(super) const SERVERS: [u8; 3] = [16, 17, 18];
 /// Whether the programs there find all the libraries they need.
 fn starts(programs: &Path) -> bool {
     ["initdb", "postgres", "pg_ctl"].iter().all(|name| {
-        let mut command = Command::new(programs.join(name));
+        let mut command = unprivileged(&programs.join(name));
         command.arg("--version").stdin(Stdio::null());
         command.output().is_ok_and(|out| out.status.success())
     })
+}
+
+/// Where programs lie that another user runs as well: beside what is built, if everybody may search the way there.
+fn shared(name: &str) -> PathBuf {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let searched = |dir: &Path| {
+        let metadata = std::fs::metadata(dir).unwrap();
+        metadata.permissions().mode() & 0o001 != 0
+    };
+    if !rustix::process::getuid().is_root() || built.ancestors().all(searched) {
+        return built.join(name);
+    }
+    Path::new("/var/cache/ascribe/tests").join(name)
 }
 
 /// The packages as their lock file says, and the links that a package of npm cannot hold.
@@ -198,15 +212,17 @@ fn pgbench_counts_what_it_did_in_all_its_modes() {
     });
 }
 
-/// What makes a dump interesting.
+/// What makes a dump interesting. Where a table was vacuumed in between, rows are restored in another order.
 const SCHEMA: &str = "
 create type mood as enum ('good', 'bad');
-create table a (id serial primary key, m mood default 'good', t text, b bytea, j jsonb);
+create table a (id serial primary key, m mood default 'good', t text, b bytea, j jsonb)
+  with (autovacuum_enabled = false);
 insert into a (m, t, b, j)
   select 'bad', repeat(chr(192 + n % 64) || E'\\\\\\t\\n', n % 50), decode(md5(n::text), 'hex'), jsonb_build_object('n', n)
   from generate_series(1, 5000) n;
 create table parts (d date, n int) partition by range (d);
-create table parts_1 partition of parts for values from ('2026-01-01') to ('2027-01-01');
+create table parts_1 partition of parts for values from ('2026-01-01') to ('2027-01-01')
+  with (autovacuum_enabled = false);
 insert into parts select date '2026-01-01' + n, n from generate_series(0, 300) n;
 create index on a using gin (j);
 create view v as select m, count(*) from a group by m;

@@ -1,10 +1,11 @@
 //! A client that says what it is told to, byte for byte.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::bank::PLACE;
+use super::bank::{Bank, PLACE};
 
 /// A message of the protocol.
 pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -54,8 +55,8 @@ impl Said {
     }
 }
 
-/// A connection through a tunnel.
-pub(super) struct Raw(pub(super) TcpStream);
+/// A connection through a tunnel, or whatever else carries bytes.
+pub(super) struct Raw<S = TcpStream>(pub(super) S);
 
 impl Raw {
     /// Ready for statements.
@@ -69,16 +70,7 @@ impl Raw {
     /// The startup message is sent, with further parameters.
     pub(super) fn begun(port: u16, parameters: &[(&str, &str)]) -> Self {
         let mut raw = Self::open(port);
-        let own = [("user", PLACE), ("database", "orders")];
-        let mut body = 196_608_u32.to_be_bytes().to_vec();
-        let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
-        let own = own.iter().filter(|(name, _)| !given(name));
-        for (name, value) in own.chain(parameters) {
-            body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
-        }
-        body.push(0);
-        let length = u32::try_from(body.len() + 4).unwrap();
-        raw.say(&[&length.to_be_bytes()[..], &body].concat());
+        raw.begin(parameters);
         raw
     }
 
@@ -89,6 +81,22 @@ impl Raw {
         stream.set_write_timeout(patience).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    /// Sends the startup message, with further parameters.
+    pub(super) fn begin(&mut self, parameters: &[(&str, &str)]) {
+        let own = [("user", PLACE), ("database", "orders")];
+        let mut body = 196_608_u32.to_be_bytes().to_vec();
+        let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
+        let own = own.iter().filter(|(name, _)| !given(name));
+        for (name, value) in own.chain(parameters) {
+            body.extend_from_slice(format!("{name}\0{value}\0").as_bytes());
+        }
+        body.push(0);
+        let length = u32::try_from(body.len() + 4).unwrap();
+        self.say(&[&length.to_be_bytes()[..], &body].concat());
     }
 
     pub(super) fn say(&mut self, bytes: &[u8]) {
@@ -131,6 +139,22 @@ impl Raw {
         self.say(bytes);
         self.until(b'Z')
     }
+}
+
+/// What carries bytes within TLS.
+pub(super) type Secured = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Within TLS at the gateway's own port, before the startup message.
+pub(super) fn secured(bank: &Bank, mut config: rustls::ClientConfig) -> Raw<Secured> {
+    let mut raw = Raw::open(bank.port());
+    raw.say(&[0, 0, 0, 8, 4, 210, 22, 47]);
+    let mut answer = [0];
+    raw.0.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"S");
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    let name = "localhost".try_into().unwrap();
+    let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    Raw(rustls::StreamOwned::new(tls, raw.0))
 }
 
 /// The kinds of messages.

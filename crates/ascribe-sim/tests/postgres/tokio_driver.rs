@@ -34,16 +34,26 @@ struct Encrypted(tokio_rustls::client::TlsStream<Socket>);
 
 impl Tls {
     fn trusting(certificate: &std::path::Path) -> Self {
-        let only = CertificateDer::from_pem_file(certificate).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Only(only, provider)))
-            .with_no_client_auth();
-        Self(TlsConnector::from(Arc::new(config)))
+        Self(TlsConnector::from(Arc::new(trusting(certificate))))
     }
+}
+
+/// A client's side of TLS with the server that has this certificate.
+pub(super) fn trusting(certificate: &std::path::Path) -> rustls::ClientConfig {
+    checking(certificate).with_no_client_auth()
+}
+
+/// The same, before it is said what the client shows.
+pub(super) fn checking(
+    certificate: &std::path::Path,
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    let only = CertificateDer::from_pem_file(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Only(only, provider)))
 }
 
 /// Takes this certificate alone: it signed itself, which a chain must not.

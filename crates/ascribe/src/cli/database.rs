@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ascribe_core::database::Values;
 use ascribe_core::id::StatementId;
+use ascribe_gateway::OauthPlace;
 use clap::{Args, Subcommand, ValueEnum};
 
 /// How clients reach databases.
@@ -19,6 +20,12 @@ pub(crate) struct ServePostgres {
     /// The certificate's private key (PEM).
     #[arg(long, value_name = "FILE", requires = "postgres")]
     pub(crate) postgres_key: Option<PathBuf>,
+    /// Where clients that speak protocol 3 by its name in TLS (libpq since 17) are asked for a token by SASL's
+    /// OAUTHBEARER, which libpq knows since 18: the provider that they are told to get one from, and the scope to ask it
+    /// for. Others are asked for it as the password, as everywhere else.
+    #[arg(long, value_name = "[ROLE@]TARGET=PROVIDER[:SCOPE]", requires = "postgres",
+        value_parser = super::parse::oauth_place)]
+    pub(crate) postgres_oauth: Vec<OauthPlace>,
     /// Passwords of databases' roles, each in a file `TARGET/ROLE`; without it, those that systemd lends
     /// (`ROLE@TARGET`), or `credentials` in the data directory.
     #[arg(long, value_name = "DIR")]
@@ -43,6 +50,7 @@ impl Default for ServePostgres {
             postgres: None,
             postgres_cert: None,
             postgres_key: None,
+            postgres_oauth: Vec::new(),
             credentials: None,
             vault: None,
             postgres_memory: MEMORY,

@@ -6,6 +6,7 @@ use ascribe_core::statement::{
     Anywhere, Destination, Forward, Listen, OverCap, Role, SocketPath, Verdict,
 };
 use ascribe_core::witness::Demand;
+use ascribe_gateway::OauthPlace;
 
 /// `90`, `90s`, `15m`, `8h`, `3d` in seconds.
 pub(crate) fn seconds(text: &str) -> Result<u64, String> {
@@ -24,6 +25,36 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
         .checked_mul(factor)
         .filter(|s| *s > 0 && *s < 1 << 40)
         .ok_or_else(bad)
+}
+
+/// `[ROLE@]TARGET=PROVIDER[:SCOPE]`.
+pub(crate) fn oauth_place(text: &str) -> Result<OauthPlace, String> {
+    let form = "write `[ROLE@]TARGET=PROVIDER` or `[ROLE@]TARGET=PROVIDER:SCOPE`";
+    let (place, provider) = text.split_once('=').ok_or(form)?;
+    let (role, target) = match place.rsplit_once('@') {
+        Some((role, target)) => (Some(role), target),
+        None => (None, place),
+    };
+    let (provider, scope) = match provider.split_once(':') {
+        Some((provider, scope)) => (provider, Some(scope)),
+        None => (provider, None),
+    };
+    if [Some(target), Some(provider), role, scope].contains(&Some("")) {
+        return Err(form.to_owned());
+    }
+    // RFC 6749, 3.3.
+    let allowed = |c: char| matches!(c, ' '..='~') && c != '"' && c != '\\';
+    if !scope.unwrap_or_default().chars().all(allowed) {
+        return Err(
+            "a scope has visible characters of ASCII, no quotes and no backslashes".to_owned(),
+        );
+    }
+    Ok(OauthPlace {
+        role: role.map(str::to_owned),
+        target: target.to_owned(),
+        provider: provider.to_owned(),
+        scope: scope.map(str::to_owned),
+    })
 }
 
 pub(crate) fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
@@ -124,6 +155,37 @@ pub(crate) fn over_cap(text: &str) -> Result<OverCap, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_that_are_entered_by_oauthbearer() {
+        let place = |role: Option<&str>, scope: Option<&str>| {
+            Ok(OauthPlace {
+                role: role.map(str::to_owned),
+                target: "orders-db".to_owned(),
+                provider: "k8s".to_owned(),
+                scope: scope.map(str::to_owned),
+            })
+        };
+        assert_eq!(oauth_place("orders-db=k8s"), place(None, None));
+        let all = oauth_place("dba@orders-db=k8s:openid urn:db=1");
+        assert_eq!(all, place(Some("dba"), Some("openid urn:db=1")));
+        for bad in [
+            "",
+            "=",
+            "orders-db",
+            "orders-db=",
+            "=k8s",
+            "@orders-db=k8s",
+            "dba@=k8s",
+            "orders-db=k8s:",
+            "orders-db=:openid",
+            "orders-db=k8s:a\"b",
+            "orders-db=k8s:a\\b",
+            "orders-db=k8s:\u{e9}",
+        ] {
+            assert!(oauth_place(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn forwardings() {

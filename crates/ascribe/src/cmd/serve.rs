@@ -1,5 +1,6 @@
 //! `ascribe serve`: ledger, API and SSH gateway in one process.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use ascribe_core::record::{
 };
 use ascribe_core::statement::Target;
 use ascribe_core::time::Timestamp;
-use ascribe_gateway::{GatewayConfig, PgArrival, PgConfig, UpstreamAuth, serve_postgres};
+use ascribe_gateway::{
+    GatewayConfig, OauthPlace, PgArrival, PgConfig, UpstreamAuth, serve_postgres,
+};
 use ascribe_ledger::Ledger;
 use ascribe_sql::Classifier;
 use tokio::net::TcpListener;
@@ -215,6 +218,7 @@ struct Databases {
     address: Option<String>,
     tls: Option<Arc<rustls::ServerConfig>>,
     credentials: Sources,
+    oauth: Vec<OauthPlace>,
     memory: usize,
 }
 
@@ -237,6 +241,14 @@ impl Databases {
             (Some(certificate), Some(key)) => Some(crate::server::postgres::tls(certificate, key)?),
             _ => None,
         };
+        let mut places = BTreeSet::new();
+        let oauth = &args.postgres_oauth;
+        if !oauth
+            .iter()
+            .all(|place| places.insert((&place.target, &place.role)))
+        {
+            return Err(Failure::usage("`--postgres-oauth` names a place twice"));
+        }
         let vault = args.vault.as_ref();
         let vault = vault.map(|file| Vault::new(file, tasks.clone(), stop.clone()));
         Ok(Self {
@@ -247,6 +259,7 @@ impl Databases {
                 files: Files::new(args.credentials.as_deref(), dir),
                 vault: vault.transpose()?,
             },
+            oauth: oauth.clone(),
             memory: (args.postgres_memory as usize) << 20,
         })
     }
@@ -266,6 +279,7 @@ impl Databases {
             tls: self.tls,
             credentials: Arc::new(self.credentials),
             bearers: Arc::new(bearers),
+            oauth: self.oauth,
             classifier: Classifier::new(CLASSIFIERS).attempt("start the classifier")?,
             own: ssh.own.clone(),
             idle_timeout: ssh.idle_timeout,

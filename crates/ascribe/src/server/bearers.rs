@@ -1,4 +1,5 @@
-//! Workloads' tokens that are shown as a database's password: whose they are, and the login of one connection.
+//! Workloads' tokens that are shown as a database's password, and their certificates in TLS there: whose they are, and the
+//! login of one connection.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use ascribe_core::record::{BoxFuture, Proposal, RecordError, Recorder as _, Scop
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Say, Seen, Signed, SshKey, Statement};
 use ascribe_core::text::clean;
-use ascribe_evidence::Unchecked;
-use ascribe_gateway::{Bearer, Bearers};
+use ascribe_evidence::{Unchecked, tls_proof};
+use ascribe_gateway::{Bearer, Bearers, ShownCertificate, TlsSignature};
 use ascribe_ledger::Ledger;
 use ascribe_wire::pg::Secret;
 
@@ -27,6 +28,35 @@ pub(crate) struct Tokens {
     judge: Arc<dyn Judge>,
 }
 
+/// The law gives a session key no longer life, in milliseconds.
+const LONGEST_MS: i64 = 12 * 3_600_000;
+/// Refusals of what may be good by newer keys.
+const UNKNOWN_KEY: [&str; 3] = ["token-key", "provider-keys", "svid-root"];
+
+/// What was shown.
+struct Shown<'a> {
+    /// The token, or what takes its place.
+    bytes: &'a [u8],
+    said: Unchecked,
+    what: What,
+}
+
+/// What kind of thing was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Token,
+    Certificate,
+}
+
+impl What {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
 /// Whom a token means, before it is checked: the provider to check it by, and the workloads.
 struct Meant {
     provider: ProviderState,
@@ -37,7 +67,53 @@ struct Meant {
 
 impl Bearers for Tokens {
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
-        Box::pin(async move { self.take(token.expose().trim_ascii_end()).await })
+        Box::pin(async move {
+            let bytes = token.expose().trim_ascii_end();
+            let said = Unchecked::read(bytes)?;
+            let what = What::Token;
+            self.take(Shown { bytes, said, what }).await
+        })
+    }
+
+    fn wants_certificates(&self) -> bool {
+        self.ledger.with_state(|state| {
+            let mut all = state.providers.values().map(|known| &known.provider);
+            all.any(|provider| provider.kind == ProviderKind::SpiffeX509 && !provider.withdrawn)
+        })
+    }
+
+    fn log_in_with_certificate<'a>(
+        &'a self,
+        shown: &'a ShownCertificate,
+    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
+        let said = Unchecked::of_certificate(shown.chain.first()?)?;
+        Some(Box::pin(async move {
+            let signed = shown.signed.as_ref().ok_or_else(|| {
+                Denied::new(
+                    "svid-tls",
+                    "a client's certificate counts with TLS 1.3 alone",
+                )
+                .with_help(
+                    "let the client speak TLS 1.3, or show no certificate (`sslcertmode=disable`)",
+                )
+            })?;
+            let TlsSignature {
+                scheme,
+                message,
+                signature,
+            } = signed;
+            let bytes = tls_proof(&shown.chain, *scheme, message, signature)?;
+            let what = What::Certificate;
+            let bytes = &bytes[..];
+            self.take(Shown { bytes, said, what }).await
+        }))
+    }
+
+    fn issuer(&self, provider: &str) -> Option<String> {
+        self.ledger.with_state(|state| {
+            let known = &state.providers.get(provider)?.provider;
+            (!known.withdrawn).then(|| known.issuer.clone())
+        })
     }
 }
 
@@ -50,18 +126,17 @@ impl Tokens {
         }
     }
 
-    async fn take(&self, token: &[u8]) -> Result<Bearer, Denied> {
+    async fn take(&self, shown: Shown<'_>) -> Result<Bearer, Denied> {
         let key = fresh_key().map_err(internal)?;
         let public = ssh_key_of(key.public_key()).map_err(internal)?;
         let rz: [u8; 32] = random().map_err(internal)?;
-        let said = Unchecked::read(token)?;
-        let meant = self.meant(&said)?;
-        let (provider, claims) = match self.check(&meant, token, (&public, &rz)) {
+        let meant = self.meant(&shown)?;
+        let (provider, claims) = match self.check(&meant, shown.bytes, (&public, &rz)) {
             // The provider may publish newer keys than we know.
-            Err(denied) if ["token-key", "provider-keys"].contains(&denied.code) => {
+            Err(denied) if UNKNOWN_KEY.contains(&denied.code) => {
                 self.keeper.again(&meant.provider.provider).await;
-                let meant = self.meant(&said)?;
-                let claims = self.check(&meant, token, (&public, &rz))?;
+                let meant = self.meant(&shown)?;
+                let claims = self.check(&meant, shown.bytes, (&public, &rz))?;
                 (meant, claims)
             }
             checked => {
@@ -69,18 +144,20 @@ impl Tokens {
                 (meant, claims)
             }
         };
-        // Said only to whoever has shown a good token.
-        let workload = the_one(&provider)?;
-        if claims.expires <= self.ledger.now() {
-            return Err(Denied::new("token-time", "the token has expired")
-                .with_help("show one that the job was given just now"));
+        // Said only to whoever has shown a good one.
+        let workload = the_one(&provider, shown.what)?;
+        let now = self.ledger.now();
+        if claims.expires <= now {
+            let message = format!("the {} has expired", shown.what.as_str());
+            let help = "show one that the workload was given just now";
+            return Err(Denied::new("token-time", message).with_help(help));
         }
-        let sealed = Opening::new("token", random().map_err(internal)?, token.to_vec());
+        let sealed = Opening::new("token", random().map_err(internal)?, shown.bytes.to_vec());
         let login = Login {
             bearer: true,
-            until: claims.expires,
+            until: claims.expires.min(now.plus_millis(LONGEST_MS)),
             claims,
-            digest: token_digest(token),
+            digest: token_digest(shown.bytes),
             provider: provider.provider.provider.name.clone(),
             rz: Bytes(rz.to_vec()),
             saw: None,
@@ -105,8 +182,9 @@ impl Tokens {
         }
     }
 
-    fn meant(&self, said: &Unchecked) -> Result<Meant, Denied> {
-        self.ledger.with_state(|state| meant(state, said))
+    fn meant(&self, shown: &Shown<'_>) -> Result<Meant, Denied> {
+        let (said, what) = (&shown.said, shown.what);
+        self.ledger.with_state(|state| meant(state, said, what))
     }
 
     /// Is the token good, by the keys that are on record?
@@ -159,16 +237,18 @@ impl Tokens {
 }
 
 /// The provider that the token calls its own, and the workloads whose rules it meets.
-fn meant(state: &State, said: &Unchecked) -> Result<Meant, Denied> {
+fn meant(state: &State, said: &Unchecked, what: What) -> Result<Meant, Denied> {
     let all = state.providers.values().filter(|known| {
         let provider = &known.provider;
-        let tokens = !provider.kind.is_of_people() && provider.kind != ProviderKind::SpiffeX509;
-        tokens && !provider.withdrawn && said.is_issued_by(provider)
+        let of_certificates = provider.kind == ProviderKind::SpiffeX509;
+        let kind = !provider.kind.is_of_people() && of_certificates == (what == What::Certificate);
+        kind && !provider.withdrawn && said.is_issued_by(provider)
     });
     let all: Vec<&ProviderState> = all.collect();
+    // A certificate is meant for nobody in particular.
     let ours = all
         .iter()
-        .filter(|known| said.is_meant_for(&known.provider));
+        .filter(|known| what == What::Certificate || said.is_meant_for(&known.provider));
     let mut found = Vec::new();
     for known in ours.clone() {
         let meant = state.workloads_meant(&known.provider.name, |names| said.facts(names));
@@ -180,7 +260,10 @@ fn meant(state: &State, said: &Unchecked) -> Result<Meant, Denied> {
         (None, None) => {
             return Err(Denied::new(
                 "token-iss",
-                "no provider of workloads that is registered here issued this token",
+                format!(
+                    "no provider of workloads that is registered here issued this {}",
+                    what.as_str()
+                ),
             )
             .with_help("an admin registers it: `ascribe provider add`"));
         }
@@ -199,12 +282,13 @@ fn meant(state: &State, said: &Unchecked) -> Result<Meant, Denied> {
 }
 
 /// The workload, if the token means exactly one.
-fn the_one(meant: &Meant) -> Result<PersonId, Denied> {
+fn the_one(meant: &Meant, what: What) -> Result<PersonId, Denied> {
+    let what = what.as_str();
     match meant.workloads.as_slice() {
         [(one, _)] => Ok(*one),
         [] => Err(Denied::new(
             "conditions",
-            "the token is good, but it meets the conditions of no workload",
+            format!("the {what} is good, but it meets the conditions of no workload"),
         )
         .with_help("`ascribe workload list` shows all; an admin adds one: `ascribe workload add`")),
         several => {
@@ -213,7 +297,7 @@ fn the_one(meant: &Meant) -> Result<PersonId, Denied> {
             Err(Denied::new(
                 "conditions",
                 format!(
-                    "the token could be that of several workloads: {}",
+                    "the {what} could be that of several workloads: {}",
                     names.join(", ")
                 ),
             )

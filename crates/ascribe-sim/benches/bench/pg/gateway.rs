@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use ascribe_core::law::Denied;
 use ascribe_core::record::BoxFuture;
 use ascribe_gateway::{
-    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
+    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, ShownCertificate, serve_postgres,
 };
 use ascribe_ledger::{Rng as _, SystemRng};
 use ascribe_sql::Classifier;
@@ -47,6 +47,21 @@ impl Bearers for NoBearers {
     fn log_in<'a>(&'a self, _token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
     }
+
+    fn wants_certificates(&self) -> bool {
+        false
+    }
+
+    fn log_in_with_certificate<'a>(
+        &'a self,
+        _shown: &'a ShownCertificate,
+    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
+        None
+    }
+
+    fn issuer(&self, _provider: &str) -> Option<String> {
+        None
+    }
 }
 
 fn fill(bytes: &mut [u8]) {
@@ -71,6 +86,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         tls: None,
         credentials: Arc::new(NoPassword),
         bearers: Arc::new(NoBearers),
+        oauth: Vec::new(),
         classifier: Classifier::new(CLASSIFIERS)?,
         own: Vec::new(),
         idle_timeout: Duration::from_secs(3600),
