@@ -52,11 +52,16 @@ pub(crate) struct Batch {
     pub(crate) permits: Vec<OwnedSemaphorePermit>,
 }
 
+/// How many wait, each for one answer or for several.
+pub(crate) fn who_wait(waiting: &[Waiting]) -> usize {
+    let first = waiting.iter().filter(|one| one.reply.is_first());
+    first.count()
+}
+
 impl Batch {
     /// Do several wait for it?
     pub(crate) fn is_shared(&self) -> bool {
-        let first = self.waiting.iter().filter(|one| one.reply.is_first());
-        first.count() > 1
+        who_wait(&self.waiting) > 1
     }
 }
 
@@ -231,6 +236,11 @@ impl Committer {
     /// Is a batch being written?
     pub(crate) fn is_busy(&self) -> bool {
         self.behind.lock().0 > 0 && !self.is_gone()
+    }
+
+    /// How long the newest batch took that the thread has finished.
+    pub(crate) fn took(&self) -> Duration {
+        self.behind.lock().1
     }
 
     /// Lets proposals gather while a batch is being written: until it is, or long enough to decide on

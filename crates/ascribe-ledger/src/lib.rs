@@ -19,6 +19,7 @@ mod durable;
 mod error;
 mod export;
 mod files;
+mod gather;
 mod head;
 mod init;
 mod keys;

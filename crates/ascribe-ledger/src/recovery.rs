@@ -19,6 +19,7 @@ use crate::config::{Config, Keys};
 use crate::durable::Shared;
 use crate::error::{self, LedgerError};
 use crate::files::Files;
+use crate::gather::Gathering;
 use crate::head;
 use crate::keys::{Opener, Secret, Vault};
 use crate::load::{self, Cursor, Loaded, Signatures};
@@ -201,7 +202,7 @@ pub(crate) fn build(
         rng: Arc::clone(&drivers.rng),
         committer,
         pending: Group::default(),
-        crowded: false,
+        gathering: Gathering::default(),
         shared,
         state,
         frontier,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry, Head, head_message};
@@ -21,10 +21,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::{Clock, ClockGuard, Reading, Rng};
 use crate::commit::Allocation;
-use crate::committer::{Batch, Committer};
+use crate::committer::{Batch, Committer, who_wait};
 use crate::config::Keys;
 use crate::durable::Shared;
 use crate::error::LedgerError;
+use crate::gather::Gathering;
 use crate::keys::Vault;
 use crate::load::Cursor;
 use crate::reply::Reply;
@@ -33,8 +34,6 @@ use crate::reply::Reply;
 pub(crate) const QUEUE: usize = 4096;
 /// Most proposals that are decided on at once.
 pub(crate) const GROUP_PROPOSALS: usize = 1024;
-/// How long proposals gather where several waited for the batch before: each costs signatures and a sync.
-const GATHER: Duration = Duration::from_micros(20);
 /// A writer's chain head is signed at most this long after the chain moved.
 const HEAD_DELAY_MS: i64 = 900;
 
@@ -104,10 +103,9 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) committer: Committer,
-    /// Decided, and not handed over yet because the committer is busy.
+    /// Decided, and not handed over yet because the committer is busy or more may come.
     pub(crate) pending: Group,
-    /// Several waited for the newest batch.
-    pub(crate) crowded: bool,
+    pub(crate) gathering: Gathering,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: State,
     pub(crate) frontier: Frontier,
@@ -166,14 +164,14 @@ impl Core {
         loop {
             let mut open = true;
             if backlog.is_empty() && !self.pending.is_empty() {
-                self.committer.pause();
+                match self.committer.is_busy() {
+                    true => self.committer.pause(),
+                    false => std::thread::sleep(self.gathers(&self.pending)),
+                }
             } else if backlog.is_empty() {
                 match self.next(commands) {
                     Ok(command) => {
                         queue(&mut backlog, command);
-                        if self.crowded {
-                            std::thread::sleep(GATHER);
-                        }
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => open = false,
@@ -202,8 +200,8 @@ impl Core {
         }
     }
 
-    /// Takes what waits into the group, and hands it over when the committer is free; until then the
-    /// group grows. True when a shutdown was asked for.
+    /// Takes what waits into the group, and hands it over when the committer is free and nobody is waited
+    /// for; until then the group grows. True when a shutdown was asked for.
     pub(crate) fn serve(&mut self, backlog: &mut VecDeque<Command>, mut last: bool) -> bool {
         let mut group = std::mem::take(&mut self.pending);
         let last_at = self.state.last_at.map_or(0, Timestamp::millis);
@@ -240,12 +238,21 @@ impl Core {
             }
         }
         self.due_heads(&mut group, reading, last);
-        if last || !backlog.is_empty() || !self.committer.is_busy() {
+        self.gathering.look(!group.is_empty(), Instant::now());
+        let grows = self.committer.is_busy() || !self.gathers(&group).is_zero();
+        if last || !backlog.is_empty() || !grows {
             self.finish(group);
         } else {
             self.pending = group;
         }
         last
+    }
+
+    /// How much longer the group is to grow.
+    fn gathers(&self, group: &Group) -> Duration {
+        let waiting = who_wait(&group.waiting);
+        let took = self.committer.took();
+        self.gathering.left(waiting, took, Instant::now())
     }
 
     fn take(&mut self, group: &mut Group, draft: &Draft, reply: Reply, reading: Reading) {
@@ -472,7 +479,7 @@ impl Core {
             waiting,
             permits,
         };
-        self.crowded = batch.is_shared();
+        self.gathering.handed_over(who_wait(&batch.waiting));
         self.committer.take(batch);
         self.prepare_next();
     }

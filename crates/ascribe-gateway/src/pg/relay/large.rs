@@ -20,10 +20,10 @@ use tokio::task::JoinHandle;
 
 use super::super::action::{action_of, unread};
 use super::super::outcomes::outcome;
-use super::{
-    Carries, Cleared, Course, FULL, Item, MAX_WHOLE, NO_MEMORY, Over, Relay, Stream, TOO_MUCH,
-    forward, lock,
-};
+use super::burst::{Carries, Item};
+use super::forward::{Cleared, forward};
+use super::up::{Course, FULL, MAX_WHOLE, NO_MEMORY, TOO_MUCH};
+use super::{Over, Relay, Stream, lock};
 use crate::stream::{Halt, Overdue, Recording, STREAM_AHEAD, record_chunks};
 
 /// The stream that its bytes are.

@@ -1,0 +1,170 @@
+//! From the target to the client: answers are told apart and passed on as they came; and the last word.
+
+use ascribe_core::entry::{CloseReason, Outcome};
+use ascribe_wire::pg::encode;
+use ascribe_wire::pg::frame::{Frames, Piece};
+use ascribe_wire::pg::server;
+use ascribe_wire::pg::session::{SessionError, Turn};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+
+use super::super::door::fatal;
+use super::readings::read_as;
+use super::{GATHER, GOODBYE, Over, PIECE, Relay, Stream, lock, taken};
+
+/// The same of a target that has more to say.
+const MAX_PIECE: usize = 128 * 1024;
+
+impl Relay<'_> {
+    /// From the target to the client.
+    pub(super) async fn down(
+        &self,
+        mut target: ReadHalf<Stream>,
+        mut frames: Frames,
+        mut client: WriteHalf<Stream>,
+    ) -> Over {
+        let mut read = BytesMut::new();
+        let mut replaced = false;
+        let over = self.session.life.over.cancelled();
+        tokio::pin!(over);
+        let mut piece = PIECE;
+        loop {
+            read.reserve(piece);
+            let count = tokio::select! {
+                biased;
+                // It is told why, if no message is under way.
+                () = &mut over => {
+                    if frames.is_between() {
+                        self.part(&mut client).await;
+                    }
+                    return Over::Ended;
+                }
+                count = target.read_buf(&mut read) => count,
+            };
+            match count {
+                Ok(0) => return Over::Closed,
+                Ok(count) => {
+                    self.session.life.moved();
+                    frames.push(taken(&mut read));
+                    // There may be more than was asked for. What was needed for that is given back.
+                    let more = count >= piece;
+                    if !more && piece > PIECE {
+                        read = BytesMut::new();
+                    }
+                    piece = if more { MAX_PIECE } else { PIECE };
+                }
+                Err(error) => return Over::Io(error),
+            }
+            let passed = tokio::select! {
+                biased;
+                passed = self.pass_on(&mut frames, &mut replaced, &mut client) => passed,
+                // A message is under way: another within it would be taken for its content.
+                () = &mut over => Err(Over::Ended),
+            };
+            if let Err(over) = passed {
+                return over;
+            }
+        }
+    }
+
+    /// Passes on what is there. `replaced` says that the message under way was replaced as a whole.
+    async fn pass_on(
+        &self,
+        frames: &mut Frames,
+        replaced: &mut bool,
+        client: &mut WriteHalf<Stream>,
+    ) -> Result<(), Over> {
+        let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
+        let mut gathered = BytesMut::new();
+        let mut ended = Vec::new();
+        while let Some(piece) = frames.next().map_err(|error| wrong(error.to_string()))? {
+            let mut bytes = piece.bytes().clone();
+            let message = match &piece {
+                Piece::Whole(frame) => Some(server::decode(frame)),
+                Piece::Large(large) => Some(server::decode_large(large)),
+                Piece::Run(run) => Some(server::passing(run)),
+                Piece::Part(_) => None,
+            };
+            if let Some(message) = message {
+                let message = message.map_err(|error| wrong(error.to_string()))?;
+                let turn = self.hear(&message, &piece, &mut ended);
+                let turn = turn.map_err(|error| wrong(error.to_string()))?;
+                *replaced = matches!(turn, Turn::Replace(_));
+                if let Turn::Replace(other) = turn {
+                    bytes = other;
+                }
+            } else if *replaced {
+                continue;
+            }
+            if bytes.len() >= GATHER {
+                if !gathered.is_empty() {
+                    client.write_all(&gathered.split()).await?;
+                }
+                client.write_all(&bytes).await?;
+            } else {
+                gathered.extend_from_slice(&bytes);
+            }
+        }
+        self.answered.notify_one();
+        if !gathered.is_empty() {
+            client.write_all(&gathered).await?;
+        }
+        client.flush().await?;
+        self.report(ended).await;
+        Ok(())
+    }
+
+    /// What a message of the target means.
+    fn hear(
+        &self,
+        message: &server::Message,
+        piece: &Piece,
+        ended: &mut Vec<Outcome>,
+    ) -> Result<Turn, SessionError> {
+        if let server::Message::ParameterStatus(name, value) = message {
+            read_as(&mut lock(&self.reading), name, value);
+        }
+        let mut running = lock(&self.running);
+        if let Piece::Run(run) = piece
+            && run.kind == b'd'
+        {
+            running.copy_out(run.bodies());
+        }
+        let outcomes = lock(&self.tracker).server(message, piece.bytes().len())?;
+        if !outcomes.events.is_empty() || outcomes.ready.is_some() {
+            running.hear(outcomes.events, outcomes.ready.is_some(), ended);
+        }
+        Ok(outcomes.turn)
+    }
+
+    /// The last word to the client.
+    async fn part(&self, client: &mut WriteHalf<Stream>) {
+        let reason = self.session.life.reason();
+        let report = lock(&self.farewell).take();
+        let report = report.or(reason.map(|reason| fatal("57P01", said(reason), "")));
+        let Some(report) = report else { return };
+        let said = async {
+            client.write_all(&encode::error_response(&report)).await?;
+            client.shutdown().await
+        };
+        match tokio::time::timeout(GOODBYE, said).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("a client left before it was told why: {error}"),
+            Err(_) => tracing::debug!("a client did not take why it was cut off"),
+        }
+    }
+}
+
+/// Why a session has ended, for its client.
+fn said(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Expired => "the grant, or what the login rests on, has ended",
+        CloseReason::Revoked => "the grant, the login or a delegation was revoked",
+        CloseReason::Idle => "nothing moved for too long",
+        CloseReason::TargetFailed => "the target broke off",
+        CloseReason::Terminated => "the session was ended by somebody with the right to",
+        CloseReason::LedgerUnavailable => "the ledger cannot record, so nothing may run",
+        CloseReason::Interrupted => "the gateway stops",
+        CloseReason::Disconnected => "the session has ended",
+    }
+}

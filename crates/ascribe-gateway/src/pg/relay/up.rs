@@ -1,0 +1,310 @@
+//! From the client to the target: what arrived is taken apart, put on record as a burst, and sent.
+
+use ascribe_wire::pg::client::{self, Message, Named};
+use ascribe_wire::pg::encode;
+use ascribe_wire::pg::frame::{Frames, Piece, Run, Side, WHOLE};
+use ascribe_wire::pg::session::{Number, Step, Tracker};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf};
+
+use super::super::action::Readies;
+use super::super::budget::Share;
+use super::burst::{Carries, Item, run_by};
+use super::forward::{Cleared, forward};
+use super::large::{Messages, Rest};
+use super::readings::Readings;
+use super::{Over, PIECE, Relay, Stream, lock, taken};
+
+/// Largest message of a client that is held as a whole, in bytes; larger ones pass as they come.
+pub(super) const MAX_WHOLE: usize = 1024 * 1024;
+/// A message is there so often until it is on record: as it came, as it is read, in its entry, sealed.
+const COPIES: usize = 4;
+/// What is refused because one client has too much of it (SQLSTATE `program_limit_exceeded`).
+pub(super) const TOO_MUCH: &str = "54000";
+/// What is refused because all of them have (SQLSTATE `out_of_memory`).
+pub(super) const NO_MEMORY: &str = "53200";
+pub(super) const FULL: &str = "the gateway has no memory for this now: close prepared statements, send less at once, \
+                    or try again later";
+
+/// What of the client's messages bears on those that come later.
+pub(super) struct Course {
+    /// What the client may make us hold.
+    pub(super) share: Share,
+    /// The first statement of an approved script that may still come.
+    pub(super) next_step: u32,
+    /// Something in the group that is under way may change how texts are read.
+    pub(super) doubtful: bool,
+    pub(super) readings: Readings,
+    /// A message too large to be held is under way.
+    pub(super) large: Option<Rest>,
+    /// Those that are on record.
+    pub(super) messages: Messages,
+}
+
+impl Course {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            share,
+            next_step: 0,
+            doubtful: false,
+            readings: Readings::default(),
+            large: None,
+            messages: Messages::default(),
+        }
+    }
+
+    /// Makes room for the message that comes next. Where there is none, it is taken in parts, and refused.
+    fn make_room(&mut self, frames: &mut Frames) {
+        let Some(length) = frames.ahead().filter(|length| *length > WHOLE) else {
+            return;
+        };
+        let holds = length > MAX_WHOLE || self.share.pass(COPIES * length);
+        frames.set_whole(if holds { MAX_WHOLE } else { WHOLE });
+    }
+
+    /// Everything that came was sent, but for a message that is still on its way.
+    fn sent(&mut self, frames: &Frames) {
+        let held = match &self.large {
+            Some(large) => large.held(),
+            None if frames.awaited() > WHOLE => COPIES * frames.awaited(),
+            None => 0,
+        };
+        self.share.passed(held);
+    }
+}
+
+/// What a message readies, and under which name.
+fn named(message: &Message) -> Option<(Named, Bytes)> {
+    match message {
+        Message::Parse { name, .. } => Some((Named::Statement, name.clone())),
+        Message::Bind { portal, .. } => Some((Named::Portal, portal.clone())),
+        _ => None,
+    }
+}
+
+/// What the message that was just handed in readies.
+fn readied(tracker: &Tracker, (named, name): &(Named, Bytes)) -> Option<Readies> {
+    match named {
+        Named::Statement => tracker.parsed(name).map(Readies::Statement),
+        Named::Portal => tracker.bound(name).map(Readies::Portal),
+    }
+}
+
+impl Relay<'_> {
+    /// From the client to the target.
+    pub(super) async fn up(
+        &self,
+        mut client: ReadHalf<Stream>,
+        mut read: BytesMut,
+        mut target: WriteHalf<Stream>,
+        course: Course,
+    ) -> Over {
+        let over = self
+            .carry_up(&mut client, &mut read, &mut target, course)
+            .await;
+        let over = match over {
+            Ok(never) => match never {},
+            Err(over) => over,
+        };
+        if let Over::Io(error) = &over {
+            tracing::debug!("a client or its target was lost: {error}");
+        }
+        if matches!(over, Over::Closed) {
+            // The target is told what the client did not say.
+            let bye = vec![Cleared::Free(encode::terminate())];
+            if let Err(error) = forward(&mut target, bye).await {
+                tracing::debug!("a target was gone before its client: {error}");
+            }
+        }
+        over
+    }
+
+    async fn carry_up(
+        &self,
+        client: &mut ReadHalf<Stream>,
+        read: &mut BytesMut,
+        target: &mut WriteHalf<Stream>,
+        mut course: Course,
+    ) -> Result<std::convert::Infallible, Over> {
+        let mut frames = Frames::with_whole(Side::Client, MAX_WHOLE);
+        let over = self.session.life.over.cancelled();
+        tokio::pin!(over);
+        loop {
+            if read.is_empty() {
+                read.reserve(PIECE);
+                let count = tokio::select! {
+                    biased;
+                    () = &mut over => return Err(Over::Ended),
+                    count = client.read_buf(read) => count?,
+                };
+                if count == 0 {
+                    // What the target were told then would be taken for the end of the message.
+                    let within = course.large.as_ref().is_some_and(Rest::is_passing);
+                    return Err(match within {
+                        true => Over::Wrong("the connection ended within a message".to_owned()),
+                        false => Over::Closed,
+                    });
+                }
+            }
+            self.session.life.moved();
+            frames.push(taken(read));
+            let mut burst = Vec::new();
+            let mut left = false;
+            loop {
+                course.make_room(&mut frames);
+                let piece = match frames.next() {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.send(&mut burst, target, &mut course).await?;
+                        return Err(Over::Wrong(error.to_string()));
+                    }
+                };
+                left |= matches!(&piece, Piece::Whole(frame) if frame.kind == b'X');
+                self.take(piece, &mut burst, target, &mut course).await?;
+            }
+            self.send(&mut burst, target, &mut course).await?;
+            course.sent(&frames);
+            if left {
+                return Err(Over::Left);
+            }
+        }
+    }
+
+    /// Takes a piece of the client's into the burst. What has to wait for the target waits, with all
+    /// before it sent.
+    async fn take(
+        &self,
+        piece: Piece,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<(), Over> {
+        let bytes = piece.bytes().clone();
+        let mut message = match piece {
+            Piece::Whole(frame) => {
+                let message = client::decode(&frame);
+                Some(message.map_err(|error| Over::Wrong(error.to_string()))?)
+            }
+            Piece::Run(run) => return self.take_copied(&run, burst, target, course).await,
+            Piece::Large(large) => return self.begin(&large, burst, target, course).await,
+            Piece::Part(part) => return self.more(&part, burst, target, course).await,
+        };
+        while let Some(next) = message.take() {
+            let named = named(&next);
+            let sync = matches!(next, Message::Sync);
+            let flush = matches!(next, Message::Flush);
+            let (step, readies, held) = {
+                let mut tracker = lock(&self.tracker);
+                let step = tracker.client(next);
+                let readies = named.and_then(|named| readied(&tracker, &named));
+                (step, readies, tracker.held())
+            };
+            let fits = course.share.hold(held);
+            let step = step.map_err(|error| Over::Wrong(error.to_string()))?;
+            let readies = |number| readies.filter(|readies| readies.number() == number);
+            let (number, what) = match step {
+                Step::Forward(number) if sync => (Some(number), Carries::Sync),
+                Step::Forward(number) if flush => (Some(number), Carries::Flush),
+                Step::Forward(number) => match readies(number) {
+                    Some(readies) => (Some(number), Carries::Readies(readies, None)),
+                    None => (Some(number), Carries::Nothing),
+                },
+                Step::Copy(number) => (Some(number), Carries::Nothing),
+                Step::Record(executed) => (Some(executed.number), Carries::Runs(executed)),
+                Step::Refuse(number, why) => {
+                    (Some(number), Carries::Refused(TOO_MUCH, why.to_string()))
+                }
+                Step::Drop => return Ok(()),
+                Step::Wait(again) => {
+                    message = again;
+                    self.send(burst, target, course).await?;
+                    self.wait().await?;
+                    continue;
+                }
+            };
+            let what = match what {
+                Carries::Runs(_) | Carries::Readies(..) if !fits => {
+                    Carries::Refused(NO_MEMORY, FULL.to_owned())
+                }
+                what => what,
+            };
+            let bytes = bytes.clone();
+            burst.push(Item {
+                number,
+                bytes,
+                what,
+                rest: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes copied data of the client.
+    async fn take_copied(
+        &self,
+        run: &Run,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<(), Over> {
+        loop {
+            let step = lock(&self.tracker).copy_data(run.begun, run.bytes.len() as u64);
+            match step {
+                Step::Copy(number) => {
+                    lock(&self.running).copy_in(run.bodies());
+                    burst.push(Item {
+                        number: Some(number),
+                        bytes: run.bytes.clone(),
+                        what: Carries::Nothing,
+                        rest: false,
+                    });
+                    return Ok(());
+                }
+                Step::Wait(_) => {
+                    self.send(burst, target, course).await?;
+                    self.wait().await?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits until the target has said more.
+    pub(super) async fn wait(&self) -> Result<(), Over> {
+        tokio::select! {
+            () = self.answered.notified() => Ok(()),
+            () = self.session.life.over.cancelled() => Err(Over::Ended),
+        }
+    }
+
+    /// Waits until all of this is answered: the next text is read as that makes it.
+    async fn settled(&self, last: Number) -> Result<(), Over> {
+        while !lock(&self.tracker).is_answered(last) {
+            self.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the burst on record and forwards it.
+    pub(super) async fn send(
+        &self,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<(), Over> {
+        run_by(burst);
+        let mut items = std::mem::take(burst).into_iter().peekable();
+        while items.peek().is_some() {
+            let (ready, ends) = self.prepare(&mut items, course).await;
+            let last = ready.iter().filter_map(|(item, _)| item.number).max();
+            let cleared = self.clear(ready).await?;
+            forward(target, cleared).await?;
+            if course.doubtful && ends {
+                self.settled(last.unwrap_or_default()).await?;
+                course.doubtful = false;
+            }
+        }
+        Ok(())
+    }
+}
