@@ -841,7 +841,10 @@ fn link(state: &State, open: &SessionOpen, names: &BTreeMap<PersonId, String>) -
         }
         .to_owned(),
         owner: workload.map(|(_, owner)| *owner),
-        assurance: state.assurance_of(open),
+        assurance: state
+            .sessions
+            .get(&open.session)
+            .map_or(0, |session| session.assurance),
         evidence: login_evidence(state, open),
         run: claims.and_then(|claims| claims.run.clone()),
         code: claims.and_then(|claims| claims.code.clone()),

@@ -351,6 +351,8 @@ pub struct SessionState {
     pub at: Timestamp,
     /// Where.
     pub place: Place,
+    /// How strongly it was shown who opened it, 0 to 4. What came later changes that no more.
+    pub assurance: u8,
     /// Who answered for the target when it was opened.
     pub owner: PersonId,
     /// When somebody ended it.

@@ -5,6 +5,7 @@ mod e2e {
     mod authorities;
     mod identities;
     mod security_keys;
+    mod token;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
     mod world;
 

@@ -15,6 +15,8 @@ mod postgres {
     mod providers;
     #[path = "../identity/spiffe.rs"]
     mod spiffe;
+    #[path = "../e2e/token.rs"]
+    mod token;
 
     #[path = "../e2e/python.rs"]
     mod python;
@@ -36,6 +38,7 @@ mod postgres {
     mod raw;
     mod reconcile;
     mod regression;
+    mod security_keys;
     mod smuggled;
     mod statements;
     mod tokio_driver;

@@ -691,8 +691,8 @@ impl State {
         Some(if touched { TOUCHED } else { BOUND })
     }
 
-    /// The same of whoever opened a session.
-    pub fn assurance_of(&self, open: &SessionOpen) -> u8 {
+    /// The same of whoever opens a session.
+    pub(super) fn assurance_of(&self, open: &SessionOpen) -> u8 {
         if let Some(delegation) = open.delegation.and_then(|id| self.delegations.get(&id)) {
             return delegation.assurance;
         }

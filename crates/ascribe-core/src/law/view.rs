@@ -353,6 +353,7 @@ impl State {
             open: open.clone(),
             at,
             place,
+            assurance: level,
             owner,
             terminated: None,
             watchers: Vec::new(),

@@ -65,7 +65,7 @@ fn a_password_token_opens_one_session_by_its_door_and_ends_with_it() {
         assert_eq!(no(w.enter(grant, &shown, door)), "door");
     }
     let session = w.enter(grant, &shown, Door::Bearer).unwrap();
-    assert_eq!(w.state.assurance_of(&w.state.sessions[&session].open), 1);
+    assert_eq!(w.state.sessions[&session].assurance, 1);
     w.close(session).unwrap();
     assert_eq!(no(w.enter(grant, &shown, Door::Bearer)), "revoked");
     // A key that the job itself introduced is no key of the gateway's.
@@ -168,7 +168,7 @@ fn a_certificate_opens_one_session_by_its_own_door_and_ends_with_it() {
     }
     assert_eq!(no(w.say_as(BOT, &shown.1, connect(), vec![])), "bearer");
     let session = w.enter(grant, &shown, Door::Mtls).unwrap();
-    assert_eq!(w.state.assurance_of(&w.state.sessions[&session].open), 1);
+    assert_eq!(w.state.sessions[&session].assurance, 1);
     w.close(session).unwrap();
     assert_eq!(no(w.enter(grant, &shown, Door::Mtls)), "revoked");
     // A token is none, and neither is a key that the workload itself introduced.
