@@ -132,6 +132,9 @@ pub trait Bearers: Send + Sync {
     /// Is there anybody to vouch for a certificate? If not, clients are not asked for one.
     fn wants_certificates(&self) -> bool;
 
+    /// Has this certificate, in DER, a SPIFFE ID? One that has none is nobody's login, whatever its form.
+    fn names_a_workload(&self, certificate: &[u8]) -> bool;
+
     /// The same as [`Self::log_in`] for a certificate that a client showed in TLS; none where it has no SPIFFE ID, and so
     /// is no workload's.
     fn log_in_with_certificate<'a>(

@@ -1,6 +1,7 @@
 //! A client's certificate in TLS: asked for, never demanded, and kept with what its key signed. Whose it is, and whether
 //! anybody vouches for it, is said by who takes it ([`super::Bearers`]); here only the signature is checked.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -9,6 +10,8 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ServerConnection};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+
+use super::Bearers;
 
 /// What a client showed in TLS. That its key signed is checked, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,17 +34,27 @@ pub struct TlsSignature {
 }
 
 /// Asks one connection for a certificate.
-#[derive(Debug)]
 pub(super) struct Asking {
+    bearers: Arc<dyn Bearers>,
     algorithms: WebPkiSupportedAlgorithms,
     signed: Mutex<Option<TlsSignature>>,
 }
 
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asking").finish_non_exhaustive()
+    }
+}
+
 impl Asking {
     /// The same server, asking for a certificate, for one connection.
-    pub(super) fn of(server: &ServerConfig) -> Result<(ServerConfig, Arc<Self>), rustls::Error> {
+    pub(super) fn of(
+        server: &ServerConfig,
+        bearers: &Arc<dyn Bearers>,
+    ) -> Result<(ServerConfig, Arc<Self>), rustls::Error> {
         let provider = Arc::clone(server.crypto_provider());
         let asking = Arc::new(Self {
+            bearers: Arc::clone(bearers),
             algorithms: provider.signature_verification_algorithms,
             signed: Mutex::new(None),
         });
@@ -96,6 +109,9 @@ impl ClientCertVerifier for Asking {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !self.bearers.names_a_workload(cert) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
@@ -105,6 +121,10 @@ impl ClientCertVerifier for Asking {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // Another's is not looked at, and nothing rests on it: many that lie about are of a form that is refused here.
+        if !self.bearers.names_a_workload(cert) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         let valid = verify_tls13_signature(message, cert, dss, &self.algorithms)?;
         *self.kept() = Some(TlsSignature {
             scheme: u16::from(dss.scheme),

@@ -171,7 +171,8 @@ async fn within_tls(
     };
     let (tls, asking) = match shared.config.bearers.wants_certificates() {
         true => {
-            let (tls, asking) = Asking::of(tls).map_err(std::io::Error::other)?;
+            let bearers = &shared.config.bearers;
+            let (tls, asking) = Asking::of(tls, bearers).map_err(std::io::Error::other)?;
             (Arc::new(tls), Some(asking))
         }
         false => (Arc::clone(tls), None),

@@ -114,7 +114,9 @@ impl Talk {
                 }
                 None => {}
             }
-            self.frames.push(self.client.read.split().freeze());
+            // All of it: what is shared with the rest of a buffer cannot be wiped.
+            let read = std::mem::take(&mut self.client.read);
+            self.frames.push(read.freeze());
         }
     }
 }

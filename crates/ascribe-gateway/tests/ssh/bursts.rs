@@ -57,6 +57,10 @@ impl Bearers for Nothing {
         false
     }
 
+    fn names_a_workload(&self, _certificate: &[u8]) -> bool {
+        false
+    }
+
     fn log_in_with_certificate<'a>(
         &'a self,
         _shown: &'a ShownCertificate,

@@ -137,6 +137,8 @@ fn a_workload_acts_by_the_x509_svid_of_its_agent() {
     );
     let unreadable = spire.log_in_at("agent.sock", &[]).exits(3);
     assert!(unreadable.stderr.contains("unix:///PATH"), "{unreadable:?}");
+    let token = spire.log_in(&["--token-command", "true"]).exits(3);
+    assert!(token.stderr.contains("no tokens"), "{token:?}");
     let unset = spire.log_in_at("", &[]).exits(3);
     assert!(unset.stderr.contains("--svid"), "{unset:?}");
 }

@@ -335,8 +335,22 @@ impl Way<'_> {
                 provider.name
             )));
         }
+        let spiffe = [ProviderKind::Spiffe, ProviderKind::SpiffeX509].contains(&provider.kind);
+        if self.args.spiffe_id.is_some() && !spiffe {
+            return Err(Failure::usage(format!(
+                "`{}` knows no SPIFFE IDs: leave `--spiffe-id` away",
+                provider.name
+            )));
+        }
+        let token = self.args.token_file.is_some() || !self.args.token_command.is_empty();
         let svid = (&self.args.svid, &self.args.svid_key);
         match (provider.kind, svid) {
+            (ProviderKind::SpiffeX509, _) if token => {
+                return Err(Failure::usage(format!(
+                    "`{}` takes X.509-SVIDs, no tokens",
+                    provider.name
+                )));
+            }
             (ProviderKind::SpiffeX509, (Some(chain), Some(key))) => {
                 return Svid::from_files(chain, key)?.proof(provider, commitment);
             }

@@ -15,6 +15,7 @@ use ascribe_evidence::{Unchecked, tls_proof};
 use ascribe_gateway::{Bearer, Bearers, ShownCertificate, TlsSignature};
 use ascribe_ledger::Ledger;
 use ascribe_wire::pg::Secret;
+use tokio::sync::oneshot;
 
 use super::providers::Keeper;
 use crate::client::random;
@@ -80,6 +81,10 @@ impl Bearers for Tokens {
             let mut all = state.providers.values().map(|known| &known.provider);
             all.any(|provider| provider.kind == ProviderKind::SpiffeX509 && !provider.withdrawn)
         })
+    }
+
+    fn names_a_workload(&self, certificate: &[u8]) -> bool {
+        Unchecked::of_certificate(certificate).is_some()
     }
 
     fn log_in_with_certificate<'a>(
@@ -171,15 +176,34 @@ impl Tokens {
         // Nobody signs with it any more.
         drop(signer);
         let proposal = Proposal::of_statement(id, signed, vec![sealed], Scope::Login(id));
-        match self.ledger.record(proposal).await {
-            Ok(_) => Ok(Bearer {
+        let logout = Proposal::of_statement(end_id, end, Vec::new(), Scope::None);
+        match self.on_record(proposal, logout).await {
+            Ok(logout) => Ok(Bearer {
                 workload,
                 key: public.fingerprint(),
-                logout: Proposal::of_statement(end_id, end, Vec::new(), Scope::None),
+                logout,
             }),
             Err(RecordError::Denied(denied)) => Err(denied),
             Err(error) => Err(Denied::new("ledger", error.to_string())),
         }
+    }
+
+    /// Records a login and gives what ends it. Where whoever waits for that is gone before, it ends at once: nobody else
+    /// could sign for it.
+    async fn on_record(&self, login: Proposal, logout: Proposal) -> Result<Proposal, RecordError> {
+        let ledger = Arc::clone(&self.ledger);
+        let (answer, waits) = oneshot::channel();
+        tokio::spawn(async move {
+            let recorded = ledger.record(login).await.map(|_| logout);
+            if let Err(Ok(logout)) = answer.send(recorded)
+                && let Err(error) = ledger.record(logout).await
+            {
+                tracing::warn!("a login of a connection that is gone goes on: {error}");
+            }
+        });
+        waits
+            .await
+            .unwrap_or(Err(RecordError::Unavailable("the server stops".to_owned())))
     }
 
     fn meant(&self, shown: &Shown<'_>) -> Result<Meant, Denied> {
