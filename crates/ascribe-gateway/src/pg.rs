@@ -130,20 +130,28 @@ pub trait Bearers: Send + Sync {
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>>;
 
     /// Is there anybody to vouch for a certificate? If not, clients are not asked for one.
-    fn wants_certificates(&self) -> bool;
+    fn wants_certificates(&self) -> bool {
+        false
+    }
 
     /// Has this certificate, in DER, a SPIFFE ID? One that has none is nobody's login, whatever its form.
-    fn names_a_workload(&self, certificate: &[u8]) -> bool;
+    fn names_a_workload(&self, _certificate: &[u8]) -> bool {
+        false
+    }
 
     /// The same as [`Self::log_in`] for a certificate that a client showed in TLS; none where it has no SPIFFE ID, and so
     /// is no workload's.
     fn log_in_with_certificate<'a>(
         &'a self,
-        shown: &'a ShownCertificate,
-    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>>;
+        _shown: &'a ShownCertificate,
+    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
+        None
+    }
 
     /// The issuer of the provider that is registered under this name.
-    fn issuer(&self, provider: &str) -> Option<String>;
+    fn issuer(&self, _provider: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Where clients that can are asked for a token by SASL's `OAUTHBEARER`, and not for a password.

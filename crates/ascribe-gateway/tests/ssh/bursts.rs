@@ -10,7 +10,7 @@ use ascribe_core::law::Denied;
 use ascribe_core::record::{BoxFuture, Scope};
 use ascribe_core::statement::{Connect, Say, Target};
 use ascribe_gateway::{
-    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, ShownCertificate, serve_postgres,
+    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
 };
 use ascribe_ledger::{Rng as _, SystemRng};
 use ascribe_sql::Classifier;
@@ -51,25 +51,6 @@ impl Credentials for Nothing {
 impl Bearers for Nothing {
     fn log_in<'a>(&'a self, _: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
-    }
-
-    fn wants_certificates(&self) -> bool {
-        false
-    }
-
-    fn names_a_workload(&self, _certificate: &[u8]) -> bool {
-        false
-    }
-
-    fn log_in_with_certificate<'a>(
-        &'a self,
-        _shown: &'a ShownCertificate,
-    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
-        None
-    }
-
-    fn issuer(&self, _provider: &str) -> Option<String> {
-        None
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use ascribe_core::law::Denied;
 use ascribe_core::record::BoxFuture;
 use ascribe_gateway::{
-    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, ShownCertificate, serve_postgres,
+    Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
 };
 use ascribe_ledger::{Rng as _, SystemRng};
 use ascribe_sql::Classifier;
@@ -46,25 +46,6 @@ struct NoBearers;
 impl Bearers for NoBearers {
     fn log_in<'a>(&'a self, _token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
-    }
-
-    fn wants_certificates(&self) -> bool {
-        false
-    }
-
-    fn names_a_workload(&self, _certificate: &[u8]) -> bool {
-        false
-    }
-
-    fn log_in_with_certificate<'a>(
-        &'a self,
-        _shown: &'a ShownCertificate,
-    ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
-        None
-    }
-
-    fn issuer(&self, _provider: &str) -> Option<String> {
-        None
     }
 }
 
