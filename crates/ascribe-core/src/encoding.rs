@@ -33,7 +33,15 @@ pub enum EncodingError {
 /// # Errors
 /// [`EncodingError::Number`] and [`EncodingError::Name`] for what has no canonical form here.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodingError> {
-    let mut out = Vec::with_capacity(1024);
+    encode_about(1024, value)
+}
+
+/// The same of a value whose canonical bytes will be about so many.
+pub(crate) fn encode_about<T: Serialize>(
+    bytes: usize,
+    value: &T,
+) -> Result<Vec<u8>, EncodingError> {
+    let mut out = Vec::with_capacity(bytes);
     canonical::write(value, &mut out)?;
     Ok(out)
 }
@@ -56,13 +64,23 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Encodi
     }
 }
 
+/// Longest text of [`Bytes`] that is made at once.
+const SHORT: usize = 512;
+
 /// Bytes in JSON: base64url without padding, canonical only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Bytes(pub Vec<u8>);
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&Text(&self.0))
+        // Keys, salts and most signatures are short.
+        let mut short = [0; SHORT];
+        let text = URL_SAFE_NO_PAD.encode_slice(&self.0, &mut short).ok();
+        let text = text.and_then(|len| std::str::from_utf8(short.get(..len)?).ok());
+        match text {
+            Some(text) => s.serialize_str(text),
+            None => s.collect_str(&Text(&self.0)),
+        }
     }
 }
 
@@ -118,6 +136,11 @@ pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
 /// Standard base64 with padding, as OpenSSH and C2SP files have it.
 pub fn base64_std(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Adds standard base64 without its padding, as OpenSSH has it in fingerprints.
+pub(crate) fn push_base64_unpadded(bytes: &[u8], to: &mut String) {
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode_string(bytes, to);
 }
 
 /// Reads standard base64 with padding.
@@ -203,6 +226,30 @@ mod tests {
         ];
         let expected = r#"["unit",{"new":null},{"pair":[1,null]},{"named":{"a":-1,"z":"\""}}]"#;
         assert_eq!(encode(&shapes).unwrap(), expected.as_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_spelt_as_by_serde_json_and_found_so(text in r#"[ -~]{0,40}|["\\a]{0,8}|\PC{0,16}|[\x00-\x7f]{0,16}|[a-z"\\\n]{0,80}"#) {
+            let expected = serde_json::to_vec(&text).unwrap();
+            prop_assert_eq!(&encode(&text).unwrap(), &expected);
+            prop_assert!(canonical::is_form_of(&expected, &text));
+            for cut in 0..expected.len() {
+                prop_assert!(!canonical::is_form_of(&expected[..cut], &text));
+                let mut other = expected.clone();
+                other[cut] ^= 1;
+                prop_assert!(!canonical::is_form_of(&other, &text));
+            }
+        }
+
+        #[test]
+        fn bytes_have_one_text_whatever_their_length(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
+            let expected = format!("\"{}\"", base64url(&bytes));
+            let bytes = Bytes(bytes);
+            prop_assert_eq!(encode(&bytes).unwrap(), expected.as_bytes());
+            prop_assert!(canonical::is_form_of(expected.as_bytes(), &bytes));
+            prop_assert_eq!(serde_json::to_string(&bytes).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -553,7 +553,12 @@ impl Entry {
     /// # Errors
     /// When a value has no canonical form.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EncodingError> {
-        encoding::encode(self)
+        // A statement's text is the most of its entry, with a backslash before each quote.
+        let text = match &self.body {
+            Body::Statement(signed) => signed.text.len(),
+            _ => 0,
+        };
+        encoding::encode_about(1024 + text + text / 4, self)
     }
 
     /// Reads stored bytes.

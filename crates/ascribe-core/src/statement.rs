@@ -49,8 +49,10 @@ impl SshKey {
             .nth(1)
             .and_then(encoding::from_base64_std)
             .unwrap_or_default();
-        let digest = encoding::base64_std(&Sha256::digest(blob));
-        format!("SHA256:{}", digest.trim_end_matches('='))
+        let mut fingerprint = String::with_capacity(50);
+        fingerprint.push_str("SHA256:");
+        encoding::push_base64_unpadded(&Sha256::digest(blob), &mut fingerprint);
+        fingerprint
     }
 }
 
@@ -803,14 +805,14 @@ impl Say {
     }
 }
 
-/// A statement with its signature, as an entry carries it.
+/// A statement with its signature, as an entry carries it. Members in canonical order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signed {
-    /// The exact signed bytes.
-    pub text: String,
     /// The SSHSIG blob (the bytes between the armour lines, decoded).
     pub sig: Bytes,
+    /// The exact signed bytes.
+    pub text: String,
 }
 
 impl Signed {

@@ -59,6 +59,25 @@ fn is_plain(byte: u8) -> bool {
     (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
+/// The same of all of a text, for the long ones several bytes at a time.
+fn are_plain(text: &[u8]) -> bool {
+    let (blocks, rest) = text.as_chunks::<32>();
+    let odd = |byte: &u8| u8::from(!is_plain(*byte));
+    let plain = |block: &[u8; 32]| block.iter().map(odd).fold(0, BitOr::bitor) == 0;
+    blocks.iter().all(plain) && rest.iter().copied().all(is_plain)
+}
+
+/// What a backslash stands before, where nothing else is to be done about it.
+fn is_marked(byte: u8) -> bool {
+    byte == b'"' || byte == b'\\'
+}
+
+/// Is all of a text plain but for what a backslash stands before? So it is with what is signed.
+fn are_plain_or_marked(text: &[u8]) -> bool {
+    let odd = |byte: &u8| u8::from(!is_plain(*byte) & !is_marked(*byte));
+    text.iter().map(odd).fold(0, BitOr::bitor) == 0
+}
+
 impl Out for Vec<u8> {
     type Order = Written;
     fn bytes(&mut self, bytes: &[u8]) -> Result {
@@ -66,7 +85,27 @@ impl Out for Vec<u8> {
         Ok(())
     }
     fn string(&mut self, text: &str) -> Result {
-        Ok(serde_json::to_writer(self, text)?)
+        let bytes = text.as_bytes();
+        if are_plain(bytes) {
+            self.reserve(bytes.len() + 2);
+            self.push(b'"');
+            self.extend_from_slice(bytes);
+            self.push(b'"');
+        } else if are_plain_or_marked(bytes) {
+            self.reserve(bytes.len() + bytes.len() / 4);
+            self.push(b'"');
+            // Each part but the first begins with what the backslash stands before.
+            for (nth, part) in bytes.chunk_by(|_, next| !is_marked(*next)).enumerate() {
+                if nth > 0 || part.first().copied().is_some_and(is_marked) {
+                    self.push(b'\\');
+                }
+                self.extend_from_slice(part);
+            }
+            self.push(b'"');
+        } else {
+            serde_json::to_writer(self, text)?;
+        }
+        Ok(())
     }
     fn number(&mut self, magnitude: u64) -> Result {
         Ok(serde_json::to_writer(self, &magnitude)?)
@@ -77,7 +116,7 @@ impl Out for Vec<u8> {
         self.push(b'"');
         let written = write!(self, "{value}");
         let text = self.get(start + 1..).unwrap_or_default();
-        if written.is_ok() && text.iter().copied().all(is_plain) {
+        if written.is_ok() && are_plain(text) {
             self.push(b'"');
             return Ok(());
         }
@@ -96,9 +135,16 @@ impl Out for Vec<u8> {
     /// The first comma becomes the brace when the object ends.
     fn name(&mut self, order: &mut Written, name: Name) -> Result {
         let at = self.len();
-        self.push(b',');
-        self.string(name.text())?;
-        self.push(b':');
+        let text = name.text();
+        if are_plain(text.as_bytes()) {
+            self.extend_from_slice(b",\"");
+            self.extend_from_slice(text.as_bytes());
+            self.extend_from_slice(b"\":");
+        } else {
+            self.push(b',');
+            self.string(text)?;
+            self.push(b':');
+        }
         order.members.push((name, at));
         Ok(())
     }
