@@ -62,15 +62,29 @@ pub struct Prose {
 impl Prose {
     /// The sealed form of an opening's text.
     pub fn of(opening: &Opening) -> Self {
-        let text = String::from_utf8_lossy(&opening.bytes.0);
-        let visible: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-        let distinct: std::collections::BTreeSet<char> = visible.iter().copied().collect();
+        Self::with(opening.commitment(), &opening.bytes.0)
+    }
+
+    /// The same where the commitment to the text is known.
+    pub(crate) fn with(commit: Commitment, text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        // A bit for each ASCII character.
+        let (mut chars, mut seen) = (0, 0_u128);
+        let mut others = std::collections::BTreeSet::new();
+        for c in text.chars().filter(|c| !c.is_whitespace()) {
+            chars += 1;
+            if c.is_ascii() {
+                seen |= 1 << u32::from(c);
+            } else {
+                others.insert(c);
+            }
+        }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
-            commit: opening.commitment(),
-            chars: count(visible.len()),
+            chars: count(chars),
+            commit,
+            distinct: seen.count_ones().saturating_add(count(others.len())),
             words: count(text.split_whitespace().count()),
-            distinct: count(distinct.len()),
         }
     }
 
@@ -93,6 +107,18 @@ mod tests {
             Opening::new("command", [7; 32], b"ie".to_vec()),
         ] {
             assert_ne!(base.commitment(), other.commitment());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn prose_is_counted_character_by_character(text in r"[a-e \t]{0,24}|\PC{0,24}|(?s).{0,24}") {
+            let visible: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+            let distinct: std::collections::BTreeSet<&char> = visible.iter().collect();
+            let prose = Prose::of(&Opening::new("task", [0; 32], text.clone().into_bytes()));
+            proptest::prop_assert_eq!(prose.chars as usize, visible.len());
+            proptest::prop_assert_eq!(prose.distinct as usize, distinct.len());
+            proptest::prop_assert_eq!(prose.words as usize, text.split_whitespace().count());
         }
     }
 

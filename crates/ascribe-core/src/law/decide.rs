@@ -43,7 +43,7 @@ impl Sealable {
             && self
                 .prose
                 .as_ref()
-                .is_none_or(|prose| *prose == Prose::of(opening))
+                .is_none_or(|prose| *prose == Prose::with(self.commit, &opening.bytes.0))
     }
 }
 
