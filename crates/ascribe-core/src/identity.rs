@@ -409,6 +409,19 @@ pub struct TlsProof {
     pub transcript: Bytes,
 }
 
+impl TlsProof {
+    /// Reads one; none for anything else, or in another spelling.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        // In canonical JSON the last member is the one that nothing else has: whatever ends otherwise is not read.
+        let end = bytes.strip_suffix(b"\"}")?;
+        let begins = end.iter().rposition(|byte| *byte == b'"')?;
+        end.get(..=begins)?
+            .ends_with(b",\"transcript\":\"")
+            .then_some(())?;
+        encoding::decode(bytes).ok()
+    }
+}
+
 /// What a client signs with the key of its certificate in TLS 1.3 (RFC 8446, 4.4.3): 64 spaces, a context that no
 /// other signature has, a zero byte and the hash of the handshake.
 pub fn tls_message(transcript: &[u8]) -> Vec<u8> {
@@ -452,6 +465,9 @@ impl ProofHeader {
         }
     }
 
+    /// What every one begins with, written as base64url: `{"alg":"GQ256",`.
+    const BEGINS: &str = "eyJhbGciOiJHUTI1NiIs";
+
     /// Reads one; none for the header of anything else, or in another spelling.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let header: Self = encoding::decode(bytes).ok()?;
@@ -461,6 +477,9 @@ impl ProofHeader {
 
 /// Header and claims of the token behind a proof, as the provider signed them.
 fn behind_proof(signed: &[u8]) -> Option<String> {
+    if !signed.starts_with(ProofHeader::BEGINS.as_bytes()) {
+        return None;
+    }
     let (header, claims) = std::str::from_utf8(signed).ok()?.split_once('.')?;
     let header = ProofHeader::read(&encoding::from_base64url(header)?)?;
     Some(format!("{}.{claims}", header.kid))
@@ -476,7 +495,7 @@ pub fn thumbprint(members: &str) -> ContentDigest {
 /// provider signed that counts: from one token anybody who holds it makes as many proofs as they like. Of what was signed
 /// in TLS it is the handshake.
 pub fn token_digest(token: &[u8]) -> ContentDigest {
-    if let Ok(TlsProof { transcript, .. }) = encoding::decode(token) {
+    if let Some(TlsProof { transcript, .. }) = TlsProof::read(token) {
         let mut hash = Sha256::new_with_prefix(b"ascribe/tls-login/v1\0");
         hash.update(&transcript.0);
         return ContentDigest(ascribe_tlog::Hash(hash.finalize().into()));
@@ -495,4 +514,65 @@ pub(crate) fn as_password(token: &ContentDigest) -> ContentDigest {
     let mut hash = Sha256::new_with_prefix(b"ascribe/password/v1\0");
     hash.update(token.0.0);
     ContentDigest(ascribe_tlog::Hash(hash.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_signed_in_tls_is_told_by_its_ending_and_read_as_a_whole() {
+        let (alg, chain, sig) = (
+            "ES256".to_owned(),
+            vec![Bytes(vec![1; 300])],
+            Bytes(vec![2; 64]),
+        );
+        let transcript = Bytes(vec![3; 32]);
+        let proof = TlsProof {
+            alg: alg.clone(),
+            chain: chain.clone(),
+            sig: sig.clone(),
+            transcript,
+        };
+        let good = encoding::encode(&proof).unwrap();
+        assert_eq!(TlsProof::read(&good), Some(proof.clone()));
+        let empty = TlsProof {
+            transcript: Bytes(vec![]),
+            ..proof
+        };
+        let empty = encoding::encode(&empty).unwrap();
+        assert!(TlsProof::read(&empty).is_some());
+        let other = encoding::encode(&SvidProof { alg, chain, sig }).unwrap();
+        let mut cases = vec![other, b"a.b.c".to_vec(), vec![], b"\"}".to_vec()];
+        for whole in [&good, &empty] {
+            cases.extend((0..whole.len()).map(|end| whole[..end].to_vec()));
+            cases.extend((0..whole.len()).map(|at| {
+                let mut changed = whole.clone();
+                changed[at] ^= 1;
+                changed
+            }));
+        }
+        for case in cases {
+            let known = encoding::decode::<TlsProof>(&case).ok();
+            assert_eq!(TlsProof::read(&case), known, "{}", case.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_header_of_every_proof_begins_alike() {
+        assert_eq!(
+            ProofHeader::BEGINS,
+            encoding::base64url(b"{\"alg\":\"GQ256\",")
+        );
+        let header = ProofHeader::new("commitment".to_owned(), thumbprint("key"), "signed");
+        let text = encoding::base64url(&encoding::encode(&header).unwrap());
+        assert!(text.starts_with(ProofHeader::BEGINS));
+        // It is the token behind it that counts, whatever the proof.
+        let (one, other) = (format!("{text}.claims.one"), format!("{text}.claims.other"));
+        assert_eq!(
+            token_digest(one.as_bytes()),
+            token_digest(b"signed.claims.signature")
+        );
+        assert_eq!(token_digest(other.as_bytes()), token_digest(one.as_bytes()));
+    }
 }

@@ -99,7 +99,7 @@ fn check_size(token: &[u8]) -> Result<(), Denied> {
 
 /// What a token says of itself, of which nothing was checked: it tells whose token to check it as, and no more.
 #[derive(Debug)]
-pub struct Unchecked(Object);
+pub struct Unchecked(Object<'static>);
 
 impl Unchecked {
     /// Reads a token's claims.
@@ -109,13 +109,14 @@ impl Unchecked {
     pub fn read(token: &[u8]) -> Result<Self, Denied> {
         check_size(token)?;
         let parts = Parts::split(token)?;
-        json::object(&parts.payload, MAX_MEMBERS, "the token's claims").map(Self)
+        let claims = json::object(&parts.payload, MAX_MEMBERS, "the token's claims")?;
+        Ok(Self(json::owned(claims)))
     }
 
     /// Reads the SPIFFE ID that a certificate begins its URIs with; none for a certificate that names none.
     pub fn of_certificate(der: &[u8]) -> Option<Self> {
         let id = certificate::spiffe_id(der)?;
-        Some(Self(Object::from([("sub".to_owned(), Json::Text(id))])))
+        Some(Self(Object::from([("sub".into(), Json::Text(id.into()))])))
     }
 
     /// Does it call itself one of this provider?
@@ -197,7 +198,7 @@ fn algorithm(provider: &Provider, name: &str) -> Result<Algorithm, Denied> {
 }
 
 /// Nothing in a header may say where the key is, how else the token is to be read, or that it is no ID token.
-fn check_header(kind: ProviderKind, header: &Object) -> Result<(), Denied> {
+fn check_header(kind: ProviderKind, header: &Object<'_>) -> Result<(), Denied> {
     for (name, code, why) in [
         (
             "crit",
@@ -229,7 +230,7 @@ fn check_header(kind: ProviderKind, header: &Object) -> Result<(), Denied> {
 }
 
 /// The key's id: a name to compare, never a place to look at.
-fn kid(header: &Object) -> Result<Option<&str>, Denied> {
+fn kid<'a>(header: &'a Object<'_>) -> Result<Option<&'a str>, Denied> {
     let Some(kid) = header.get("kid") else {
         return Ok(None);
     };

@@ -1,13 +1,22 @@
 //! One X.509 certificate (RFC 5280), with the rules of X509-SVID for workloads and for those who sign them.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use ascribe_core::id::ContentDigest;
 use ascribe_core::law::Denied;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
-    ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    UnparsedPublicKey, VerificationAlgorithm,
+    ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
 };
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::Oid;
 use x509_parser::extensions::{BasicConstraints, GeneralName, KeyUsage, ParsedExtension};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
+    OID_PKCS1_SHA256WITHRSA, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384,
+};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
@@ -27,6 +36,11 @@ const P384: &str = "1.3.132.0.34";
 const EC_KEY: &str = "1.2.840.10045.2.1";
 const ED25519_KEY: &str = "1.3.101.112";
 const RSA_KEY: &str = "1.2.840.113549.1.1.1";
+const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
+const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
+const RSA_SHA256: &str = "1.2.840.113549.1.1.11";
+const RSA_SHA384: &str = "1.2.840.113549.1.1.12";
+const RSA_SHA512: &str = "1.2.840.113549.1.1.13";
 
 /// A certificate whose form and key are good. Whether anybody signed it is another question.
 pub(super) struct Certificate<'a> {
@@ -39,6 +53,24 @@ pub(super) struct Certificate<'a> {
     for_clients: Option<bool>,
     /// URIs among its subject alternative names.
     uris: Vec<String>,
+}
+
+/// Who signs certificates, as its own certificate says, without the bytes of that: the roots of a provider's keys are
+/// kept in this form.
+#[derive(Debug)]
+pub(super) struct Authority {
+    pub(super) thumbprint: ContentDigest,
+    /// First and last second of its life.
+    pub(super) life: (i64, i64),
+    /// Its name in DER.
+    subject: Vec<u8>,
+    constraints: Option<BasicConstraints>,
+    usage: Option<KeyUsage>,
+    uris: Vec<String>,
+    /// Type, curve and bytes of its key.
+    key: (Cow<'static, str>, Cow<'static, str>, Vec<u8>),
+    /// The key, made ready when a signature first comes that is made in one of these ways.
+    ready: [OnceLock<Option<ParsedPublicKey>>; 3],
 }
 
 pub(super) fn refuse<T>(code: &'static str, message: &str) -> Result<T, Denied> {
@@ -161,12 +193,88 @@ impl<'a> Certificate<'a> {
         }
     }
 
+    /// What it says of whoever signs certificates with its key.
+    pub(super) fn as_authority(&self) -> Authority {
+        let spki = self.inner.public_key();
+        Authority {
+            thumbprint: self.key.thumbprint,
+            life: self.life(),
+            subject: self.inner.subject().as_raw().to_vec(),
+            constraints: self.authority.clone(),
+            usage: self.usage.map(|(_, usage)| usage),
+            uris: self.uris.clone(),
+            key: (
+                written(&spki.algorithm.algorithm),
+                curve_of(spki).unwrap_or_default(),
+                spki.subject_public_key.data.to_vec(),
+            ),
+            ready: Default::default(),
+        }
+    }
+
+    /// Does it say that the other one issued it?
+    pub(super) fn names(&self, authority: &Authority) -> bool {
+        self.inner.issuer().as_raw() == authority.subject
+    }
+
+    /// Is it signed with the other one's key?
+    pub(super) fn check_signature(&self, authority: &Authority) -> Result<(), Denied> {
+        let (key, curve, bytes) = &authority.key;
+        let signed_with = written(&self.inner.signature_algorithm.algorithm);
+        let algorithm: &'static dyn VerificationAlgorithm =
+            match (key.as_ref(), curve.as_ref(), signed_with.as_ref()) {
+                (EC_KEY, P256, ECDSA_SHA256) => &ECDSA_P256_SHA256_ASN1,
+                (EC_KEY, P256, ECDSA_SHA384) => &ECDSA_P256_SHA384_ASN1,
+                (EC_KEY, P384, ECDSA_SHA256) => &ECDSA_P384_SHA256_ASN1,
+                (EC_KEY, P384, ECDSA_SHA384) => &ECDSA_P384_SHA384_ASN1,
+                (RSA_KEY, _, RSA_SHA256) => &RSA_PKCS1_2048_8192_SHA256,
+                (RSA_KEY, _, RSA_SHA384) => &RSA_PKCS1_2048_8192_SHA384,
+                (RSA_KEY, _, RSA_SHA512) => &RSA_PKCS1_2048_8192_SHA512,
+                (ED25519_KEY, _, ED25519_KEY) => &ED25519,
+                _ => {
+                    let message = "a certificate is signed in a way that does not count here";
+                    return refuse("svid-alg", message);
+                }
+            };
+        // A key signs in up to three ways.
+        let way = match signed_with.as_ref() {
+            RSA_SHA512 => 2,
+            ECDSA_SHA384 | RSA_SHA384 => 1,
+            _ => 0,
+        };
+        let ready = authority.ready.get(way).and_then(|ready| {
+            ready
+                .get_or_init(|| ParsedPublicKey::new(algorithm, bytes).ok())
+                .as_ref()
+        });
+        let signed = ready.is_some_and(|key| {
+            let message = self.inner.tbs_certificate.as_ref();
+            key.verify_sig(message, &self.inner.signature_value.data)
+                .is_ok()
+        });
+        if signed {
+            return Ok(());
+        }
+        refuse(
+            "svid-signature",
+            "a certificate is not signed with the key of the one that follows",
+        )
+    }
+
+    /// First and last second of its life.
+    pub(super) fn life(&self) -> (i64, i64) {
+        let life = self.inner.validity();
+        (life.not_before.timestamp(), life.not_after.timestamp())
+    }
+}
+
+impl Authority {
     /// May it sign certificates, with so many authorities below it (X509-SVID, 3 and 4; RFC 5280, 4.2.1.9)?
     pub(super) fn check_authority(&self, domain: &str, below: usize) -> Result<(), Denied> {
         let Some(BasicConstraints {
             ca: true,
             path_len_constraint,
-        }) = &self.authority
+        }) = &self.constraints
         else {
             return refuse(
                 "svid-ca",
@@ -179,11 +287,7 @@ impl<'a> Certificate<'a> {
                 "an authority allows fewer others below it",
             );
         }
-        if !self
-            .usage
-            .as_ref()
-            .is_some_and(|(_, usage)| usage.key_cert_sign())
-        {
+        if !self.usage.is_some_and(|usage| usage.key_cert_sign()) {
             return refuse("svid-usage", "an authority's key is not for certificates");
         }
         // An authority need not have a name of its own; one that has is of the trust domain, without a path.
@@ -192,49 +296,6 @@ impl<'a> Certificate<'a> {
             [name] if name == domain => Ok(()),
             _ => refuse("svid-domain", "an authority is of another trust domain"),
         }
-    }
-
-    /// Does it say that the other one issued it?
-    pub(super) fn names(&self, authority: &Certificate<'_>) -> bool {
-        self.inner.issuer().as_raw() == authority.inner.subject().as_raw()
-    }
-
-    /// Is it signed with the other one's key?
-    pub(super) fn check_signature(&self, authority: &Certificate<'_>) -> Result<(), Denied> {
-        let spki = authority.inner.public_key();
-        let key = spki.algorithm.algorithm.to_id_string();
-        let curve = curve_of(spki).unwrap_or_default();
-        let signed_with = self.inner.signature_algorithm.algorithm.to_id_string();
-        let algorithm: &'static dyn VerificationAlgorithm =
-            match (key.as_str(), curve.as_str(), signed_with.as_str()) {
-                (EC_KEY, P256, "1.2.840.10045.4.3.2") => &ECDSA_P256_SHA256_ASN1,
-                (EC_KEY, P256, "1.2.840.10045.4.3.3") => &ECDSA_P256_SHA384_ASN1,
-                (EC_KEY, P384, "1.2.840.10045.4.3.2") => &ECDSA_P384_SHA256_ASN1,
-                (EC_KEY, P384, "1.2.840.10045.4.3.3") => &ECDSA_P384_SHA384_ASN1,
-                (RSA_KEY, _, "1.2.840.113549.1.1.11") => &RSA_PKCS1_2048_8192_SHA256,
-                (RSA_KEY, _, "1.2.840.113549.1.1.12") => &RSA_PKCS1_2048_8192_SHA384,
-                (RSA_KEY, _, "1.2.840.113549.1.1.13") => &RSA_PKCS1_2048_8192_SHA512,
-                (ED25519_KEY, _, ED25519_KEY) => &ED25519,
-                _ => {
-                    let message = "a certificate is signed in a way that does not count here";
-                    return refuse("svid-alg", message);
-                }
-            };
-        UnparsedPublicKey::new(algorithm, &spki.subject_public_key.data)
-            .verify(
-                self.inner.tbs_certificate.as_ref(),
-                &self.inner.signature_value.data,
-            )
-            .map_err(|_| {
-                let message = "a certificate is not signed with the key of the one that follows";
-                Denied::new("svid-signature", message)
-            })
-    }
-
-    /// First and last second of its life.
-    pub(super) fn life(&self) -> (i64, i64) {
-        let life = self.inner.validity();
-        (life.not_before.timestamp(), life.not_after.timestamp())
     }
 }
 
@@ -261,10 +322,25 @@ pub(super) fn spiffe_id(der: &[u8]) -> Option<String> {
     })
 }
 
+/// An object identifier as it is written, without making the text of one that is known.
+fn written(id: &Oid<'_>) -> Cow<'static, str> {
+    let known = [
+        (OID_KEY_TYPE_EC_PUBLIC_KEY, EC_KEY),
+        (OID_EC_P256, P256),
+        (OID_SIG_ECDSA_WITH_SHA256, ECDSA_SHA256),
+        (OID_NIST_EC_P384, P384),
+        (OID_SIG_ECDSA_WITH_SHA384, ECDSA_SHA384),
+        (OID_PKCS1_RSAENCRYPTION, RSA_KEY),
+        (OID_PKCS1_SHA256WITHRSA, RSA_SHA256),
+    ];
+    let found = known.into_iter().find(|(known, _)| known == id);
+    found.map_or_else(|| id.to_id_string().into(), |(_, text)| text.into())
+}
+
 /// The curve of an elliptic-curve key.
-fn curve_of(spki: &SubjectPublicKeyInfo<'_>) -> Option<String> {
+fn curve_of(spki: &SubjectPublicKeyInfo<'_>) -> Option<Cow<'static, str>> {
     let curve = spki.algorithm.parameters.as_ref()?.as_oid().ok()?;
-    Some(curve.to_id_string())
+    Some(written(&curve))
 }
 
 /// The key, held to the same rules as those of a JWK Set.
@@ -280,8 +356,8 @@ fn key_of(spki: &SubjectPublicKeyInfo<'_>) -> Result<Key, Denied> {
     if bits.unused_bits != 0 {
         return Err(malformed());
     }
-    let name = spki.algorithm.algorithm.to_id_string();
-    let key = match name.as_str() {
+    let name = written(&spki.algorithm.algorithm);
+    let key = match name.as_ref() {
         RSA_KEY => match spki.parsed() {
             Ok(PublicKey::RSA(rsa)) => keys::from_rsa(rsa.modulus, rsa.exponent),
             _ => return Err(malformed()),

@@ -25,7 +25,7 @@ const MAX_METHODS: usize = 16;
 /// proof's commitment comes along.
 pub(super) fn read(
     provider: &Provider,
-    claims: &Object,
+    claims: &Object<'_>,
     (key, proved): (ContentDigest, Option<&str>),
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
@@ -71,12 +71,12 @@ pub(super) fn read(
 }
 
 /// Might it be a token of this provider, by what it says itself?
-pub(super) fn is_issued_by(provider: &Provider, claims: &Object) -> bool {
+pub(super) fn is_issued_by(provider: &Provider, claims: &Object<'_>) -> bool {
     check_issuer(provider, claims).is_ok()
 }
 
 /// The same, and is it meant for us, with or without a key?
-pub(super) fn is_meant_for(provider: &Provider, claims: &Object) -> bool {
+pub(super) fn is_meant_for(provider: &Provider, claims: &Object<'_>) -> bool {
     let audiences = audiences(claims).unwrap_or_default();
     let ours = |audience: &&str| {
         let rest = audience.strip_prefix(provider.audience.as_str());
@@ -103,7 +103,7 @@ fn short(text: &str, most: usize) -> bool {
 }
 
 /// A claim that may be absent and is a text when it is there.
-fn text(claims: &Object, name: &str) -> Result<Option<String>, Denied> {
+fn text(claims: &Object<'_>, name: &str) -> Result<Option<String>, Denied> {
     match claims.get(name).map(Json::text) {
         None => Ok(None),
         Some(Some(text)) if short(text, MAX_TEXT) => Ok(Some(text.to_owned())),
@@ -112,19 +112,19 @@ fn text(claims: &Object, name: &str) -> Result<Option<String>, Denied> {
 }
 
 /// A text as it is, a number in digits, `true` or `false`; none for `null`.
-pub(super) fn plain(name: &str, value: &Json) -> Result<Option<String>, Denied> {
+pub(super) fn plain(name: &str, value: &Json<'_>) -> Result<Option<String>, Denied> {
     match value {
         Json::Null => Ok(None),
         Json::Bool(value) => Ok(Some(value.to_string())),
         Json::Integer(value) => Ok(Some(value.to_string())),
-        Json::Text(text) if text.is_empty() || short(text, MAX_TEXT) => Ok(Some(text.clone())),
+        Json::Text(text) if text.is_empty() || short(text, MAX_TEXT) => Ok(Some(text.to_string())),
         _ => Err(malformed(name)),
     }
 }
 
 /// The issuer, character by character (RFC 8725, 3.8). A trust domain is issuer of what is in it, and of nothing
 /// else; then a JWT-SVID may do without the claim (JWT-SVID, 3).
-fn check_issuer(provider: &Provider, claims: &Object) -> Result<(), Denied> {
+fn check_issuer(provider: &Provider, claims: &Object<'_>) -> Result<(), Denied> {
     let spiffe = matches!(
         provider.kind,
         ProviderKind::Spiffe | ProviderKind::SpiffeX509
@@ -148,7 +148,7 @@ fn check_issuer(provider: &Provider, claims: &Object) -> Result<(), Denied> {
 }
 
 /// Access tokens and logout tokens are signed with the same keys, often without a type in their header.
-fn check_purpose(claims: &Object) -> Result<(), Denied> {
+fn check_purpose(claims: &Object<'_>) -> Result<(), Denied> {
     if claims.contains_key("scp") {
         return Err(no_identity("it carries permissions (`scp`)"));
     }
@@ -162,9 +162,9 @@ fn check_purpose(claims: &Object) -> Result<(), Denied> {
 }
 
 /// Whom the token is meant for, one or several.
-fn audiences(claims: &Object) -> Result<Vec<&str>, Denied> {
+fn audiences<'a>(claims: &'a Object<'_>) -> Result<Vec<&'a str>, Denied> {
     let all: Option<Vec<&str>> = match claims.get("aud") {
-        Some(Json::Text(one)) => Some(vec![one]),
+        Some(Json::Text(one)) => Some(vec![one.as_ref()]),
         Some(Json::List(items)) => items.iter().map(Json::text).collect(),
         _ => None,
     };
@@ -179,7 +179,7 @@ fn not_for_us(provider: &Provider) -> Denied {
 /// Checks audience and key.
 fn binding(
     provider: &Provider,
-    claims: &Object,
+    claims: &Object<'_>,
     proved: Option<&str>,
     asked: &TokenAsked<'_>,
 ) -> Result<Binding, Denied> {
@@ -236,7 +236,11 @@ fn binding(
 }
 
 /// OpenID Connect Core 1.0, 3.1.3.7 (3 to 5).
-fn check_parties(provider: &Provider, claims: &Object, audiences: &[&str]) -> Result<(), Denied> {
+fn check_parties(
+    provider: &Provider,
+    claims: &Object<'_>,
+    audiences: &[&str],
+) -> Result<(), Denied> {
     if !audiences.contains(&provider.audience.as_str()) {
         return Err(not_for_us(provider));
     }
@@ -255,7 +259,7 @@ fn check_parties(provider: &Provider, claims: &Object, audiences: &[&str]) -> Re
 }
 
 /// A time in seconds (RFC 7519, 2); fractions are cut off.
-fn seconds(claims: &Object, name: &str) -> Result<Option<i64>, Denied> {
+fn seconds(claims: &Object<'_>, name: &str) -> Result<Option<i64>, Denied> {
     let seconds = match claims.get(name) {
         None => return Ok(None),
         Some(Json::Integer(seconds)) => Some(*seconds),
@@ -280,12 +284,12 @@ pub(super) fn instant(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
-fn time(claims: &Object, name: &str) -> Result<Option<Timestamp>, Denied> {
+fn time(claims: &Object<'_>, name: &str) -> Result<Option<Timestamp>, Denied> {
     Ok(seconds(claims, name)?.map(instant))
 }
 
 /// Since when and until when the token counts.
-fn times(kind: ProviderKind, claims: &Object) -> Result<(Timestamp, Timestamp), Denied> {
+fn times(kind: ProviderKind, claims: &Object<'_>) -> Result<(Timestamp, Timestamp), Denied> {
     let not_before = seconds(claims, "nbf")?;
     let issued = match (seconds(claims, "iat")?, not_before) {
         (Some(issued), _) => issued,
@@ -316,7 +320,7 @@ fn times(kind: ProviderKind, claims: &Object) -> Result<(Timestamp, Timestamp), 
 }
 
 /// Whom the token is about: never an e-mail address and never a name, which change hands.
-fn subject(provider: &Provider, claims: &Object) -> Result<ContentDigest, Denied> {
+fn subject(provider: &Provider, claims: &Object<'_>) -> Result<ContentDigest, Denied> {
     let most = match provider.kind {
         ProviderKind::Spiffe => MAX_SPIFFE,
         _ => MAX_SUB,
@@ -351,13 +355,13 @@ fn subject(provider: &Provider, claims: &Object) -> Result<ContentDigest, Denied
     }
 }
 
-fn methods(claims: &Object) -> Result<Vec<String>, Denied> {
+fn methods(claims: &Object<'_>) -> Result<Vec<String>, Denied> {
     let Some(value) = claims.get("amr") else {
         return Ok(vec![]);
     };
     let items = value.list().filter(|items| items.len() <= MAX_METHODS);
     let texts = items.and_then(|items| {
-        let text = |item: &Json| {
+        let text = |item: &Json<'_>| {
             item.text()
                 .filter(|text| short(text, 64))
                 .map(str::to_owned)
@@ -368,7 +372,7 @@ fn methods(claims: &Object) -> Result<Vec<String>, Denied> {
 }
 
 /// The claims that conditions name, sorted by name. One that is missing, or `null`, is no fact.
-pub(super) fn facts(claims: &Object, asked: &[&str]) -> Result<Vec<Fact>, Denied> {
+pub(super) fn facts(claims: &Object<'_>, asked: &[&str]) -> Result<Vec<Fact>, Denied> {
     let names: BTreeSet<&str> = asked.iter().copied().collect();
     let mut facts = Vec::new();
     for name in names {
@@ -396,13 +400,13 @@ pub(super) fn facts(claims: &Object, asked: &[&str]) -> Result<Vec<Fact>, Denied
 }
 
 /// Those of the groups asked for that the token lists, sorted. Some providers write a single group as a text.
-fn groups(claims: &Object, asked: &[(&str, &str)]) -> Result<Vec<Fact>, Denied> {
+fn groups(claims: &Object<'_>, asked: &[(&str, &str)]) -> Result<Vec<Fact>, Denied> {
     let asked: BTreeSet<(&str, &str)> = asked.iter().copied().collect();
     let mut groups = Vec::new();
     for (name, group) in asked {
         let mut found = Vec::new();
         find(claims, name, &mut found);
-        let is_in = |value: &Json| match (value.list(), value.text()) {
+        let is_in = |value: &Json<'_>| match (value.list(), value.text()) {
             (Some(items), _) => Some(items.iter().any(|item| item.text() == Some(group))),
             (None, text) => text.map(|text| text == group),
         };
@@ -426,7 +430,7 @@ fn groups(claims: &Object, asked: &[(&str, &str)]) -> Result<Vec<Fact>, Denied> 
 }
 
 /// Every claim that `name` may mean: a slash is part of a name, or goes into an object.
-fn find<'a>(claims: &'a Object, name: &str, found: &mut Vec<&'a Json>) {
+fn find<'a>(claims: &'a Object<'a>, name: &str, found: &mut Vec<&'a Json<'a>>) {
     found.extend(claims.get(name));
     for (at, _) in name.match_indices('/') {
         let Some((outer, inner)) = name.split_at_checked(at) else {

@@ -11,6 +11,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RsaParameters, RsaPublicKeyComponents,
 };
 
+use super::certificate::{Authority, Certificate};
 use super::gq;
 use super::json::{self, Object};
 
@@ -115,8 +116,28 @@ pub(super) struct Key {
     used: Option<String>,
     material: Material,
     pub(super) thumbprint: ContentDigest,
-    /// The certificate of a root of a trust domain, in DER (X509-SVID, 6.2).
-    root: Option<Vec<u8>>,
+    /// The root of a trust domain whose key it is.
+    root: Option<Root>,
+}
+
+/// A root of a trust domain.
+#[derive(Debug)]
+struct Root {
+    /// Its certificate, in DER (X509-SVID, 6.2).
+    der: Vec<u8>,
+    /// What that says, read when it is first asked for; none where it is no good.
+    read: OnceLock<Option<Authority>>,
+}
+
+impl Root {
+    /// A bundle is checked as strictly as a chain; what fails vouches for nobody.
+    fn authority(&self) -> Option<&Authority> {
+        let read = || {
+            let read = Certificate::read(&self.der).ok()?;
+            Some(read.as_authority())
+        };
+        self.read.get_or_init(read).as_ref()
+    }
 }
 
 /// A JWK Set's keys, and why others of it do not count.
@@ -176,10 +197,10 @@ impl Keys {
         found
     }
 
-    /// Roots of a trust domain: each one's thumbprint and certificate.
-    pub(super) fn roots(&self) -> impl Iterator<Item = (ContentDigest, &[u8])> {
+    /// Roots of a trust domain: each one's thumbprint, and what its certificate says.
+    pub(super) fn roots(&self) -> impl Iterator<Item = (ContentDigest, &Authority)> {
         let roots = self.good.iter().filter(|key| key.verifies);
-        roots.filter_map(|key| Some((key.thumbprint, key.root.as_deref()?)))
+        roots.filter_map(|key| Some((key.thumbprint, key.root.as_ref()?.authority()?)))
     }
 
     /// The one among these keys, with a key id among those of that id, that signed. All that fit are tried.
@@ -342,7 +363,7 @@ fn covers(known: &str, issuer: &str) -> bool {
 }
 
 /// A member that is a text, or absent.
-fn optional(jwk: &Object, name: &str) -> Result<Option<String>, Denied> {
+fn optional(jwk: &Object<'_>, name: &str) -> Result<Option<String>, Denied> {
     match jwk.get(name) {
         None => Ok(None),
         Some(value) => value
@@ -367,7 +388,7 @@ fn weak(why: &str) -> Denied {
 }
 
 /// Bytes of a member in base64url, and how it is written: canonical, so that a key has one thumbprint.
-fn bytes<'a>(jwk: &'a Object, name: &str) -> Result<(Vec<u8>, &'a str), Denied> {
+fn bytes<'a>(jwk: &'a Object<'a>, name: &str) -> Result<(Vec<u8>, &'a str), Denied> {
     let text = jwk
         .get(name)
         .and_then(json::Json::text)
@@ -377,7 +398,7 @@ fn bytes<'a>(jwk: &'a Object, name: &str) -> Result<(Vec<u8>, &'a str), Denied> 
 }
 
 /// None for a type or a curve that is not known.
-fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
+fn key(jwk: &Object<'_>) -> Result<Option<Key>, Denied> {
     let curve = jwk.get("crv").and_then(json::Json::text);
     let (material, members) = match (jwk.get("kty").and_then(json::Json::text), curve) {
         (Some("RSA"), _) => rsa(jwk)?,
@@ -386,7 +407,7 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
         _ => return Ok(None),
     };
     let operations = jwk.get("key_ops").map(|ops| {
-        let verify = json::Json::Text("verify".to_owned());
+        let verify = json::Json::Text("verify".into());
         ops.list().is_some_and(|ops| ops.contains(&verify))
     });
     let used = optional(jwk, "use")?;
@@ -410,26 +431,27 @@ fn key(jwk: &Object) -> Result<Option<Key>, Denied> {
 }
 
 /// The one certificate of a root (X509-SVID, 6.2), in the base64 of RFC 7517, 4.7.
-fn root(jwk: &Object) -> Result<Vec<u8>, Denied> {
+fn root(jwk: &Object<'_>) -> Result<Root, Denied> {
     let chain = jwk.get("x5c").and_then(json::Json::list);
-    match chain {
-        Some([json::Json::Text(one)]) => from_base64_std(one).ok_or_else(|| malformed("x5c")),
-        _ => Err(malformed("x5c")),
-    }
+    let der = match chain {
+        Some([json::Json::Text(one)]) => from_base64_std(one).ok_or_else(|| malformed("x5c"))?,
+        _ => return Err(malformed("x5c")),
+    };
+    Ok(Root {
+        der,
+        read: OnceLock::new(),
+    })
 }
 
 /// A key that comes with a certificate, as if it were a JWK of these members: the same rules hold for both.
 fn from_members(members: &[(&str, &str)], bytes: &[(&str, &[u8])]) -> Result<Option<Key>, Denied> {
     let words = members
         .iter()
-        .map(|(name, word)| ((*name).to_owned(), (*word).to_owned()));
+        .map(|(name, word)| ((*name).into(), json::Json::Text((*word).into())));
     let values = bytes
         .iter()
-        .map(|(name, bytes)| ((*name).to_owned(), base64url(bytes)));
-    let all = words.chain(values);
-    key(&all
-        .map(|(name, text)| (name, json::Json::Text(text)))
-        .collect())
+        .map(|(name, bytes)| ((*name).into(), json::Json::Text(base64url(bytes).into())));
+    key(&words.chain(values).collect())
 }
 
 /// Modulus and exponent as DER has them, perhaps with a zero before the first byte.
@@ -439,14 +461,25 @@ pub(super) fn from_rsa(n: &[u8], e: &[u8]) -> Result<Option<Key>, Denied> {
 }
 
 pub(super) fn from_point(curve: &str, x: &[u8], y: &[u8]) -> Result<Option<Key>, Denied> {
-    from_members(&[("kty", "EC"), ("crv", curve)], &[("x", x), ("y", y)])
+    let (x_text, y_text) = (base64url(x), base64url(y));
+    let (material, members) = point(curve, (x, &x_text), (y, &y_text))?;
+    Ok(Some(Key {
+        alg: None,
+        issuer: None,
+        kid: None,
+        verifies: true,
+        used: None,
+        material,
+        thumbprint: identity::thumbprint(&members),
+        root: None,
+    }))
 }
 
 pub(super) fn from_ed25519(x: &[u8]) -> Result<Option<Key>, Denied> {
     from_members(&[("kty", "OKP"), ("crv", "Ed25519")], &[("x", x)])
 }
 
-fn rsa(jwk: &Object) -> Result<(Material, String), Denied> {
+fn rsa(jwk: &Object<'_>) -> Result<(Material, String), Denied> {
     let ((n, n_text), (e, e_text)) = (bytes(jwk, "n")?, bytes(jwk, "e")?);
     // RFC 7518, 6.3.1: the fewest bytes, and so one spelling.
     let (Some(&top), Some(&last)) = (n.first(), n.last()) else {
@@ -477,14 +510,23 @@ fn rsa(jwk: &Object) -> Result<(Material, String), Denied> {
     Ok((Material::Rsa(Rsa::new(n, e)), members))
 }
 
-fn ec(jwk: &Object, curve: &str) -> Result<(Material, String), Denied> {
+fn ec(jwk: &Object<'_>, curve: &str) -> Result<(Material, String), Denied> {
     let ((x, x_text), (y, y_text)) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
+    point(curve, (&x, x_text), (&y, y_text))
+}
+
+/// A point of that curve, `P-256` or `P-384`, each coordinate with how it is written.
+fn point(
+    curve: &str,
+    (x, x_text): (&[u8], &str),
+    (y, y_text): (&[u8], &str),
+) -> Result<(Material, String), Denied> {
     let size = if curve == "P-256" { 32 } else { 48 };
     // RFC 7518, 6.2.1.2: always the curve's full length.
     if x.len() != size || y.len() != size {
         return Err(malformed("x"));
     }
-    let point = [&[4][..], &x, &y].concat();
+    let point = [&[4][..], x, y].concat();
     let algorithm = if curve == "P-256" {
         &ECDSA_P256_SHA256_FIXED
     } else {
@@ -501,7 +543,7 @@ fn ec(jwk: &Object, curve: &str) -> Result<(Material, String), Denied> {
     Ok((material, members))
 }
 
-fn ed25519(jwk: &Object) -> Result<(Material, String), Denied> {
+fn ed25519(jwk: &Object<'_>) -> Result<(Material, String), Denied> {
     let (x, x_text) = bytes(jwk, "x")?;
     let key = <[u8; 32]>::try_from(x)
         .ok()

@@ -21,7 +21,7 @@ fn malformed(why: &str) -> Denied {
 pub(super) fn check(
     provider: &Provider,
     keys: impl FnOnce(Option<&str>) -> Result<Arc<Keys>, Denied>,
-    (parts, header): (&Parts<'_>, &Object),
+    (parts, header): (&Parts<'_>, &Object<'_>),
     asked: &TokenAsked<'_>,
 ) -> Result<Claims, Denied> {
     if header.get("alg").and_then(Json::text) != Some(ProofHeader::ALG) {
@@ -63,7 +63,7 @@ pub(super) fn check(
 }
 
 /// Checks a token's own header, and that its signature is of the kind that can be proved. Gives the key's id.
-fn provable<'a>(provider: &Provider, own: &'a Object) -> Result<Option<&'a str>, Denied> {
+fn provable<'a>(provider: &Provider, own: &'a Object<'a>) -> Result<Option<&'a str>, Denied> {
     let name = own.get("alg").and_then(Json::text).unwrap_or_default();
     if algorithm(provider, name)? != Algorithm::Rs256 {
         return Err(Denied::new(

@@ -24,7 +24,7 @@ impl About {
 /// Reads what the provider says of the run. `asked` are the claims that the workload's conditions name.
 pub(super) fn about(
     kind: ProviderKind,
-    claims: &Object,
+    claims: &Object<'_>,
     asked: &[&str],
     binding: Binding,
 ) -> Result<About, Denied> {
@@ -51,7 +51,7 @@ pub(super) fn about(
 
 /// The claims, read one by one.
 struct Says<'a> {
-    claims: &'a Object,
+    claims: &'a Object<'a>,
 }
 
 impl Says<'_> {

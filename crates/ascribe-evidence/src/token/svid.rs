@@ -10,7 +10,7 @@ use ascribe_core::identity::{
 };
 use ascribe_core::law::{Denied, TokenAsked};
 
-use super::certificate::{Certificate, refuse};
+use super::certificate::{Authority, Certificate, refuse};
 use super::json::{Json, Object};
 use super::keys::{Keys, Shown, Signed};
 use super::{algorithm, claims, provider};
@@ -42,7 +42,7 @@ pub(super) fn check(
     let id = leaf.workload(&known.issuer)?;
     let mut last = leaf;
     for (below, authority) in authorities.iter().enumerate() {
-        follows(last, authority, &known.issuer, below)?;
+        follows(last, &authority.as_authority(), &known.issuer, below)?;
         last = authority;
     }
     let (root, root_life) = root(&*bundle()?, last, authorities.len(), &known.issuer)?;
@@ -64,7 +64,7 @@ pub(super) fn check(
         return Err(Denied::new("token-life", message)
             .with_help("give workloads shorter certificates (SPIRE: `default_x509_svid_ttl`)"));
     }
-    let said = Object::from([("sub".to_owned(), Json::Text(id.to_owned()))]);
+    let said = Object::from([("sub".into(), Json::Text(id.into()))]);
     let mut about = provider::spiffe();
     if proof.binding == Binding::Tls {
         about.miss(
@@ -92,7 +92,7 @@ pub(super) fn check(
 /// Is a certificate issued by this authority, and may it be?
 fn follows(
     issued: &Certificate<'_>,
-    authority: &Certificate<'_>,
+    authority: &Authority,
     domain: &str,
     below: usize,
 ) -> Result<(), Denied> {
@@ -121,17 +121,13 @@ fn root(
     .with_help(
         "see that `jwks_uri` publishes the bundle of this trust domain, with `x5c` in its keys",
     );
-    for (thumbprint, der) in bundle.roots() {
-        // A bundle is checked as strictly as a chain; what fails vouches for nobody.
-        let Ok(root) = Certificate::read(der) else {
-            continue;
-        };
+    for (thumbprint, root) in bundle.roots() {
         // RFC 7517, 4.7: the key of the certificate is the key of the entry.
-        if root.key.thumbprint != thumbprint || !last.names(&root) {
+        if root.thumbprint != thumbprint || !last.names(root) {
             continue;
         }
-        match follows(last, &root, domain, below) {
-            Ok(()) => return Ok((thumbprint, root.life())),
+        match follows(last, root, domain, below) {
+            Ok(()) => return Ok((thumbprint, root.life)),
             Err(why) => reason = why,
         }
     }
@@ -150,12 +146,12 @@ struct Proof {
 impl Proof {
     /// One that signed for a key of the workload's, or a handshake.
     fn read(token: &[u8], asked: &TokenAsked<'_>) -> Result<Self, Denied> {
-        if let Ok(TlsProof {
+        if let Some(TlsProof {
             alg,
             chain,
             sig,
             transcript,
-        }) = encoding::decode(token)
+        }) = TlsProof::read(token)
         {
             if !HASHES.contains(&transcript.0.len()) {
                 return refuse("svid-tls", "a handshake's hash has 32 or 48 bytes");

@@ -8,9 +8,9 @@ use ascribe_core::identity::{
     Binding, Claims, Provider, ProviderKind, SvidProof, TlsProof, subject, svid_message,
     tls_message,
 };
-use ascribe_core::law::{Denied, Judge as _, TokenAsked};
+use ascribe_core::law::{Denied, Judge, TokenAsked};
 use ascribe_core::statement::SshKey;
-use ascribe_evidence::{SshSignatures, Unchecked, tls_proof};
+use ascribe_evidence::{Checker, SshSignatures, Unchecked, tls_proof};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
@@ -169,8 +169,8 @@ impl Scene {
         openssl(self.dir.path(), &args)
     }
 
-    fn check(&self) -> Result<Claims, Denied> {
-        let (root, chain) = self.certificates();
+    /// What the workload's key signed for the session key.
+    fn proof(&self, chain: Vec<Bytes>) -> SvidProof {
         let message = svid_message(&commitment());
         let (alg, sig) = if self.key == "P-256" {
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.private());
@@ -184,11 +184,16 @@ impl Scene {
         } else {
             ("RS256", vec![1; 128])
         };
-        let mut proof = SvidProof {
+        SvidProof {
             alg: alg.into(),
             chain,
             sig: Bytes(sig),
-        };
+        }
+    }
+
+    fn check(&self) -> Result<Claims, Denied> {
+        let (root, chain) = self.certificates();
+        let mut proof = self.proof(chain);
         (self.edit)(&mut proof);
         self.judge(&root, (self.last)(encode(&proof).unwrap()))
     }
@@ -220,7 +225,17 @@ impl Scene {
         self.judge(&root, encode(&kept).unwrap())
     }
 
+    /// By whoever reads the bundle each time, and by whoever keeps it.
     fn judge(&self, root: &[u8], token: Vec<u8>) -> Result<Claims, Denied> {
+        let found = self.judge_by(&SshSignatures, root, &token);
+        let keeps = Checker::new();
+        for _ in 0..2 {
+            assert_eq!(self.judge_by(&keeps, root, &token), found);
+        }
+        found
+    }
+
+    fn judge_by(&self, judge: &dyn Judge, root: &[u8], token: &[u8]) -> Result<Claims, Denied> {
         let point = openssl(
             self.dir.path(),
             &["pkey", "-in", "root.key", "-pubout", "-outform", "DER"],
@@ -237,7 +252,7 @@ impl Scene {
             facts: &["sub"],
             groups: &[],
         };
-        SshSignatures.token(&domain(), bundle.to_string().as_bytes(), &token, &asked)
+        judge.token(&domain(), bundle.to_string().as_bytes(), token, &asked)
     }
 }
 
@@ -329,6 +344,32 @@ fn what_a_workload_signed_in_tls_is_good_for_nothing_else() {
     assert_eq!(judge(encode(&kept(tls.clone())).unwrap()), Ok(Binding::Tls));
     for swapped in [encode(&proof(tls)).unwrap(), encode(&kept(ours)).unwrap()] {
         assert_eq!(judge(swapped).unwrap_err().code, "svid-possession");
+    }
+}
+
+#[test]
+fn a_root_that_is_kept_judges_each_certificate_by_itself() {
+    let mut scene = Scene::new();
+    let (root, _) = scene.certificates();
+    let keeps = Checker::new();
+    for (digest, signer, code) in [
+        ("-sha256", "root", None),
+        ("-sha256", "stranger", Some("svid-signature")),
+        ("-sha384", "root", None),
+        ("-sha512", "root", Some("svid-alg")),
+        ("-sha384", "stranger", Some("svid-signature")),
+        ("-sha256", "root", None),
+    ] {
+        scene.digest = digest;
+        let leaf = scene.make("leaf", "workload", &scene.leaf, signer, "1");
+        let token = encode(&scene.proof(vec![Bytes(leaf)])).unwrap();
+        let found = scene.judge_by(&keeps, &root, &token);
+        assert_eq!(found, scene.judge_by(&SshSignatures, &root, &token));
+        assert_eq!(
+            found.err().map(|denied| denied.code),
+            code,
+            "{digest} by {signer}"
+        );
     }
 }
 
