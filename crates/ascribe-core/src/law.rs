@@ -435,7 +435,7 @@ pub struct State {
     /// Workloads.
     pub workloads: BTreeMap<PersonId, WorkloadState>,
     /// Logins, also those that ended.
-    pub logins: BTreeMap<StatementId, LoginState>,
+    pub logins: BTreeMap<StatementId, Box<LoginState>>,
     /// Whom subjects stand for, by provider.
     pub links: BTreeMap<String, BTreeMap<ContentDigest, LinkState>>,
     /// Directories by name.

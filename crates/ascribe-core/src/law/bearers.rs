@@ -1,12 +1,11 @@
 //! What workloads show at databases' own doors, a token as the password or a certificate in TLS: the gateway makes a key
 //! for one connection and logs in with it, so the actor signed nothing of ours, and the record says so.
 
-use super::identities::LoginState;
 use super::{Denied, State};
 use crate::entry::{Door, SessionOpen};
 use crate::id::{ContentDigest, StatementId};
 use crate::identity::{Binding, Login, ProviderKind, as_password};
-use crate::statement::{Say, SshKey};
+use crate::statement::Say;
 use crate::time::Timestamp;
 
 /// A login that the gateway made for whoever showed the token as a password says nothing that would be
@@ -66,8 +65,8 @@ impl State {
     }
 
     /// What the key of a bearer's login signs: nothing but its end.
-    pub(super) fn check_bearer_says(&self, key: &SshKey, say: &Say) -> Result<(), Denied> {
-        let login = self.login_of_key(&key.fingerprint());
+    pub(super) fn check_bearer_says(&self, fingerprint: &str, say: &Say) -> Result<(), Denied> {
+        let login = self.login_of_key(fingerprint);
         if !login.is_some_and(|login| login.login.bearer) || matches!(say, Say::Logout(_)) {
             return Ok(());
         }
@@ -95,8 +94,8 @@ impl State {
     /// A bearer's login ends with its session.
     pub(super) fn end_bearer(&mut self, login: Option<StatementId>, at: Timestamp) {
         let Some(id) = login else { return };
-        let ends = |login: &LoginState| login.login.bearer && login.counts(at);
-        if self.logins.get(&id).is_some_and(ends) {
+        let login = self.logins.get(&id);
+        if login.is_some_and(|login| login.login.bearer && login.counts(at)) {
             self.end_login(id, at);
         }
     }

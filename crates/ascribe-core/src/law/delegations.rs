@@ -3,7 +3,7 @@
 //! A chain begins with a person and each step only narrows it. Its agents sign with keys that are
 //! nobody's else, and say little: what is here is all that an agent may say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -114,11 +114,39 @@ impl State {
         let signs = |(_, head): &DelegationLink<'_>| self.still_signs(head);
         if !chain.first().is_some_and(signs) || chain.iter().any(|(_, l)| l.revoked.is_some()) {
             Some(CloseReason::Revoked)
-        } else if self.delegated_until(id).is_none_or(|until| at >= until) {
+        } else if self.until(&chain).is_none_or(|until| at >= until) {
             Some(CloseReason::Expired)
         } else {
             None
         }
+    }
+
+    /// Does a delegation hold at this moment, itself and all above it? As [`State::delegation_ended`], for many:
+    /// `above` remembers what was found of those that handed something on, for most have siblings.
+    pub(super) fn holds(
+        &self,
+        id: StatementId,
+        at: Timestamp,
+        above: &mut BTreeMap<StatementId, bool>,
+    ) -> bool {
+        let Some(state) = self.delegations.get(&id) else {
+            return false;
+        };
+        if state.revoked.is_some() || at >= state.delegation.until {
+            return false;
+        }
+        let parent = state.delegation.parent;
+        if let Some(known) = parent.and_then(|parent| above.get(&parent)) {
+            return *known;
+        }
+        let Some(parent) = parent.filter(|parent| self.delegations.contains_key(parent)) else {
+            let login = self.login_of_key(&state.key);
+            return login.is_none_or(|login| at < login.login.until) && self.still_signs(state);
+        };
+        // A parent was there before its child: this comes to an end.
+        let holds = self.holds(parent, at, above);
+        above.insert(parent, holds);
+        holds
     }
 
     /// Is the key that signed a chain's head still its person's, its login's end apart? One that was
@@ -147,7 +175,10 @@ impl State {
     /// First instant at which a chain that holds now holds no longer: a session key's ends with its
     /// login.
     pub fn delegated_until(&self, id: StatementId) -> Option<Timestamp> {
-        let chain = self.delegation_chain(id);
+        self.until(&self.delegation_chain(id))
+    }
+
+    fn until(&self, chain: &[DelegationLink<'_>]) -> Option<Timestamp> {
         let login = chain.first().and_then(|(_, l)| self.login_of_key(&l.key));
         let login = login.map(|login| login.login.until);
         let links = chain.iter().map(|(_, link)| link.delegation.until);
@@ -190,7 +221,7 @@ impl State {
         &self,
         at: Timestamp,
         statement: &Statement,
-        key: &SshKey,
+        (key, fingerprint): (&SshKey, &str),
     ) -> Result<StatementId, Denied> {
         let stranger = || {
             Denied::new(
@@ -200,7 +231,7 @@ impl State {
         };
         let id = match &statement.say {
             Say::Acceptance(acceptance) => acceptance.of,
-            _ => *self.agents.get(&key.fingerprint()).ok_or_else(stranger)?,
+            _ => *self.agents.get(fingerprint).ok_or_else(stranger)?,
         };
         let state = self.delegation(id)?;
         if state.delegation.key != *key || state.person != statement.by {
@@ -225,7 +256,7 @@ impl State {
         &mut self,
         statement: &Statement,
         at: Timestamp,
-        key: &SshKey,
+        fingerprint: &str,
         agent: Option<StatementId>,
         place: Place,
     ) -> Result<(), Denied> {
@@ -246,24 +277,32 @@ impl State {
                 self.delegation(parent)?.assurance
             }
             // Nobody touches anything when an agent acts.
-            None => self.assurance(&key.fingerprint()).min(BOUND),
+            None => self.assurance(fingerprint).min(BOUND),
         };
-        let known = self.delegated.get(&person).into_iter().flatten();
-        let live = known.filter(|id| self.delegation_ended(**id, at).is_none());
-        let mut live: BTreeSet<StatementId> = live.copied().collect();
-        if live.len() >= MAX_LIVE {
+        let (mut live, mut over, mut above) = (0, Vec::new(), BTreeMap::new());
+        for known in self.delegated.get(&person).into_iter().flatten() {
+            if self.holds(*known, at, &mut above) {
+                live += 1;
+            } else {
+                over.push(*known);
+            }
+        }
+        if live >= MAX_LIVE {
             return Err(Denied::new(
                 "too-many",
                 format!("a person has at most {MAX_LIVE} delegations at a time"),
             )
             .with_help("end one: `ascribe delegate revoke`"));
         }
-        live.insert(id);
-        self.delegated.insert(person, live);
+        let known = self.delegated.entry(person).or_default();
+        for id in over {
+            known.remove(&id);
+        }
+        known.insert(id);
         let state = DelegationState {
             person,
             delegation: delegation.clone(),
-            key: key.fingerprint(),
+            key: fingerprint.to_owned(),
             assurance,
             place,
             accepted: None,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::providers::is_line;
-use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked, bearers};
+use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked, bearers, rules};
 use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
@@ -272,16 +272,26 @@ fn check_binding(provider: &Provider, binding: Binding) -> Result<(), Denied> {
 
 impl State {
     pub(super) fn login(&self, id: StatementId) -> Result<&LoginState, Denied> {
-        self.logins
-            .get(&id)
+        let login = self.logins.get(&id);
+        login
+            .map(Box::as_ref)
             .ok_or_else(|| Denied::new("no-login", format!("no login has the id `{id}`")))
     }
 
     pub(super) fn identity(&self, link: &IdentityLink) -> Result<&LinkState, Denied> {
-        let known = self.links.get(&link.provider);
+        self.identity_of(link.person, &link.provider, &link.subject)
+    }
+
+    fn identity_of(
+        &self,
+        person: PersonId,
+        provider: &str,
+        subject: &ContentDigest,
+    ) -> Result<&LinkState, Denied> {
+        let known = self.links.get(provider);
         known
-            .and_then(|known| known.get(&link.subject))
-            .filter(|known| known.person == link.person)
+            .and_then(|known| known.get(subject))
+            .filter(|known| known.person == person)
             .ok_or_else(|| {
                 Denied::new("no-identity", "the person has no such identity")
                     .with_help("`ascribe identity list` shows all")
@@ -379,12 +389,8 @@ impl State {
         })?;
         let actor = if known.provider.kind.is_of_people() {
             self.person(by)?;
-            let link = IdentityLink {
-                person: by,
-                provider: login.provider.clone(),
-                subject: login.claims.subject,
-            };
-            self.identity(&link)?.place
+            let subject = &login.claims.subject;
+            self.identity_of(by, &login.provider, subject)?.place
         } else {
             self.workload(by)?.place
         };
@@ -396,7 +402,7 @@ impl State {
         id: StatementId,
         by: PersonId,
         at: Timestamp,
-        (login, key): (&Login, SshKey),
+        (login, key, fingerprint): (&Login, SshKey, String),
         place: Place,
     ) -> Result<(), Denied> {
         let (keys, _) = self.login_basis(by, login)?;
@@ -419,7 +425,8 @@ impl State {
         }
         bearers::check_bearer(known.provider.kind, login)?;
         self.check_unspent(login)?;
-        self.check_new_key(&key)?;
+        rules::check_key(&key)?;
+        self.check_unknown(&fingerprint)?;
         self.check_groups(login)?;
         let workload = if people {
             if !login.claims.facts.is_empty() {
@@ -452,10 +459,10 @@ impl State {
         let spent = bearers::spent(login);
         self.spent.insert(spent, until);
         self.spent_until.insert((until, spent));
-        self.session_keys.insert(state.key.fingerprint(), id);
+        self.session_keys.insert(fingerprint, id);
         self.live_logins.insert((login.until, id));
         self.logins_of.entry(by).or_default().insert(id);
-        self.logins.insert(id, state);
+        self.logins.insert(id, Box::new(state));
         self.hear_logins(at);
         Ok(())
     }
@@ -579,7 +586,8 @@ impl State {
 
     /// The login that introduced this key, whatever became of it.
     pub(super) fn login_of_key(&self, fingerprint: &str) -> Option<&LoginState> {
-        self.logins.get(self.session_keys.get(fingerprint)?)
+        let login = self.logins.get(self.session_keys.get(fingerprint)?)?;
+        Some(login)
     }
 
     /// The login that introduced this key and its end, if it counts.
@@ -611,14 +619,13 @@ impl State {
         &self,
         by: PersonId,
         at: Timestamp,
-        key: &SshKey,
+        (key, fingerprint): (&SshKey, &str),
     ) -> Result<(), Denied> {
-        let fingerprint = key.fingerprint();
-        let enrolled = |person: &Person| person.keys.get(&fingerprint) == Some(key);
+        let enrolled = |person: &Person| person.keys.get(fingerprint) == Some(key);
         if self.people.get(&by).is_some_and(enrolled) {
             return Ok(());
         }
-        match self.login_of_key(&fingerprint) {
+        match self.login_of_key(fingerprint) {
             Some(login) if login.by == by && login.counts(at) => Ok(()),
             Some(login) if login.by == by => Err(logged_out()),
             Some(_) | None => Err(Denied::new(

@@ -9,40 +9,39 @@ use crate::statement::{Offboard, PersonAdd, PersonKey, Role, SshKey};
 impl State {
     pub(super) fn check_new_key(&self, key: &SshKey) -> Result<(), Denied> {
         rules::check_key(key)?;
-        self.check_unknown(key)
+        self.check_unknown(&key.fingerprint())
     }
 
     pub(super) fn check_persons_key(&self, key: &SshKey) -> Result<(), Denied> {
         rules::check_persons_key(key)?;
-        self.check_unknown(key)
+        self.check_unknown(&key.fingerprint())
     }
 
     /// One key stands for one thing, once.
-    fn check_unknown(&self, key: &SshKey) -> Result<(), Denied> {
-        let fingerprint = key.fingerprint();
-        if self.revoked_keys.contains(&fingerprint) {
+    pub(super) fn check_unknown(&self, fingerprint: &str) -> Result<(), Denied> {
+        if self.revoked_keys.contains(fingerprint) {
             return Err(
                 Denied::new("revoked", "the key was revoked; make a new one")
                     .with_help("make one: ssh-keygen -t ed25519"),
             );
         }
-        if self.keys.contains_key(&fingerprint) {
+        if self.keys.contains_key(fingerprint) {
             return Err(Denied::new(
                 "duplicate",
                 "the key is enrolled already; one key names one person",
             ));
         }
-        if self.session_keys.contains_key(&fingerprint) {
+        if self.session_keys.contains_key(fingerprint) {
             return Err(Denied::new("duplicate", "the key is or was a session key")
                 .with_help("make one: ssh-keygen -t ed25519"));
         }
-        if self.agents.contains_key(&fingerprint) {
+        if self.agents.contains_key(fingerprint) {
             return Err(
                 Denied::new("duplicate", "the key is or was an agent's; make a new one")
                     .with_help("make one: ssh-keygen -t ed25519"),
             );
         }
-        if self.authority_of(&fingerprint).is_some() {
+        if self.authority_of(fingerprint).is_some() {
             return Err(Denied::new(
                 "duplicate",
                 "the key is a certificate authority's; it names nobody",

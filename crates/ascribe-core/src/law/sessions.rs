@@ -46,14 +46,14 @@ impl State {
         by: PersonId,
         at: Timestamp,
         connect: &Connect,
-        key: SshKey,
+        key: String,
         place: Place,
     ) -> Result<Opener, Denied> {
         let target = &self.target(&connect.target)?.target;
         rules::check_account(target, &connect.account)?;
         // An agent that opens too often does not shut out its person.
         let is_agents = |key: &str| self.agents.contains_key(key);
-        let agent = is_agents(&key.fingerprint());
+        let agent = is_agents(&key);
         let waiting = self
             .openers
             .values()
@@ -68,7 +68,7 @@ impl State {
         Ok(Opener {
             by,
             at,
-            key: key.fingerprint(),
+            key,
             connect: connect.clone(),
             place,
         })

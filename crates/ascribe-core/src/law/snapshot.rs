@@ -44,7 +44,7 @@ struct Form<'a> {
     providers: Cow<'a, BTreeMap<String, ProviderState>>,
     links: Cow<'a, BTreeMap<String, BTreeMap<ContentDigest, LinkState>>>,
     workloads: Cow<'a, BTreeMap<PersonId, WorkloadState>>,
-    logins: Cow<'a, BTreeMap<StatementId, LoginState>>,
+    logins: Cow<'a, BTreeMap<StatementId, Box<LoginState>>>,
     spent: Cow<'a, BTreeMap<ContentDigest, Timestamp>>,
     witnesses: Cow<'a, Witnesses>,
     directories: Cow<'a, BTreeMap<String, DirectoryState>>,

@@ -39,7 +39,7 @@ impl State {
             &statement.say,
             Say::Login(_) | Say::Logout(_) | Say::Connect(_) | Say::Read(_)
         );
-        let vouches = (!own).then_some(fingerprint);
+        let vouches = (!own).then(|| fingerprint.clone());
         match &statement.say {
             Say::Request(request) => {
                 self.check_request(by, at, request)?;
@@ -76,12 +76,12 @@ impl State {
             Say::Login(login) => {
                 self.check_keys_age(at, &login.provider)?;
                 self.check_login_token(judge, by, &key, login, said.token)?;
-                self.take_login(id, by, at, (login, key), place)?;
+                self.take_login(id, by, at, (login, key, fingerprint), place)?;
             }
             Say::Logout(logout) => self.take_logout(by, at, logout)?,
             Say::Termination(termination) => self.take_termination(by, at, termination)?,
             Say::Connect(connect) => {
-                let opener = self.check_connect(by, at, connect, key, place)?;
+                let opener = self.check_connect(by, at, connect, fingerprint, place)?;
                 self.openers.retain(|_, old| is_fresh(at, old.at));
                 self.openers.insert(id, opener);
             }
@@ -89,7 +89,9 @@ impl State {
                 self.check_read_key(by, &key, read)?;
                 self.take_read(by, read)?;
             }
-            Say::Delegation(_) => self.take_delegation(statement, at, &key, agent, place)?,
+            Say::Delegation(_) => {
+                self.take_delegation(statement, at, &fingerprint, agent, place)?;
+            }
             Say::Acceptance(acceptance) => self.take_acceptance(acceptance, at, agent, place)?,
             Say::DelegationRevoke(revoke) => self.take_delegation_revoke(by, at, revoke, agent)?,
             Say::DirectoryFile(file) => self.take_directory_file((by, &key), at, file, place)?,
@@ -170,11 +172,15 @@ impl State {
         let agent = match &statement.say {
             // A login introduces its key; whose it is, is looked at there.
             Say::Login(_) => None,
-            Say::Acceptance(_) => Some(self.check_agent_signature(at, statement, &key)?),
-            _ if of_agent => Some(self.check_agent_signature(at, statement, &key)?),
+            Say::Acceptance(_) => {
+                Some(self.check_agent_signature(at, statement, (&key, &fingerprint))?)
+            }
+            _ if of_agent => {
+                Some(self.check_agent_signature(at, statement, (&key, &fingerprint))?)
+            }
             _ => {
-                self.check_key_of(statement.by, at, &key)?;
-                self.check_bearer_says(&key, &statement.say)?;
+                self.check_key_of(statement.by, at, (&key, &fingerprint))?;
+                self.check_bearer_says(&fingerprint, &statement.say)?;
                 None
             }
         };

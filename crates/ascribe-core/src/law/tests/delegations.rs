@@ -4,6 +4,24 @@ use super::*;
 use crate::delegation::{Acceptance, Asserted, Delegation, DelegationRevoke, agent_id};
 use crate::statement::{Anywhere, Connect, Forward, UseGrant};
 
+impl State {
+    /// Whether many delegations hold is found as for each by itself, now and whenever one of them ends.
+    pub(super) fn check_holding(&self, now: Timestamp) {
+        let ends = self.delegations.values().map(|link| link.delegation.until);
+        for at in ends.chain([now]).flat_map(|at| [at.plus_millis(-1), at]) {
+            let mut above = BTreeMap::new();
+            for id in self.delegations.keys() {
+                let ended = self.delegation_ended(*id, at);
+                assert_eq!(
+                    self.holds(*id, at, &mut above),
+                    ended.is_none(),
+                    "{id} at {at}"
+                );
+            }
+        }
+    }
+}
+
 /// A key that only an agent has.
 pub(super) fn bot(n: u8) -> SshKey {
     key(100 + n, 0)

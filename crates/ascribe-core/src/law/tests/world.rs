@@ -100,7 +100,9 @@ impl World {
         signed: Signed,
         openings: Vec<Opening>,
     ) -> Result<Vec<Sequenced>, Denied> {
-        self.record(SERVER, Body::Statement(signed), openings)
+        let done = self.record(SERVER, Body::Statement(signed), openings);
+        self.state.check_holding(self.now);
+        done
     }
     pub(super) fn say(
         &mut self,
