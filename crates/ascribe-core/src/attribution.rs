@@ -20,7 +20,7 @@ use crate::id::{
 use crate::identity::{Code, Run, Trigger};
 use crate::law::{GrantState, Place, State};
 use crate::sealed::Opening;
-use crate::statement::{Ticket, Window};
+use crate::statement::{Statement, Ticket, Window};
 use crate::text::{clean, clean_bytes};
 use crate::time::Timestamp;
 
@@ -376,6 +376,21 @@ impl Fold {
 
     /// Takes in one entry.
     pub fn push(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
+        let statement = match &entry.body {
+            Body::Statement(signed) => signed.statement().ok(),
+            _ => None,
+        };
+        self.push_with(index, entry, statement.as_ref(), hash);
+    }
+
+    /// The same, with its statement read already.
+    pub fn push_with(
+        &mut self,
+        index: u64,
+        entry: &Entry,
+        statement: Option<&Statement>,
+        hash: EntryHash,
+    ) {
         match &entry.body {
             Body::Genesis(genesis) => {
                 self.names.extend(
@@ -385,9 +400,9 @@ impl Fold {
                         .map(|admin| (admin.person, admin.name)),
                 );
             }
-            Body::Statement(signed) => {
+            Body::Statement(_) => {
                 use crate::statement::Say;
-                let Ok(statement) = signed.statement() else {
+                let Some(statement) = statement else {
                     return;
                 };
                 match &statement.say {
@@ -410,7 +425,7 @@ impl Fold {
                         self.tasks.insert(statement.id, delegation.task.commit);
                     }
                     Say::Reconciliation(said) => {
-                        let compared = besides::Compared::new(index, entry, &statement, said);
+                        let compared = besides::Compared::new(index, entry, statement, said);
                         self.compared.push(compared);
                     }
                     _ => {}

@@ -40,7 +40,7 @@ use crate::id::{
 };
 use crate::identity::{Claims, Provider};
 use crate::statement::{
-    BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Target, Ticket,
+    BreakGlass, Connect, Extension, Request, Role, Say, Serial, SshKey, Statement, Target, Ticket,
 };
 use crate::time::Timestamp;
 
@@ -160,6 +160,31 @@ pub fn read(bytes: &[u8]) -> Result<Entry, Denied> {
         return Err(Denied::new("size", "an entry is larger than 65,535 bytes"));
     }
     Entry::from_bytes(bytes).map_err(|e| Denied::new("malformed", e.to_string()))
+}
+
+/// An entry that was read, and the statement in it, if it is one. The law was not asked.
+#[derive(Debug)]
+pub struct Whole {
+    /// The entry.
+    pub entry: Entry,
+    said: Said<'static>,
+}
+
+impl Whole {
+    /// The statement in it.
+    pub fn statement(&self) -> Option<&Statement> {
+        self.said.statement.as_ref()
+    }
+}
+
+/// Reads a stored entry with its statement. The law is not asked.
+///
+/// # Errors
+/// When the bytes are not an entry, or its statement is none.
+pub fn read_whole(bytes: &[u8]) -> Result<Whole, Denied> {
+    let entry = read(bytes)?;
+    let said = Said::by(&entry.body)?;
+    Ok(Whole { entry, said })
 }
 
 /// Where an entry is.
@@ -584,6 +609,19 @@ impl State {
         hash: EntryHash,
     ) -> Result<(), Denied> {
         self.step(judge, self.size, entry, &Said::by(&entry.body)?, hash)
+    }
+
+    /// The same of one that [`read_whole`] read.
+    ///
+    /// # Errors
+    /// When the law did not allow it.
+    pub fn follow_whole(
+        &mut self,
+        judge: &dyn Judge,
+        whole: &Whole,
+        hash: EntryHash,
+    ) -> Result<(), Denied> {
+        self.step(judge, self.size, &whole.entry, &whole.said, hash)
     }
 
     /// Replays one entry of an excerpt: entries that are not law may be missing in between.

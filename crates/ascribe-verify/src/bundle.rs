@@ -7,7 +7,8 @@ use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::database::Step;
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
-use ascribe_core::law::{Sealable, State, commitments, step};
+use ascribe_core::law::{Sealable, State, Whole, commitments, step};
+use ascribe_core::statement::Statement;
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
@@ -219,16 +220,16 @@ impl Replay {
         index: u64,
         read: &'e Parsed,
         hash: EntryHash,
-    ) -> Result<&'e Entry, Problem> {
-        let entry = match read {
-            Ok(entry) => entry,
+    ) -> Result<&'e Whole, Problem> {
+        let whole = match read {
+            Ok(whole) => whole,
             Err(denied) => return Err(problem_of(denied, index, None)),
         };
         self.state
-            .follow(&SshSignatures, entry, hash)
-            .map_err(|denied| problem_of(&denied, index, action_of(entry)))?;
-        self.keep(index, entry, hash);
-        Ok(entry)
+            .follow_whole(&SshSignatures, whole, hash)
+            .map_err(|denied| problem_of(&denied, index, action_of(&whole.entry)))?;
+        self.keep(index, &whole.entry, whole.statement(), hash);
+        Ok(whole)
     }
 
     /// Checks one entry by the law.
@@ -240,14 +241,18 @@ impl Replay {
                 let action = Entry::from_bytes(bytes).ok().as_ref().and_then(action_of);
                 problem_of(&denied, index, action)
             })?;
-        self.keep(index, &done.entry, done.hash);
+        let statement = match &done.entry.body {
+            Body::Statement(signed) => signed.statement().ok(),
+            _ => None,
+        };
+        self.keep(index, &done.entry, statement.as_ref(), done.hash);
         Ok(done.entry)
     }
 
-    fn keep(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
-        self.fold.push(index, entry, hash);
-        self.logins.keep(index, entry);
-        self.vouchers.keep(&self.state, index, entry);
+    fn keep(&mut self, index: u64, entry: &Entry, said: Option<&Statement>, hash: EntryHash) {
+        self.fold.push_with(index, entry, said, hash);
+        self.logins.keep(index, entry, said);
+        self.vouchers.keep(&self.state, index, entry, said);
         if let Body::DirectoryRefusal(refusal) = &entry.body {
             let known = self.refused.entry(refusal.directory.clone()).or_default();
             let counts = refusal.refused.iter().map(|one| one.count);
@@ -435,7 +440,7 @@ mod tests {
                 },
             };
             let mut replay = Replay::new(State::new("test"));
-            replay.keep(5, &entry, EntryHash(ascribe_tlog::Hash([0; 32])));
+            replay.keep(5, &entry, None, EntryHash(ascribe_tlog::Hash([0; 32])));
             let opened = replay.opening(5, text);
             assert_eq!(
                 opened.err().map(|problem| problem.code),

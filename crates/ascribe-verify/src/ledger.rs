@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use ascribe_core::attribution::Filter;
-use ascribe_core::entry::{Body, Entry};
+use ascribe_core::entry::Body;
 use ascribe_core::id::{EntryHash, Root};
-use ascribe_core::law::State;
+use ascribe_core::law::{State, Whole};
 use ascribe_core::sealed::Opening;
+use ascribe_core::statement::Statement;
 use ascribe_core::witness::Cosigned;
 use ascribe_tlog::{
     Checkpoint, TileKind, Tree, TrustPolicy, decode_entry_bundle, entries_path, leaf_hash,
@@ -66,23 +67,20 @@ pub fn read_tree(dir: &Path, trust: &TrustPolicy) -> Result<(Vec<u8>, Vec<Vec<u8
 
 /// The checkpoint that the signer of a statement had seen must be one of this tree: otherwise
 /// somebody was shown another history. A size of 0 says that none was known.
-fn check_seen(tree: &Tree, index: u64, entry: &Entry) -> Result<(), Problem> {
-    let Body::Statement(signed) = &entry.body else {
+fn check_seen(tree: &Tree, index: u64, whole: &Whole) -> Result<(), Problem> {
+    let Some(Statement { seen, .. }) = whole.statement() else {
         return Ok(());
     };
-    let seen = signed.statement().map(|statement| statement.seen);
-    match seen {
-        Ok(seen) if seen.size == 0 || tree.root_at(seen.size) == Some(seen.root.0) => Ok(()),
-        Ok(_) | Err(_) => {
-            let mut found = problem(
-                "altered",
-                "everybody sees the same log",
-                "the statement's signer had seen another history of this log",
-            );
-            found.index = Some(index);
-            Err(found)
-        }
+    if seen.size == 0 || tree.root_at(seen.size) == Some(seen.root.0) {
+        return Ok(());
     }
+    let mut found = problem(
+        "altered",
+        "everybody sees the same log",
+        "the statement's signer had seen another history of this log",
+    );
+    found.index = Some(index);
+    Err(found)
 }
 
 /// What the witnesses cosigned must be this tree. Their signatures were checked by the law.
@@ -194,9 +192,9 @@ pub fn verify_entries_since(
             let promise = "every entry is in the signed tree";
             problem("altered", promise, "there are more entries than leaves")
         })?;
-        let entry = replay.next(index, read, EntryHash(leaf))?;
-        check_seen(&tree, index, entry)?;
-        if let Body::Cosigned(cosigned) = &entry.body {
+        let whole = replay.next(index, read, EntryHash(leaf))?;
+        check_seen(&tree, index, whole)?;
+        if let Body::Cosigned(cosigned) = &whole.entry.body {
             check_cosigned(&tree, index, cosigned)?;
             let shown = witnesses::shown_by(cosigned.note.as_bytes(), trust, &replay.state);
             report.witnessed = shown.or(report.witnessed.take());

@@ -7,7 +7,7 @@ use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ContentDigest, PersonId, SessionId, StatementId};
 use ascribe_core::identity::{Binding, KeysSeen};
 use ascribe_core::law::{Denied, LoginLink, LoginState, State, check_token};
-use ascribe_core::statement::Say;
+use ascribe_core::statement::{Say, Statement};
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use serde::Serialize;
@@ -95,22 +95,25 @@ pub(crate) struct Logins {
 }
 
 impl Logins {
-    pub(crate) fn keep(&mut self, index: u64, entry: &Entry) {
+    pub(crate) fn keep(&mut self, index: u64, entry: &Entry, said: Option<&Statement>) {
         match &entry.body {
             Body::ProviderKeys(keys) => {
                 self.keys.insert(index, keys.body.clone());
             }
-            Body::Statement(signed) => {
-                let Ok(statement) = signed.statement() else {
+            Body::Statement(_) => {
+                let Some(statement) = said else {
                     return;
                 };
-                match statement.say {
+                match &statement.say {
                     Say::Login(_) => {
                         self.statements.insert(index, statement.id);
                     }
                     Say::KeysSeen(seen) => {
                         let words = self.words.entry(seen.provider.clone()).or_default();
-                        words.entry(statement.by).or_default().push((index, seen));
+                        words
+                            .entry(statement.by)
+                            .or_default()
+                            .push((index, seen.clone()));
                     }
                     _ => {}
                 }

@@ -4,8 +4,7 @@ use std::num::NonZero;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use ascribe_core::entry::Entry;
-use ascribe_core::law::{self, Denied};
+use ascribe_core::law::{self, Denied, Whole};
 use ascribe_tlog::{Hash, leaf_hash};
 
 /// Entries that go from thread to thread together.
@@ -41,7 +40,7 @@ pub(crate) fn leaf_hashes(entries: &[Vec<u8>]) -> Vec<Hash> {
 }
 
 /// An entry, or why the bytes are none.
-pub(crate) type Parsed = Result<Entry, Denied>;
+pub(crate) type Parsed = Result<Whole, Denied>;
 type Chunk = Vec<Parsed>;
 
 /// Parses every `of`th chunk. What was used comes back: memory is cheapest freed where it was taken.
@@ -52,7 +51,7 @@ fn parse(
     used: &Receiver<Chunk>,
 ) {
     for chunk in entries.chunks(CHUNK).skip(which).step_by(of) {
-        let parsed = chunk.iter().map(|bytes| law::read(bytes)).collect();
+        let parsed = chunk.iter().map(|bytes| law::read_whole(bytes)).collect();
         if to.send(parsed).is_err() {
             // Nobody wants more.
             return;
@@ -84,7 +83,7 @@ pub(crate) fn for_each<E>(
             // A thread that panicked has its work done again here.
             let parsed = queue
                 .recv()
-                .unwrap_or_else(|_| chunk.iter().map(|bytes| law::read(bytes)).collect());
+                .unwrap_or_else(|_| chunk.iter().map(|bytes| law::read_whole(bytes)).collect());
             for read in &parsed {
                 each(index, read)?;
                 index += 1;

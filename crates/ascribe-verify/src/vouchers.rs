@@ -6,7 +6,7 @@ use ascribe_core::directory::DirectoryGroup;
 use ascribe_core::entry::{Body, Entry, Ref};
 use ascribe_core::id::{PersonId, SessionId, StatementId};
 use ascribe_core::law::State;
-use ascribe_core::statement::{Answer, Say};
+use ascribe_core::statement::{Answer, Say, Statement};
 use ascribe_core::text::clean;
 use serde::Serialize;
 
@@ -80,29 +80,32 @@ pub(crate) struct Vouchers {
 
 impl Vouchers {
     /// Keeps an entry that `state` has just taken in.
-    pub(crate) fn keep(&mut self, state: &State, index: u64, entry: &Entry) {
+    pub(crate) fn keep(
+        &mut self,
+        state: &State,
+        index: u64,
+        entry: &Entry,
+        said: Option<&Statement>,
+    ) {
         if let Body::DirectoryChange(change) = &entry.body {
             let word = Word::Change(change.directory.clone());
             self.words.insert(index, word);
         }
-        let Body::Statement(signed) = &entry.body else {
+        let Some(statement) = said else {
             return;
         };
         let told = ["directory", "group", "manager"];
         if !entry.refs.iter().any(|link| told.contains(&&*link.rel)) {
             return;
         }
-        let Ok(statement) = signed.statement() else {
-            return;
-        };
-        match statement.say {
+        match &statement.say {
             Say::DirectoryFile(file) => {
-                let word = Word::File(file.directory, statement.by);
+                let word = Word::File(file.directory.clone(), statement.by);
                 self.words.insert(index, word);
             }
             Say::Approval(answer) => {
                 let refs = entry.refs.iter();
-                let leant = refs.filter_map(|link| leant(state, statement.by, &answer, link));
+                let leant = refs.filter_map(|link| leant(state, statement.by, answer, link));
                 self.approvals.insert(index, leant.collect());
             }
             _ => {}
