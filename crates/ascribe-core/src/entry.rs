@@ -15,6 +15,8 @@ use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
 use crate::witness::Cosigned;
 
+mod frame;
+
 /// Largest entry, in bytes (C2SP tlog-tiles).
 pub const MAX_ENTRY: usize = 65_535;
 
@@ -41,33 +43,6 @@ pub struct Entry {
     pub v: u8,
     /// Who wrote it, and its place in that writer's chain.
     pub writer: Writer,
-}
-
-/// What stands around a body that is known.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    /// When the sequencer ordered it.
-    pub(crate) at: Timestamp,
-    /// Origin of the log.
-    pub(crate) log: String,
-    /// Who wrote it.
-    pub(crate) writer: String,
-}
-
-/// Length of a time in an entry, with its quotes.
-const AT: usize = r#""1970-01-01T00:00:00.000Z""#.len();
-
-/// The members of an entry behind its id.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AfterId {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    law: Option<EntryHash>,
-    log: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    refs: Vec<Ref>,
-    v: u8,
-    writer: Writer,
 }
 
 /// A place in a writer's chain.
@@ -567,24 +542,6 @@ impl Entry {
     /// When they are not one canonical entry.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EncodingError> {
         encoding::decode(bytes)
-    }
-
-    /// Does this hold exactly the entry with this id and body, whatever else is in it? `body` is the body's
-    /// canonical form. As [`Entry::from_bytes`], without making the body anew from its bytes.
-    pub(crate) fn frame_of(bytes: &[u8], id: EntryId, body: &[u8]) -> Option<Frame> {
-        let rest = bytes.strip_prefix(b"{\"at\":")?;
-        let at: Timestamp = encoding::decode(rest.get(..AT)?).ok()?;
-        let rest = rest.get(AT..)?.strip_prefix(b",\"body\":")?;
-        let rest = rest.strip_prefix(body)?;
-        let rest = rest.strip_prefix(format!(",\"id\":\"{id}\"").as_bytes())?;
-        // Everything else comes after these, so it is an object of its own but for its first byte.
-        let rest = [b"{", rest.strip_prefix(b",")?].concat();
-        let rest: AfterId = encoding::decode(&rest).ok()?;
-        Some(Frame {
-            at,
-            log: rest.log,
-            writer: rest.writer.id,
-        })
     }
 
     /// The parent of that relation.

@@ -21,6 +21,7 @@ mod life;
 mod listen;
 mod pg;
 mod places;
+mod random;
 mod relay;
 mod stream;
 mod upstream;

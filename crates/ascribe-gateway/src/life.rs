@@ -15,6 +15,8 @@ use ascribe_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::random::Ahead;
+
 /// A ledger that does not answer for so long is away.
 const LEDGER_AWAY: Duration = Duration::from_secs(10);
 /// How long a ledger that is away is waited for again, and any ledger once the gateway stops. What
@@ -46,14 +48,6 @@ impl Common {
         (self.fill)(&mut out);
         out
     }
-}
-
-fn joined(front: [u8; 16], back: [u8; 16]) -> [u8; 32] {
-    let mut out = [0; 32];
-    let (first, rest) = out.split_at_mut(16);
-    first.copy_from_slice(&front);
-    rest.copy_from_slice(&back);
-    out
 }
 
 /// Why there is no recorded action.
@@ -129,6 +123,7 @@ pub(crate) struct Life {
     ledger_away: AtomicBool,
     begun: Instant,
     moved_ms: AtomicU64,
+    random: Ahead,
     /// Cancelled when the session must end.
     pub(crate) over: CancellationToken,
     /// What the session's last entry waits for.
@@ -147,6 +142,7 @@ impl Life {
             ledger_away: AtomicBool::new(false),
             begun: Instant::now(),
             moved_ms: AtomicU64::new(0),
+            random: Ahead::default(),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -156,8 +152,9 @@ impl Life {
         &self.common.writer
     }
 
+    /// For ids and salts. Keys are drawn for themselves.
     pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
-        self.common.random()
+        self.random.take(&*self.common.fill)
     }
 
     /// From now on refusals name somebody.
@@ -277,15 +274,11 @@ impl Life {
 
     fn authorize(&self, action: Action) -> Result<(Authorized, Proposal), Shut> {
         let recorder = &self.common.recorder;
-        // Drawn in one go: each costs as much as all.
-        let mut drawn = [[0; 16]; 7];
-        (self.common.fill)(drawn.as_flattened_mut());
-        let [a, b, c, d, e, f, entry] = drawn;
         let salts = Salts {
-            command: joined(a, b),
-            env: joined(c, d),
-            values: joined(e, f),
-            entry,
+            command: self.random(),
+            env: self.random(),
+            values: self.random(),
+            entry: self.random(),
         };
         let standing = recorder.standing(action.session);
         let checked = Authorized::check(action, self.writer(), standing, recorder.now(), salts);

@@ -432,7 +432,7 @@ fn certificate(
         return Err(UpstreamError::Ended);
     };
     let view = &session.view;
-    let key = PrivateKey::from(Ed25519Keypair::from_seed(&connection.random()));
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&connection.common.random()));
     let now = recorder.now().millis().unsigned_abs() / 1000;
     let nonce: [u8; 32] = connection.random();
     let public = key.public_key().key_data().clone();

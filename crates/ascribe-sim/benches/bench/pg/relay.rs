@@ -10,7 +10,7 @@ use ascribe_wire::pg::frame::{Frames, Piece, Side};
 use ascribe_wire::pg::server;
 use ascribe_wire::pg::session::{Step, Tracker};
 use ascribe_wire::pg::startup::{First, first};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 /// As the gateway has it.
 const PIECE: usize = 16 * 1024;
+const GATHER: usize = 4096;
 /// A server that awaits its first statement.
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
@@ -94,6 +95,17 @@ async fn relay(mut client: TcpStream, target: u16) -> Result<()> {
     down.await?
 }
 
+/// What was read. A little of it is copied, as the gateway does, so that the same few lines of memory are
+/// read into again.
+fn taken(read: &mut BytesMut) -> Bytes {
+    if read.len() >= GATHER {
+        return read.split().freeze();
+    }
+    let some = Bytes::copy_from_slice(read);
+    read.clear();
+    some
+}
+
 async fn up(shared: &Shared, mut client: OwnedReadHalf, mut target: OwnedWriteHalf) -> Result<()> {
     let mut frames = Frames::new(Side::Client);
     let mut read = BytesMut::new();
@@ -102,7 +114,7 @@ async fn up(shared: &Shared, mut client: OwnedReadHalf, mut target: OwnedWriteHa
         if client.read_buf(&mut read).await? == 0 {
             return Ok(());
         }
-        frames.push(read.split().freeze());
+        frames.push(taken(&mut read));
         let mut gathered = BytesMut::new();
         while let Some(piece) = frames.next()? {
             loop {
@@ -140,7 +152,7 @@ async fn down(
         if target.read_buf(&mut read).await? == 0 {
             return Ok(());
         }
-        frames.push(read.split().freeze());
+        frames.push(taken(&mut read));
         let mut gathered = BytesMut::new();
         while let Some(piece) = frames.next()? {
             let message = match &piece {
