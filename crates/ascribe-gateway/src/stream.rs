@@ -145,6 +145,11 @@ impl Recording {
         self.store(bytes).await
     }
 
+    /// How many bytes are stored.
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored
+    }
+
     /// What may still be stored.
     fn room(&self) -> usize {
         usize::try_from(self.cap.saturating_sub(self.stored)).unwrap_or(usize::MAX)

@@ -23,6 +23,7 @@ mod postgres {
 
     mod bank;
     mod bearers;
+    mod copies;
     mod crowds;
     mod doors;
     mod drivers;

@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 /// Most outcomes that wait for the end of their group.
 const MAX_SETTLING: usize = 1024;
+/// The streams that copied data is.
+pub(super) const COPIED_IN: &str = "copied-in";
+const COPIED_OUT: &str = "copied-out";
 /// Longest command tag that is kept, in bytes.
 const MAX_TAG: usize = 64;
 
@@ -32,6 +35,8 @@ struct Run {
 struct Copied {
     hash: Sha256,
     bytes: u64,
+    /// Bytes of it that are sealed.
+    stored: u64,
 }
 
 /// The statements of a session that have no recorded outcome.
@@ -87,7 +92,7 @@ impl Copied {
             bytes: self.bytes,
             in_files: 0,
             sha256: ContentDigest(Hash(self.hash.finalize().into())),
-            stored: 0,
+            stored: self.stored,
             stream: stream.to_owned(),
         }
     }
@@ -112,6 +117,20 @@ impl Running {
     /// Data is copied to the server.
     pub(super) fn copy_in<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
         take(self.copied_in.get_or_insert_default(), bodies);
+    }
+
+    /// The action that a message runs now.
+    pub(super) fn under_way(&self, number: Number) -> Option<ActionId> {
+        let run = self.runs.get(&number)?;
+        run.actions.get(run.at).copied()
+    }
+
+    /// So much of what this message copied to the server is sealed, if it is still under way.
+    pub(super) fn kept_of_copy(&mut self, number: Number, stored: u64) {
+        let copied = self.copied_in.as_mut();
+        if let Some(copied) = copied.filter(|_| self.runs.contains_key(&number)) {
+            copied.stored = stored;
+        }
     }
 
     /// Data is copied to the client.
@@ -157,12 +176,10 @@ impl Running {
 
     fn done(&mut self, number: Number, done: Done) {
         let copied = [
-            self.copied_in
-                .take()
-                .map(|copied| copied.total("copied-in")),
+            self.copied_in.take().map(|copied| copied.total(COPIED_IN)),
             self.copied_out
                 .take()
-                .map(|copied| copied.total("copied-out")),
+                .map(|copied| copied.total(COPIED_OUT)),
         ];
         let Some(run) = self.runs.get_mut(&number) else {
             return;

@@ -23,6 +23,7 @@ use super::{Io, Shared};
 
 mod burst;
 mod clear;
+mod copied;
 mod down;
 mod forward;
 mod large;

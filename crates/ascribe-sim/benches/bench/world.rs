@@ -285,6 +285,7 @@ impl World {
                 trust: Vec::new(),
                 values: Values::Full,
             }),
+            over_cap: OverCap::Digest,
             ..self.target()
         };
         self.furnish_with(ledger, target).await

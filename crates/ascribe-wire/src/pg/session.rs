@@ -382,7 +382,7 @@ impl Tracker {
     }
 
     /// Copied data of the client is awaited.
-    fn is_copying_in(&self) -> bool {
+    pub fn is_copying_in(&self) -> bool {
         self.copying
             .is_some_and(|copying| copying.from_client && !copying.client_ended)
     }

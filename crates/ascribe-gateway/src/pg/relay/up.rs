@@ -1,8 +1,9 @@
 //! From the client to the target: what arrived is taken apart, put on record as a burst, and sent.
 
+use ascribe_core::id::ActionId;
 use ascribe_wire::pg::client::{self, Message, Named};
 use ascribe_wire::pg::encode;
-use ascribe_wire::pg::frame::{Frames, Piece, Run, Side, WHOLE};
+use ascribe_wire::pg::frame::{Frames, Piece, Side, WHOLE};
 use ascribe_wire::pg::session::{Number, Step, Tracker};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf};
@@ -10,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf};
 use super::super::action::Readies;
 use super::super::budget::Share;
 use super::burst::{Carries, Item, run_by};
+use super::copied::Copying;
 use super::forward::{Cleared, forward};
 use super::large::{Messages, Rest};
 use super::readings::Readings;
@@ -39,6 +41,10 @@ pub(super) struct Course {
     pub(super) large: Option<Rest>,
     /// Those that are on record.
     pub(super) messages: Messages,
+    /// Something is copied to the target, of which something is sealed.
+    pub(super) copying: Option<Copying>,
+    /// The action of which that was sealed last.
+    pub(super) kept_of: Option<ActionId>,
 }
 
 impl Course {
@@ -50,6 +56,8 @@ impl Course {
             readings: Readings::default(),
             large: None,
             messages: Messages::default(),
+            copying: None,
+            kept_of: None,
         }
     }
 
@@ -69,7 +77,8 @@ impl Course {
             None if frames.awaited() > WHOLE => COPIES * frames.awaited(),
             None => 0,
         };
-        self.share.passed(held);
+        let copying = self.copying.as_ref().map_or(0, |copying| copying.held);
+        self.share.passed(held + copying);
     }
 }
 
@@ -190,6 +199,10 @@ impl Relay<'_> {
             Piece::Large(large) => return self.begin(&large, burst, target, course).await,
             Piece::Part(part) => return self.more(&part, burst, target, course).await,
         };
+        let under_way = message.as_ref().filter(|_| course.copying.is_some());
+        if under_way.is_some_and(|message| self.ends_copying(message)) {
+            self.copied(course).await?;
+        }
         while let Some(next) = message.take() {
             let named = named(&next);
             let sync = matches!(next, Message::Sync);
@@ -238,36 +251,6 @@ impl Relay<'_> {
             });
         }
         Ok(())
-    }
-
-    /// Takes copied data of the client.
-    async fn take_copied(
-        &self,
-        run: &Run,
-        burst: &mut Vec<Item>,
-        target: &mut WriteHalf<Stream>,
-        course: &mut Course,
-    ) -> Result<(), Over> {
-        loop {
-            let step = lock(&self.tracker).copy_data(run.begun, run.bytes.len() as u64);
-            match step {
-                Step::Copy(number) => {
-                    lock(&self.running).copy_in(run.bodies());
-                    burst.push(Item {
-                        number: Some(number),
-                        bytes: run.bytes.clone(),
-                        what: Carries::Nothing,
-                        rest: false,
-                    });
-                    return Ok(());
-                }
-                Step::Wait(_) => {
-                    self.send(burst, target, course).await?;
-                    self.wait().await?;
-                }
-                _ => return Ok(()),
-            }
-        }
     }
 
     /// Waits until the target has said more.

@@ -1,0 +1,173 @@
+//! Data that is copied to the target: digested, and sealed as the target's rules say.
+
+use serde_json::Value;
+use sha2::Digest as _;
+
+use super::bank::Bank;
+use super::raw::{Raw, kinds, message, query};
+use super::world::{PATIENCE, wait_for};
+
+const MIB: usize = 1 << 20;
+
+fn bank(options: &[&str]) -> Bank {
+    let bank = Bank::without_grant(options);
+    bank.grant(&["--reusable"]);
+    bank.cluster.sql(
+        "orders",
+        "create table lines (line text); alter table lines owner to dba; \
+         create table numbers (number int); alter table numbers owner to dba",
+    );
+    bank
+}
+
+fn data(text: &str) -> Vec<u8> {
+    message(b'd', text.as_bytes())
+}
+
+fn done() -> Vec<u8> {
+    message(b'c', b"")
+}
+
+/// Rows of the table, and the copies on record, each with its outcome.
+fn copies(bank: &Bank, count: usize) -> Vec<Value> {
+    wait_for("copies", PATIENCE, || {
+        let mut actions = bank.actions();
+        actions.retain(|action| {
+            let command = action["what"]["command"].as_str().unwrap_or_default();
+            command.starts_with("copy") && !action["what"]["outcome"]["at"].is_null()
+        });
+        (actions.len() == count).then_some(actions)
+    })
+}
+
+/// How much the bundle of this action's session holds besides, in MiB; it verifies.
+fn exported(bank: &Bank, action: &Value) -> usize {
+    let session = action["session_id"].as_str().unwrap();
+    bank.world.ended_session(session);
+    let bundle = bank.world.path(session);
+    bank.world
+        .run(&["export", session, "-f", bundle.to_str().unwrap()])
+        .exits(0);
+    bank.world.verify(&bundle, &bank.world.policy()).exits(0);
+    std::fs::metadata(&bundle).unwrap().len() as usize / MIB
+}
+
+fn count(bank: &Bank, table: &str) -> String {
+    let count = bank
+        .cluster
+        .sql("orders", &format!("select count(*) from {table}"));
+    count.trim().to_owned()
+}
+
+#[test]
+fn what_is_kept_of_copied_data_is_up_to_the_targets_rules() {
+    let bank = bank(&["--values", "full", "--cap", "2097152"]);
+    let lines: String = (0..64 * 1024).map(|n| format!("{n:063}\n")).collect();
+    assert_eq!(lines.len(), 4 * MIB);
+    let file = bank.world.path("lines.txt");
+    std::fs::write(&file, &lines).unwrap();
+    let copy = format!("\\copy lines from '{}'", file.display());
+    let digest: [u8; 32] = sha2::Sha256::digest(&lines).into();
+    let digest = ascribe_core::encoding::base64url(&digest);
+    let mut copied = 0;
+    let mut copy_again = |options: &[&str], stored: usize| {
+        bank.register(options);
+        bank.psql(&["-c", &copy]).exits(0);
+        copied += 1;
+        assert_eq!(count(&bank, "lines"), (copied * 64 * 1024).to_string());
+        let all = wait_for("copies", PATIENCE, || {
+            let mut actions = bank.actions();
+            actions.retain(|action| {
+                let command = action["what"]["command"].as_str().unwrap_or_default();
+                command.starts_with("COPY") && !action["what"]["outcome"]["at"].is_null()
+            });
+            (actions.len() == copied).then_some(actions)
+        });
+        let stream = &all[copied - 1]["what"]["outcome"]["streams"][0];
+        assert_eq!(stream["stream"], "copied-in");
+        assert_eq!(stream["bytes"], 4 * MIB, "{stream}");
+        assert_eq!(stream["stored"], stored, "{stream}");
+        assert!(stream["sha256"].as_str().unwrap().contains(&digest));
+        let held = exported(&bank, &all[copied - 1]);
+        assert!(
+            (stored / MIB..=2 * stored / MIB).contains(&held),
+            "{held} MiB"
+        );
+    };
+    copy_again(&["--values", "full", "--cap", "2097152"], 2 * MIB);
+    copy_again(&["--values", "full", "--cap", "16777216"], 4 * MIB);
+    copy_again(&["--values", "commitment"], 0);
+    copy_again(&["--values", "none"], 0);
+
+    // More than is kept is not let through, and then none of it is in the table.
+    let refuse = [
+        "--values",
+        "full",
+        "--cap",
+        "1048576",
+        "--over-cap",
+        "refuse",
+    ];
+    bank.register(&refuse);
+    let out = bank.psql(&["-c", &copy]);
+    assert!(out.status != Some(0), "{}", out.stderr);
+    assert!(
+        out.stderr.contains("no more is let through"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(count(&bank, "lines"), (copied * 64 * 1024).to_string());
+}
+
+#[test]
+fn copying_that_is_interrupted_or_comes_several_times_is_kept_in_order() {
+    let bank = bank(&["--values", "full"]);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    // A server reads over these while it is copied to.
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    raw.say(&data("1\n"));
+    raw.say(&[message(b'H', b""), message(b'S', b"")].concat());
+    raw.say(&data("2\n"));
+    assert_eq!(kinds(&raw.ask(&done())), "CZ");
+    // Two of one text are two actions.
+    raw.say(&query(
+        "copy numbers from stdin; copy lines from stdin; select 1",
+    ));
+    raw.until(b'G');
+    raw.say(&[data("3\n"), done()].concat());
+    raw.until(b'G');
+    assert_eq!(kinds(&raw.ask(&[data("a\nb\n"), done()].concat())), "CTDCZ");
+    // What fails at the target meanwhile, and what the client gives up.
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    let wrong = raw.ask(&[data("x\n"), data("y\n"), done()].concat());
+    assert_eq!(kinds(&wrong), "EZ");
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    let given_up = raw.ask(&[data("4\n"), message(b'f', b"no\0")].concat());
+    assert_eq!(kinds(&given_up), "EZ");
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    assert_eq!(kinds(&raw.ask(&[data("5\n"), done()].concat())), "CZ");
+    drop(raw);
+    assert_eq!(count(&bank, "numbers"), "4");
+    assert_eq!(count(&bank, "lines"), "2");
+    let all = copies(&bank, 6);
+    let stored: Vec<_> = all
+        .iter()
+        .map(|action| {
+            let outcome = &action["what"]["outcome"];
+            (
+                outcome["status"].clone(),
+                outcome["streams"][0]["stored"].clone(),
+            )
+        })
+        .collect();
+    let kept = |bytes: u64| (Value::from("succeeded"), Value::from(bytes));
+    let failed = (Value::from("failed"), Value::Null);
+    let expected = [kept(4), kept(2), kept(4), failed.clone(), failed, kept(2)];
+    assert_eq!(stored, expected, "{all:?}");
+    exported(&bank, &all[0]);
+}
