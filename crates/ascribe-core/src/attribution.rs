@@ -231,6 +231,9 @@ pub struct StreamRecord {
     pub in_files: u64,
     /// Of all bytes that passed, without those in files.
     pub sha256: ContentDigest,
+    /// Bytes that are kept, sealed.
+    #[serde(default)]
+    pub stored: u64,
 }
 
 impl StreamRecord {
@@ -240,6 +243,7 @@ impl StreamRecord {
             bytes: total.bytes,
             in_files: total.in_files,
             sha256: total.sha256,
+            stored: total.stored,
         }
     }
 }

@@ -110,7 +110,7 @@ fn what_is_kept_of_copied_data_is_up_to_the_targets_rules() {
     ];
     bank.register(&refuse);
     let out = bank.psql(&["-c", &copy]);
-    assert!(out.status != Some(0), "{}", out.stderr);
+    assert_ne!(out.code, Some(0), "{}", out.stderr);
     assert!(
         out.stderr.contains("no more is let through"),
         "{}",
@@ -168,6 +168,6 @@ fn copying_that_is_interrupted_or_comes_several_times_is_kept_in_order() {
     let kept = |bytes: u64| (Value::from("succeeded"), Value::from(bytes));
     let failed = (Value::from("failed"), Value::Null);
     let expected = [kept(4), kept(2), kept(4), failed.clone(), failed, kept(2)];
-    assert_eq!(stored, expected, "{all:?}");
+    assert_eq!(stored, expected);
     exported(&bank, &all[0]);
 }
