@@ -23,6 +23,7 @@ use crate::sealed::Opening;
 use crate::statement::{Statement, Ticket, Window};
 use crate::text::{clean, clean_bytes};
 use crate::time::Timestamp;
+use crate::witness::seen_by;
 
 mod besides;
 
@@ -469,7 +470,10 @@ impl Fold {
                 let refused = besides::Refused::within(index, entry, refusal);
                 self.refused.extend(refused);
             }
-            Body::Cosigned(cosigned) => self.witnessed.push((cosigned.size, cosigned.before)),
+            Body::Cosigned(cosigned) => {
+                let seen = (cosigned.size, seen_by(cosigned.before));
+                self.witnessed.push(seen);
+            }
         }
     }
 

@@ -20,6 +20,10 @@ mod frame;
 /// Largest entry, in bytes (C2SP tlog-tiles).
 pub const MAX_ENTRY: usize = 65_535;
 
+/// The version of entries that are written. Version 1 has the same form; of what an entry of version 2 says the law demands more
+/// (see `docs/spec/entry.md`).
+pub const VERSION: u8 = 2;
+
 /// One entry. Members are declared in canonical order, here and below, so that writing them needs
 /// no sorting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +43,7 @@ pub struct Entry {
     /// Parents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refs: Vec<Ref>,
-    /// Version of this form: 1.
+    /// Version: 1 or [`VERSION`].
     pub v: u8,
     /// Who wrote it, and its place in that writer's chain.
     pub writer: Writer,

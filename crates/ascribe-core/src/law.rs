@@ -57,7 +57,10 @@ pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 11;
+pub const LAW_VERSION: u32 = 12;
+/// Since this version of entries a grant needs a target's system owner who is there, and a rule that a fork's pull request could meet
+/// needs a confirmation.
+const OWNERS_AND_FORKS: u8 = 2;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -488,6 +491,8 @@ pub struct State {
     ids: HashMap<EntryId, u64>,
     writers: BTreeMap<String, WriterState>,
     excerpt: Option<SessionId>,
+    /// The version of the newest entry: by its rules the law judges.
+    version: u8,
     /// Asks that are open, and which of them would lead to which grant: found again without
     /// looking through all that ever were.
     open_asks: BTreeSet<StatementId>,
@@ -539,10 +544,12 @@ impl State {
     ) -> Result<(), Denied> {
         let place = Place { hash, index };
         self.check_frame(entry, index)?;
+        let version = core::mem::replace(&mut self.version, entry.v);
         let expired = self.end_expired(entry.at);
         let taken = self.take_entry(judge, entry, said, place);
         if taken.is_err() {
             self.revive(expired);
+            self.version = version;
         }
         taken
     }

@@ -35,7 +35,7 @@ pub struct WitnessSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cosigned {
-    /// The latest time in their cosignatures: by then they had seen it.
+    /// The latest time in their cosignatures, which are in whole seconds.
     pub before: Timestamp,
     /// The checkpoint, a C2SP note: signed by the log, cosigned by the witnesses.
     pub note: String,
@@ -45,4 +45,9 @@ pub struct Cosigned {
     pub settles: Vec<StatementId>,
     /// The checkpoint's size: the entries before it are covered.
     pub size: u64,
+}
+
+/// By when whoever cosigned at this time had seen what they cosigned: the end of that second, which is all that a cosignature says.
+pub fn seen_by(cosigned: Timestamp) -> Timestamp {
+    cosigned.plus_millis(1000)
 }

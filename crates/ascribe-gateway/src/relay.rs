@@ -197,7 +197,9 @@ impl Act {
                 "the ledger cannot record, so the session ends"
             }
             (None, Some(CloseReason::Expired)) => &format!("{grant} has ended"),
-            (None, Some(CloseReason::Revoked)) => &format!("{grant} was revoked"),
+            (None, Some(CloseReason::Revoked)) => {
+                &format!("{grant} was revoked, or whoever answers for it has left or is suspended")
+            }
             (None, Some(CloseReason::Terminated)) => {
                 "somebody with the right to ended this session"
             }

@@ -3,6 +3,7 @@
 
 use ascribe_core::law::State;
 use ascribe_core::time::Timestamp;
+use ascribe_core::witness::seen_by;
 use ascribe_tlog::{Note, Quorum, TrustPolicy};
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 pub struct Witnessed {
     /// So many entries.
     pub size: u64,
-    /// By then, in the latest of their cosignatures.
+    /// By then: the end of the second in the latest of their cosignatures.
     pub before: Timestamp,
     /// Who cosigned: names in the policy.
     pub by: Vec<String>,
@@ -56,7 +57,7 @@ fn under(note: &[u8], policy: &TrustPolicy, whose: &'static str) -> Option<Witne
     let latest = i64::try_from(times.max()?).ok()?;
     Some(Witnessed {
         size,
-        before: Timestamp::from_millis(latest.saturating_mul(1000)),
+        before: seen_by(Timestamp::from_millis(latest.saturating_mul(1000))),
         by: by.into_iter().map(str::to_owned).collect(),
         quorum: quorum.clone(),
         policy: whose,

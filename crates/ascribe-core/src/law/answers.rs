@@ -74,6 +74,9 @@ impl State {
             return Err(Denied::new("left", "whoever asked for this has left"));
         }
         self.check_still_owned(ask)?;
+        if let Some(target) = self.target_of(ask)? {
+            self.check_system_owner(target)?;
+        }
         let late = match &ask.asked {
             Asked::Request(request) => at >= request.not_after,
             Asked::Extension(extension) => {

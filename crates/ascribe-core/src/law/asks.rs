@@ -61,6 +61,7 @@ impl State {
             None => rules::check_window(target, request.not_before, request.not_after, at)?,
             Some(windows) => rules::check_recurrence(target, request, windows, at)?,
         }
+        self.check_system_owner(target)?;
         self.check_beneficiary(by, request.beneficiary)?;
         self.check_manager(by, target)?;
         rules::check_ticket(target, request.ticket.as_ref())?;
@@ -111,6 +112,7 @@ impl State {
             ));
         }
         let target = &self.target(&grant.target)?.target;
+        self.check_system_owner(target)?;
         self.check_manager(by, target)?;
         rules::check_window(target, grant.not_before, extension.not_after, at)?;
         rules::check_prose(
@@ -135,6 +137,7 @@ impl State {
             )
             .with_help("ask for a grant with `ascribe request`"));
         }
+        self.check_system_owner(target)?;
         if emergency.not_after <= at || emergency.not_after.since(at) > BREAK_GLASS_MS {
             return Err(Denied::new(
                 "window",

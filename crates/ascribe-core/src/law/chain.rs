@@ -3,7 +3,7 @@
 use ascribe_tlog::VerifierKey;
 
 use super::{Denied, HEAD_WINDOW, Place, Said, State, WriterState};
-use crate::entry::{Body, Entry, Genesis, Head, Ref, head_message};
+use crate::entry::{Body, Entry, Genesis, Head, Ref, VERSION, head_message};
 use crate::id::{ActionId, EntryHash, GrantId, SessionId, StatementId};
 use crate::statement::{Role, Say, Statement};
 
@@ -41,8 +41,12 @@ pub(super) fn is_law(body: &Body, said: &Said<'_>) -> bool {
 impl State {
     pub(super) fn check_frame(&self, entry: &Entry, index: u64) -> Result<(), Denied> {
         let refuse = |code, text: &str| Err(Denied::new(code, text));
-        if entry.v != 1 {
+        if !(1..=VERSION).contains(&entry.v) {
             return refuse("version", "unknown entry version");
+        }
+        // Whoever writes entries chooses no laxer rules for a new one.
+        if entry.v < self.version {
+            return refuse("version", "the entry's version is before its predecessor's");
         }
         if entry.log != self.origin {
             return refuse("log", "the entry is for another log");
@@ -134,6 +138,7 @@ impl State {
         }
         let mut next = Self {
             excerpt: self.excerpt,
+            version: self.version,
             ..Self::new(&self.origin)
         };
         for writer in &genesis.writers {

@@ -2,7 +2,7 @@
 
 use super::{Ask, AskStatus, Asked, Denied, Judge, SERVER, Said, Sequenced, State};
 use crate::database::Step;
-use crate::entry::{Body, Entry, MAX_ENTRY, Writer, entry_hash};
+use crate::entry::{Body, Entry, MAX_ENTRY, VERSION, Writer, entry_hash};
 use crate::id::{Commitment, EntryId, derived};
 use crate::record::Proposal;
 use crate::sealed::{Opening, Prose};
@@ -250,7 +250,7 @@ impl State {
     ) -> Result<Sequenced, Denied> {
         let writer: Writer = self.next_in_chain(writer);
         let entry = Entry {
-            v: 1,
+            v: VERSION,
             log: self.origin.clone(),
             id,
             at,

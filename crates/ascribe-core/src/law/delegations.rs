@@ -473,7 +473,7 @@ impl State {
         if state.revoked.is_some() {
             return Err(Denied::new("settled", "the delegation was revoked before"));
         }
-        rules::check_prose(&revoke.reason, 1, "reason")?;
+        rules::check_reason(&revoke.reason)?;
         if let Some(state) = self.delegations.get_mut(&revoke.delegation) {
             state.revoked = Some(at);
         }

@@ -1,7 +1,7 @@
 //! Changes under the administrators' quorum: which there are, and what each does when it takes effect.
 
 use super::identities::check_levels;
-use super::{AskStatus, Asked, Denied, Place, State, TargetState, rules};
+use super::{AskStatus, Asked, Denied, OWNERS_AND_FORKS, Place, State, TargetState, rules};
 use crate::statement::{PersonAdd, Role, Say, SshKey, Statement, Target};
 use crate::time::Timestamp;
 
@@ -95,10 +95,44 @@ impl State {
         self.end_logins(at);
     }
 
+    /// Has whoever answers for the target left? Entries of version 1 did not ask.
+    fn lacks_owner(&self, target: &Target) -> Result<bool, Denied> {
+        let owner = self.person(target.system_owner)?;
+        Ok(self.version >= OWNERS_AND_FORKS && owner.is_away())
+    }
+
+    /// Nobody gets access anew to what nobody answers for.
+    pub(super) fn check_system_owner(&self, target: &Target) -> Result<(), Denied> {
+        if !self.lacks_owner(target)? {
+            return Ok(());
+        }
+        let Target {
+            name, system_owner, ..
+        } = target;
+        Err(Denied::new(
+            "system-owner",
+            format!(
+                "target `{name}` has no system owner: `{system_owner}` has left or is suspended"
+            ),
+        )
+        .with_help(format!(
+            "an administrator names another: `ascribe target add {name} ... --owner PERSON`"
+        )))
+    }
+
     pub(super) fn check_target(&self, target: &Target) -> Result<(), Denied> {
         rules::check_target(target)?;
         check_levels(target)?;
-        self.person(target.system_owner)?;
+        if self.lacks_owner(target)? {
+            return Err(Denied::new(
+                "owner",
+                "the target's system owner has left or is suspended; name somebody who is there",
+            )
+            .with_help(format!(
+                "`ascribe target add {} ... --owner PERSON`",
+                target.name
+            )));
+        }
         for person in target.required_approvers.iter().chain(&target.break_glass) {
             self.person(*person)?;
         }

@@ -385,6 +385,14 @@ pub(super) fn check_prose(prose: &Prose, min: u32, what: &str) -> Result<(), Den
     )
 }
 
+/// Why somebody ends something. That never fails on its wording, only where there is none.
+pub(super) fn check_reason(reason: &Prose) -> Result<(), Denied> {
+    if reason.chars > 0 {
+        return Ok(());
+    }
+    Err(Denied::new("prose", "the reason is empty").with_help("say why in a word: `--reason TEXT`"))
+}
+
 pub(super) fn check_ticket(target: &Target, ticket: Option<&Ticket>) -> Result<(), Denied> {
     if let Some(ticket) = ticket
         && !(is_text(&ticket.system) && is_text(&ticket.id))

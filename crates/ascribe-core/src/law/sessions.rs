@@ -34,7 +34,7 @@ impl State {
         if session.closed.is_some() || session.terminated.is_some() {
             return Err(Denied::new("settled", "the session has ended already"));
         }
-        rules::check_prose(&termination.reason, 1, "reason")?;
+        rules::check_reason(&termination.reason)?;
         if let Some(session) = self.sessions.get_mut(&termination.session) {
             session.terminated = Some(at);
         }

@@ -213,6 +213,7 @@ impl State {
         }
         let target = &self.target(&grant.target)?.target;
         super::rules::check_account(target, &grant.account)?;
+        self.check_system_owner(target)?;
         let review_ms = i64::try_from(target.review_seconds)
             .unwrap_or(0)
             .saturating_mul(1000);
@@ -269,6 +270,8 @@ impl State {
         if self.grant_ended(self.grant(extend.grant)?, at).is_some() {
             return Err(Denied::new("ended", "the grant ended before its extension"));
         }
+        let target = &self.grant(extend.grant)?.grant.target;
+        self.check_system_owner(&self.target(target)?.target)?;
         let approvals = self.ask(id)?.approvals.clone();
         self.settle(id, AskStatus::Granted);
         if let Some(state) = self.grants.get_mut(&extend.grant) {
@@ -475,7 +478,7 @@ impl State {
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new(
                     "revoked",
-                    "the session's grant, login or delegation was revoked",
+                    "the session's grant, login or delegation was revoked, or whoever answers for it has left or is suspended",
                 ));
             }
             Standing::Ended(CloseReason::Terminated) => {

@@ -13,7 +13,7 @@ use crate::id::StatementId;
 use crate::statement::{Say, Target};
 use crate::text::is_unsafe;
 use crate::time::Timestamp;
-use crate::witness::{Cosigned, Demand, WitnessSet};
+use crate::witness::{Cosigned, Demand, WitnessSet, seen_by};
 
 /// Largest policy, in bytes: it is within one entry.
 const MAX_POLICY: usize = 16 * 1024;
@@ -217,7 +217,7 @@ impl State {
         let settled = self.settled_by(cosigned.size);
         let witnesses = &mut self.witnesses;
         witnesses.size = cosigned.size;
-        witnesses.before = Some(cosigned.before);
+        witnesses.before = Some(seen_by(cosigned.before));
         witnesses.drop_seen(cosigned.size);
         witnesses
             .waiting

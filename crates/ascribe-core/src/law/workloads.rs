@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Person, Place, State, rules};
+use super::{Denied, OWNERS_AND_FORKS, Person, Place, State, rules};
 use crate::id::PersonId;
 use crate::identity::{Condition, Fact, Login, ProviderKind, Workload};
 use crate::statement::{Say, View};
@@ -26,7 +26,7 @@ const MIN_CONFIRMATION: u32 = 20;
 /// A workload, as the law knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadState {
-    /// When its present rule came to count.
+    /// When its present rule came to count: its provider, conditions and confirmation.
     pub at: Timestamp,
     /// The statement that set it.
     pub place: Place,
@@ -62,15 +62,95 @@ fn identifying(kind: ProviderKind) -> &'static [&'static [&'static str]] {
     }
 }
 
+const CIRCLECI_ORIGIN: &str = "oidc.circleci.com/vcs-origin";
+const CIRCLECI_REF: &str = "oidc.circleci.com/vcs-ref";
+const PROTECTED: &str = "ref_protected";
+
+/// Claims that together say which of the project's code runs: each list by itself is enough. Without one, every branch meets the
+/// rule, and where forks' pull requests are built, everybody's code. None where that is with what identifies, or code is not named.
+fn bounding(kind: ProviderKind) -> &'static [&'static [&'static str]] {
+    match kind {
+        ProviderKind::Gitlab => &[
+            &["ref_path"],
+            &["ref", "ref_type"],
+            &[PROTECTED],
+            &["environment"],
+        ],
+        ProviderKind::Buildkite => &[&["build_branch"], &["build_tag"]],
+        // A fork's pipeline names the fork's origin, and what the branch is called there.
+        ProviderKind::Circleci => &[&[CIRCLECI_ORIGIN, CIRCLECI_REF]],
+        ProviderKind::Github
+        | ProviderKind::Kubernetes
+        | ProviderKind::Spiffe
+        | ProviderKind::SpiffeX509
+        | ProviderKind::Workload
+        | ProviderKind::Entra
+        | ProviderKind::Oidc => &[],
+    }
+}
+
+/// Is what ran evidently of a pull request, by the branch or reference that this provider names? Buildkite writes the fork's owner and
+/// a colon, which no branch's name has, before the branch of a fork.
+fn is_pull_request(kind: ProviderKind, reference: &str) -> bool {
+    let begins = |words: &[&str]| words.iter().any(|word| reference.starts_with(word));
+    match kind {
+        ProviderKind::Buildkite => reference.contains(':') || begins(&["pull/", "refs/pull/"]),
+        ProviderKind::Circleci => begins(&[
+            "pull/",
+            "refs/pull/",
+            "refs/heads/pull/",
+            "refs/merge-requests/",
+        ]),
+        _ => false,
+    }
+}
+
+/// Could anybody who opens a pull request meet a condition with this value?
+fn is_anybodys(kind: ProviderKind, claim: &str, value: &str) -> bool {
+    match (kind, claim) {
+        (ProviderKind::Gitlab, "pipeline_source") => {
+            matches!(value, "merge_request_event" | "external_pull_request_event")
+        }
+        (ProviderKind::Gitlab, "ref_path" | "ref") => value.starts_with("refs/merge-requests/"),
+        (ProviderKind::Buildkite, "build_branch") | (ProviderKind::Circleci, CIRCLECI_REF) => {
+            is_pull_request(kind, value)
+        }
+        _ => false,
+    }
+}
+
+fn one_of(lists: &[&[&str]]) -> String {
+    let lists: Vec<String> = lists.iter().map(|claims| claims.join(" and ")).collect();
+    lists.join(", or ")
+}
+
+/// Why a pull request could meet this rule, if one could.
+fn open_to_pull_requests(kind: ProviderKind, conditions: &[Condition]) -> Option<String> {
+    // What is not protected is every other branch.
+    let says = |c: &&Condition| c.claim != PROTECTED || c.one_of.iter().all(|v| v == "true");
+    let named = |claim: &&str| conditions.iter().filter(says).any(|c| c.claim == **claim);
+    let lists = bounding(kind);
+    if !lists.is_empty() && !lists.iter().any(|claims| claims.iter().all(named)) {
+        return Some(format!(
+            "every branch would meet the rule, and pull requests of forks where they are built: name {}",
+            one_of(lists)
+        ));
+    }
+    let anybodys = |c: &Condition| c.one_of.iter().any(|v| is_anybodys(kind, &c.claim, v));
+    conditions
+        .iter()
+        .any(anybodys)
+        .then(|| "anybody who can open a pull request would meet the rule".to_owned())
+}
+
 /// Why many could meet this rule, if they could.
 fn too_wide(kind: ProviderKind, conditions: &[Condition]) -> Option<String> {
     let named = |claim: &&str| conditions.iter().any(|c| c.claim == **claim);
     let lists = identifying(kind);
     if !lists.iter().any(|claims| claims.iter().all(named)) {
-        let lists: Vec<String> = lists.iter().map(|claims| claims.join(" and ")).collect();
         return Some(format!(
             "the rule does not say exactly whose tokens it means: name {}",
-            lists.join(", or ")
+            one_of(lists)
         ));
     }
     let values = || conditions.iter().flat_map(|c| &c.one_of);
@@ -269,10 +349,11 @@ impl State {
                 "the owner has left or is suspended; name somebody who is there",
             ));
         }
-        match (
-            &workload.confirmed,
-            too_wide(provider.kind, &workload.conditions),
-        ) {
+        let (kind, conditions) = (provider.kind, &workload.conditions);
+        let asks = self.version >= OWNERS_AND_FORKS;
+        let of_pull_requests = || open_to_pull_requests(kind, conditions).filter(|_| asks);
+        let wide = too_wide(kind, conditions).or_else(of_pull_requests);
+        match (&workload.confirmed, wide) {
             (Some(confirmed), _) => rules::check_prose(confirmed, MIN_CONFIRMATION, "confirmation"),
             (None, Some(why)) => Err(Denied::new("wide-rule", why)
                 .with_help("if it is meant, say why in writing: `--confirm TEXT`")),
@@ -281,8 +362,17 @@ impl State {
     }
 
     pub(super) fn take_workload(&mut self, workload: &Workload, at: Timestamp, place: Place) {
+        // Another owner, or its end, changes nothing of whom the rule lets in.
+        let same = |known: &&WorkloadState| {
+            let old = &known.workload;
+            !old.withdrawn
+                && old.provider == workload.provider
+                && old.conditions == workload.conditions
+                && old.confirmed == workload.confirmed
+        };
+        let known = self.workloads.get(&workload.workload).filter(same);
         let state = WorkloadState {
-            at,
+            at: known.map_or(at, |known| known.at),
             place,
             workload: workload.clone(),
         };
@@ -299,14 +389,33 @@ impl State {
                 "the workload's tokens are of another provider",
             ));
         }
-        if meets(&workload.conditions, &login.claims.facts) {
+        if !meets(&workload.conditions, &login.claims.facts) {
+            return Err(Denied::new(
+                "conditions",
+                "the token does not meet the workload's conditions",
+            )
+            .with_help(format!("`ascribe workload show {}`", workload.name)));
+        }
+        self.check_no_pull_request(workload, login)
+    }
+
+    /// A run that is evidently of a pull request enters by a rule that was confirmed in writing, or not at all. What GitHub's and
+    /// GitLab's tokens show of that is looked at where they are read.
+    fn check_no_pull_request(&self, workload: &Workload, login: &Login) -> Result<(), Denied> {
+        let kind = self.provider(&workload.provider)?.provider.kind;
+        let code = login.claims.code.as_ref();
+        let reference = code.and_then(|code| code.reference.as_deref());
+        let asks = self.version >= OWNERS_AND_FORKS && workload.confirmed.is_none();
+        if !asks || !reference.is_some_and(|text| is_pull_request(kind, text)) {
             return Ok(());
         }
         Err(Denied::new(
-            "conditions",
-            "the token does not meet the workload's conditions",
+            "token-fork",
+            "the run is of a pull request, whose code may be anybody's",
         )
-        .with_help(format!("`ascribe workload show {}`", workload.name)))
+        .with_help(
+            "give access to runs of protected branches; if pull requests are meant, say why in the rule: `--confirm TEXT`",
+        ))
     }
 
     /// The same at the login, which states exactly the claims that the rule names. Returns name and

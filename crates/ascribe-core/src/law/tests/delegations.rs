@@ -122,7 +122,16 @@ impl World {
         key: &SshKey,
         delegation: StatementId,
     ) -> Result<AskRef, Denied> {
-        let (reason, opening) = prose("reason", "no longer needed");
+        self.undelegate_for("no longer needed", by, key, delegation)
+    }
+    fn undelegate_for(
+        &mut self,
+        why: &str,
+        by: u8,
+        key: &SshKey,
+        delegation: StatementId,
+    ) -> Result<AskRef, Denied> {
+        let (reason, opening) = prose("reason", why);
         let say = Say::DelegationRevoke(DelegationRevoke { delegation, reason });
         self.said_with(by, key, say, vec![opening])
     }
@@ -258,6 +267,19 @@ fn a_delegation_is_within_bounds() {
     };
     w.say(ADA, Say::Offboard(leaver), Vec::new()).unwrap();
     assert_eq!(no(w.delegate(2, |_| ())), "offboarded");
+}
+
+#[test]
+fn no_revocation_fails_on_its_wording() {
+    let mut w = World::with_two();
+    for why in ["done", "x", "\u{65e0}"] {
+        let ask = w.delegate(1, |_| ()).unwrap();
+        for empty in ["", " \t"] {
+            let done = w.undelegate_for(empty, REQ, &key(REQ, 0), ask.0);
+            assert_eq!(no(done), "prose");
+        }
+        w.undelegate_for(why, REQ, &key(REQ, 0), ask.0).unwrap();
+    }
 }
 
 #[test]

@@ -281,12 +281,21 @@ fn the_last_administrators_are_spared_until_there_are_enough() {
     assert!(w.who(ADA).is_away());
     w.hear(BEN, inactive).unwrap();
     assert!(!w.who(BEN).is_away() && w.who(BEN).spared);
-    w.say(BEN, Say::TargetSet(target("db2")), vec![]).unwrap();
+    let owned = |name, owner| Target {
+        system_owner: person(owner),
+        ..target(name)
+    };
+    assert_eq!(
+        no(w.say(BEN, Say::TargetSet(owned("db2", ADA)), vec![])),
+        "owner"
+    );
+    w.say(BEN, Say::TargetSet(owned("db2", BEN)), vec![])
+        .unwrap();
     // Another one is there: the directory's word is given effect.
     let (add, name) = enrol(60, &[Role::Admin]);
     w.say(BEN, Say::PersonAdd(add), vec![name]).unwrap();
     assert!(w.who(BEN).is_away() && !w.who(BEN).spared);
-    w.say(60, Say::TargetSet(target("db3")), vec![]).unwrap();
+    w.say(60, Say::TargetSet(owned("db3", 60)), vec![]).unwrap();
 }
 
 #[test]

@@ -360,6 +360,93 @@ fn two_fitting_grants_are_listed_and_one_is_chosen() {
     assert_eq!(no(w.admit(Some(b))), "revoked");
 }
 
+fn leaves(n: u8) -> Say {
+    Say::Offboard(Offboard { person: person(n) })
+}
+
+#[test]
+fn a_target_whose_system_owner_has_left_gets_no_new_grant() {
+    let mut w = World::with(|db1| db1.system_owner = person(AUD));
+    let grant = w.grant(|_| ());
+    let until = w.state.grants[&grant].grant.not_after.plus_millis(HOUR);
+    let waits = w.request(REQ, |_| ()).unwrap();
+    let longer = w.extend(REQ, grant, until).unwrap();
+    w.say(ADA, leaves(AUD), vec![]).unwrap();
+    for asked in [waits, longer] {
+        assert_eq!(no(w.approve(PAT, asked)), "system-owner");
+    }
+    let asked = w.request(REQ, |_| ());
+    let denied = asked.unwrap_err();
+    assert_eq!(denied.code, "system-owner");
+    assert!(denied.help.unwrap().contains("ascribe target add db1"));
+    assert_eq!(no(w.break_glass(REQ, HOUR)), "system-owner");
+    let later = until.plus_millis(HOUR);
+    assert_eq!(no(w.extend(REQ, grant, later)), "system-owner");
+    // What was granted goes on, and can be taken away.
+    let session = w.open(grant).unwrap();
+    w.intent(session).unwrap();
+    // Nobody who has left becomes an owner.
+    let mut db1 = target("db1");
+    for name in ["db1", "db2"] {
+        (db1.name, db1.system_owner) = (name.to_owned(), person(AUD));
+        assert_eq!(no(w.say(ADA, Say::TargetSet(db1.clone()), vec![])), "owner");
+    }
+    // Somebody else answers for it: what waited is approved.
+    (db1.name, db1.system_owner) = ("db1".to_owned(), person(QUI));
+    w.say(ADA, Say::TargetSet(db1), vec![]).unwrap();
+    w.approve(PAT, longer).unwrap();
+    assert_eq!(w.state.grants[&grant].grant.not_after, until);
+    w.approve(PAT, waits).unwrap();
+    w.grant_of(waits).unwrap();
+    w.break_glass(REQ, HOUR).unwrap();
+}
+
+#[test]
+fn a_grant_that_was_held_back_does_not_outlast_the_systems_owner() {
+    let mut w = World::with(|db1| db1.system_owner = person(AUD));
+    let asked = w.request(REQ, |_| ()).unwrap();
+    // Whoever writes the log leaves out what follows from the approval, until the owner has left.
+    let before = w.log.len();
+    w.approve(PAT, asked).unwrap();
+    let mut held = World::empty();
+    (held.now, held.count) = (w.now, w.count);
+    for bytes in &w.log[..=before] {
+        held.state.apply(&Fake, bytes).unwrap();
+        held.log.push(bytes.clone());
+    }
+    let late = held.state.grant_from(asked.0).unwrap();
+    held.say(ADA, leaves(AUD), vec![]).unwrap();
+    let done = held.record(SERVER, Body::Grant(late), vec![]);
+    assert_eq!(no(done), "system-owner");
+}
+
+#[test]
+fn an_older_log_is_judged_by_the_rules_of_its_time() {
+    let mut w = World::empty();
+    let people = everybody();
+    w.record_as_once(Body::Genesis(genesis(1, &people)))
+        .unwrap();
+    let mut db1 = target("db1");
+    db1.system_owner = person(AUD);
+    w.say_as_once(ADA, Say::TargetSet(db1.clone())).unwrap();
+    w.say_as_once(ADA, leaves(AUD)).unwrap();
+    w.say_as_once(ADA, Say::TargetSet(db1.clone())).unwrap();
+    let (request, _) = w.request_for();
+    let asked = w.say_as_once(REQ, Say::Request(request)).unwrap();
+    w.say_as_once(PAT, Say::Approval(answer(asked))).unwrap();
+    let grant = w.state.grant_from(asked.0).unwrap();
+    w.record_as_once(Body::Grant(grant)).unwrap();
+    let grant = w.grant_of(asked).unwrap();
+    // From the first newer entry on, the newer rules count: what was granted holds.
+    let session = w.open(grant).unwrap();
+    w.intent(session).unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "system-owner");
+    assert_eq!(no(w.say(ADA, Say::TargetSet(db1.clone()), vec![])), "owner");
+    // And nobody goes back behind them.
+    let again = w.say_as_once(ADA, Say::TargetSet(db1));
+    assert_eq!(no(again), "version");
+}
+
 #[test]
 fn a_later_extension_or_owner_changes_no_older_record() {
     use crate::attribution::{Filter, Fold};

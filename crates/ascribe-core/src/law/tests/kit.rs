@@ -116,6 +116,7 @@ pub(super) fn fingerprint(state: &State) -> String {
         ids,
         writers,
         excerpt,
+        version,
         open_asks,
         awaited,
         live,
@@ -152,6 +153,7 @@ pub(super) fn fingerprint(state: &State) -> String {
             (
                 openers,
                 excerpt,
+                version,
                 open_asks,
                 awaited,
                 live,

@@ -139,9 +139,14 @@ fn a_session_is_ended_by_its_actor_an_approver_or_an_admin_and_by_nobody_else() 
     let mut w = World::plain();
     let grant = w.grant(|_| ());
     let session = w.open(grant).unwrap();
-    assert_eq!(no(w.terminate(PAT, session, "")), "prose");
+    for empty in ["", " \n"] {
+        assert_eq!(no(w.terminate(PAT, session, empty)), "prose");
+    }
     w.close(session).unwrap();
     assert_eq!(no(w.terminate(PAT, session, "too late")), "settled");
+    // Nobody looks for words while something has to end.
+    let session = w.open(grant).unwrap();
+    w.terminate(PAT, session, "now").unwrap();
 }
 
 #[test]

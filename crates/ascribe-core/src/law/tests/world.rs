@@ -81,6 +81,38 @@ impl World {
         }
         done
     }
+    /// An entry of version 1, as a log has it that is older than version 2.
+    pub(super) fn record_as_once(&mut self, body: Body) -> Result<EntryHash, Denied> {
+        let said = Said::by(&body)?;
+        let entry = Entry {
+            at: self.now,
+            id: EntryId::new(self.fresh()),
+            law: self.state.law_head.map(|place| place.hash),
+            log: ORIGIN.to_owned(),
+            refs: self.state.refs_for(&body, &said)?,
+            v: 1,
+            writer: self.state.next_in_chain(SERVER),
+            body,
+        };
+        let bytes = entry.to_bytes().unwrap();
+        let before = fingerprint(&self.state);
+        match self.state.apply(&Fake, &bytes) {
+            Ok(done) => {
+                self.log.push(bytes);
+                Ok(done.hash)
+            }
+            Err(denied) => {
+                assert_eq!(before, fingerprint(&self.state), "changed by {denied}");
+                Err(denied)
+            }
+        }
+    }
+    pub(super) fn say_as_once(&mut self, by: u8, say: Say) -> Result<AskRef, Denied> {
+        let statement = self.statement(by, say);
+        let signed = sign(&key(by, 0), &statement);
+        let hash = self.record_as_once(Body::Statement(signed))?;
+        Ok((statement.id, hash))
+    }
     pub(super) fn statement(&mut self, by: u8, say: Say) -> Statement {
         Statement {
             v: 1,

@@ -159,7 +159,9 @@ impl Relay<'_> {
 fn said(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Expired => "the grant, or what the login rests on, has ended",
-        CloseReason::Revoked => "the grant, the login or a delegation was revoked",
+        CloseReason::Revoked => {
+            "the grant, the login or a delegation was revoked, or whoever answers for it has left or is suspended"
+        }
         CloseReason::Idle => "nothing moved for too long",
         CloseReason::TargetFailed => "the target broke off",
         CloseReason::Terminated => "the session was ended by somebody with the right to",

@@ -141,14 +141,17 @@ fn of_gitlab(audience: &str) -> World {
     w.publish("lab", &[3]).unwrap();
     let mut rule = deploy();
     rule.provider = "lab".to_owned();
-    rule.conditions = vec![condition("project_id", &["7"])];
+    rule.conditions = vec![
+        condition("project_id", &["7"]),
+        condition("ref_path", &["refs/heads/main"]),
+    ];
     w.say(ADA, Say::WorkloadSet(rule), vec![]).unwrap();
     w
 }
 
 fn job_of_gitlab(login: &mut Login, binding: Binding) {
     login.provider = "lab".to_owned();
-    login.claims.facts = vec![fact("project_id", "7")];
+    login.claims.facts = vec![fact("project_id", "7"), fact("ref_path", "refs/heads/main")];
     login.claims.binding = binding;
     login.until = login.claims.expires;
 }

@@ -131,7 +131,7 @@ fn a_workloads_token_meets_every_condition_exactly() {
 
 #[test]
 fn a_rule_that_many_could_meet_is_confirmed_in_writing() {
-    let rules: [(ProviderKind, &[&str], &str, Option<&str>); 23] = [
+    let rules: [(ProviderKind, &[&str], &str, Option<&str>); 20] = [
         (ProviderKind::Github, &["repository_id", "ref"], "42", None),
         (
             ProviderKind::Github,
@@ -193,14 +193,12 @@ fn a_rule_that_many_could_meet_is_confirmed_in_writing() {
             "refs/pull/7/merge",
             Some("wide-rule"),
         ),
-        (ProviderKind::Gitlab, &["project_id"], "7", None),
         (
             ProviderKind::Gitlab,
             &["namespace_path"],
             "acme",
             Some("wide-rule"),
         ),
-        (ProviderKind::Buildkite, &["pipeline_id"], "7", None),
         (
             ProviderKind::Buildkite,
             &["pipeline_slug"],
@@ -209,14 +207,8 @@ fn a_rule_that_many_could_meet_is_confirmed_in_writing() {
         ),
         (
             ProviderKind::Buildkite,
-            &["pipeline_slug", "organization_slug"],
+            &["pipeline_slug", "organization_slug", "build_branch"],
             "x",
-            None,
-        ),
-        (
-            ProviderKind::Circleci,
-            &["oidc.circleci.com/project-id"],
-            "7",
             None,
         ),
         (
@@ -250,31 +242,221 @@ fn a_rule_that_many_could_meet_is_confirmed_in_writing() {
         (ProviderKind::Workload, &["scope"], "x", Some("wide-rule")),
     ];
     for (kind, claims, value, refused) in rules {
+        let values = [value];
+        let conditions: Vec<(&str, &[&str])> =
+            claims.iter().map(|claim| (*claim, &values[..])).collect();
+        judge_rule(kind, &conditions, refused);
+    }
+}
+
+/// Is a rule of these conditions refused like this, and taken when it is confirmed?
+fn judge_rule(kind: ProviderKind, conditions: &[(&str, &[&str])], refused: Option<&str>) {
+    let mut w = World::plain();
+    w.say(ADA, Say::ProviderSet(provider("ci", kind)), vec![])
+        .unwrap();
+    let mut rule = deploy();
+    rule.conditions = conditions
+        .iter()
+        .map(|(claim, one_of)| condition(claim, one_of))
+        .collect();
+    let done = w.say(ADA, Say::WorkloadSet(rule.clone()), vec![]);
+    let code = done.err().map(|d| d.code);
+    assert_eq!(code, refused, "{kind:?} {conditions:?}");
+    if refused.is_none() {
+        return;
+    }
+    let (short, short_text) = prose("confirmed", "yes");
+    rule.confirmed = Some(short);
+    let done = w.say(ADA, Say::WorkloadSet(rule.clone()), vec![short_text]);
+    assert_eq!(no(done), "prose");
+    let (text, opening) = prose("confirmed", "every branch of this sandbox may deploy to it");
+    rule.confirmed = Some(text);
+    w.say(ADA, Say::WorkloadSet(rule), vec![opening]).unwrap();
+}
+
+const ORIGIN_OF: &str = "oidc.circleci.com/vcs-origin";
+const REF_OF: &str = "oidc.circleci.com/vcs-ref";
+const PROJECT_OF: &str = "oidc.circleci.com/project-id";
+
+/// Conditions, and whether a rule of them needs a confirmation.
+type Judged<'a> = (&'a [(&'a str, &'a [&'a str])], bool);
+
+fn judge_rules(kind: ProviderKind, rules: &[Judged<'_>]) {
+    for (conditions, wide) in rules {
+        judge_rule(kind, conditions, wide.then_some("wide-rule"));
+    }
+}
+
+#[test]
+fn a_gitlab_rule_that_every_branch_or_a_merge_request_meets_is_confirmed_in_writing() {
+    let project: (&str, &[&str]) = ("project_id", &["7"]);
+    let main: (&str, &[&str]) = ("ref", &["main"]);
+    let rules: &[Judged<'_>] = &[
+        (&[project], true),
+        (&[project, main], true),
+        (&[project, main, ("ref_type", &["branch"])], false),
+        (&[project, ("ref_path", &["refs/heads/main"])], false),
+        (&[project, ("environment", &["production"])], false),
+        (&[project, ("ref_protected", &["true"])], false),
+        (&[project, ("ref_protected", &["false"])], true),
+        (&[project, ("ref_protected", &["true", "false"])], true),
+        (
+            &[project, ("ref_path", &["refs/merge-requests/1/head"])],
+            true,
+        ),
+        (
+            &[
+                project,
+                ("environment", &["review"]),
+                ("pipeline_source", &["push", "merge_request_event"]),
+            ],
+            true,
+        ),
+    ];
+    judge_rules(ProviderKind::Gitlab, rules);
+}
+
+#[test]
+fn a_buildkite_rule_that_a_forks_branch_meets_is_confirmed_in_writing() {
+    let pipeline: (&str, &[&str]) = ("pipeline_id", &["7"]);
+    let organization: (&str, &[&str]) = ("organization_slug", &["acme"]);
+    let rules: &[Judged<'_>] = &[
+        (&[pipeline], true),
+        (&[("pipeline_slug", &["shop"]), organization], true),
+        // Forks' builds and pushes both begin with a webhook.
+        (&[pipeline, ("build_source", &["webhook"])], true),
+        (&[pipeline, ("build_branch", &["main"])], false),
+        (&[pipeline, ("build_tag", &["v1"])], false),
+        (&[pipeline, ("build_branch", &["main", "evil:main"])], true),
+        (&[pipeline, ("build_branch", &["pull/9/head"])], true),
+    ];
+    judge_rules(ProviderKind::Buildkite, rules);
+}
+
+#[test]
+fn a_circleci_rule_that_a_forks_pipeline_meets_is_confirmed_in_writing() {
+    let project: (&str, &[&str]) = (PROJECT_OF, &["7"]);
+    let origin: (&str, &[&str]) = (ORIGIN_OF, &["github.com/acme/shop"]);
+    let main: (&str, &[&str]) = (REF_OF, &["refs/heads/main"]);
+    let rules: &[Judged<'_>] = &[
+        (&[project], true),
+        // A fork has a branch of that name as well.
+        (&[project, main], true),
+        (&[project, origin], true),
+        (&[project, origin, main], false),
+        (&[project, origin, (REF_OF, &["refs/pull/9/head"])], true),
+    ];
+    judge_rules(ProviderKind::Circleci, rules);
+}
+
+/// A login of the workload, whose token names this code.
+fn of_code(w: &mut World, facts: &[(&str, &str)], reference: &str) -> Result<(), Denied> {
+    let facts = facts.iter().map(|(claim, value)| fact(claim, value));
+    let facts: Vec<Fact> = facts.collect();
+    let code = Code {
+        reference: Some(reference.to_owned()),
+        ..Code::default()
+    };
+    let edit = |login: &mut Login| (login.claims.facts, login.claims.code) = (facts, Some(code));
+    w.log_in(BOT, edit).map(drop)
+}
+
+#[test]
+fn a_run_that_is_evidently_of_a_fork_enters_by_a_confirmed_rule_alone() {
+    let build: (ProviderKind, &[(&str, &str)]) = (
+        ProviderKind::Buildkite,
+        &[("build_tag", "v1"), ("pipeline_id", "7")],
+    );
+    let circle: (ProviderKind, &[(&str, &str)]) = (
+        ProviderKind::Circleci,
+        &[
+            (PROJECT_OF, "7"),
+            (ORIGIN_OF, "github.com/acme/shop"),
+            (REF_OF, "refs/heads/main"),
+        ],
+    );
+    for ((kind, facts), forks, own) in [
+        (
+            build,
+            ["evil:main", "pull/9/head", "refs/pull/9/merge"],
+            ["main", "pulled/main"],
+        ),
+        (
+            circle,
+            [
+                "refs/pull/9/head",
+                "refs/heads/pull/9",
+                "refs/merge-requests/9/head",
+            ],
+            ["refs/heads/main", "refs/tags/v1"],
+        ),
+    ] {
         let mut w = World::plain();
         w.say(ADA, Say::ProviderSet(provider("ci", kind)), vec![])
             .unwrap();
+        w.publish("ci", &[3]).unwrap();
         let mut rule = deploy();
-        rule.conditions = claims
+        let conditions = facts
             .iter()
-            .map(|claim| condition(claim, &[value]))
-            .collect();
-        let done = w.say(ADA, Say::WorkloadSet(rule.clone()), vec![]);
-        assert_eq!(
-            done.err().map(|d| d.code),
-            refused,
-            "{kind:?} {claims:?} {value}"
-        );
-        if refused.is_none() {
-            continue;
+            .map(|(claim, value)| condition(claim, &[value]));
+        rule.conditions = conditions.collect();
+        w.say(ADA, Say::WorkloadSet(rule.clone()), vec![]).unwrap();
+        for fork in forks {
+            assert_eq!(no(of_code(&mut w, facts, fork)), "token-fork", "{fork}");
         }
-        let (short, short_text) = prose("confirmed", "yes");
-        rule.confirmed = Some(short);
-        let done = w.say(ADA, Say::WorkloadSet(rule.clone()), vec![short_text]);
-        assert_eq!(no(done), "prose");
-        let (text, opening) = prose("confirmed", "every branch of this sandbox may deploy to it");
+        for own in own {
+            of_code(&mut w, facts, own).unwrap();
+        }
+        let (text, opening) = prose("confirmed", "pull requests try this sandbox out");
         rule.confirmed = Some(text);
         w.say(ADA, Say::WorkloadSet(rule), vec![opening]).unwrap();
+        of_code(&mut w, facts, forks[0]).unwrap();
     }
+}
+
+#[test]
+fn an_older_log_keeps_its_rules_and_its_forks_until_a_newer_entry() {
+    let mut w = World::empty();
+    let people = everybody();
+    w.record_as_once(Body::Genesis(genesis(1, &people)))
+        .unwrap();
+    let circle = Say::ProviderSet(provider("ci", ProviderKind::Circleci));
+    w.say_as_once(ADA, circle).unwrap();
+    let mut rule = deploy();
+    rule.conditions = vec![condition(PROJECT_OF, &["7"])];
+    w.say_as_once(ADA, Say::WorkloadSet(rule.clone())).unwrap();
+    w.publish("ci", &[3]).unwrap();
+    // By now it is not made so any more, lets nobody else's code in, and still whom it meant.
+    let done = w.say(ADA, Say::WorkloadSet(rule), vec![]);
+    assert_eq!(no(done), "wide-rule");
+    let facts = [(PROJECT_OF, "7")];
+    let fork = of_code(&mut w, &facts, "refs/pull/9/head");
+    assert_eq!(no(fork), "token-fork");
+    of_code(&mut w, &facts, "refs/heads/main").unwrap();
+}
+
+#[test]
+fn a_rules_age_is_that_of_what_it_lets_in() {
+    let mut w = World::with_providers();
+    let since = |w: &World| w.state.workloads[&person(BOT)].at;
+    let first = since(&w);
+    let set = |w: &mut World, edit: fn(&mut Workload)| {
+        let mut rule = deploy();
+        edit(&mut rule);
+        w.after(MIN)
+            .say(ADA, Say::WorkloadSet(rule), vec![])
+            .unwrap();
+    };
+    set(&mut w, |rule| rule.owner = person(PAT));
+    set(&mut w, |rule| rule.name = "shop".to_owned());
+    set(&mut w, |rule| rule.withdrawn = true);
+    assert_eq!(since(&w), first);
+    // It is let in anew, or others are.
+    set(&mut w, |_| ());
+    let second = since(&w);
+    assert!(second > first);
+    set(&mut w, |rule| drop(rule.conditions[1].one_of.remove(1)));
+    assert!(since(&w) > second);
 }
 
 #[test]
