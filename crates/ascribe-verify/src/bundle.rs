@@ -13,6 +13,7 @@ use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
+use crate::links::Links;
 use crate::logins::Logins;
 use crate::parallel::Parsed;
 use crate::report::{Note, Problem, Report, problem_of};
@@ -104,7 +105,10 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     if let Err(problem) = check_pin(first, trust) {
         return report.fail(problem);
     }
-    let mut replay = Replay::new(State::excerpt(&checkpoint.origin, bundle.header.session));
+    let note = bundle.checkpoint.as_bytes();
+    let session = bundle.header.session;
+    let mut replay = Replay::new(State::excerpt(&checkpoint.origin, session));
+    replay.links = Some(Links::new(session, note, trust));
     for entry in &bundle.entries {
         report.entries += 1;
         let proof: Vec<ascribe_tlog::Hash> = entry.proof.iter().map(|r| r.0).collect();
@@ -138,7 +142,6 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
             return report.fail(problem);
         }
     }
-    let session = bundle.header.session;
     let missing = |message: &str| problem("missing", "a bundle holds its whole session", message);
     match replay.state.sessions.get(&session) {
         None => return report.fail(missing("the bundle's session is absent")),
@@ -154,7 +157,6 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     };
     // Inclusion proofs lead to this checkpoint's root: what witnesses have seen of it, they have seen of
     // these entries. Of a checkpoint within an entry a bundle cannot show that.
-    let note = bundle.checkpoint.as_bytes();
     report.witnessed = witnesses::shown_by(note, trust, &replay.state);
     replay.finish(&mut report, &filter, &checkpoint, "withheld");
     if report.actions.iter().any(|a| a.who.links().is_some()) {
@@ -177,6 +179,8 @@ pub(crate) struct Replay {
     fold: Fold,
     logins: Logins,
     vouchers: Vouchers,
+    /// Of a bundle.
+    links: Option<Links>,
     /// How many requests of directories were refused, by directory; of nobody's under none.
     refused: BTreeMap<Option<String>, u64>,
     sealed: BTreeMap<u64, Sealed>,
@@ -200,6 +204,7 @@ impl Replay {
             fold: Fold::new(),
             logins: Logins::default(),
             vouchers: Vouchers::default(),
+            links: None,
             refused: BTreeMap::new(),
             sealed: BTreeMap::new(),
             opened: None,
@@ -253,6 +258,9 @@ impl Replay {
         self.fold.push_with(index, entry, said, hash);
         self.logins.keep(index, entry, said);
         self.vouchers.keep(&self.state, index, entry, said);
+        if let Some(links) = &mut self.links {
+            links.keep(index, entry, hash);
+        }
         if let Body::DirectoryRefusal(refusal) = &entry.body {
             let known = self.refused.entry(refusal.directory.clone()).or_default();
             let counts = refusal.refused.iter().map(|one| one.count);
@@ -354,6 +362,12 @@ impl Replay {
         let wanted = |id: &SessionId| filter.session.is_none_or(|wanted| wanted == *id);
         report.logins = self.logins.proofs(&self.state, wanted);
         report.vouchers = self.vouchers.of(&self.state, &self.logins, wanted);
+        report.names = self.fold.names();
+        if let Some(links) = &self.links {
+            let (logins, names) = (&self.logins, &report.names);
+            let seen = report.witnessed.as_ref();
+            report.links = links.of(&self.state, logins, &report.vouchers, names, seen);
+        }
         report.notes.extend(self.logins.unseen(&self.state));
         let refused = self.refused.iter();
         report.notes.extend(refused.map(|(directory, count)| {

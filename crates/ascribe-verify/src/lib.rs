@@ -8,6 +8,7 @@
 
 mod bundle;
 mod ledger;
+mod links;
 mod logins;
 mod parallel;
 mod report;
@@ -17,6 +18,7 @@ mod witnesses;
 pub use ascribe_tlog::TrustPolicy;
 pub use bundle::verify_bundle;
 pub use ledger::{read_tree, verify_entries, verify_entries_since};
+pub use links::{Link, LinkKind, Signer, Trusted};
 pub use logins::{LoginProof, Observed, Word};
 pub use report::{Note, Problem, Report, Verdict, render};
 pub use vouchers::{Source, Voucher};

@@ -12,6 +12,7 @@ use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use serde::Serialize;
 
+use crate::links::{Names, shown};
 use crate::report::Note;
 
 /// Who signed what says who acted in a session.
@@ -149,17 +150,18 @@ impl Logins {
             let behind = state.logins_behind(&found.open).into_iter();
             behind.map(move |(link, id)| (*session, link, id))
         });
-        behind
-            .filter_map(|(session, link, id)| {
-                let login = state.logins.get(&id)?;
-                Some(proof(
-                    (session, link, id),
-                    login,
-                    self.checked.contains(&id),
-                    self.observed(login),
-                ))
-            })
-            .collect()
+        behind.filter_map(|link| self.proof(state, link)).collect()
+    }
+
+    /// That of one login.
+    pub(crate) fn proof(
+        &self,
+        state: &State,
+        link: (SessionId, LoginLink, StatementId),
+    ) -> Option<LoginProof> {
+        let login = state.logins.get(&link.2)?;
+        let checked = self.checked.contains(&link.2);
+        Some(proof(link, login, checked, self.observed(login)))
     }
 
     /// The login at that entry, and whether its token was checked here.
@@ -304,7 +306,7 @@ fn proof(
     }
 }
 
-fn observers_in_words(proof: &LoginProof) -> String {
+pub(crate) fn observers_in_words(proof: &LoginProof, names: &Names) -> String {
     let word = |when: &str, word: Option<Word>| {
         let word = word?;
         let saw = if word.saw { "saw it" } else { "DID NOT SEE IT" };
@@ -316,14 +318,18 @@ fn observers_in_words(proof: &LoginProof) -> String {
             word("after", observed.after),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
-        format!("; observer {} {}", observed.observer, words.join(" and "))
+        format!(
+            "; observer {} {}",
+            shown(names, observed.observer),
+            words.join(" and ")
+        )
     });
     observers.collect()
 }
 
 /// A proof in words.
-pub(crate) fn in_words(proof: &LoginProof) -> String {
-    let actor = proof.actor.to_string();
+pub(crate) fn in_words(proof: &LoginProof, names: &Names) -> String {
+    let actor = shown(names, proof.actor);
     let who = proof.workload.as_deref().unwrap_or(&actor);
     let seen = if proof.seen_by_client { "yes" } else { "no" };
     let link = match proof.link {
@@ -342,7 +348,7 @@ pub(crate) fn in_words(proof: &LoginProof) -> String {
         proof.token,
         proof.provider_key,
         proof.keys_entry,
-        observers_in_words(proof),
+        observers_in_words(proof, names),
         proof.session_key,
         clean(&proof.issuer, 200),
         proof.log_trusted_for.join("; "),

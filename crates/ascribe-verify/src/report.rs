@@ -10,6 +10,7 @@ use ascribe_core::id::{ActionId, EntryHash, Root};
 use ascribe_core::text::clean;
 use serde::Serialize;
 
+use crate::links::{Link, Names};
 use crate::logins::LoginProof;
 use crate::vouchers::Voucher;
 use crate::witnesses::Witnessed;
@@ -85,6 +86,12 @@ pub struct Report {
     /// Who said that an approver was in the group, or the manager, that the approval needed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vouchers: Vec<Voucher>,
+    /// Of a bundle: every link of its session's chain, each after those that it rests on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
+    /// The names that were disclosed, for the text.
+    #[serde(skip)]
+    pub(crate) names: Names,
 }
 
 impl Report {
@@ -103,6 +110,8 @@ impl Report {
             actions: Vec::new(),
             logins: Vec::new(),
             vouchers: Vec::new(),
+            links: Vec::new(),
+            names: Names::new(),
         }
     }
 
@@ -121,6 +130,7 @@ impl Report {
             self.actions.clear();
             self.logins.clear();
             self.vouchers.clear();
+            self.links.clear();
         }
         self
     }
@@ -295,11 +305,16 @@ pub fn render(report: &Report) -> String {
             status,
         ));
     }
-    for proof in &report.logins {
-        line(crate::logins::in_words(proof));
+    for link in &report.links {
+        line(crate::links::in_words(link));
     }
-    for voucher in &report.vouchers {
-        line(crate::vouchers::in_words(voucher));
+    if report.links.is_empty() {
+        for proof in &report.logins {
+            line(crate::logins::in_words(proof, &report.names));
+        }
+        for voucher in &report.vouchers {
+            line(crate::vouchers::in_words(voucher, &report.names));
+        }
     }
     for problem in &report.problems {
         let at = problem

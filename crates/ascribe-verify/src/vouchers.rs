@@ -10,6 +10,7 @@ use ascribe_core::statement::{Answer, Say, Statement};
 use ascribe_core::text::clean;
 use serde::Serialize;
 
+use crate::links::{self, Names, Trusted, shown};
 use crate::logins::Logins;
 
 /// Who said what an approval depended on.
@@ -189,8 +190,8 @@ fn leant(state: &State, by: PersonId, answer: &Answer, link: &Ref) -> Option<Lea
     })
 }
 
-/// A voucher in words.
-pub(crate) fn in_words(voucher: &Voucher) -> String {
+/// What an approval depended on, who said so, and whom one must trust for that.
+pub(crate) fn parts(voucher: &Voucher, names: &Names) -> (String, String, Vec<Trusted>) {
     let groups = voucher.groups.iter();
     let groups: Vec<String> = groups
         .map(|group| {
@@ -201,42 +202,49 @@ pub(crate) fn in_words(voucher: &Voucher) -> String {
             )
         })
         .collect();
-    let what = if groups.is_empty() {
-        "is the manager of whoever asked".to_owned()
+    let (depends, so) = if groups.is_empty() {
+        let depends = "is the manager of whoever asked".to_owned();
+        (depends, "who the manager is")
     } else {
-        format!("is in {}", groups.join(" and "))
+        (format!("is in {}", groups.join(" and ")), "who is in it")
     };
-    let (said, trust) = match &voucher.source {
+    match &voucher.source {
         Source::Scim { directory } => {
             let directory = clean(directory, 63);
-            (
-                format!("directory `{directory}` said so over SCIM"),
-                format!(
-                    "directory `{directory}`, whoever has its token, and the log, which alone says that it was said"
-                ),
-            )
+            let said = format!("directory `{directory}` said so over SCIM");
+            let who = format!("directory `{directory}` and whoever has its token");
+            let log = Trusted::alone("the log, which alone says that it was said");
+            (depends, said, vec![Trusted::new(who, so), log])
         }
-        Source::File { directory, signer } => (
-            format!("a file of directory `{}` says so", clean(directory, 63)),
-            format!("{signer}, who signed the file"),
-        ),
+        Source::File { directory, signer } => {
+            let said = format!("a file of directory `{}` says so", clean(directory, 63));
+            let who = format!("{}, who signed the file", shown(names, *signer));
+            (depends, said, vec![Trusted::new(who, so)])
+        }
         Source::Token {
             login,
             issuer,
             token,
-        } => (
-            format!("the token of login {login} says so, {token}"),
-            match *token {
-                "checked" => clean(issuer, 200),
-                _ => format!(
-                    "{}, and the log for what the token says",
-                    clean(issuer, 200)
-                ),
-            },
-        ),
-    };
+        } => {
+            let said = format!("the token of login {login} says so, {token}");
+            let mut trust = vec![Trusted::new(clean(issuer, 200), so)];
+            if *token != "checked" {
+                trust.push(Trusted::new("the log", "what the token says"));
+            }
+            (depends, said, trust)
+        }
+    }
+}
+
+/// A voucher in words.
+pub(crate) fn in_words(voucher: &Voucher, names: &Names) -> String {
+    let (what, said, trust) = parts(voucher, names);
     format!(
-        "  who approved {}: {} {what} (approval entry {}): {said} (entry {}); one must trust: {trust}",
-        voucher.session, voucher.approver, voucher.approval, voucher.entry,
+        "  who approved {}: {} {what} (approval entry {}): {said} (entry {}); one must trust: {}",
+        voucher.session,
+        shown(names, voucher.approver),
+        voucher.approval,
+        voucher.entry,
+        links::parties(&trust),
     )
 }

@@ -7,6 +7,8 @@ use ascribe_core::witness::seen_by;
 use ascribe_tlog::{Note, Quorum, TrustPolicy};
 use serde::Serialize;
 
+use crate::links;
+
 /// What they have seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Witnessed {
@@ -16,6 +18,9 @@ pub struct Witnessed {
     pub before: Timestamp,
     /// Who cosigned: names in the policy.
     pub by: Vec<String>,
+    /// The ids of their keys, in the same order.
+    #[serde(skip)]
+    pub keys: Vec<String>,
     /// Who must have.
     pub quorum: String,
     /// Whose policy that is: `reader` or `log`.
@@ -54,10 +59,17 @@ fn under(note: &[u8], policy: &TrustPolicy, whose: &'static str) -> Option<Witne
         .witnesses
         .iter()
         .filter_map(|w| w.key.cosigned(&note).ok()?);
+    let keys = by.iter().map(|name| {
+        let mut known = policy.witnesses.iter();
+        let known = known.find(|witness| witness.name == *name);
+        known.map_or_else(String::new, |w| links::key_id(w.key.name(), w.key.key_id()))
+    });
+    let keys = keys.collect();
     let latest = i64::try_from(times.max()?).ok()?;
     Some(Witnessed {
         size,
         before: seen_by(Timestamp::from_millis(latest.saturating_mul(1000))),
+        keys,
         by: by.into_iter().map(str::to_owned).collect(),
         quorum: quorum.clone(),
         policy: whose,

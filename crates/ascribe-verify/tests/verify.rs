@@ -6,6 +6,7 @@ mod verify {
     mod attribution;
     mod bundles;
     mod forge;
+    mod links;
     mod logins;
     mod mtls;
     mod scenes;

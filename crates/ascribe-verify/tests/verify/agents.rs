@@ -117,6 +117,16 @@ fn story(tell: impl FnOnce(&mut Story) -> SessionId) -> Vec<u8> {
     story.log.bundle(session).to_bytes().unwrap()
 }
 
+/// A log in which an agent's agent did something.
+pub(super) fn session_of_an_agent() -> (Forge, SessionId) {
+    let mut story = Story::new();
+    let [_, below] = story.links();
+    let mut session = story.open(below);
+    story.log.run(&mut session);
+    let id = story.log.close(session);
+    (story.log, id)
+}
+
 /// One command by an agent that was made so.
 fn by(make: impl FnOnce(&mut Story) -> Link) -> Vec<u8> {
     story(|story| {
@@ -227,13 +237,9 @@ pub(super) fn vectors() -> Vec<Vector> {
 
 #[test]
 fn the_record_of_an_agents_action_names_every_link() {
-    let mut story = Story::new();
-    let [_, below] = story.links();
-    let mut session = story.open(below);
-    story.log.run(&mut session);
-    let id = story.log.close(session);
-    let bundle = story.log.bundle(id).to_bytes().unwrap();
-    let report = ascribe_verify::verify_bundle(&bundle, &story.log.policy());
+    let (log, id) = session_of_an_agent();
+    let bundle = log.bundle(id).to_bytes().unwrap();
+    let report = ascribe_verify::verify_bundle(&bundle, &log.policy());
     let mut text = serde_json::to_string_pretty(&report.actions).unwrap();
     text.push('\n');
     golden("attribution-agents.json", text.as_bytes());

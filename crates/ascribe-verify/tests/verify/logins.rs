@@ -4,7 +4,7 @@
 use ascribe_core::attribution::{Filter, Fold};
 use ascribe_core::bundle::Bundle;
 use ascribe_core::encoding::{Bytes, base64url};
-use ascribe_core::entry::{Body, Status};
+use ascribe_core::entry::{Body, Entry, Status};
 use ascribe_core::id::{SessionId, StatementId};
 use ascribe_core::identity::{
     Binding, Condition, IdentityLink, KeysSeen, Login, Observers, Provider, ProviderKeys,
@@ -103,6 +103,20 @@ impl Default for Story {
             edit: |_| (),
         }
     }
+}
+
+/// A log with one session by login whose provider has published another key since, and its bundle.
+pub(super) fn session_before_a_rotation() -> (Forge, Bundle) {
+    let (mut log, bundle) = session_by_login(&Story::default());
+    let is_set = |entry: &&Entry| matches!(&entry.body, Body::ProviderKeys(_));
+    let keys = log.entries.iter().find(is_set).unwrap();
+    let registered = Place {
+        hash: keys.refs[0].hash,
+        index: keys.refs[0].index,
+    };
+    publish(&mut log, jwks(2), registered);
+    let bundle = log.bundle(bundle.header.session);
+    (log, bundle)
 }
 
 /// A log with one session by login, and its bundle.
@@ -247,7 +261,8 @@ fn a_login_behind_a_grant_is_shown_and_others_are_counted() {
         (asked[0].link, asked[0].token),
         (LoginLink::Request, "checked")
     );
-    assert!(!others && text.contains("who asked for"), "{text}");
+    let words = "asked for root@db1 (entry 6); signed by Olu Operator with session key";
+    assert!(!others && text.contains(words), "{text}");
     let (asked, others, _) = report(sessions[0], true);
     assert_eq!(asked[0].token, "sealed");
     assert!(!others, "it is shown by itself");
@@ -369,12 +384,15 @@ fn observers_are_named_with_what_they_saw_before_and_after_a_login() {
     assert_eq!(proof.log_trusted_for, ["when it was shown"]);
     assert!(report.notes.iter().all(|n| n.code != "key_unseen"));
     let text = render(&report);
-    let (ada, olu) = (Who::Ada.id(), Who::Olu.id());
     for part in [
         format!(
-            "observer {ada} saw it before, entry {saw} and DID NOT SEE IT after, entry {after}"
+            "observer Ada Approver saw it before, entry {saw} and DID NOT SEE IT after, entry {after}"
         ),
-        format!("observer {olu} DID NOT SEE IT before, entry {}", saw + 1),
+        format!(
+            "observer Olu Operator DID NOT SEE IT before, entry {}",
+            saw + 1
+        ),
+        "Ada Approver for whether the provider published this key".to_owned(),
     ] {
         assert!(text.contains(&part), "{text}");
     }
@@ -576,6 +594,11 @@ fn asked<'a>(key: &'a SshKey, facts: &'a [&'a str]) -> TokenAsked<'a> {
 
 /// A log in which a job of GitHub Actions did something.
 fn job() -> Forge {
+    session_of_a_job().0
+}
+
+/// The same with the session.
+pub(super) fn session_of_a_job() -> (Forge, SessionId) {
     let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
     let job = Job {
         provider: Provider {
@@ -590,8 +613,8 @@ fn job() -> Forge {
         let token = job_token(log, &Who::Bot.key(0));
         (token.clone(), token)
     });
-    log.close(session);
-    log
+    let session = log.close(session);
+    (log, session)
 }
 
 /// A log in which a job of GitLab did something, which showed a proof of its token, or the token itself.

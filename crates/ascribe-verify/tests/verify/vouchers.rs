@@ -14,7 +14,7 @@ use ascribe_core::identity::{
 use ascribe_core::law::{Judge as _, Place, TokenAsked};
 use ascribe_core::statement::{Role, Say, Uses};
 use ascribe_evidence::SshSignatures;
-use ascribe_verify::{Source, Verdict, Voucher, render, verify_bundle};
+use ascribe_verify::{LinkKind, Report, Source, Verdict, Voucher, render, verify_bundle};
 
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
 use super::logins::{RZ, SESSION, jwks, provider, signed};
@@ -149,10 +149,13 @@ fn an_approval_by_group_says_which_entry_and_whom_to_trust() {
     for (way, whom) in [
         (
             Way::Scim,
-            "directory `corp`, whoever has its token, and the log",
+            "directory `corp` and whoever has its token for who is in it, and the log, which alone says that it was said",
         ),
-        (Way::File, "who signed the file"),
-        (Way::Token, "one must trust: https://idp.example"),
+        (
+            Way::File,
+            "Ada Approver, who signed the file for who is in it",
+        ),
+        (Way::Token, "https://idp.example for who is in it"),
     ] {
         let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Pat]);
         let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
@@ -207,6 +210,7 @@ fn an_approval_by_group_says_which_entry_and_whom_to_trust() {
         let text = render(&report);
         assert!(text.contains("is in `DB approvers` of `corp`"), "{text}");
         assert!(text.contains(whom), "{text}");
+        in_the_chain(&report, way);
         // Where the token stays sealed, the log is to be trusted for what it says.
         bundle.openings.retain(|o| o.opening.field != "token");
         let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
@@ -214,6 +218,39 @@ fn an_approval_by_group_says_which_entry_and_whom_to_trust() {
         let sealed = render(&report).contains("and the log for what the token says");
         assert_eq!(sealed, matches!(way, Way::Token));
     }
+}
+
+/// What the approval depended on is among the session's links: the directory, that its subject is Pat, and
+/// where the word is a token's, that login.
+fn in_the_chain(report: &Report, way: Way) {
+    let kinds: Vec<LinkKind> = report.links.iter().map(|link| link.link).collect();
+    let mut before = vec![LinkKind::Provider, LinkKind::Directory, LinkKind::Identity];
+    match way {
+        Way::Token => before.push(LinkKind::Login),
+        // Nothing was fetched from it.
+        Way::Scim | Way::File => drop(before.remove(0)),
+    }
+    let after = [
+        LinkKind::Request,
+        LinkKind::Approval,
+        LinkKind::Grant,
+        LinkKind::Opening,
+        LinkKind::Record,
+        LinkKind::Order,
+        LinkKind::Time,
+    ];
+    let expected = [&[LinkKind::Enrolment][..], &before, &after].concat();
+    assert_eq!(kinds, expected, "{}", render(report));
+    let link = |kind| report.links.iter().find(|link| link.link == kind).unwrap();
+    for kind in [LinkKind::Directory, LinkKind::Identity] {
+        let signers = &link(kind).signed_by;
+        assert_eq!(signers[0].principal, Some(Who::Ada.id()));
+        assert_eq!(signers[0].key, Who::Ada.key(0).fingerprint());
+        assert!(link(kind).trust[0].who.contains("Ada Approver"));
+    }
+    let approval = link(LinkKind::Approval);
+    assert_eq!(approval.signed_by[0].principal, Some(Who::Pat.id()));
+    assert!(approval.trust.len() > 1, "{approval:?}");
 }
 
 #[test]

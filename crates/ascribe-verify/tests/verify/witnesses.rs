@@ -5,7 +5,7 @@ use ascribe_core::statement::{Say, Uses};
 use ascribe_core::time::Timestamp;
 use ascribe_core::witness::{Cosigned, WitnessSet};
 use ascribe_tlog::{Checkpoint, Hash, SigningKey, TrustPolicy};
-use ascribe_verify::{Report, verify_bundle, verify_entries, verify_entries_since};
+use ascribe_verify::{LinkKind, Report, verify_bundle, verify_entries, verify_entries_since};
 
 use super::forge::{Forge, ORIGIN, Who};
 
@@ -155,6 +155,22 @@ fn a_bundle_is_witnessed_by_its_own_checkpoint() {
     ] {
         let report = verify_bundle(&bytes, &trust);
         assert_eq!(code(&report), None);
+        let [.., order, time] = report.links.as_slice() else {
+            panic!("{report:#?}")
+        };
+        assert_eq!((order.link, time.link), (LinkKind::Order, LinkKind::Time));
+        assert_eq!(order.signed_by[0].with, "log key");
+        let [signer] = time.signed_by.as_slice() else {
+            panic!("{time:#?}")
+        };
+        let key = witness().witness().unwrap();
+        let id = key.key_id().map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(signer.key, format!("w.example+{id}"));
+        assert_eq!((signer.with, time.testimony), ("witness key", None));
+        // Who follows the log's own policy trusts whoever set it.
+        let administrators = time.trust.iter().any(|t| t.who == "Ada Approver");
+        assert_eq!(administrators, whose == "log");
+        assert!(time.trust[0].who.contains("quorum `w`"), "{time:#?}");
         assert_eq!(report.witnessed.unwrap().policy, whose);
         // A cosignature says which second it was made in.
         let before = Some(Timestamp::from_millis(1_764_000_031_000));

@@ -1,0 +1,877 @@
+//! Making the list: from the session back to whatever its links rest on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ascribe_core::delegation::agent_id;
+use ascribe_core::directory::Directory;
+use ascribe_core::entry::{OpenedBy, SessionOpen};
+use ascribe_core::id::{ContentDigest, PersonId, StatementId};
+use ascribe_core::identity::{Condition, Provider, Workload};
+use ascribe_core::law::{Approval, Ask, AskStatus, Asked, LoginLink, LoginState, SERVER, State};
+use ascribe_core::statement::{Role, Say, SshKey};
+use ascribe_core::text::clean;
+use ascribe_tlog::VerifierKey;
+
+use super::{Chain, Link, LinkKind, Links, Names, Signer, Trusted, Written, key_id, list, shown};
+use crate::logins::{Logins, Observed, observers_in_words};
+use crate::vouchers::{self, Source, Voucher};
+use crate::witnesses::Witnessed;
+
+/// Who made a key a person's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    First,
+    Proposal(StatementId),
+}
+
+#[derive(Debug)]
+struct Enrolled {
+    person: PersonId,
+    touched: bool,
+    source: By,
+}
+
+/// Every key that was ever enrolled: one key is enrolled once.
+fn enrolled(state: &State) -> BTreeMap<String, Enrolled> {
+    let mut all = BTreeMap::new();
+    let mut put = |person: PersonId, key: &SshKey, source: By| {
+        let touched = key.is_security_key();
+        let known = Enrolled {
+            person,
+            touched,
+            source,
+        };
+        all.insert(key.fingerprint(), known);
+    };
+    for admin in state.genesis.iter().flat_map(|genesis| &genesis.admins) {
+        for key in &admin.keys {
+            put(admin.person, key, By::First);
+        }
+    }
+    let granted = |ask: &&Ask| ask.status == AskStatus::Granted;
+    for (id, ask) in state.asks.iter().filter(|(_, ask)| granted(ask)) {
+        match &ask.asked {
+            Asked::Proposal(Say::PersonAdd(add)) => {
+                for key in &add.keys {
+                    put(add.person, key, By::Proposal(*id));
+                }
+            }
+            Asked::Proposal(Say::KeyAdd(add)) => put(add.person, &add.key, By::Proposal(*id)),
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The entry with which an ask had all its signatures.
+fn carried_at(ask: &Ask) -> u64 {
+    let approvals = ask.approvals.iter().map(|yes| yes.place.index);
+    approvals.fold(ask.place.index, u64::max)
+}
+
+/// A list in the making.
+pub(super) struct Listing<'a> {
+    kept: &'a Links,
+    state: &'a State,
+    logins: &'a Logins,
+    vouchers: &'a [Voucher],
+    names: &'a Names,
+    enrolled: BTreeMap<String, Enrolled>,
+    session_keys: BTreeMap<String, StatementId>,
+    /// Keys that signed something that is listed: whose they are is to be listed, too.
+    wanted: Vec<String>,
+    /// Logins, and what administrators set that links rest on.
+    rules: Vec<Link>,
+}
+
+impl<'a> Listing<'a> {
+    pub(super) fn new(
+        kept: &'a Links,
+        state: &'a State,
+        logins: &'a Logins,
+        vouchers: &'a [Voucher],
+        names: &'a Names,
+    ) -> Self {
+        let logged_in = state.logins.iter();
+        Self {
+            kept,
+            state,
+            logins,
+            vouchers,
+            names,
+            enrolled: enrolled(state),
+            session_keys: logged_in
+                .map(|(id, login)| (login.key.fingerprint(), *id))
+                .collect(),
+            wanted: Vec::new(),
+            rules: Vec::new(),
+        }
+    }
+
+    pub(super) fn list(
+        mut self,
+        open: &SessionOpen,
+        at: u64,
+        witnessed: Option<&Witnessed>,
+    ) -> Vec<Link> {
+        let mut links = Vec::new();
+        links.extend(self.delegations(open));
+        links.extend(self.grant(open));
+        links.extend(self.opening(open, at));
+        links.extend(self.record());
+        links.extend(self.order(witnessed));
+        // Whoever enrolled, registered and linked signed with keys as well.
+        let authority = self.authority(open, at);
+        let (mut seen, mut people) = (BTreeSet::new(), Vec::new());
+        while let Some(key) = self.wanted.pop() {
+            if !seen.insert(key.clone()) {
+                continue;
+            }
+            if let Some(id) = self.session_keys.get(&key).copied() {
+                self.login(id);
+            } else if let Some(known) = self.enrolled.get(&key) {
+                let (person, source) = (known.person, known.source);
+                if let By::Proposal(id) = source
+                    && let Some(ask) = self.state.asks.get(&id)
+                {
+                    self.administrators(ask);
+                }
+                people.push((source, person, key));
+            }
+        }
+        // Each rests on earlier ones.
+        let mut rules = std::mem::take(&mut self.rules);
+        rules.sort_by_key(|link| (link.entries.first().copied(), link.link));
+        let chain = self.enrolments(people).into_iter().chain(authority);
+        chain.chain(rules).chain(links).collect()
+    }
+
+    /// Several links may rest on the same one.
+    fn put(&mut self, link: Option<Link>) {
+        if let Some(link) = link
+            && !self.rules.contains(&link)
+        {
+            self.rules.push(link);
+        }
+    }
+
+    fn shown(&self, id: PersonId) -> String {
+        shown(self.names, id)
+    }
+
+    fn signer(&self, by: PersonId, key: &str) -> Signer {
+        let principal = |id: PersonId, with| Signer {
+            principal: Some(id),
+            name: self.names.get(&id).cloned(),
+            with,
+            key: key.to_owned(),
+        };
+        if let Some(known) = self.enrolled.get(key) {
+            return match known.touched {
+                true => principal(by, "enrolled security key"),
+                false => principal(by, "enrolled key"),
+            };
+        }
+        let login = self.session_keys.get(key);
+        if let Some(login) = login.and_then(|id| self.state.logins.get(id)) {
+            return match login.login.bearer {
+                true => principal(by, "key that the gateway made for one connection"),
+                false => principal(by, "session key"),
+            };
+        }
+        let mut agents = self.state.delegations.iter();
+        let agent = agents.find(|(_, known)| known.delegation.key.fingerprint() == key);
+        match agent {
+            Some((id, known)) => Signer {
+                name: Some(known.delegation.agent.clone()),
+                ..principal(agent_id(&self.state.origin, *id), "agent's key")
+            },
+            None => principal(by, "certified key"),
+        }
+    }
+
+    /// What one must believe of whoever holds a key, where a statement is signed with it.
+    fn holder(&mut self, key: &str) -> Vec<Trusted> {
+        self.wanted.push(key.to_owned());
+        let mut trust = vec![Trusted::holder()];
+        let login = self.session_keys.get(key);
+        if let Some(login) = login.and_then(|id| self.state.logins.get(id)) {
+            let issuer = clean(&login.provider.issuer, 200);
+            trust.push(Trusted::new(issuer, "whose key that is, by its login"));
+        }
+        trust
+    }
+
+    /// Who signed a proposal that took effect, its proposer first.
+    fn administrators(&mut self, ask: &Ask) -> Vec<Signer> {
+        let yes = ask.approvals.iter().map(|yes| (yes.by, &yes.key));
+        let signed: Vec<_> = [(ask.by, &ask.key)].into_iter().chain(yes).collect();
+        let keys = signed.iter().map(|(_, key)| (*key).clone());
+        self.wanted.extend(keys);
+        let signer = |(by, key): &(PersonId, &String)| self.signer(*by, key);
+        signed.iter().map(signer).collect()
+    }
+
+    fn quorum(&self) -> u32 {
+        self.state
+            .genesis
+            .as_ref()
+            .map_or(0, |genesis| genesis.admin_quorum)
+    }
+
+    /// What administrators are trusted for.
+    fn by_quorum(&self, signed_by: &[Signer], what: &str) -> Vec<Trusted> {
+        let who: Vec<String> = signed_by.iter().map(Signer::who).collect();
+        let needed = match self.quorum() {
+            1 => "one administrator is enough".to_owned(),
+            quorum => format!("{quorum} administrators are needed"),
+        };
+        vec![Trusted::new(list(&who), format!("{what}: {needed}"))]
+    }
+
+    /// The newest proposal of that content that had taken effect when an entry named it.
+    fn proposal(&self, by: u64, is: impl Fn(&Say) -> bool) -> Option<Ask> {
+        let asks = self.state.asks.values();
+        let granted = asks.filter(|ask| ask.status == AskStatus::Granted && carried_at(ask) <= by);
+        let that = granted.filter(|ask| matches!(&ask.asked, Asked::Proposal(say) if is(say)));
+        that.max_by_key(|ask| carried_at(ask)).cloned()
+    }
+
+    /// A link that administrators made under their quorum.
+    fn ruled(&mut self, link: LinkKind, ask: &Ask, what: String, trusted_for: &str) -> Link {
+        let signed_by = self.administrators(ask);
+        let trust = self.by_quorum(&signed_by, trusted_for);
+        Link {
+            link,
+            what,
+            entries: vec![ask.place.index],
+            keys: Vec::new(),
+            signed_by,
+            testimony: None,
+            trust,
+        }
+    }
+
+    /// One line for all keys that the same people enrolled.
+    fn enrolments(&mut self, mut keys: Vec<(By, PersonId, String)>) -> Vec<Link> {
+        let place = |source: By| match source {
+            By::First => 0,
+            By::Proposal(id) => self.state.asks.get(&id).map_or(0, |ask| ask.place.index),
+        };
+        keys.sort_by_key(|(source, person, key)| (place(*source), *person, key.clone()));
+        let mut links: Vec<Link> = Vec::new();
+        for (source, person, key) in keys {
+            let about = self.signer(person, &key);
+            let (entry, signed_by) = match source {
+                By::First => (0, Vec::new()),
+                By::Proposal(id) => match self.state.asks.get(&id) {
+                    Some(ask) => (ask.place.index, self.administrators(ask)),
+                    None => continue,
+                },
+            };
+            let same = links.iter_mut().find(|link| link.signed_by == signed_by);
+            match same {
+                Some(link) => {
+                    link.keys.push(about);
+                    if !link.entries.contains(&entry) {
+                        link.entries.push(entry);
+                    }
+                }
+                None => {
+                    let trust = match source {
+                        By::First => vec![Trusted::new(
+                            "whoever gave you the trust policy",
+                            "who the first people are: it pins the first entry",
+                        )],
+                        By::Proposal(_) => self.by_quorum(&signed_by, "whose keys those are"),
+                    };
+                    links.push(Link {
+                        link: LinkKind::Enrolment,
+                        what: String::new(),
+                        entries: vec![entry],
+                        keys: vec![about],
+                        signed_by,
+                        testimony: None,
+                        trust,
+                    });
+                }
+            }
+        }
+        for link in &mut links {
+            let mut whose: Vec<String> = link.keys.iter().map(Signer::who).collect();
+            whose.dedup();
+            link.what = format!("keys of {}", list(&whose));
+        }
+        links
+    }
+
+    /// An outside authority, where the session came in with a certificate of it.
+    fn authority(&mut self, open: &SessionOpen, at: u64) -> Option<Link> {
+        let shown = open.certificate.as_ref()?;
+        let is = |say: &Say| {
+            let Say::CaSet(ca) = say else { return false };
+            let mut people = ca.people.iter();
+            ca.name == shown.ca_name
+                && ca.keys.iter().any(|key| key.fingerprint() == shown.ca)
+                && people.any(|m| m.person == open.person && m.principal == shown.principal)
+        };
+        let ask = self.proposal(at, is)?;
+        let what = format!(
+            "authority `{}` counts, and its principal `{}` is {}",
+            clean(&shown.ca_name, 63),
+            clean(&shown.principal, 256),
+            self.shown(open.person)
+        );
+        let for_what = "whether it counts, and whom it names";
+        Some(self.ruled(LinkKind::Authority, &ask, what, for_what))
+    }
+
+    /// A login with what it rests on.
+    fn login(&mut self, id: StatementId) {
+        let Some(state) = self.state.logins.get(&id) else {
+            return;
+        };
+        let provider = self.provider(state);
+        self.put(provider);
+        let subject = self.subject(state);
+        self.put(subject);
+        let link = (self.kept.session, LoginLink::Session, id);
+        let Some(proof) = self.logins.proof(self.state, link) else {
+            return;
+        };
+        let seen = if proof.seen_by_client { "yes" } else { "no" };
+        let what = format!(
+            "{} by a token, {}, of provider key {} (keys entry {}, seen also by the client: {seen}{}), assurance {}",
+            self.shown(state.by),
+            proof.token,
+            proof.provider_key,
+            proof.keys_entry,
+            observers_in_words(&proof, self.names),
+            proof.assurance,
+        );
+        let issuer = clean(&proof.issuer, 200);
+        let mut trust = vec![Trusted::new(issuer, "who that is")];
+        if let Some(what) = proof.holder_trusted_for {
+            let who = "whatever the token passed through before it was proved";
+            trust.push(Trusted::new(who, what));
+        }
+        let saw = proof.observers.iter().filter(|o| o.saw());
+        let saw: Vec<String> = saw.map(|o: &Observed| self.shown(o.observer)).collect();
+        if !proof.seen_by_client && !saw.is_empty() {
+            let what = "whether the provider published this key";
+            trust.push(Trusted::new(list(&saw), what));
+        }
+        if state.login.bearer {
+            let what = "using the token for this connection alone";
+            trust.push(Trusted::new("the gateway", what));
+        }
+        trust.push(Trusted::new("the log", proof.log_trusted_for.join("; ")));
+        let provider = Signer::other(
+            &proof.issuer,
+            "provider key",
+            proof.provider_key.to_string(),
+        );
+        let signed_by = vec![provider, self.signer(state.by, &proof.session_key)];
+        self.put(Some(Link {
+            link: LinkKind::Login,
+            what,
+            entries: vec![state.place.index],
+            keys: Vec::new(),
+            signed_by,
+            testimony: None,
+            trust,
+        }));
+    }
+
+    fn provider(&mut self, login: &LoginState) -> Option<Link> {
+        let provider: &Provider = &login.provider;
+        let is = |say: &Say| matches!(say, Say::ProviderSet(set) if set == provider);
+        let ask = self.proposal(login.place.index, is)?;
+        let what = format!(
+            "`{}` is {}, with the keys that the server fetched from {}",
+            clean(&provider.name, 63),
+            clean(&provider.issuer, 200),
+            clean(&provider.jwks_uri, 200),
+        );
+        let for_what = "whether it counts, and where its keys are";
+        Some(self.ruled(LinkKind::Provider, &ask, what, for_what))
+    }
+
+    /// What made a token's subject this actor.
+    fn subject(&mut self, login: &LoginState) -> Option<Link> {
+        let at = login.place.index;
+        let named = self.kept.named.get(&at).copied().unwrap_or(at);
+        let (by, subject) = (login.by, login.login.claims.subject);
+        if login.workload.is_none() {
+            let provider = login.login.provider.as_str();
+            return self.identity(by, provider, Some(subject), named);
+        }
+        let is = |say: &Say| matches!(say, Say::WorkloadSet(set) if set.workload == by);
+        let ask = self.proposal(named, is)?;
+        let Asked::Proposal(Say::WorkloadSet(rule)) = &ask.asked else {
+            return None;
+        };
+        let what = self.rule(rule);
+        let for_what = "whose tokens are the workload's";
+        Some(self.ruled(LinkKind::Workload, &ask, what, for_what))
+    }
+
+    /// That a subject of a provider, or some subject of it, was this person.
+    fn identity(
+        &mut self,
+        who: PersonId,
+        provider: &str,
+        subject: Option<ContentDigest>,
+        at: u64,
+    ) -> Option<Link> {
+        let is = |say: &Say| {
+            matches!(say, Say::IdentityLink(link) if link.person == who
+                && link.provider == provider
+                && subject.is_none_or(|subject| link.subject == subject))
+        };
+        let ask = self.proposal(at, is)?;
+        let Asked::Proposal(Say::IdentityLink(link)) = &ask.asked else {
+            return None;
+        };
+        let what = format!(
+            "subject {} of `{}` is {}",
+            link.subject,
+            clean(provider, 63),
+            self.shown(who)
+        );
+        let for_what = "whom the subject stands for, which the person does not sign";
+        Some(self.ruled(LinkKind::Identity, &ask, what, for_what))
+    }
+
+    /// What a directory's word about somebody rests on, besides whoever speaks for it.
+    fn directory(&mut self, name: &str, who: PersonId, at: u64) {
+        let is = |say: &Say| matches!(say, Say::DirectorySet(set) if set.name == name);
+        let Some(ask) = self.proposal(at, is) else {
+            return;
+        };
+        let Asked::Proposal(Say::DirectorySet(set)) = &ask.asked else {
+            return;
+        };
+        let what = self.speaks(set);
+        let for_what = "whether it counts, and what its groups give";
+        let link = self.ruled(LinkKind::Directory, &ask, what, for_what);
+        self.put(Some(link));
+        let link = self.identity(who, &set.provider, None, at);
+        self.put(link);
+    }
+
+    fn speaks(&self, set: &Directory) -> String {
+        let signers: Vec<String> = set.signers.iter().map(|id| self.shown(*id)).collect();
+        let how = match (&set.claim, signers.is_empty()) {
+            (Some(claim), _) => format!("by the claim `{}` of its tokens", clean(claim, 128)),
+            (None, false) => format!("by files that {} may sign", list(&signers)),
+            (None, true) => "over SCIM, signed by nobody".to_owned(),
+        };
+        let gives = set.roles.iter();
+        let gives = gives.map(|rule| {
+            let role = format!("{:?}", rule.role).to_lowercase();
+            format!("; `{}` gives `{role}`", clean(&rule.group, 256))
+        });
+        format!(
+            "`{}` speaks of people of `{}` {how}{}",
+            clean(&set.name, 63),
+            clean(&set.provider, 63),
+            gives.collect::<String>()
+        )
+    }
+
+    fn rule(&self, rule: &Workload) -> String {
+        let condition = |condition: &Condition| {
+            format!(
+                "{}={}",
+                clean(&condition.claim, 128),
+                clean(&condition.one_of.join("|"), 256)
+            )
+        };
+        let conditions: Vec<String> = rule.conditions.iter().map(condition).collect();
+        format!(
+            "`{}` is whoever has tokens of `{}` with {}; {} answers for it",
+            clean(&rule.name, 63),
+            clean(&rule.provider, 63),
+            conditions.join(" "),
+            self.shown(rule.owner)
+        )
+    }
+
+    fn delegations(&mut self, open: &SessionOpen) -> Vec<Link> {
+        let chain = open.delegation.map(|id| self.state.delegation_chain(id));
+        let mut links = Vec::new();
+        for (id, known) in chain.unwrap_or_default() {
+            let agent = clean(&known.delegation.agent, 63);
+            let by = self.signer(known.person, &known.key);
+            let (actions, until) = (known.delegation.actions, known.delegation.until);
+            links.push(Link {
+                link: LinkKind::Delegation,
+                what: format!(
+                    "{} lets {agent} act: {actions} action(s) on {} until {until}",
+                    by.who(),
+                    clean(&known.delegation.targets.join(", "), 200),
+                ),
+                entries: vec![known.place.index],
+                keys: Vec::new(),
+                signed_by: vec![by],
+                testimony: None,
+                trust: self.holder(&known.key),
+            });
+            let Some(taken) = &known.accepted else {
+                continue;
+            };
+            let said = taken.asserted.texts().next().is_some();
+            let mut trust = vec![Trusted::holder()];
+            if said {
+                let what = "what the agent says of itself, which nobody checked";
+                trust.push(Trusted::new("the same", what));
+            }
+            links.push(Link {
+                link: LinkKind::Acceptance,
+                what: format!("{agent} takes it"),
+                entries: vec![taken.place.index],
+                keys: Vec::new(),
+                signed_by: vec![Signer {
+                    principal: Some(agent_id(&self.state.origin, id)),
+                    name: Some(known.delegation.agent.clone()),
+                    with: "agent's key",
+                    key: known.delegation.key.fingerprint(),
+                }],
+                testimony: None,
+                trust,
+            });
+        }
+        links
+    }
+
+    /// Request, approvals, extensions and the grant.
+    fn grant(&mut self, open: &SessionOpen) -> Vec<Link> {
+        let Some(grant) = self.state.grants.get(&open.grant) else {
+            return Vec::new();
+        };
+        let mut links = Vec::new();
+        let Some(ask) = self.state.asks.get(&grant.request) else {
+            return Vec::new();
+        };
+        let place = format!(
+            "{}@{}",
+            clean(&grant.grant.account, 64),
+            clean(&grant.grant.target, 64)
+        );
+        let emergency = matches!(ask.asked, Asked::Emergency(_));
+        let who = self.shown(ask.by);
+        let what = match (emergency, grant.grant.person == ask.by) {
+            (true, _) => format!("{who} took {place} in an emergency, which needs no yes"),
+            (false, true) => format!("{who} asked for {place}"),
+            (false, false) => format!(
+                "{who} asked for {place} for {}",
+                self.shown(grant.grant.person)
+            ),
+        };
+        let role = (!emergency).then_some(Role::Requester);
+        links.push(self.statement(LinkKind::Request, (ask, role), what));
+        for yes in &grant.approvals {
+            links.push(self.approval(yes));
+        }
+        links.push(self.law(open, ask, &place));
+        let extension = |ask: &&Ask| {
+            ask.status == AskStatus::Granted
+                && matches!(&ask.asked, Asked::Extension(e) if e.grant == open.grant)
+        };
+        let mut extensions: Vec<&Ask> = self.state.asks.values().filter(extension).collect();
+        extensions.sort_by_key(|ask| ask.place.index);
+        for ask in extensions {
+            let what = format!("{} asked for a later end of it", self.shown(ask.by));
+            links.push(self.statement(LinkKind::Extension, (ask, None), what));
+            for yes in &ask.approvals {
+                links.push(self.approval(yes));
+            }
+        }
+        links
+    }
+
+    fn statement(
+        &mut self,
+        link: LinkKind,
+        (ask, role): (&Ask, Option<Role>),
+        what: String,
+    ) -> Link {
+        let mut trust = self.holder(&ask.key);
+        trust.extend(role.and_then(|role| self.role(ask.by, role, ask.place.index)));
+        Link {
+            link,
+            what,
+            entries: vec![ask.place.index],
+            keys: Vec::new(),
+            signed_by: vec![self.signer(ask.by, &ask.key)],
+            testimony: None,
+            trust,
+        }
+    }
+
+    fn approval(&mut self, yes: &Approval) -> Link {
+        let mut trust = self.holder(&yes.key);
+        trust.extend(self.role(yes.by, Role::Approver, yes.place.index));
+        let mut what = format!("{} said yes", self.shown(yes.by));
+        let at = yes.place.index;
+        let vouchers = self.vouchers;
+        for voucher in vouchers.iter().filter(|voucher| voucher.approval == at) {
+            let (depends, said, parties) = vouchers::parts(voucher, self.names);
+            let entry = voucher.entry;
+            what.push_str(&format!(", and {depends}: {said} (entry {entry})"));
+            trust.extend(parties);
+            match &voucher.source {
+                Source::Scim { directory } | Source::File { directory, .. } => {
+                    self.directory(directory, yes.by, at);
+                }
+                Source::Token { login, .. } => {
+                    let login = self.state.logins.get(login);
+                    self.wanted
+                        .extend(login.map(|login| login.key.fingerprint()));
+                    for group in &voucher.groups {
+                        self.directory(&group.directory, yes.by, at);
+                    }
+                }
+            }
+            if let Some((_, key)) = self.kept.files.get(&entry) {
+                self.wanted.push(key.clone());
+            }
+        }
+        Link {
+            link: LinkKind::Approval,
+            what,
+            entries: vec![yes.place.index],
+            keys: Vec::new(),
+            signed_by: vec![self.signer(yes.by, &yes.key)],
+            testimony: None,
+            trust,
+        }
+    }
+
+    /// Whose word gave somebody a role that nobody enrolled them with.
+    fn role(&mut self, who: PersonId, role: Role, at: u64) -> Option<Trusted> {
+        if self.state.people.get(&who)?.roles.contains(&role) {
+            return None;
+        }
+        let mut names = BTreeSet::new();
+        for ask in self.state.asks.values() {
+            if let Asked::Proposal(Say::DirectorySet(set)) = &ask.asked
+                && ask.status == AskStatus::Granted
+                && carried_at(ask) <= at
+                && set.roles.iter().any(|rule| rule.role == role)
+            {
+                names.insert(set.name.clone());
+            }
+        }
+        let mut shown = Vec::new();
+        for name in names {
+            self.directory(&name, who, at);
+            shown.push(format!("directory `{}`", clean(&name, 63)));
+        }
+        let role = format!("{role:?}").to_lowercase();
+        let what = format!("the role `{role}`, which no administrator gave them by name");
+        Some(Trusted::new(list(&shown), what))
+    }
+
+    /// The grant: nobody signs it.
+    fn law(&mut self, open: &SessionOpen, ask: &Ask, place: &str) -> Link {
+        let grant = self.state.grants.get(&open.grant);
+        let entries = grant.map(|grant| grant.place.index).into_iter().collect();
+        let at = self.kept.named.get(&ask.place.index).copied();
+        let at = at.unwrap_or(ask.place.index);
+        let is = |say: &Say| matches!(say, Say::TargetSet(set) if set.name == open.target);
+        let rules = self.proposal(at, is);
+        let needed = rules.as_ref().and_then(|rules| match &rules.asked {
+            Asked::Proposal(Say::TargetSet(target)) => Some(target.quorum),
+            _ => None,
+        });
+        let rules = rules.map(|rules| self.administrators(&rules));
+        let what = match (grant.is_some_and(|g| g.grant.break_glass), needed) {
+            (true, _) => format!("{place} follows from that by the target's rules"),
+            (false, Some(needed)) => {
+                format!("{place} follows from that: the target's rules ask for {needed} yes")
+            }
+            (false, None) => format!("{place} follows from that"),
+        };
+        let trust = rules.map(|by| self.by_quorum(&by, "the target's rules"));
+        Link {
+            link: LinkKind::Grant,
+            what,
+            entries,
+            keys: Vec::new(),
+            signed_by: Vec::new(),
+            testimony: None,
+            trust: trust.unwrap_or_default(),
+        }
+    }
+
+    fn writer(&self, name: &str) -> Signer {
+        let mut writers = self.state.genesis.iter().flat_map(|g| &g.writers);
+        let key = writers.find(|writer| writer.id == name);
+        let key = key.and_then(|writer| <[u8; 32]>::try_from(writer.key.0.as_slice()).ok());
+        let key = key.and_then(|key| VerifierKey::from_public_key(name, &key).ok());
+        Signer::other(
+            name,
+            "writer key",
+            key.map_or_else(String::new, |key| key_id(name, key.key_id())),
+        )
+    }
+
+    fn is_signed(&self, writer: &str, seq: u64) -> bool {
+        let chain = self.kept.chains.get(writer);
+        chain.is_some_and(|chain| chain.signed().contains(&seq))
+    }
+
+    fn opening(&mut self, open: &SessionOpen, at: u64) -> Option<Link> {
+        let (writer, seq) = self.kept.opening.clone()?;
+        let gateway = format!("the gateway (writer `{}`)", clean(&writer, 63));
+        let actor = self.signer(open.person, &open.key);
+        let door = serde_json::to_value(open.door).ok();
+        let door = door.as_ref().and_then(|door| door.as_str()).unwrap_or("?");
+        let mut link = Link {
+            link: LinkKind::Opening,
+            what: format!("{} came in by the door `{door}`", actor.who()),
+            entries: vec![at],
+            keys: Vec::new(),
+            signed_by: Vec::new(),
+            testimony: None,
+            trust: Vec::new(),
+        };
+        if open.opened_by == OpenedBy::Signed {
+            link.trust = self.holder(&open.key);
+            let what = "opening no other connection with it";
+            link.trust.push(Trusted::new(gateway, what));
+            link.signed_by.push(actor);
+            return Some(link);
+        }
+        link.testimony = Some("gateway");
+        if self.is_signed(&writer, seq) {
+            link.signed_by.push(self.writer(&writer));
+        }
+        if open.delegation.is_none() {
+            self.wanted.push(open.key.clone());
+        }
+        link.what = format!("{} with {} {}", link.what, actor.with, open.key);
+        let mut saw = "whether whoever came in had that key";
+        if let Some(certificate) = &open.certificate {
+            let name = clean(&certificate.ca_name, 63);
+            link.what = format!(
+                "{}, by certificate {} of `{name}`, key {}",
+                link.what, certificate.serial.0, certificate.ca
+            );
+            let who = format!("whoever holds that key of `{name}`");
+            let what = "whom it certifies";
+            link.trust.push(Trusted::new(who, what));
+            saw = "whether it saw such a certificate, and whoever came in had its key";
+        }
+        link.trust.push(Trusted::new(gateway, saw));
+        if link.signed_by.is_empty() {
+            let what = "whose word that is: no signed head here covers it";
+            link.trust.push(Trusted::new("the log", what));
+        }
+        Some(link)
+    }
+
+    /// What was done, by writer.
+    fn record(&self) -> Vec<Link> {
+        let one = |(name, wrote): (&String, &Written)| {
+            let signed = self.kept.chains.get(name).map(Chain::signed);
+            let signed = signed.unwrap_or_default();
+            let all = wrote.entries.len();
+            let fixed = wrote.entries.iter().filter(|(_, seq)| signed.contains(seq));
+            let fixed = fixed.count();
+            let what = [
+                "intent(s)",
+                "outcome(s)",
+                "of evidence",
+                "refusal(s)",
+                "close",
+            ];
+            let parts = wrote.counts.iter().zip(what).filter(|(n, _)| **n > 0);
+            let parts: Vec<String> = parts.map(|(n, what)| format!("{n} {what}")).collect();
+            let (whose, who) = match name.as_str() {
+                SERVER => ("server", "the server".to_owned()),
+                _ => (
+                    "gateway",
+                    format!("the gateway (writer `{}`)", clean(name, 63)),
+                ),
+            };
+            let mut trust = vec![Trusted::new(who, "what was done and what came of it")];
+            if fixed < all {
+                let which = match fixed {
+                    0 => "these".to_owned(),
+                    _ => format!("{} of these {all}", all - fixed),
+                };
+                let what = format!("whose {which} are: no signed head here covers them");
+                trust.push(Trusted::new("the log", what));
+            }
+            Link {
+                link: LinkKind::Record,
+                what: list(&parts),
+                entries: wrote.entries.iter().map(|(index, _)| *index).collect(),
+                keys: Vec::new(),
+                signed_by: (fixed > 0).then(|| self.writer(name)).into_iter().collect(),
+                testimony: Some(whose),
+                trust,
+            }
+        };
+        self.kept.written.iter().map(one).collect()
+    }
+
+    fn order(&mut self, witnessed: Option<&Witnessed>) -> [Link; 2] {
+        let order = Link {
+            link: LinkKind::Order,
+            what: "the order of these entries, and all of the session's".to_owned(),
+            entries: Vec::new(),
+            keys: Vec::new(),
+            signed_by: self.kept.log.clone(),
+            testimony: None,
+            trust: vec![Trusted::new(
+                "the log",
+                "showing everybody the same entries, and whether this law was the newest",
+            )],
+        };
+        let mut time = Link {
+            link: LinkKind::Time,
+            what: "every time, as the log states it".to_owned(),
+            entries: Vec::new(),
+            keys: Vec::new(),
+            signed_by: Vec::new(),
+            testimony: Some("log"),
+            trust: vec![Trusted::new("the log", "when")],
+        };
+        let Some(seen) = witnessed else {
+            return [order, time];
+        };
+        let whose = match seen.policy {
+            "reader" => "of your policy",
+            _ => "of the log's own policy",
+        };
+        time.what = format!("{} entries were there by {}", seen.size, seen.before);
+        time.testimony = None;
+        time.signed_by = seen
+            .by
+            .iter()
+            .zip(&seen.keys)
+            .map(|(name, key)| Signer::other(name, "witness key", key.clone()))
+            .collect();
+        let who = format!(
+            "as many of them as quorum `{}` {whose} needs",
+            clean(&seen.quorum, 80)
+        );
+        time.trust = vec![
+            Trusted::new(who, "the time, and for there being no other history"),
+            Trusted::new("the log", "when before that"),
+        ];
+        if seen.policy != "reader" {
+            let is = |say: &Say| matches!(say, Say::WitnessSet(_));
+            if let Some(ask) = self.proposal(u64::MAX, is) {
+                let by = self.administrators(&ask);
+                time.trust
+                    .extend(self.by_quorum(&by, "who the witnesses are"));
+            }
+        }
+        [order, time]
+    }
+}

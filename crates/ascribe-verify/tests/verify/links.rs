@@ -1,0 +1,252 @@
+//! The list of a session's links: who signed each, and whom one must trust for it.
+
+use ascribe_core::bundle::Bundle;
+use ascribe_core::id::SessionId;
+use ascribe_verify::LinkKind::{
+    Acceptance, Approval, Delegation, Enrolment, Extension, Grant, Identity, Login, Opening, Order,
+    Provider, Record, Request, Time, Workload,
+};
+use ascribe_verify::{Link, LinkKind, Report, Verdict, render, verify_bundle};
+
+use super::agents::session_of_an_agent;
+use super::forge::{Forge, Who};
+use super::logins::{SESSION, session_before_a_rotation, session_of_a_job};
+use super::scenes::plain;
+use super::vectors::golden;
+
+/// The report on a bundle of this log. Its text is as it is written down.
+fn judged(name: &str, log: &Forge, bundle: &Bundle) -> Report {
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    golden(&format!("links-{name}.txt"), render(&report).as_bytes());
+    report
+}
+
+fn of(name: &str, (log, session): (Forge, SessionId)) -> Report {
+    judged(name, &log, &log.bundle(session))
+}
+
+fn kinds(report: &Report) -> Vec<LinkKind> {
+    report.links.iter().map(|link| link.link).collect()
+}
+
+fn link(report: &Report, kind: LinkKind) -> &Link {
+    let mut links = report.links.iter();
+    links.find(|link| link.link == kind).unwrap()
+}
+
+/// With what each signer signed, and with which key.
+fn signed(link: &Link) -> Vec<(&str, &str)> {
+    let signers = link.signed_by.iter();
+    signers.map(|s| (s.with, s.key.as_str())).collect()
+}
+
+fn trusts(link: &Link, who: &str) -> bool {
+    link.trust.iter().any(|trusted| trusted.who == who)
+}
+
+#[test]
+fn an_enrolled_keys_session_lists_every_link_to_the_first_entry() {
+    let report = of("enrolled", plain());
+    assert_eq!(
+        kinds(&report),
+        [
+            Enrolment, Request, Approval, Grant, Opening, Record, Order, Time
+        ]
+    );
+    let (ada, olu) = (Who::Ada.key(0).fingerprint(), Who::Olu.key(0).fingerprint());
+    let enrolment = link(&report, Enrolment);
+    let mut keys: Vec<_> = enrolment.keys.iter().map(|key| key.key.clone()).collect();
+    keys.sort();
+    let mut expected = vec![ada.clone(), olu.clone()];
+    expected.sort();
+    assert_eq!(keys, expected);
+    assert!(enrolment.signed_by.is_empty());
+    assert!(trusts(enrolment, "whoever gave you the trust policy"));
+    for (kind, key) in [(Request, olu.as_str()), (Approval, ada.as_str())] {
+        assert_eq!(signed(link(&report, kind)), [("enrolled key", key)]);
+        assert!(trusts(link(&report, kind), "whoever holds that key"));
+    }
+    let grant = link(&report, Grant);
+    assert!(grant.signed_by.is_empty() && trusts(grant, "Ada Approver"));
+    assert_eq!(link(&report, Opening).testimony, Some("gateway"));
+    assert_eq!(link(&report, Record).testimony, Some("gateway"));
+    assert_eq!(signed(link(&report, Order))[0].0, "log key");
+    assert_eq!(link(&report, Time).testimony, Some("log"));
+    // Each names the entries that hold it, which are there in that order.
+    let first = |link: &Link| link.entries.first().copied();
+    let entries: Vec<u64> = report.links.iter().filter_map(first).collect();
+    assert!(entries.is_sorted(), "{entries:?}");
+}
+
+#[test]
+fn a_login_rests_on_its_provider_and_on_whoever_linked_the_subject() {
+    let (log, bundle) = session_before_a_rotation();
+    let report = judged("login", &log, &bundle);
+    assert_eq!(
+        kinds(&report),
+        [
+            Enrolment, Provider, Identity, Login, Request, Approval, Grant, Opening, Record, Order,
+            Time
+        ]
+    );
+    let ada = Who::Ada.key(0).fingerprint();
+    for kind in [Provider, Identity] {
+        let ruled = link(&report, kind);
+        assert_eq!(signed(ruled), [("enrolled key", ada.as_str())]);
+        assert!(trusts(ruled, "Ada Approver"), "{ruled:?}");
+    }
+    let login = link(&report, Login);
+    let [(issuer, _), (session, key)] = signed(login)[..] else {
+        panic!("{login:?}")
+    };
+    assert_eq!((issuer, session), ("provider key", "session key"));
+    assert_eq!(key, Who::Olu.key(SESSION).fingerprint());
+    assert!(login.what.contains("by a token, checked, of provider key"));
+    assert!(trusts(login, "https://idp.example") && trusts(login, "the log"));
+    // Names where they are disclosed, ids where they are not.
+    let text = render(&report);
+    assert!(!text.contains(&Who::Olu.id().to_string()), "{text}");
+    let mut bundle = bundle;
+    bundle.openings.retain(|o| o.opening.field != "name");
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified);
+    let login = link(&report, Login);
+    assert!(login.what.contains(&Who::Olu.id().to_string()), "{login:?}");
+    // The token sealed, the log says what is in it.
+    bundle.openings.retain(|o| o.opening.field != "token");
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    let login = link(&report, Login);
+    assert!(login.what.contains("by a token, sealed"), "{login:?}");
+    let more = "that the token says what is stated";
+    let log = login.trust.iter().find(|t| t.who == "the log").unwrap();
+    assert!(log.what.as_ref().unwrap().contains(more), "{login:?}");
+}
+
+#[test]
+fn a_workload_rests_on_its_rule_and_on_whoever_set_it() {
+    let report = of("workload", session_of_a_job());
+    assert_eq!(
+        kinds(&report),
+        [
+            Enrolment, Provider, Workload, Login, Request, Approval, Grant, Opening, Record, Order,
+            Time
+        ]
+    );
+    let rule = link(&report, Workload);
+    assert!(rule.what.contains("repository_id=42 ref=refs/heads/main"));
+    assert!(rule.what.contains("Olu Operator answers for it"));
+    assert_eq!(signed(rule)[0].1, Who::Ada.key(0).fingerprint());
+    assert!(trusts(rule, "Ada Approver"), "{rule:?}");
+    let asked = link(&report, Request);
+    assert_eq!(asked.signed_by[0].principal, Some(Who::Olu.id()));
+    assert!(asked.what.ends_with("for deploy"), "{asked:?}");
+}
+
+#[test]
+fn each_step_to_an_agent_is_signed_by_whoever_made_it() {
+    let report = of("agent", session_of_an_agent());
+    assert_eq!(
+        kinds(&report),
+        [
+            Enrolment, Delegation, Acceptance, Delegation, Acceptance, Request, Approval, Grant,
+            Opening, Record, Order, Time
+        ]
+    );
+    let steps = report.links.iter();
+    let steps = steps.filter(|link| matches!(link.link, Delegation | Acceptance));
+    let keys: Vec<(&str, &str)> = steps.flat_map(signed).collect();
+    let [top, below] = [2, 3].map(|n| Who::Pat.key(n).fingerprint());
+    assert_eq!(
+        keys,
+        [
+            ("enrolled key", Who::Olu.key(0).fingerprint().as_str()),
+            ("agent's key", top.as_str()),
+            ("agent's key", top.as_str()),
+            ("agent's key", below.as_str()),
+        ]
+    );
+    // What an agent says of itself is nobody's else.
+    let taken = link(&report, Acceptance);
+    assert!(trusts(taken, "the same"), "{taken:?}");
+    assert!(link(&report, Opening).what.contains("bot-3"), "{report:#?}");
+}
+
+#[test]
+fn a_signed_head_fixes_what_leads_to_it_and_nothing_else() {
+    let covered = |heads: [bool; 2]| {
+        let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+        let granted = log.granted(ascribe_core::statement::Uses::Single);
+        let mut session = log.open(&granted, "root");
+        log.run(&mut session);
+        if heads[0] {
+            log.head("gw");
+        }
+        let session = log.close(session);
+        if heads[1] {
+            log.head("gw");
+        }
+        let report = verify_bundle(&log.bundle(session).to_bytes().unwrap(), &log.policy());
+        assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+        let (opening, record) = (link(&report, Opening), link(&report, Record));
+        let log_alone = record.trust.iter().find(|t| t.who == "the log");
+        let log_alone = log_alone.and_then(|t| t.what.clone());
+        (
+            signed(opening).len(),
+            signed(record).len(),
+            log_alone.unwrap_or_default(),
+        )
+    };
+    assert_eq!(covered([true, true]), (1, 1, String::new()));
+    assert_eq!(covered([false, true]), (1, 1, String::new()));
+    let (opening, record, log) = covered([true, false]);
+    assert_eq!((opening, record), (1, 1));
+    assert!(log.contains("whose 1 of these 3 are"), "{log}");
+    let (opening, record, log) = covered([false, false]);
+    assert_eq!((opening, record), (0, 0));
+    assert!(log.contains("whose these are"), "{log}");
+}
+
+#[test]
+fn an_extension_and_its_yes_are_links_of_their_own() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Pat]);
+    let granted = log.granted(ascribe_core::statement::Uses::Single);
+    log.extend(&granted, Who::Pat);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let session = log.close(session);
+    let report = of("extension", (log, session));
+    assert_eq!(
+        kinds(&report),
+        [
+            Enrolment, Request, Approval, Grant, Extension, Approval, Opening, Record, Order, Time
+        ]
+    );
+    let yes = report.links.iter().filter(|link| link.link == Approval);
+    let who: Vec<_> = yes.map(|link| link.signed_by[0].principal).collect();
+    assert_eq!(who, [Some(Who::Ada.id()), Some(Who::Pat.id())]);
+}
+
+/// A whole ledger has many sessions: its report names their logins, and lists no chain.
+#[test]
+fn the_list_is_a_bundles() {
+    let (log, session) = plain();
+    let note = log.checkpoint(log.size());
+    let (bytes, openings) = (&log.bytes, &log.openings);
+    let whole = ascribe_verify::verify_entries(
+        note.as_bytes(),
+        bytes,
+        openings,
+        &log.policy(),
+        "missing",
+        &mut |_| (),
+    );
+    assert_eq!(whole.verdict, Verdict::Verified);
+    assert!(whole.links.is_empty());
+    // What fails lists nothing.
+    let mut bundle = log.bundle(session);
+    bundle.openings[0].opening.bytes.0.push(b'x');
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Failed);
+    assert!(report.links.is_empty());
+}
