@@ -163,7 +163,28 @@ mod e2e {
         world
             .run(&["export", session, "-f", bundle.to_str().unwrap()])
             .exits(0);
-        let report = world.verify(&bundle, &world.policy()).exits(0).line();
+        let report = world.verify(&bundle, &world.policy()).exits(0);
+        assert_eq!(
+            report.chain(),
+            [
+                "enrolment",
+                "enrolment",
+                "request",
+                "approval",
+                "grant",
+                "opening",
+                "record",
+                "order",
+                "time"
+            ]
+        );
+        for (kind, role) in [("request", "operator"), ("approval", "approver")] {
+            let signer = &report.link(kind)["signed_by"][0];
+            assert_eq!(signer["principal"], world.person(role).0.as_str());
+            assert_eq!(signer["with"], "enrolled key");
+        }
+        assert_eq!(report.link("opening")["testimony"], "gateway");
+        let report = report.line();
         assert_eq!(report["verdict"], "verified");
         assert_eq!(
             text(&report, "/actions/0/action_id"),

@@ -307,7 +307,35 @@ fn offline_every_link_is_there_and_as_it_was_signed() {
     } = Two::new(&world);
     below.ssh("echo below").exits(0);
     let bundle = export(&world, &world.actions(&["--agent", "log-bot"])[0]);
-    let verified = world.verify(&bundle, &world.policy()).exits(0).stdout;
+    let verified = world.verify(&bundle, &world.policy()).exits(0);
+    let chain = [
+        "enrolment",
+        "enrolment",
+        "delegation",
+        "acceptance",
+        "delegation",
+        "acceptance",
+        "request",
+        "approval",
+        "grant",
+        "opening",
+        "record",
+        "order",
+        "time",
+    ];
+    assert_eq!(verified.chain(), chain, "{verified:?}");
+    let (said, taken) = (verified.link("delegation"), verified.link("acceptance"));
+    let operator = world.person("operator").0;
+    assert_eq!(said["signed_by"][0]["principal"], operator.as_str());
+    assert_eq!(taken["signed_by"][0]["name"], "deploy-bot");
+    assert_eq!(taken["signed_by"][0]["with"], "agent's key");
+    let opening = verified.link("opening");
+    assert_eq!(opening["testimony"], "gateway");
+    assert!(
+        opening["what"].as_str().unwrap().contains("log-bot"),
+        "{opening}"
+    );
+    let verified = verified.stdout;
     for link in [
         format!("Olu Operator signed delegation:{delegation}, deploy-bot signed its acceptance"),
         format!("deploy-bot signed delegation:{handed_on}, log-bot signed its acceptance"),
@@ -469,7 +497,12 @@ fn an_agent_signs_its_own_opening() {
     assert_eq!(action["who"]["opened_by"], "signed");
     assert_eq!(chain(&action), ["Olu Operator", "deploy-bot"]);
     let bundle = export(&world, &action);
-    world.verify(&bundle, &world.policy()).exits(0);
+    let opening = world
+        .verify(&bundle, &world.policy())
+        .exits(0)
+        .link("opening");
+    assert_eq!(opening["signed_by"][0]["name"], "deploy-bot", "{opening}");
+    assert!(opening.get("testimony").is_none(), "{opening}");
 }
 
 #[test]

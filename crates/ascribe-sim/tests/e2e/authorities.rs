@@ -88,6 +88,17 @@ fn an_authority_is_registered_used_revoked_and_withdrawn() {
         "{}",
         verified.stdout
     );
+    // Whoever registered the authority said whom its principals stand for; the certificate is testimony.
+    let authority = verified.link("authority");
+    let approver = world.person("approver").0;
+    assert_eq!(authority["signed_by"][0]["principal"], approver.as_str());
+    let opening = verified.link("opening");
+    assert_eq!(opening["testimony"], "gateway");
+    let trust = opening["trust"].to_string();
+    assert!(
+        trust.contains("whoever holds that key of `corp`"),
+        "{trust}"
+    );
 
     // What is not given stays as it was.
     let revoke = ["ca", "set", "corp", "--revoke-serial", "7"];

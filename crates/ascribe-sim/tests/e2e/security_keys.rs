@@ -24,5 +24,9 @@ fn a_target_asks_for_a_touch() {
     let ran = world.ssh(&world.place(), "echo approved").exits(0);
     assert_eq!(ran.stdout, "approved\n");
     let bundle = world.bundle("echo again");
-    world.verify(&bundle, &world.policy()).exits(0);
+    let approval = world
+        .verify(&bundle, &world.policy())
+        .exits(0)
+        .link("approval");
+    assert_eq!(approval["signed_by"][0]["with"], "enrolled security key");
 }

@@ -90,6 +90,22 @@ pub(super) struct Out {
 }
 
 impl Out {
+    /// The kinds of links that a report lists, in order.
+    pub(super) fn chain(&self) -> Vec<String> {
+        let report = self.line();
+        let links = report["links"].as_array().unwrap().iter();
+        links
+            .map(|link| link["link"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// The first link of that kind.
+    pub(super) fn link(&self, kind: &str) -> Value {
+        let report = self.line();
+        let mut links = report["links"].as_array().unwrap().iter();
+        links.find(|link| link["link"] == kind).unwrap().clone()
+    }
+
     /// Demands an exit code.
     #[track_caller]
     pub(super) fn exits(self, code: i32) -> Self {

@@ -79,7 +79,41 @@ fn a_group_of_the_providers_token_approves_while_the_login_lasts() {
     world.json(&["export", session, "-f", bundle.to_str().unwrap()]);
     let bytes = std::fs::read_to_string(&bundle).unwrap();
     assert!(bytes.contains("group"), "the approval names the login");
-    world.verify(&bundle, &world.policy()).exits(0);
+    let report = world.verify(&bundle, &world.policy()).exits(0);
+    // Nobody who acted logged in: the login is the approver's.
+    let chain = [
+        "enrolment",
+        "enrolment",
+        "provider",
+        "identity",
+        "directory",
+        "login",
+        "request",
+        "approval",
+        "grant",
+        "opening",
+        "record",
+        "order",
+        "time",
+    ];
+    assert_eq!(report.chain(), chain, "{report:?}");
+    let approval = report.link("approval");
+    let what = approval["what"].as_str().unwrap();
+    assert!(
+        what.contains(&format!("is in `{GROUP}` of `sso`")),
+        "{approval}"
+    );
+    let issuer = &report.link("login")["signed_by"][0]["name"];
+    let trust = approval["trust"].as_array().unwrap();
+    assert!(
+        trust.iter().any(|party| party["who"] == *issuer),
+        "{approval}"
+    );
+    let approver = world.person("approver").0;
+    assert_eq!(
+        report.link("directory")["signed_by"][0]["principal"],
+        approver.as_str()
+    );
 
     // With the login ends the group.
     agent.run(&world, &["logout"]).exits(0);

@@ -213,6 +213,36 @@ fn a_person_logs_in_reaches_a_host_and_the_proof_outlives_the_providers_keys() {
     drop(idp);
     let report = world.verify(&bundle, &world.policy()).exits(0);
     assert!(report.stdout.contains("login:idp"), "{report:?}");
+    // Who signed what, also what nobody but the administrators knew.
+    let chain = [
+        "enrolment",
+        "enrolment",
+        "provider",
+        "identity",
+        "login",
+        "request",
+        "approval",
+        "grant",
+        "opening",
+        "record",
+        "order",
+        "time",
+    ];
+    assert_eq!(report.chain(), chain, "{report:?}");
+    let approver = world.person("approver").0;
+    for kind in ["provider", "identity"] {
+        let link = report.link(kind);
+        assert_eq!(link["signed_by"][0]["principal"], approver.as_str());
+        assert!(link["trust"].to_string().contains("Ada Approver"), "{link}");
+    }
+    let login = report.link("login");
+    let [provider, session] = [&login["signed_by"][0], &login["signed_by"][1]];
+    assert_eq!(
+        (&provider["with"], &session["with"]),
+        (&"provider key".into(), &"session key".into())
+    );
+    assert_eq!(provider["name"], login["trust"][0]["who"], "{login}");
+    assert_eq!(session["principal"], world.person("operator").0.as_str());
 }
 
 #[test]

@@ -82,6 +82,29 @@ fn a_pipelines_job_acts_under_its_own_name_with_run_commit_and_owner() {
     drop(issuer);
     let report = world.verify(&bundle, &world.policy()).exits(0);
     assert!(report.stdout.contains("login:github"), "{report:?}");
+    let chain = [
+        "enrolment",
+        "enrolment",
+        "provider",
+        "workload",
+        "login",
+        "request",
+        "approval",
+        "grant",
+        "opening",
+        "record",
+        "order",
+        "time",
+    ];
+    assert_eq!(report.chain(), chain, "{report:?}");
+    let rule = report.link("workload");
+    let approver = world.person("approver").0;
+    assert_eq!(rule["signed_by"][0]["principal"], approver.as_str());
+    let what = rule["what"].as_str().unwrap();
+    assert!(what.contains("Olu Operator answers for it"), "{rule}");
+    let asked = report.link("request");
+    let operator = world.person("operator").0;
+    assert_eq!(asked["signed_by"][0]["principal"], operator.as_str());
 }
 
 #[test]

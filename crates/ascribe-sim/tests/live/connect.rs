@@ -88,6 +88,9 @@ fn plain_ssh_opens_a_session_that_the_actor_signed_and_a_bundle_proves_it() {
             .contains("what was typed is the gateway's testimony"),
         "{report:?}"
     );
+    let opening = report.link("opening");
+    assert_eq!(opening["signed_by"][0]["with"], "enrolled key", "{opening}");
+    assert!(opening.get("testimony").is_none(), "{opening}");
 }
 
 #[test]

@@ -48,7 +48,26 @@ fn a_session_is_witnessed_and_its_bundle_and_its_log_say_so_offline() {
         .exits(0);
 
     let demanding = demanding(&world, &lines);
-    let report = world.verify(&bundle, &demanding).exits(0).line();
+    let report = world.verify(&bundle, &demanding).exits(0);
+    let chain = [
+        "enrolment",
+        "enrolment",
+        "request",
+        "approval",
+        "grant",
+        "opening",
+        "record",
+        "order",
+        "time",
+    ];
+    assert_eq!(report.chain(), chain, "{report:?}");
+    let (order, time) = (report.link("order"), report.link("time"));
+    assert_eq!(order["signed_by"][0]["with"], "log key");
+    let signers = time["signed_by"].as_array().unwrap();
+    let names: Vec<_> = signers.iter().map(|signer| &signer["name"]).collect();
+    assert_eq!(names, ["one", "two"], "{time}");
+    assert!(time.get("testimony").is_none(), "{time}");
+    let report = report.line();
     let seen = &report["witnessed"];
     assert_eq!(
         (&seen["by"], &seen["policy"]),
