@@ -218,6 +218,9 @@ fn a_disclosed_token_is_checked_and_the_report_says_whom_to_trust() {
         &mut |_| (),
     );
     assert_eq!(whole.logins, report.logins);
+    let text = render(&whole);
+    assert!(text.contains(": Olu Operator, token checked"), "{text}");
+    assert!(!text.contains(&Who::Olu.id().to_string()), "{text}");
     // Where the token stays sealed, one trusts the log for what it says.
     bundle.openings.retain(|o| o.opening.field != "token");
     let report = verify_bundle(&bundle.to_bytes().unwrap(), &trust);

@@ -260,3 +260,53 @@ fn an_approval_that_needed_no_group_has_no_voucher() {
     assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
     assert!(report.vouchers.is_empty());
 }
+
+#[test]
+fn a_role_that_a_directory_gave_names_the_directory() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Bot]);
+    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
+    let parents = [("provider", registered)];
+    let say = Say::DirectorySet(directory(Way::Scim));
+    let (_, corp) = log.say(Who::Ada, &parents, say, vec![]);
+    let link = Say::IdentityLink(IdentityLink {
+        person: Who::Bot.id(),
+        provider: "idp".into(),
+        subject: pat(),
+    });
+    log.say(Who::Ada, &parents, link, vec![]);
+    let resource = sealed("resource", "{}");
+    let change = DirectoryChange {
+        active: true,
+        directory: "corp".into(),
+        groups: vec![DBA.to_owned()],
+        id: ResourceId::new(log.fresh()),
+        kind: ResourceKind::User,
+        manager: None,
+        resource: Some(resource.commitment()),
+        subject: Some(pat()),
+    };
+    let body = Body::DirectoryChange(change);
+    log.record("server", &[("directory", corp)], body, vec![resource]);
+    let target = log.target();
+    let (ask, body) = log.request(target, Uses::Single);
+    let yes = log.approve(Who::Bot, ask);
+    let granted = log.grant(ask, &[yes], body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let id = log.close(session);
+    let report = verify_bundle(&log.bundle(id).to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let link = |kind| report.links.iter().find(|link| link.link == kind).unwrap();
+    let trust = &link(LinkKind::Approval).trust;
+    let party = trust.iter().find(|party| party.who == "directory `corp`");
+    let what = party.and_then(|party| party.what.as_deref()).unwrap();
+    assert!(what.contains("the role `approver`"), "{trust:?}");
+    assert!(
+        link(LinkKind::Directory)
+            .what
+            .contains("`DB approvers` gives `approver`")
+    );
+    assert!(link(LinkKind::Identity).what.ends_with("is Bot"));
+    // Whoever was enrolled with the role needs no directory for it.
+    assert_eq!(link(LinkKind::Request).trust.len(), 1);
+}
