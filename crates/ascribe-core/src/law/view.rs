@@ -478,7 +478,7 @@ impl State {
             Standing::Ended(CloseReason::Revoked) => {
                 return Err(Denied::new(
                     "revoked",
-                    "the session's grant, login or delegation was revoked, or whoever answers for it has left or is suspended",
+                    "the session's grant, login or delegation was revoked",
                 ));
             }
             Standing::Ended(CloseReason::Terminated) => {
