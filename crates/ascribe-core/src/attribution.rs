@@ -17,7 +17,7 @@ use crate::entry::{
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
 };
-use crate::identity::{Code, Run, Trigger};
+use crate::identity::{Claims, Code, Protection, Run, Trigger};
 use crate::law::{GrantState, Place, State};
 use crate::sealed::Opening;
 use crate::statement::{Statement, Ticket, Window};
@@ -112,6 +112,9 @@ pub struct Link {
     /// What started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
+    /// How what ran was protected, in the provider's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     /// What the provider does not say, and why it matters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -586,6 +589,7 @@ impl Fold {
                 run: None,
                 code: None,
                 trigger: None,
+                protection: None,
                 missing: Vec::new(),
                 asserted: said
                     .filter(|said| said.texts().next().is_some())
@@ -872,10 +876,20 @@ fn link(state: &State, open: &SessionOpen, names: &BTreeMap<PersonId, String>) -
         run: claims.and_then(|claims| claims.run.clone()),
         code: claims.and_then(|claims| claims.code.clone()),
         trigger: claims.and_then(|claims| claims.trigger.clone()),
-        missing: claims.map_or_else(Vec::new, |claims| claims.missing.clone()),
+        protection: claims.and_then(|claims| claims.protection.clone()),
+        missing: claims.map_or_else(Vec::new, missing),
         asserted: None,
         task: None,
     }
+}
+
+/// What a token leaves unsaid.
+fn missing(claims: &Claims) -> Vec<String> {
+    let mut missing = claims.missing.clone();
+    if claims.run.is_some() && claims.protection.is_none() {
+        missing.push("the login does not say whether what ran was protected".to_owned());
+    }
+    missing
 }
 
 /// What proved at the door whose login it was. The key id may hold spaces, what follows it does not.

@@ -229,6 +229,43 @@ pub struct Trigger {
     pub id: Option<String>,
 }
 
+/// How what ran was protected, in the provider's own words: a text, `true` or `false`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Protection {
+    /// What the environment is for: `production`, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment_tier: Option<String>,
+    /// The environment that the job deploys to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Is that environment protected?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment_protected: Option<String>,
+    /// Is the branch or tag protected?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ref_protected: Option<String>,
+    /// Whose machine ran it: the provider's, or somebody's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner_environment: Option<String>,
+}
+
+impl Protection {
+    /// Each that is there, by its claim's name.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let parts = [
+            ("deployment_tier", &self.deployment_tier),
+            ("environment", &self.environment),
+            ("environment_protected", &self.environment_protected),
+            ("ref_protected", &self.ref_protected),
+            ("runner_environment", &self.runner_environment),
+        ];
+        parts
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+    }
+}
+
 /// What a token says, as far as ascribe makes use of it. Members in canonical order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +299,9 @@ pub struct Claims {
     /// What the provider does not say, and why it matters: shown with the actor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// How what ran was protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     /// The run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,

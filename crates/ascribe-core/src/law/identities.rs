@@ -124,7 +124,8 @@ pub fn withheld_until(body: &Body) -> Option<Timestamp> {
     }
 }
 
-/// Does this token, shown with that key, say what the login states, by the provider's keys of then?
+/// Does this token, shown with that key, say what the login states, by the provider's keys of then? A login that says nothing
+/// of protection may be of a log that knew of none.
 ///
 /// # Errors
 /// When it does not, with the reason.
@@ -135,6 +136,17 @@ pub fn check_token(
     key: &SshKey,
     login: &Login,
     token: &[u8],
+) -> Result<(), Denied> {
+    says(judge, (provider, keys), (key, login), token, false)
+}
+
+/// The same; a login is `whole` if it says all that this version of the law makes use of.
+fn says(
+    judge: &dyn Judge,
+    (provider, keys): (&Provider, &[u8]),
+    (key, login): (&SshKey, &Login),
+    token: &[u8],
+    whole: bool,
 ) -> Result<(), Denied> {
     if token_digest(token) != login.digest {
         return Err(Denied::new(
@@ -158,7 +170,12 @@ pub fn check_token(
         facts: &facts,
         groups: &groups,
     };
-    if judge.token(provider, keys, token, &asked)? == login.claims {
+    let mut said = judge.token(provider, keys, token, &asked)?;
+    // Logins of earlier logs do not repeat it.
+    if login.claims.protection.is_none() && !whole {
+        said.protection = None;
+    }
+    if said == login.claims {
         return Ok(());
     }
     Err(Denied::new(
@@ -181,6 +198,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
         issued: _,
         key: _,
         missing,
+        protection,
         run,
         subject: _,
         trigger,
@@ -196,6 +214,9 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
     if let Some(run) = run {
         texts.extend([&run.id, &run.provider]);
         texts.extend([&run.attempt, &run.job].into_iter().flatten());
+    }
+    if let Some(protection) = protection {
+        texts.extend(protection.parts().map(|(_, text)| text));
     }
     if let Some(trigger) = trigger {
         texts.extend([&trigger.event, &trigger.id].into_iter().flatten());
@@ -748,7 +769,8 @@ impl State {
                 "the provider's keys are not on record yet",
             ));
         };
-        check_token(judge, &known.provider, &keys.body.0, key, login, token)
+        let published = (&known.provider, &keys.body.0[..]);
+        says(judge, published, (key, login), token, true)
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn read(
     let About {
         code,
         missing,
+        protection,
         run,
         trigger,
     } = provider::about(provider.kind, claims, asked.facts, binding)?;
@@ -64,6 +65,7 @@ pub(super) fn read(
         issued,
         key,
         missing,
+        protection,
         run,
         subject,
         trigger,

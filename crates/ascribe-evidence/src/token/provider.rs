@@ -1,6 +1,6 @@
 //! How each provider names the run, the code and what started it, and what it leaves unsaid.
 
-use ascribe_core::identity::{Binding, Code, Provider, ProviderKind, Run, Trigger};
+use ascribe_core::identity::{Binding, Code, Protection, Provider, ProviderKind, Run, Trigger};
 use ascribe_core::law::Denied;
 
 use super::claims::{malformed, plain};
@@ -11,6 +11,7 @@ use super::json::{Json, Object};
 pub(super) struct About {
     pub(super) code: Option<Code>,
     pub(super) missing: Vec<String>,
+    pub(super) protection: Option<Protection>,
     pub(super) run: Option<Run>,
     pub(super) trigger: Option<Trigger>,
 }
@@ -93,6 +94,19 @@ fn refuse_pull_requests(says: &Says<'_>, asked: &[&str]) -> Result<(), Denied> {
     Ok(())
 }
 
+/// Of GitHub's and GitLab's tokens; neither names all of it.
+fn protection(says: &Says<'_>) -> Result<Option<Protection>, Denied> {
+    let protection = Protection {
+        deployment_tier: says.opt("deployment_tier")?,
+        environment: says.opt("environment")?,
+        environment_protected: says.opt("environment_protected")?,
+        ref_protected: says.opt("ref_protected")?,
+        runner_environment: says.opt("runner_environment")?,
+    };
+    let says_any = protection.parts().next().is_some();
+    Ok(says_any.then_some(protection))
+}
+
 fn github(says: &Says<'_>, asked: &[&str]) -> Result<About, Denied> {
     refuse_pull_requests(says, asked)?;
     let attempt = says.need("run_attempt")?;
@@ -116,6 +130,7 @@ fn github(says: &Says<'_>, asked: &[&str]) -> Result<About, Denied> {
             id: says.opt("actor_id")?,
         }),
         missing: vec![],
+        protection: protection(says)?,
     };
     if attempt != "1" {
         about.miss("GitHub names who started the first run, not who ran it again");
@@ -174,6 +189,7 @@ fn gitlab(says: &Says<'_>) -> Result<About, Denied> {
             id: says.opt("user_id")?,
         }),
         missing: vec![],
+        protection: protection(says)?,
     };
     nobody_on_schedule(
         &mut about,
@@ -249,6 +265,7 @@ fn circleci(says: &Says<'_>) -> Result<About, Denied> {
             id: Some(id),
         }),
         missing: vec![],
+        protection: None,
     };
     about.miss("CircleCI does not name the commit");
     Ok(about)

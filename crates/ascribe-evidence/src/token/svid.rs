@@ -83,6 +83,7 @@ pub(super) fn check(
         issued: claims::instant(begins),
         key: root,
         missing: about.missing,
+        protection: None,
         run: None,
         subject: identity::subject(&known.issuer, id),
         trigger: None,

@@ -49,6 +49,7 @@ fn a_person_is_issuer_and_subject_and_bound_to_their_key() {
         issued: at(NOW),
         key: thumbprint(ISSUER.jwk("RS256")),
         missing: vec![],
+        protection: None,
         run: None,
         subject: subject("https://id.example", "248289761001"),
         trigger: None,
@@ -126,6 +127,45 @@ fn a_job_of_github_names_run_code_and_trigger() {
         (claims.acr, claims.amr.len(), claims.auth_time),
         (None, 0, None)
     );
+}
+
+#[test]
+fn how_a_run_was_protected_is_said_in_the_providers_words() {
+    let words = |login: &Login| {
+        let protection = good(login).protection.unwrap_or_default();
+        let parts = protection.parts();
+        let parts: Vec<String> = parts.map(|(name, text)| format!("{name} {text}")).collect();
+        parts.join(", ")
+    };
+    let mut job = Login::of(ProviderKind::Github);
+    assert_eq!(
+        words(&job),
+        "environment prod, ref_protected true, runner_environment github-hosted"
+    );
+    for claim in ["environment", "ref_protected", "runner_environment"] {
+        job.no_claim(claim);
+    }
+    assert_eq!(good(&job).protection, None);
+    let mut job = Login::of(ProviderKind::Gitlab);
+    job.claim("environment", json!("production/eu"));
+    job.claim("environment_protected", json!("false"));
+    job.claim("deployment_tier", json!("production"));
+    assert_eq!(
+        words(&job),
+        "deployment_tier production, environment production/eu, environment_protected false, ref_protected true, runner_environment gitlab-hosted"
+    );
+    // A list is no word of a provider's.
+    job.claim("ref_protected", json!(["true"]));
+    assert_eq!(job.check().unwrap_err().code, "token-claim");
+    for kind in [
+        ProviderKind::Buildkite,
+        ProviderKind::Circleci,
+        ProviderKind::Kubernetes,
+    ] {
+        let mut job = Login::of(kind);
+        job.claim("ref_protected", json!("true"));
+        assert_eq!(good(&job).protection, None, "{kind:?}");
+    }
 }
 
 #[test]

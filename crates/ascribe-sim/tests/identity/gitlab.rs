@@ -213,6 +213,10 @@ fn the_token_itself_never_leaves_the_job() {
         actor["code"]["commit"],
         "714a629c0b401fdce83e847fc9589983fc6f46bc"
     );
+    assert_eq!(
+        actor["protection"],
+        json!({ "ref_protected": "true", "runner_environment": "gitlab-hosted" })
+    );
     assert!(
         actor["missing"]
             .to_string()

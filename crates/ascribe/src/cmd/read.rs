@@ -8,7 +8,7 @@ use std::time::Duration;
 use ascribe_core::attribution::{ActionRecord, Filter, Link, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
-use ascribe_core::identity::{Code, Run, Trigger};
+use ascribe_core::identity::{Code, Protection, Run, Trigger};
 use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::{HeadCopy as _, LocalHead};
@@ -225,6 +225,12 @@ fn who_in_words(
     lines.extend(link.code.as_ref().map(|code| ("code", code_in_words(code))));
     let trigger = link.trigger.as_ref();
     lines.extend(trigger.map(|trigger| ("trigger", trigger_in_words(trigger))));
+    let protection = link.protection.iter().flat_map(Protection::parts);
+    let protection: Vec<String> = protection
+        .map(|(name, text)| format!("{name} {text}"))
+        .collect();
+    let protected = (!protection.is_empty()).then(|| clean(&protection.join(", "), 600));
+    lines.extend(protected.map(|text| ("protected", text)));
     let missing = link.missing.iter();
     lines.extend(missing.map(|text| ("missing", clean(text, 300))));
     if let Some(said) = &link.asserted {

@@ -474,6 +474,7 @@ async fn nobody_outside_makes_the_gateways_logins() {
                 issued: w.api.ledger.now(),
                 key: digest,
                 missing: Vec::new(),
+                protection: None,
                 run: None,
                 subject: digest,
                 trigger: None,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::identity::{
-    Binding, Code, Condition, Fact, IdentityLink, Login, Logout, ProviderKeys, ProviderKind, Run,
-    Workload, key_commitment, subject, token_digest,
+    Binding, Code, Condition, Fact, IdentityLink, Login, Logout, Protection, ProviderKeys,
+    ProviderKind, Run, Workload, key_commitment, subject, token_digest,
 };
 
 mod agents;
@@ -133,6 +133,7 @@ impl World {
             issued: self.now,
             key: thumbprint(key),
             missing: Vec::new(),
+            protection: None,
             run: None,
             subject: link(REQ).subject,
             trigger: None,

@@ -605,3 +605,43 @@ fn a_token_of_one_workload_is_no_login_of_another() {
     let draft = w.draft(BOT);
     w.hand_in(&draft).unwrap();
 }
+
+#[test]
+fn a_login_repeats_how_its_run_was_protected() {
+    let protected = |word: &str| {
+        Some(Protection {
+            ref_protected: Some(word.to_owned()),
+            ..Protection::default()
+        })
+    };
+    let mut w = World::with_providers();
+    let mut draft = w.draft(BOT);
+    let mut said = draft.login.claims.clone();
+    said.protection = protected("false");
+    draft.token = Some(said.clone());
+    // Kept back, or made up.
+    assert_eq!(no(w.hand_in(&draft)), "claims");
+    draft.login.claims.protection = protected("true");
+    assert_eq!(no(w.hand_in(&draft)), "claims");
+    draft.login.claims.protection = protected("\u{202e}");
+    assert_eq!(no(w.hand_in(&draft)), "claims");
+    draft.login.claims.protection = protected("false");
+    w.hand_in(&draft).unwrap();
+    // Whoever checks years later takes a login of a log that knew of none, and nothing made up.
+    let commitment = key_commitment(&draft.key, &draft.login.rz.0);
+    let token = format!("{commitment}\n{}", serde_json::to_string(&said).unwrap());
+    let known = &w.state.providers["ci"];
+    let keys = known.keys.as_ref().unwrap();
+    let mut login = draft.login.clone();
+    login.digest = token_digest(token.as_bytes());
+    for (states, good) in [
+        (protected("false"), true),
+        (None, true),
+        (protected("true"), false),
+    ] {
+        login.claims.protection = states;
+        let (provider, keys) = (&known.provider, &keys.body.0);
+        let done = check_token(&Fake, provider, keys, &draft.key, &login, token.as_bytes());
+        assert_eq!(done.is_ok(), good);
+    }
+}
