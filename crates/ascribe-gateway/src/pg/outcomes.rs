@@ -76,6 +76,19 @@ pub(super) fn outcome(action: ActionId, status: Status, note: Option<&str>) -> O
     }
 }
 
+/// An answer that is an error.
+pub(super) fn refused(report: &Report, begun: Instant) -> SqlOutcome {
+    SqlOutcome {
+        duration_us: micros(begun),
+        sqlstate: code(report),
+        ..nothing()
+    }
+}
+
+fn micros(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// The code as it is recorded.
 fn code(report: &Report) -> Option<String> {
     let text = std::str::from_utf8(&report.code).ok()?;
@@ -215,8 +228,7 @@ impl Running {
         };
         run.at += 1;
         let mut answered = std::mem::replace(&mut run.answered, nothing());
-        let elapsed = run.begun.elapsed().as_micros();
-        answered.duration_us = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        answered.duration_us = micros(run.begun);
         let outcome = Outcome {
             sql: Some(answered),
             streams: std::mem::take(&mut run.streams),

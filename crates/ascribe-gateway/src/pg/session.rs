@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use super::action::{action_of, connecting};
 use super::budget::Share;
 use super::door::{fatal, told};
-use super::outcomes::outcome;
+use super::outcomes::{outcome, refused as answered};
 use super::target::{self, Login, Ready, TargetError};
 use super::{ActsAs, Bearer, Credential, Io, Lease, Shared, relay};
 use crate::life::{Actor, Holder, Life, Shut};
@@ -36,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE of a password that is not the role's.
 const WRONG_PASSWORD: &[u8] = b"28P01";
+/// SQLSTATE of a database that there is not.
+const NO_DATABASE: &[u8] = b"3D000";
 /// Longest application name that a server keeps, in bytes (`NAMEDATALEN`).
 const APPLICATION: &[u8] = b"application_name";
 
@@ -97,6 +99,8 @@ pub(super) struct Session {
     pub(super) life: Life,
     pub(super) id: SessionId,
     pub(super) view: GrantView,
+    /// What of it may be revoked, as its client is told.
+    pub(super) rests_on: &'static str,
     /// What cancels its statements at the target.
     key: Option<(u32, Secret)>,
     /// One cancel at a time.
@@ -190,10 +194,10 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
     let opened = match share {
         Ok(share) => open(&shared, &life, &startup, &entrant, peer)
             .await
-            .map(|(id, view)| (id, view, share)),
+            .map(|opened| (opened, share)),
         Err(report) => Err(report),
     };
-    let (id, view, share) = match opened {
+    let (Opened { id, view, rests_on }, share) = match opened {
         Ok(opened) => opened,
         Err(report) => {
             leave(&shared, entrant.logout).await;
@@ -226,6 +230,7 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         life,
         id,
         view,
+        rests_on,
         key,
         cancelling: Semaphore::new(1),
     });
@@ -277,14 +282,65 @@ async fn connect_or_end(
     of: (SessionId, &GrantView),
     startup: &Startup,
 ) -> Result<Reached, Report> {
-    tokio::select! {
-        connected = connect(shared, life, of, startup) => connected,
-        () = life.over.cancelled() => Err(fatal("57P01", "the session has ended", "")),
-        () = life.pulse(|| ()) => Err(fatal("57P01", "the session has ended", "")),
+    let mut going = Going::default();
+    let ended = tokio::select! {
+        connected = connect(shared, life, of, startup, &mut going) => return connected,
+        () = life.over.cancelled() => "the session has ended",
+        () = life.pulse(|| ()) => "the session has ended",
         () = shared.common.stop.cancelled() => {
             life.end(CloseReason::Interrupted);
-            Err(fatal("57P01", "the gateway stops", ""))
+            "the gateway stops"
         }
+    };
+    // The target may have let it in already.
+    if let Some(id) = going.sent.take() {
+        let outcome = Outcome {
+            notes: going.in_vain(),
+            ..outcome(id, Status::Unknown, None)
+        };
+        life.report(of.0, outcome).await;
+    }
+    Err(fatal("57P01", ended, ""))
+}
+
+/// A way to the target, as far as it has come.
+#[derive(Debug, Default)]
+struct Going {
+    /// On record, and without an outcome.
+    sent: Option<ActionId>,
+    /// Who logs in, and by which lease.
+    who: Vec<String>,
+    /// The ports that connections to the target came from, in order.
+    ports: Vec<u16>,
+}
+
+impl Going {
+    /// Notes of connections that came to nothing. By their ports the target's own log is joined with ours.
+    fn in_vain(&mut self) -> Vec<String> {
+        let tried = self.ports.iter().map(|port| format!("tried {port}"));
+        std::mem::take(&mut self.who)
+            .into_iter()
+            .chain(tried)
+            .collect()
+    }
+}
+
+/// A session that is on record.
+struct Opened {
+    id: SessionId,
+    view: GrantView,
+    rests_on: &'static str,
+}
+
+/// What may be revoked and end a session.
+fn rests_on(holder: &Holder) -> &'static str {
+    match holder {
+        Holder { agent: Some(_), .. } => "the grant or a delegation",
+        Holder {
+            session_key: Some(_),
+            ..
+        } => "the grant or the login",
+        Holder { .. } => "the grant",
     }
 }
 
@@ -327,7 +383,7 @@ async fn open(
     startup: &Startup,
     entrant: &Entrant,
     peer: SocketAddr,
-) -> Result<(SessionId, GrantView), Report> {
+) -> Result<Opened, Report> {
     let recorder = &*shared.common.recorder;
     let holder = Holder::of(recorder, &entrant.key).filter(|h| h.person == entrant.person);
     let holder =
@@ -403,7 +459,8 @@ async fn open(
         }
     }
     life.opened(id);
-    Ok((id, view))
+    let rests_on = rests_on(&holder);
+    Ok(Opened { id, view, rests_on })
 }
 
 async fn record_and<T>(
@@ -450,6 +507,7 @@ async fn connect(
     life: &Life,
     (session, view): (SessionId, &GrantView),
     startup: &Startup,
+    going: &mut Going,
 ) -> Result<Reached, Report> {
     let name = database(startup, &view.account);
     let (command, sql) = connecting(startup, &name);
@@ -462,14 +520,18 @@ async fn connect(
             .await;
         return Err(fatal("57P01", why, ""));
     }
-    let mut notes = Vec::new();
-    let reaching = reach(shared, recorded, view, (startup, name, session), &mut notes);
+    going.sent = Some(id);
+    let reaching = reach(shared, recorded, view, (startup, name, session), going);
     let reached = match tokio::time::timeout(CONNECT_TIMEOUT, reaching).await {
         Ok(reached) => reached,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     };
+    going.sent = None;
     match reached {
         Ok(reached) => {
+            // The last one is the one that was let in.
+            going.ports.pop();
+            let mut notes = going.in_vain();
             // By these its own log is joined with ours.
             notes.push(format!("port {}", reached.ready.port));
             let key = reached.ready.key.iter();
@@ -482,8 +544,13 @@ async fn connect(
             Ok(reached)
         }
         Err(error) => {
+            let sql = match &error {
+                TargetError::Refused(report) => Some(answered(report, begun)),
+                _ => None,
+            };
             let outcome = Outcome {
-                notes,
+                notes: going.in_vain(),
+                sql,
                 ..outcome(id, Status::Failed, None)
             };
             life.report(session, outcome).await;
@@ -492,7 +559,7 @@ async fn connect(
             tracing::warn!("{place} was not reached: {error}");
             Err(match error {
                 // Its own words, as a client knows them.
-                TargetError::Refused(report) => *report,
+                TargetError::Refused(report) => explained(*report, startup),
                 TargetError::NoCredential(_) => fatal(
                     "08001",
                     format!("cannot reach {place}: its credential cannot be had"),
@@ -501,6 +568,19 @@ async fn connect(
                 error => fatal("08001", format!("cannot reach {place}: {error}"), ""),
             })
         }
+    }
+}
+
+/// What a target says, and what its client may not know: which database is meant where none is named.
+fn explained(report: Report, startup: &Startup) -> Report {
+    let named = startup.database().is_some() && startup.database() != startup.user();
+    if named || report.code != NO_DATABASE || report.hint.is_some() {
+        return report;
+    }
+    let hint = "no database was named, so the one called like the role was meant; name one, for instance with `-d DATABASE`";
+    Report {
+        hint: Some(told(hint.to_owned())),
+        ..report
     }
 }
 
@@ -529,13 +609,13 @@ struct Reached {
     lease: Option<Lease>,
 }
 
-/// Goes to the target with what was recorded, and no sooner. `notes` say who logs in, and by which lease.
+/// Goes to the target with what was recorded, and no sooner.
 async fn reach(
     shared: &Arc<Shared>,
     recorded: Recorded,
     view: &GrantView,
     (startup, database, session): (&Startup, Bytes, SessionId),
-    notes: &mut Vec<String>,
+    going: &mut Going,
 ) -> Result<Reached, TargetError> {
     let Action { .. } = recorded.into_action();
     // As it is registered now: what an administrator replaced is not reached any more.
@@ -548,16 +628,16 @@ async fn reach(
         account: &view.account,
         parameters: parameters(startup, database, session),
     };
-    let mut credential = way.credential(notes).await?;
-    let ready = match way.log_in(credential.as_ref()).await {
+    let mut credential = way.credential(going).await?;
+    let ready = match way.log_in(credential.as_ref(), going).await {
         Err(TargetError::Refused(report)) if report.code == WRONG_PASSWORD => {
             // It may have been changed since it was read.
-            let newer = way.credential(notes).await?;
+            let newer = way.credential(going).await?;
             if !is_newer(newer.as_ref(), credential.as_ref()) {
                 return Err(TargetError::Refused(report));
             }
             credential = newer;
-            way.log_in(credential.as_ref()).await?
+            way.log_in(credential.as_ref(), going).await?
         }
         done => done?,
     };
@@ -610,19 +690,24 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    async fn credential(&self, notes: &mut Vec<String>) -> Result<Option<Credential>, TargetError> {
+    async fn credential(&self, going: &mut Going) -> Result<Option<Credential>, TargetError> {
         let credentials = &self.shared.config.credentials;
         let asked = credentials.credential(&self.target.name, self.account);
         let found = asked.await.map_err(TargetError::NoCredential)?;
-        notes.clear();
+        let who = &mut going.who;
+        who.clear();
         if let Some(Credential { login, lease, .. }) = &found {
-            notes.extend(login.iter().map(|login| format!("login {}", login.name)));
-            notes.extend(lease.iter().map(|lease| format!("lease {}", lease.digest)));
+            who.extend(login.iter().map(|login| format!("login {}", login.name)));
+            who.extend(lease.iter().map(|lease| format!("lease {}", lease.digest)));
         }
         Ok(found)
     }
 
-    async fn log_in(&self, credential: Option<&Credential>) -> Result<Ready, TargetError> {
+    async fn log_in(
+        &self,
+        credential: Option<&Credential>,
+        going: &mut Going,
+    ) -> Result<Ready, TargetError> {
         let role = credential.and_then(|credential| credential.login.as_ref());
         let account = self.account.as_bytes();
         let mut parameters = Vec::with_capacity(self.parameters.len() + 1);
@@ -637,7 +722,8 @@ impl Way<'_> {
             password: credential.map(|credential| &credential.password),
             parameters: &parameters,
         };
-        let connection = target::connect(self.target, &self.shared.config.own).await?;
+        let own = &self.shared.config.own;
+        let connection = target::connect(self.target, own, &mut going.ports).await?;
         target::log_in(connection, login).await
     }
 }

@@ -77,10 +77,12 @@ pub(super) struct Login<'a> {
     pub(super) parameters: &'a [(Bytes, Bytes)],
 }
 
-/// Connects, and encrypts where the target's rules have certificates for it.
+/// Connects, and encrypts where the target's rules have certificates for it. `ports` take in the port that the
+/// connection comes from as soon as there is one.
 pub(super) async fn connect(
     target: &Target,
     own: &[SocketAddr],
+    ports: &mut Vec<u16>,
 ) -> Result<(Box<dyn Io>, Option<Bytes>, u16), TargetError> {
     let postgres = target
         .postgres
@@ -90,6 +92,7 @@ pub(super) async fn connect(
         .await
         .map_err(|error| untrusted(error.to_string()))?;
     let port = tcp.local_addr()?.port();
+    ports.push(port);
     if postgres.trust.is_empty() {
         return Ok((Box::new(tcp), None, port));
     }
@@ -373,7 +376,7 @@ pub(super) async fn cancel(
     process: u32,
     key: &Secret,
 ) -> Result<(), TargetError> {
-    let (mut stream, _, _) = connect(target, own).await?;
+    let (mut stream, _, _) = connect(target, own, &mut Vec::new()).await?;
     stream
         .write_all(&cancel_request(process, key.expose()))
         .await?;

@@ -1,6 +1,6 @@
 //! The database's side: sessions that are not ours, as far as the log tells, within bounds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ascribe_core::database::Compared;
 use ascribe_core::id::SessionId;
@@ -8,6 +8,7 @@ use ascribe_core::time::Timestamp;
 use ascribe_wire::pglog::{Kind, Record, Session};
 use serde::{Deserialize, Serialize};
 
+use super::ours::{Tried, is_near};
 use super::seconds;
 
 /// Most sessions that are listed; all are counted.
@@ -124,15 +125,81 @@ struct Stranger {
     statements: u64,
     /// Its place in the list.
     listed: Option<usize>,
+    seen: Seen,
+}
+
+/// What tells a session that the server turned away from one that was used.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Where a gateway may have come from.
+    port: Option<u16>,
+    /// It is more than the beginning of a session, or its only end.
+    more: bool,
+    /// The server ended it.
+    fatal: bool,
+    /// How, where the log says it.
+    sqlstate: Option<[u8; 5]>,
+    /// It ended as one that was open does.
+    left: bool,
+}
+
+impl Seen {
+    fn hear(&mut self, record: &Record, gateways: bool) {
+        let port = record.remote.as_ref().and_then(|remote| remote.port);
+        let port = port.filter(|_| gateways);
+        self.port = self.port.or(port);
+        self.more |= port.is_none() || self.port != port || record.ambiguous;
+        match record.kind {
+            Kind::Connection => self.more |= self.fatal,
+            Kind::Error if record.severity == "FATAL" && !is_of_an_open_session(record) => {
+                self.more |= self.fatal;
+                self.fatal = true;
+                let code = record
+                    .sqlstate
+                    .as_ref()
+                    .map(|code| code.as_bytes().try_into());
+                self.sqlstate = code.and_then(Result::ok);
+            }
+            Kind::Other => self.more |= record.severity != "LOG",
+            Kind::Disconnection => self.left = true,
+            _ => self.more = true,
+        }
+    }
+
+    /// Is it what the server has of this one of ours? Without what it answered, all that it has is what came of
+    /// a client that broke off.
+    fn is_of(&self, tried: &Tried, received: bool, within: (Timestamp, Timestamp)) -> bool {
+        // Ours is in the log, so that nobody else's is taken for it.
+        let ((began, ended), (first, last)) = (tried.connecting, within);
+        if self.more || began > last || ended < first {
+            return false;
+        }
+        let refused = self.fatal && !self.left;
+        match (&tried.sqlstate, &self.sqlstate) {
+            (Some(told), Some(code)) => refused && told.as_bytes() == code,
+            // The log does not say how.
+            (Some(_), None) => refused,
+            (None, _) => received,
+        }
+    }
+}
+
+/// Does only a session that is open end like this?
+fn is_of_an_open_session(record: &Record) -> bool {
+    record.message.starts_with("terminating ")
 }
 
 /// Sessions that are not ours.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     known: HashMap<Session, Stranger>,
+    /// From these ports came connections of ours that came to nothing.
+    tried: HashSet<u16>,
     list: Vec<Finding>,
+    /// Who may be one of these, as long as there is nothing else of them.
+    perhaps: HashMap<Session, Finding>,
     /// Who may only have knocked.
-    at_the_door: Vec<Finding>,
+    at_the_door: Vec<(Session, Finding)>,
     /// So many records came of sessions that are not told apart any more.
     beyond: u64,
 }
@@ -144,13 +211,30 @@ pub(super) struct Told {
     pub(super) entered: Compared,
     /// Who only knocked: the log says that they came, and would say if they had been let in.
     pub(super) knocked: u64,
+    /// What is ours: the server turned it away, or we broke it off.
+    pub(super) turned_away: u64,
     /// Some of what got in.
     pub(super) list: Vec<Finding>,
 }
 
 impl Strangers {
-    /// Takes in a record of a session that is not ours; the text where it is a statement.
-    pub(super) fn take(&mut self, session: Session, record: &Record, text: Option<&str>) {
+    /// Beside these connections of ours, which came to nothing.
+    pub(super) fn beside(tried: &[Tried]) -> Self {
+        Self {
+            tried: tried.iter().map(|tried| tried.port).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a record of a session that is not known to be ours; the text where it is a statement. `gateways`
+    /// says that a gateway may be where it came from.
+    pub(super) fn take(
+        &mut self,
+        session: Session,
+        record: &Record,
+        text: Option<&str>,
+        gateways: bool,
+    ) {
         let full = self.known.len() >= MAX_TOLD_APART;
         if full && !self.known.contains_key(&session) {
             self.beyond += 1;
@@ -167,14 +251,29 @@ impl Strangers {
         stranger.received |= came;
         stranger.entered |= !knocks || record.ambiguous || !stranger.received;
         stranger.statements += u64::from(text.is_some());
+        stranger.seen.hear(record, gateways);
+        let seen = &stranger.seen;
+        if stranger.entered
+            && !seen.more
+            && seen.port.is_some_and(|port| self.tried.contains(&port))
+        {
+            // So that the list is not full of what is ours.
+            if self.perhaps.len() < MAX_LISTED || self.perhaps.contains_key(&session) {
+                let new = || Finding::new(session, None);
+                self.perhaps.entry(session).or_insert_with(new).hear(record);
+            }
+            return;
+        }
         if came && !stranger.entered && self.at_the_door.len() < MAX_LISTED {
             let mut finding = Finding::new(session, None);
             finding.hear(record);
-            self.at_the_door.push(finding);
+            self.at_the_door.push((session, finding));
         }
         if stranger.entered && stranger.listed.is_none() && self.list.len() < MAX_LISTED {
             stranger.listed = Some(self.list.len());
-            self.list.push(Finding::new(session, None));
+            let known = self.perhaps.remove(&session);
+            self.list
+                .push(known.unwrap_or_else(|| Finding::new(session, None)));
         }
         let finding = stranger.listed.and_then(|at| self.list.get_mut(at));
         if let Some(finding) = finding {
@@ -185,17 +284,58 @@ impl Strangers {
         }
     }
 
+    /// Which of them are ours: each of ours that came to nothing is one of them at most, began when we connected
+    /// and came from that port. Who only knocked comes first: what is left over of ours must not stand for
+    /// somebody who got in.
+    fn turned_away(&self, tried: &[Tried], within: (Timestamp, Timestamp)) -> HashSet<Session> {
+        let mut by_port: HashMap<u16, Vec<(Session, &Stranger)>> = HashMap::new();
+        for (session, stranger) in &self.known {
+            if let Some(port) = stranger.seen.port.filter(|port| self.tried.contains(port)) {
+                by_port.entry(port).or_default().push((*session, stranger));
+            }
+        }
+        by_port
+            .values_mut()
+            .for_each(|from| from.sort_by_key(|(session, _)| *session));
+        let mut ours = HashSet::new();
+        for one in tried {
+            let from = by_port.get(&one.port).into_iter().flatten();
+            let free = |(session, _): &&(Session, &Stranger)| {
+                is_near(one.connecting, *session) && !ours.contains(session)
+            };
+            let free: Vec<_> = from.filter(free).collect();
+            let knocked = free.iter().find(|(_, stranger)| !stranger.entered);
+            let turned_away = free.iter().find(|(_, stranger)| {
+                stranger.entered && stranger.seen.is_of(one, stranger.received, within)
+            });
+            let found = knocked.or(turned_away).map(|(session, _)| *session);
+            ours.extend(found);
+        }
+        ours
+    }
+
     /// All of it. Where the log never says that somebody was let in, whoever came may have been.
-    pub(super) fn told(self, tells_entry: bool) -> Told {
+    pub(super) fn told(
+        self,
+        tells_entry: bool,
+        tried: &[Tried],
+        within: (Timestamp, Timestamp),
+    ) -> Told {
+        let ours = self.turned_away(tried, within);
         let mut told = Told {
             entered: Compared {
                 sessions: self.beyond,
                 statements: self.beyond,
             },
             knocked: 0,
+            turned_away: ours.len() as u64,
             list: self.list,
         };
-        for stranger in self.known.values() {
+        let others = self
+            .known
+            .iter()
+            .filter(|(session, _)| !ours.contains(session));
+        for (_, stranger) in others {
             if stranger.entered || !tells_entry {
                 told.entered.sessions += 1;
                 told.entered.statements += stranger.statements;
@@ -203,13 +343,17 @@ impl Strangers {
                 told.knocked += 1;
             }
         }
+        let perhaps = self.perhaps.into_iter();
+        let perhaps = perhaps.filter(|(session, _)| !ours.contains(session));
+        told.list.extend(perhaps.map(|(_, finding)| finding));
         if !tells_entry {
             let entered =
                 |finding: &Finding| told.list.iter().any(|f| f.session == finding.session);
             let more: Vec<Finding> = self
                 .at_the_door
                 .into_iter()
-                .filter(|f| !entered(f))
+                .filter(|(session, finding)| !entered(finding) && !ours.contains(session))
+                .map(|(_, finding)| finding)
                 .collect();
             told.list.extend(more);
         }

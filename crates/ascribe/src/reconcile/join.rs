@@ -38,7 +38,10 @@ pub(crate) struct Join {
     unrecorded: u64,
     /// pgaudit repeats a text for each statement in it: so often it is still to come.
     repeats: HashMap<usize, (String, usize)>,
+    /// The log says who was let in.
     connections: bool,
+    /// It says who came.
+    came: bool,
     matched: u64,
 }
 
@@ -80,17 +83,19 @@ pub(crate) struct Left {
 impl Join {
     pub(crate) fn new(ours: Ours, extent: &Extent, from: &[String]) -> Self {
         let begin = extent.first.unwrap_or(Timestamp::from_millis(0));
+        let strangers = Strangers::beside(&ours.tried);
         Self {
             ours,
             from: from.to_vec(),
             by_audit: extent.by_audit(),
             within: (begin, extent.last.unwrap_or(begin)),
             joined: HashMap::new(),
-            strangers: Strangers::default(),
+            strangers,
             within_ours: BTreeMap::new(),
             unrecorded: 0,
             repeats: HashMap::new(),
             connections: false,
+            came: false,
             matched: 0,
         }
     }
@@ -107,10 +112,12 @@ impl Join {
             return;
         }
         self.connections |= is_let_in(record);
+        self.came |= record.kind == Kind::Connection && !record.ambiguous;
         match (self.whose(session, record), logged) {
             (None, logged) => {
                 let text = logged.map(|logged| logged.text);
-                self.strangers.take(session, record, text);
+                let gateways = self.is_gateways(record);
+                self.strangers.take(session, record, text, gateways);
             }
             (Some(at), Some(logged)) => self.compare(at, session, record, logged),
             (Some(_), None) => {}
@@ -133,12 +140,21 @@ impl Join {
         if let Some(at) = self.joined.get(&(session, port)) {
             return Some(*at);
         }
-        if !self.from.is_empty() && !self.from.contains(&remote.host) {
+        if !self.is_gateways(record) {
             return None;
         }
         let at = self.ours.join(session, port)?;
         self.joined.insert((session, port), at);
         Some(at)
+    }
+
+    /// May its client be a gateway, by where it came from?
+    fn is_gateways(&self, record: &Record) -> bool {
+        let from = |host: &String| self.from.is_empty() || self.from.contains(host);
+        record
+            .remote
+            .as_ref()
+            .is_some_and(|remote| from(&remote.host))
     }
 
     fn compare(&mut self, at: usize, session: Session, record: &Record, logged: Logged<'_>) {
@@ -185,14 +201,17 @@ impl Join {
         let Told {
             entered,
             knocked,
+            turned_away,
             list: mut findings,
-        } = self.strangers.told(self.connections);
+        } = self
+            .strangers
+            .told(self.connections, &self.ours.tried, self.within);
         findings.extend(self.within_ours.into_values());
         findings.sort_by_key(|finding| (finding.began, finding.pid));
         Report {
-            comparable: logged || (self.connections && !rest.succeeded),
+            comparable: logged || (self.came && !rest.succeeded),
             matched: Compared {
-                sessions: self.joined.len() as u64,
+                sessions: self.joined.len() as u64 + turned_away,
                 statements: self.matched,
             },
             ours_only: rest.count,
@@ -203,7 +222,7 @@ impl Join {
             knocked,
             partly_logged: logged && rest.reasons.contains_key(NOT_LOGGED),
             reasons: rest.reasons,
-            connections: self.connections,
+            connections: self.came,
             findings,
             left: rest.left,
         }

@@ -17,6 +17,9 @@ const EXECUTE: &str = "execute";
 /// The class of SQL's `PREPARE`.
 const PREPARE: &str = "prepare";
 
+/// SQLSTATE of a password that is not the role's.
+const WRONG_PASSWORD: &str = "28P01";
+
 /// Why a statement that succeeded may not be in the database's log.
 pub(super) const NOT_LOGGED: &str = "not logged";
 
@@ -95,6 +98,17 @@ impl OurSession {
     }
 }
 
+/// A connection of ours to a target that came to nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Tried {
+    /// From which port.
+    pub(super) port: u16,
+    /// From the intent to connect until its outcome was recorded.
+    pub(super) connecting: (Timestamp, Timestamp),
+    /// What the target answered, where it was the target that ended it.
+    pub(super) sqlstate: Option<String>,
+}
+
 /// All of ours.
 #[derive(Debug, Default)]
 pub(crate) struct Ours {
@@ -102,6 +116,8 @@ pub(crate) struct Ours {
     known: HashMap<SessionId, usize>,
     /// By the process at the target and our port.
     by_backend: HashMap<(u32, u16), Vec<usize>>,
+    /// What came to nothing, in order.
+    pub(super) tried: Vec<Tried>,
     /// What was refused, and so is no action.
     pub(super) refused: Vec<Refused>,
 }
@@ -181,9 +197,27 @@ impl Ours {
             let mut notes = outcome.notes.iter();
             notes.find_map(|note| note.strip_prefix(name)?.strip_prefix(' '))
         };
+        let connecting = (record.when.at, outcome.at.unwrap_or(record.when.at));
+        let connected = outcome.status == Status::Succeeded;
         if let Some(session) = self.sessions.get_mut(at) {
-            session.connected = outcome.status == Status::Succeeded;
-            session.connecting = (record.when.at, outcome.at.unwrap_or(record.when.at));
+            session.connected = connected;
+            session.connecting = connecting;
+        }
+        let notes = outcome.notes.iter();
+        let tried = notes.filter_map(|note| note.strip_prefix("tried ")?.parse().ok());
+        let tried: Vec<u16> = tried.collect();
+        let answered = outcome.sql.as_ref().and_then(|sql| sql.sqlstate.clone());
+        for (n, port) in (1..).zip(&tried) {
+            // There is another one only where the password was not the role's any more.
+            let sqlstate = match n == tried.len() && !connected {
+                true => answered.clone(),
+                false => Some(WRONG_PASSWORD.to_owned()),
+            };
+            self.tried.push(Tried {
+                port: *port,
+                connecting,
+                sqlstate,
+            });
         }
         let backend = noted("backend").and_then(|text| text.parse().ok());
         let port = noted("port").and_then(|text| text.parse().ok());
@@ -195,19 +229,22 @@ impl Ours {
 
     /// The session of ours that this one of the log is. Each is one alone.
     pub(super) fn join(&mut self, session: Session, port: u16) -> Option<usize> {
-        let began = seconds(session.start);
         let candidates = self.by_backend.get(&(session.pid, port))?;
         let near = |at: &&usize| {
-            self.sessions.get(**at).is_some_and(|ours| {
-                let (from, until) = ours.connecting;
-                let early = from.plus_millis(-SKEW_MS) <= began;
-                ours.joined.is_none() && early && began <= until.plus_millis(SKEW_MS)
-            })
+            self.sessions
+                .get(**at)
+                .is_some_and(|ours| ours.joined.is_none() && is_near(ours.connecting, session))
         };
         let at = *candidates.iter().find(near)?;
         self.sessions.get_mut(at)?.joined = Some(session);
         Some(at)
     }
+}
+
+/// Did this session of the log begin while we were connecting, by clocks that may differ?
+pub(super) fn is_near((from, until): (Timestamp, Timestamp), session: Session) -> bool {
+    let began = seconds(session.start);
+    from.plus_millis(-SKEW_MS) <= began && began <= until.plus_millis(SKEW_MS)
 }
 
 fn statement(record: &ActionRecord, way: Way) -> Statement {

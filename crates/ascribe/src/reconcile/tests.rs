@@ -61,6 +61,16 @@ fn connect(session: u8, pid: u32, port: u16) -> ActionRecord {
     action(session, 0, "pg.connect", b"database=orders", outcome)
 }
 
+/// A session of ours that came to nothing: from these ports, and what the target answered.
+fn failed(session: u8, ports: &[u16], sqlstate: Option<&str>) -> ActionRecord {
+    let notes: Vec<String> = ports.iter().map(|port| format!("tried {port}")).collect();
+    let mut outcome = json!({ "status": "failed", "notes": notes });
+    if let Some(code) = sqlstate {
+        outcome["sql"] = json!({ "bytes": 0, "duration_us": 0, "rows": 0, "sqlstate": code });
+    }
+    action(session, 0, "pg.connect", b"database=nope", outcome)
+}
+
 /// One session with these texts, each with what became of it.
 fn trail(texts: &[(&str, &str)]) -> Ours {
     let mut ours = Ours::default();
@@ -354,6 +364,215 @@ fn who_only_knocks_is_counted_apart_and_only_if_the_log_would_tell() {
     let debug = line(who, "x DEBUG:  y", "LOG:  statement: select 2");
     let report = joined(ours(), &format!("{mine}{received}{debug}"), &[]);
     assert_eq!(report.database_only.sessions, 1);
+}
+
+/// A session of the log that came from here, with what it says of it.
+fn turned_away(who: (u64, u32, u16), said: &[&str]) -> String {
+    let (_, _, port) = who;
+    let received = format!("LOG:  connection received: host=127.0.0.1 port={port}");
+    let authorized = "LOG:  connection authorized: user=dba database=nope";
+    let said = [&[received.as_str(), authorized], said].concat();
+    said.iter()
+        .map(|said| line(who, "[unknown]", said))
+        .collect()
+}
+
+const REFUSED: &str = "FATAL:  database \"nope\" does not exist";
+
+/// One of ours that the server let in and then refused is ours, and stands for no other session.
+#[test]
+fn a_session_that_the_server_refused_is_ours_by_its_port_once() {
+    let who = (T0, 90, 50_000);
+    let ours = |sqlstate| {
+        let mut ours = trail(&[("select 1", "succeeded")]);
+        ours.take(&failed(2, &[50_000], sqlstate));
+        ours
+    };
+    let mine = session(OURS, "a", &["select 1"]);
+    let compared = |log: &str, from: &[&str]| {
+        let report = joined(ours(Some("3D000")), &format!("{mine}{log}"), from);
+        (
+            report.matched.sessions,
+            report.database_only,
+            report.findings.len(),
+        )
+    };
+    let refused = turned_away(who, &[REFUSED]);
+    assert_eq!(compared(&refused, &["127.0.0.1"]), (2, so_many(0, 0), 0));
+    let passes = |log: &str, statements: u64| {
+        assert_eq!(compared(log, &[]), (1, so_many(1, statements), 1), "{log}");
+    };
+    // Not what did anything, was let in for good, came from elsewhere or at another time.
+    let did = ["LOG:  statement: drop table t", REFUSED];
+    passes(&turned_away(who, &did), 1);
+    let was_open = "LOG:  disconnection: session time: 0:00:00.1 user=dba database=orders";
+    passes(&turned_away(who, &[REFUSED, was_open]), 0);
+    passes(&turned_away(who, &[was_open]), 0);
+    passes(&turned_away(who, &[]), 0);
+    passes(
+        &turned_away(who, &["ERROR:  relation \"t\" does not exist", REFUSED]),
+        0,
+    );
+    passes(&turned_away(who, &["LOG:  duration: 5.000 ms", REFUSED]), 0);
+    let cut = "FATAL:  terminating connection due to administrator command";
+    passes(&turned_away(who, &[cut]), 0);
+    passes(&turned_away((T0, 90, 50_001), &[REFUSED]), 0);
+    passes(&turned_away((T0 + 3600, 90, 50_000), &[REFUSED]), 0);
+    passes(&turned_away((T0 - 3600, 90, 50_000), &[REFUSED]), 0);
+    let report = joined(
+        ours(Some("3D000")),
+        &format!("{mine}{refused}"),
+        &["10.0.0.1"],
+    );
+    assert_eq!(report.database_only.sessions, 2);
+    // One of two, whichever came first; and the one that did something is named.
+    let again = (T0 + 20, 91, 50_000);
+    assert_eq!(
+        compared(&format!("{refused}{}", turned_away(again, &[REFUSED])), &[]),
+        (2, so_many(1, 0), 1)
+    );
+    for (first, second) in [(who, again), (again, who)] {
+        let log = turned_away(first, &["LOG:  statement: drop table t"])
+            + &turned_away(second, &[REFUSED]);
+        let report = joined(ours(Some("3D000")), &format!("{mine}{log}"), &[]);
+        assert_eq!(report.database_only, so_many(1, 1));
+        assert_eq!(report.findings[0].pid, first.1);
+        assert_eq!(report.findings[0].user, None);
+    }
+    // Ours was not let in at all: then another one that was is not taken for it.
+    let knock = |who: (u64, u32, u16)| {
+        let (_, _, port) = who;
+        let received = format!("LOG:  connection received: host=127.0.0.1 port={port}");
+        line(who, "[unknown]", &received)
+            + &line(
+                who,
+                "[unknown]",
+                "FATAL:  password authentication failed for user \"dba\"",
+            )
+    };
+    for (knocker, other) in [(who, again), (again, who)] {
+        let log = knock(knocker) + &turned_away(other, &[REFUSED]);
+        let report = joined(ours(Some("28P01")), &format!("{mine}{log}"), &[]);
+        assert_eq!((report.database_only, report.knocked), (so_many(1, 0), 0));
+        assert_eq!(report.findings[0].pid, other.1);
+    }
+    // We broke off: it may have been let in for good, and did nothing.
+    let broken = turned_away(
+        who,
+        &["LOG:  could not send data to client: Broken pipe", was_open],
+    );
+    let report = joined(ours(None), &format!("{mine}{broken}"), &[]);
+    assert_eq!((report.matched.sessions, report.is_bypassed()), (2, false));
+    let did = turned_away(who, &["LOG:  statement: select 1", was_open]);
+    assert!(joined(ours(None), &format!("{mine}{did}"), &[]).is_bypassed());
+}
+
+/// Where the log says how it ended, that is compared as well.
+#[test]
+fn a_session_that_the_server_refused_otherwise_is_not_the_one_of_ours() {
+    let log = |code: &str| {
+        let clock = "2026-01-02 03:04:30.000 UTC";
+        let one = |said: &str, severity: &str, code: &str| {
+            format!(
+                "{clock},\"dba\",\"nope\",90,\"127.0.0.1:50000\",{T0:x}.5a,1,\"startup\",{clock},3/1,0,\
+                 {severity},{code},\"{said}\",,,,,,,,,\"\",\"client backend\",,0\n"
+            )
+        };
+        one(
+            "connection received: host=127.0.0.1 port=50000",
+            "LOG",
+            "00000",
+        ) + &one(
+            "connection authorized: user=dba database=nope",
+            "LOG",
+            "00000",
+        ) + &one("no", "FATAL", code)
+    };
+    for (told, logged, ours) in [
+        ("3D000", "3D000", true),
+        ("42501", "42501", true),
+        ("3D000", "57P01", false),
+        ("28P01", "3D000", false),
+    ] {
+        let mut trail = Ours::default();
+        trail.take(&failed(2, &[50_000], Some(told)));
+        let records = records(Format::Csv, &log(logged));
+        let mut extent = Extent::default();
+        records.iter().for_each(|record| extent.take(record));
+        let mut join = Join::new(trail, &extent, &[]);
+        records.iter().for_each(|record| join.take(record));
+        let report = join.finish(&extent);
+        assert_eq!(report.is_bypassed(), !ours, "{told} {logged}");
+    }
+}
+
+/// A password that was changed: what was tried first is known by its port, and what came of the second is ours.
+#[test]
+fn a_log_with_nothing_but_a_wrong_password_of_ours_reconciles() {
+    let knock = |who: (u64, u32, u16)| {
+        let (_, _, port) = who;
+        let received = format!("LOG:  connection received: host=127.0.0.1 port={port}");
+        line(who, "[unknown]", &received)
+            + &line(
+                who,
+                "[unknown]",
+                "FATAL:  password authentication failed for user \"dba\"",
+            )
+    };
+    let mut ours = Ours::default();
+    ours.take(&failed(2, &[50_000, 50_002], Some("28P01")));
+    let log = knock((T0, 90, 50_000)) + &knock((T0 + 1, 91, 50_002));
+    let report = joined(ours, &log, &[]);
+    assert_eq!(
+        (report.matched, report.database_only),
+        (so_many(2, 0), so_many(0, 0))
+    );
+    assert!(report.comparable && report.connections && report.findings.is_empty());
+    // Somebody else's knock is not ours, and nothing says that they were not let in.
+    let mut ours = Ours::default();
+    ours.take(&failed(2, &[50_000], Some("28P01")));
+    let report = joined(ours, &log, &[]);
+    assert_eq!(
+        (report.database_only, report.findings.len()),
+        (so_many(1, 0), 1)
+    );
+    assert_eq!(report.findings[0].port, Some(50_002));
+    // The second try was let in.
+    let mut ours = Ours::default();
+    let notes = [
+        "tried 50000".to_owned(),
+        format!("port {PORT}"),
+        format!("backend {PID}"),
+    ];
+    let outcome = json!({ "status": "succeeded", "notes": notes });
+    ours.take(&action(1, 0, "pg.connect", b"database=orders", outcome));
+    let log = knock((T0, 90, 50_000)) + &session(OURS, "a", &[]);
+    let report = joined(ours, &log, &[]);
+    assert_eq!(
+        (
+            report.matched.sessions,
+            report.knocked,
+            report.is_bypassed()
+        ),
+        (2, 0, false)
+    );
+}
+
+/// However many of ours come to nothing, what passed by is named.
+#[test]
+fn what_is_ours_does_not_fill_the_list() {
+    let mut ours = trail(&[("select 1", "succeeded")]);
+    let mut log = session(OURS, "a", &["select 1"]);
+    for n in 0..1500_u16 {
+        ours.take(&failed(2, &[20_000 + n], Some("3D000")));
+        log += &turned_away((T0, 1000 + u32::from(n), 20_000 + n), &[REFUSED]);
+    }
+    log += &session((T0, 9000, 60_000), "x", &["drop table t"]);
+    let report = joined(ours, &log, &[]);
+    assert_eq!(report.matched.sessions, 1501);
+    assert_eq!(report.database_only, so_many(1, 1));
+    assert_eq!(report.findings.len(), 1);
+    assert_eq!(report.findings[0].pid, 9000);
 }
 
 #[test]
