@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ascribe_core::entry::Door;
+use ascribe_core::id::GrantId;
 use ascribe_core::statement::Signed;
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::server::Report;
-use ascribe_wire::pg::startup::{Cancel, First, NEWEST, Startup, UserName, first, user_name};
+use ascribe_wire::pg::startup::{
+    Cancel, First, NEWEST, Startup, StartupError, UserName, UserNameError, first, user_name,
+};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -118,7 +121,6 @@ async fn plain(
             return Ok(Entered::Nobody);
         };
         match packet {
-            // What came behind it in the clear would pass for what came within TLS.
             First::SslRequest if read.is_empty() => {
                 socket.write_all(b"S").await?;
                 return within_tls(shared, socket, peer, false).await;
@@ -131,26 +133,51 @@ async fn plain(
                     "this gateway is reached over TLS only",
                     "connect with sslmode=verify-full",
                 );
-                socket.write_all(&encode::error_response(&report)).await?;
-                socket.shutdown().await?;
+                say_no(&mut socket, &report).await?;
                 return Ok(Entered::Nobody);
             }
+            // What came behind it in the clear would pass for what came within TLS.
             First::SslRequest | First::GssEncRequest | First::DirectTls => {
+                let why = "data came behind the request for encryption, and not within it";
+                say_no(&mut socket, &fatal("08P01", why, "")).await?;
                 return Ok(Entered::Nobody);
             }
         }
     }
 }
 
-/// The next packet of a connection's beginning; none when the connection ends.
+/// Says why, and that is all.
+async fn say_no(stream: &mut (impl Io + ?Sized), report: &Report) -> std::io::Result<()> {
+    stream.write_all(&encode::error_response(report)).await?;
+    stream.shutdown().await
+}
+
+/// What is said to who begins with something else than a first packet of version 3. Lengths that cannot be are
+/// another protocol's: it would make nothing of an answer.
+fn misunderstood(error: &StartupError) -> Option<Report> {
+    let code = match error {
+        StartupError::Version(..) => "0A000",
+        StartupError::Malformed(_) => "08P01",
+        StartupError::Length(_) => return None,
+    };
+    Some(fatal(code, error.to_string(), ""))
+}
+
+/// The next packet of a connection's beginning; none when the connection ends. Who is not understood is told.
 async fn packet(
     stream: &mut (impl Io + ?Sized),
     read: &mut BytesMut,
 ) -> std::io::Result<Option<First>> {
     loop {
-        match first(read).map_err(std::io::Error::other)? {
-            Some(packet) => return Ok(Some(packet)),
-            None => {
+        match first(read) {
+            Err(error) => {
+                if let Some(report) = misunderstood(&error) {
+                    say_no(stream, &report).await?;
+                }
+                return Err(std::io::Error::other(error));
+            }
+            Ok(Some(packet)) => return Ok(Some(packet)),
+            Ok(None) => {
                 read.reserve(PIECE);
                 if stream.read_buf(read).await? == 0 {
                     return Ok(None);
@@ -209,8 +236,7 @@ impl Client {
 
     /// Says why, and that is all.
     pub(super) async fn turn_away(mut self, report: &Report) -> std::io::Result<Entered> {
-        self.say(&encode::error_response(report)).await?;
-        self.stream.shutdown().await?;
+        say_no(&mut *self.stream, report).await?;
         Ok(Entered::Nobody)
     }
 
@@ -225,11 +251,18 @@ impl Client {
 
 /// The user name, or why there is none.
 pub(super) fn user(startup: &Startup) -> Result<UserName, Box<Report>> {
-    let hint = "the user name is ROLE@TARGET";
+    let hint = "the user name is ROLE@TARGET, or ROLE+GRANT@TARGET";
     let name = startup
         .user()
         .ok_or_else(|| Box::new(fatal("28000", "no user name was given", hint)))?;
-    user_name(name).map_err(|error| Box::new(fatal("28000", error.to_string(), hint)))
+    user_name(name).map_err(|error| {
+        let hint = match error {
+            // They say it themselves.
+            UserNameError::Form | UserNameError::Secret => "",
+            UserNameError::Character | UserNameError::Grant => hint,
+        };
+        Box::new(fatal("28000", error.to_string(), hint))
+    })
 }
 
 /// Within the API's TLS.
@@ -262,6 +295,12 @@ async fn arrived(
     guest(client, startup, user, entrant).await
 }
 
+/// A user name as it is written.
+fn place(role: &str, grant: Option<GrantId>, target: &str) -> String {
+    let grant = grant.map_or_else(String::new, |grant| format!("+{grant}"));
+    format!("{role}{grant}@{target}")
+}
+
 /// Somebody who is let in for exactly what they ask for here.
 pub(super) async fn guest(
     client: Client,
@@ -275,8 +314,9 @@ pub(super) async fn guest(
         && (user.grant.is_none() || connect.grant == user.grant);
     if !same {
         let why = format!(
-            "the opening was signed for {}@{}, not for {}@{}",
-            connect.account, connect.target, user.role, user.target
+            "the opening was signed for {}, not for {}",
+            place(&connect.account, connect.grant, &connect.target),
+            place(&user.role, user.grant, &user.target)
         );
         return client.turn_away(&fatal("28000", why, "")).await;
     }

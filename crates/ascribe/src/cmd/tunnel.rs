@@ -33,6 +33,12 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_CANCEL: usize = 512;
 /// It is there at once, as its sender has gone.
 const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+/// Who is turned away gets this long to say what they want, and to take the answer.
+const TURN_AWAY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Somebody else's program gets less: it takes a place meanwhile.
+const STRANGER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+/// Most bytes that are read of who is turned away: a request for each kind of encryption and a first packet.
+const MAX_TURNED_AWAY: usize = 16 * 1024;
 
 /// A connection that neither end has closed, in the kernel's table.
 const ESTABLISHED: &str = "01";
@@ -159,7 +165,9 @@ async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Don
         tasks.spawn(async move {
             if !mine && !cancels(&socket).await {
                 tracing::warn!("{peer} was turned away: it is not known to be a program of yours");
-                return;
+                let why = "this tunnel takes programs of the user who runs it";
+                let hint = "run one of your own: ascribe tunnel ROLE@TARGET";
+                return turn_away(socket, &fatal(why, hint), STRANGER_TIMEOUT).await;
             }
             if let Err(error) = carry(&client, &user, socket).await {
                 tracing::warn!("{error}");
@@ -182,20 +190,55 @@ pub(super) async fn open(client: &Arc<Client>, user: &Arc<UserName>) -> Done<Way
     reach(client, signed).await
 }
 
+/// Why somebody is turned away, as they are told.
+fn fatal(message: &str, hint: &str) -> Report {
+    let text = |text: &str| text.replace('\0', " ").into();
+    Report {
+        severity: "FATAL".into(),
+        code: "28000".into(),
+        message: text(message),
+        detail: None,
+        hint: (!hint.is_empty()).then(|| text(hint)),
+    }
+}
+
+/// Says why, where clients show it: not in the place of an answer to a request for encryption, but to the first packet.
+async fn turn_away(mut socket: TcpStream, report: &Report, limit: std::time::Duration) {
+    match tokio::time::timeout(limit, say_no(&mut socket, report)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("a program left before it was told why: {error}"),
+        Err(_) => tracing::debug!("a program did not say what it wants"),
+    }
+}
+
+async fn say_no(socket: &mut TcpStream, report: &Report) -> std::io::Result<()> {
+    let (mut said, mut heard) = (BytesMut::new(), 0);
+    loop {
+        match first(&mut said) {
+            Ok(Some(First::SslRequest | First::GssEncRequest)) => socket.write_all(b"N").await?,
+            // Nobody waits for what becomes of a request to cancel.
+            Ok(Some(First::Cancel(_) | First::DirectTls)) => return Ok(()),
+            Ok(Some(First::Startup(_))) | Err(_) => break,
+            Ok(None) => {
+                let count = socket.read_buf(&mut said).await?;
+                heard += count;
+                if count == 0 || heard > MAX_TURNED_AWAY {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    socket.write_all(&error_response(report)).await?;
+    socket.shutdown().await
+}
+
 async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
     socket.set_nodelay(true).attempt("set up the connection")?;
     let mut gateway = match open(client, user).await {
         Ok(gateway) => gateway,
         Err(error) => {
-            let report = Report {
-                severity: "FATAL".into(),
-                code: "28000".into(),
-                message: error.to_string().replace('\0', " ").into(),
-                detail: None,
-                hint: None,
-            };
-            let told = socket.write_all(&error_response(&report)).await;
-            told.attempt("say why")?;
+            let report = fatal(&error.to_string(), "");
+            turn_away(socket, &report, TURN_AWAY_TIMEOUT).await;
             return Err(error);
         }
     };
@@ -296,6 +339,8 @@ fn written(address: SocketAddr) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use ascribe_wire::pg::startup::{cancel_request, startup_message};
+
     use super::*;
 
     #[test]
@@ -318,6 +363,55 @@ mod tests {
                  0000000000000000FFFF00000100007F:1F90 01 0:0 00:0 0 1000 0 1 1\n";
             assert_eq!(owner(table, at(0xc001), at(0x1f90)), Some(1000));
             assert_eq!(owner(table, at(0xc001), at(0x1f91)), None);
+        }
+    }
+
+    /// As libpq asks: for encryption of either kind, then for a session. The reason is where it shows it.
+    #[tokio::test]
+    async fn who_is_turned_away_is_told_why_behind_the_first_packet() {
+        let ask = |code: u32| [&8_u32.to_be_bytes()[..], &code.to_be_bytes()].concat();
+        let begin = startup_message(0, [(&b"user"[..], &b"dba@orders-db"[..])]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap();
+        let report = fatal("the gateway is away\0", "wait");
+        let limit = std::time::Duration::from_secs(60);
+        // What it asks for, and how often that is refused.
+        for (asked, refused) in [(&[80_877_104, 80_877_103][..], 2), (&[], 0)] {
+            let program = async {
+                let mut socket = TcpStream::connect(place).await.unwrap();
+                for code in asked {
+                    socket.write_all(&ask(*code)).await.unwrap();
+                }
+                let mut answers = vec![0; refused];
+                socket.read_exact(&mut answers).await.unwrap();
+                assert_eq!(answers, vec![b'N'; refused]);
+                socket.write_all(&begin).await.unwrap();
+                let mut said = Vec::new();
+                socket.read_to_end(&mut said).await.unwrap();
+                said
+            };
+            let tunnel = async {
+                let (socket, _) = listener.accept().await.unwrap();
+                turn_away(socket, &report, limit).await;
+            };
+            let (said, ()) = tokio::join!(program, tunnel);
+            assert_eq!(said, &error_response(&report)[..]);
+            let text = String::from_utf8_lossy(&said);
+            assert!(text.contains("the gateway is away \0"), "{text:?}");
+        }
+        // Who says nothing is not waited for, and who cancels is told nothing.
+        let cancel = cancel_request(7, &[1, 2, 3, 4]);
+        for (said, limit) in [
+            (&[][..], std::time::Duration::from_millis(10)),
+            (&cancel[..], limit),
+        ] {
+            let mut near = TcpStream::connect(place).await.unwrap();
+            let (socket, _) = listener.accept().await.unwrap();
+            near.write_all(said).await.unwrap();
+            turn_away(socket, &report, limit).await;
+            let mut heard = Vec::new();
+            near.read_to_end(&mut heard).await.unwrap();
+            assert!(heard.is_empty(), "{heard:?}");
         }
     }
 

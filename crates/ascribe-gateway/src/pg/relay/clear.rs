@@ -153,15 +153,28 @@ fn error(
 }
 
 fn denied_error(denied: &Denied, view: &GrantView, id: ActionId) -> Report {
-    let ask = || {
-        format!(
-            "ask for it: ascribe request {}@{} --for 1h --why \"...\"",
-            view.account, view.target.name
-        )
-    };
-    let hint = denied.help.clone().unwrap_or_else(ask);
+    let hint = denied.help.clone().unwrap_or_else(|| how_to_ask(view));
     let message = format!("not recorded, so not run: {}", denied.message);
     error("42501", &message, Some(format!("action {id}")), Some(hint))
+}
+
+/// The way to a grant that is for more than this one.
+fn how_to_ask(view: &GrantView) -> String {
+    let scope = view.sql.as_ref();
+    if let Some(job) = scope.and_then(|scope| scope.job.as_ref()) {
+        return format!(
+            "a job runs what was approved; have `{}` approved anew: ascribe job add",
+            job.name
+        );
+    }
+    let script = match scope.is_some_and(|scope| !scope.script.is_empty()) {
+        true => " --script FILE",
+        false => "",
+    };
+    format!(
+        "ask for it: ascribe request {}@{}{script} --for 1h --why \"...\"",
+        view.account, view.target.name
+    )
 }
 
 /// What a refusal says of its statement: it is sealed.

@@ -3,7 +3,7 @@
 use ascribe_core::entry::{CloseReason, Outcome};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece};
-use ascribe_wire::pg::server;
+use ascribe_wire::pg::server::{self, Report};
 use ascribe_wire::pg::session::{SessionError, Turn};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -137,11 +137,35 @@ impl Relay<'_> {
         Ok(outcomes.turn)
     }
 
+    /// Why the session has ended, as its client is told.
+    fn why(&self, reason: CloseReason) -> Report {
+        let rests_on = self.session.rests_on;
+        let text = match reason {
+            CloseReason::Revoked => format!(
+                "{rests_on} was revoked, or whoever answers for it has left or is suspended"
+            ),
+            reason => said(reason).to_owned(),
+        };
+        let view = &self.session.view;
+        let hint = match reason {
+            CloseReason::Revoked | CloseReason::Expired => format!(
+                "to go on, ask anew: ascribe request {}@{} --for 1h --why \"...\"",
+                view.account, view.target.name
+            ),
+            _ => String::new(),
+        };
+        let code = match reason {
+            CloseReason::LedgerUnavailable => "58030",
+            _ => "57P01",
+        };
+        fatal(code, text, &hint)
+    }
+
     /// The last word to the client.
     async fn part(&self, client: &mut WriteHalf<Stream>) {
         let reason = self.session.life.reason();
         let report = lock(&self.farewell).take();
-        let report = report.or(reason.map(|reason| fatal("57P01", said(reason), "")));
+        let report = report.or(reason.map(|reason| self.why(reason)));
         let Some(report) = report else { return };
         let said = async {
             client.write_all(&encode::error_response(&report)).await?;
@@ -159,9 +183,7 @@ impl Relay<'_> {
 fn said(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Expired => "the grant, or what the login rests on, has ended",
-        CloseReason::Revoked => {
-            "the grant, the login or a delegation was revoked, or whoever answers for it has left or is suspended"
-        }
+        CloseReason::Revoked => "what the session rests on was revoked",
         CloseReason::Idle => "nothing moved for too long",
         CloseReason::TargetFailed => "the target broke off",
         CloseReason::Terminated => "the session was ended by somebody with the right to",
