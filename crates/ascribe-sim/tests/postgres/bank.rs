@@ -209,8 +209,23 @@ impl Cluster {
         }
     }
 
-    fn certificate(&self) -> PathBuf {
+    pub(super) fn certificate(&self) -> PathBuf {
         self.home.join("server.crt")
+    }
+
+    /// The key of its certificate.
+    pub(super) fn key(&self) -> PathBuf {
+        self.home.join("server.key")
+    }
+
+    /// Gives it another certificate and its key, which it shows from the next connection on.
+    pub(super) fn recertify(&self, certificate: &Path, key: &Path) {
+        // Into the files that are there: it is their owner.
+        let put =
+            |from: &Path, to: PathBuf| std::fs::write(to, std::fs::read(from).unwrap()).unwrap();
+        put(certificate, self.certificate());
+        put(key, self.key());
+        self.sql("postgres", "select pg_reload_conf()");
     }
 }
 
@@ -357,13 +372,46 @@ impl Bank {
         self.world.run_as("approver", &add).exits(0);
     }
 
+    /// Registers the target as what listens at this port of this machine, with this certificate.
+    pub(super) fn register_at(&self, port: u16, trust: &Path) {
+        let address = format!("localhost:{port}");
+        let owner = self.world.person("approver").0;
+        let add = [
+            "target",
+            "add",
+            "orders-db",
+            "--postgres",
+            "--address",
+            &address,
+            "--allow-loopback",
+            "--tls-ca",
+            trust.to_str().unwrap(),
+            "--account",
+            "dba",
+            "--owner",
+            &owner,
+        ];
+        self.world.run_as("approver", &add).exits(0);
+    }
+
+    /// Stores another password for the role.
+    pub(super) fn store(&self, password: &str) {
+        let file = self.world.data().join("credentials/orders-db/dba");
+        std::fs::write(file, password).unwrap();
+    }
+
     /// Has a grant approved; returns it.
     pub(super) fn grant(&self, options: &[&str]) -> String {
+        self.grant_for("30m", options)
+    }
+
+    /// The same for so long.
+    pub(super) fn grant_for(&self, window: &str, options: &[&str]) -> String {
         let ask = [
             "request",
             PLACE,
             "--for",
-            "30m",
+            window,
             "--why",
             "repair what broke this morning",
         ];

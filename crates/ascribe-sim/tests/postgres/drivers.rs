@@ -334,6 +334,44 @@ fn psql_works_against_newer_servers() {
     }
 }
 
+/// Its own cancel, and TLS from the first byte at the gateway's own port.
+#[test]
+fn psql_18_cancels_and_negotiates_tls_directly() {
+    let Some(bin) = eighteen() else { return };
+    let psql = bin.join("psql");
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let mut command = client(&psql, port);
+    command.args(["-X", "-c", "select pg_sleep(300)"]);
+    let mut sleeping = Running::start(command, &bank.world.path("logs"), true);
+    wait_for("sleeping statement", PATIENCE, || {
+        assert!(sleeping.ended().is_none(), "{}", sleeping.stderr());
+        let log = bank.cluster.log();
+        log.contains("select pg_sleep(300)").then_some(())
+    });
+    sleeping.signal_group(rustix::process::Signal::INT);
+    let out = sleeping.wait(Duration::from_secs(10));
+    let told = "canceling statement due to user request";
+    assert!(out.stderr.contains(told), "{}", out.stderr);
+    let slept = bank.action("select pg_sleep(300)");
+    assert_eq!(slept["what"]["outcome"]["sql"]["sqlstate"], "57014");
+    let direct = |options: &str, sql: &str| {
+        let mut command = Command::new(&psql);
+        command
+            .env("PGPASSWORD", bank.token())
+            .args(["-X", "-A", "-t", "-c", sql])
+            .arg(bank.at_the_port(options));
+        runs(&bank, command)
+    };
+    let out = direct("sslmode=verify-full sslnegotiation=direct", "select 6 * 7");
+    if out.stderr.contains("not compiled in") || out.stderr.contains("not supported") {
+        eprintln!("SKIPPED: this psql 18 has no TLS: {}", out.stderr.trim());
+        return;
+    }
+    assert_eq!(out.exits(0).stdout, "42\n");
+    assert_eq!(bank.action("select 6 * 7")["who"]["door"], "password");
+}
+
 /// What people type.
 fn psql_works(bank: &Bank, psql: &Path) {
     let (_tunnel, port) = bank.tunnel();

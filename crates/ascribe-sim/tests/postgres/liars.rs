@@ -307,6 +307,34 @@ fn a_target_that_stalls_holds_nobody_for_long() {
     bank.world.ended_session(session);
 }
 
+/// So many bytes were said to a target that wants a password in a form that gives it away.
+static GIVEN_AWAY: AtomicUsize = AtomicUsize::new(0);
+
+/// AuthenticationCleartextPassword and AuthenticationMD5Password.
+#[test]
+fn a_target_that_wants_the_password_or_its_md5_gets_neither() {
+    let clear: fn(&mut TcpStream) = |stream| wants(stream, &[0, 0, 0, 3]);
+    let md5: fn(&mut TcpStream) = |stream| wants(stream, &[0, 0, 0, 5, 1, 2, 3, 4]);
+    fn wants(stream: &mut TcpStream, how: &[u8]) {
+        says(stream, &message(b'R', how));
+        GIVEN_AWAY.fetch_add(asked(stream), Ordering::Relaxed);
+    }
+    let bank = Bank::open();
+    for (lie, why) in [
+        (clear, "wants the password in the clear"),
+        (md5, "wants an MD5 of the password"),
+    ] {
+        let liar = Liar::start(false, lie);
+        bank.register_bare(liar.port);
+        let (_tunnel, port) = bank.tunnel();
+        let said = Raw::begun(port, &[]).rest();
+        assert_eq!(kinds(&said), "E");
+        assert_eq!(said[0].code(), "08001");
+        assert!(said[0].text().contains(why), "{said:?}");
+    }
+    assert_eq!(GIVEN_AWAY.load(Ordering::Relaxed), 0);
+}
+
 /// A target that asks for data where nobody copies: what the client says next is not taken for data.
 #[test]
 fn a_question_is_not_led_to_be_taken_for_copied_data() {

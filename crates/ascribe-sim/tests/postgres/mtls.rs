@@ -271,7 +271,7 @@ fn a_target_may_want_more_and_what_a_login_rests_on_may_end() {
         .exits(0);
     let out = sleeping.wait(Duration::from_secs(120)).exits(2);
     assert!(
-        out.stderr.contains("the login or a delegation was revoked"),
+        out.stderr.contains("the grant or the login was revoked"),
         "{}",
         out.stderr
     );

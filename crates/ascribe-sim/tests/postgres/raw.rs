@@ -49,6 +49,14 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// The SQLSTATE of an error.
+    pub(super) fn code(&self) -> String {
+        assert_eq!(self.kind, b'E', "{self:?}");
+        let mut fields = self.body.split(|byte| *byte == 0);
+        let code = fields.find_map(|field| field.strip_prefix(b"C"));
+        String::from_utf8_lossy(code.unwrap_or_default()).into_owned()
+    }
+
     /// Its text, roughly.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).replace('\0', " ")

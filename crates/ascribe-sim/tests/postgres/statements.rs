@@ -1,12 +1,14 @@
 //! What statements become, and what is not let through.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::bank::Bank;
-use super::world::{PATIENCE, wait_for};
+use super::raw::{Raw, bind, execute, kinds, parse, query, sync};
+use super::world::{PATIENCE, Running, maybe, wait_for};
 
 #[test]
 fn a_refused_statement_is_an_error_and_the_connection_goes_on() {
@@ -176,6 +178,7 @@ fn exactly_the_approved_script_runs_and_once() {
         "insert into t values (1);\ninsert into t values (3);\n",
     )
     .unwrap();
+    let ask = "ask for it: ascribe request dba@orders-db --script FILE --for 1h";
     let run = "insert into t values (1)";
     let out = bank.psql(&[
         "-c",
@@ -190,7 +193,7 @@ fn exactly_the_approved_script_runs_and_once() {
         script.to_str().unwrap(),
     ]);
     assert!(
-        out.stderr.contains("not in the approved script"),
+        out.stderr.contains("not in the approved script") && out.stderr.contains(ask),
         "{}",
         out.stderr
     );
@@ -259,8 +262,13 @@ fn the_end_of_a_grant_is_told_and_stops_what_runs() {
     let out = psql.wait(PATIENCE);
     assert!(begun.elapsed() < Duration::from_secs(20));
     assert!(
+        out.stderr.contains("FATAL:  the grant was revoked"),
+        "{}",
         out.stderr
-            .contains("FATAL:  the grant, the login or a delegation was revoked"),
+    );
+    assert!(
+        out.stderr
+            .contains("HINT:  to go on, ask anew: ascribe request dba@orders-db"),
         "{}",
         out.stderr
     );
@@ -275,27 +283,164 @@ fn the_end_of_a_grant_is_told_and_stops_what_runs() {
 }
 
 #[test]
+fn the_end_of_a_grant_by_the_clock_is_told_and_stops_what_runs() {
+    let bank = Bank::without_grant(&[]);
+    bank.grant_for("10s", &["--reusable"]);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    raw.say(&query("select pg_sleep(300)"));
+    let begun = Instant::now();
+    let said = raw.rest();
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let last = said.last().unwrap();
+    assert_eq!(last.code(), "57P01", "{said:?}");
+    assert!(last.text().contains("has ended"), "{said:?}");
+    let ended = bank.action("select pg_sleep(300)");
+    assert_eq!(ended["what"]["outcome"]["status"], "unknown");
+    super::large::gone(&bank);
+}
+
+#[test]
 fn values_are_kept_as_the_rules_say() {
     let bank = Bank::open();
-    let bind = |value: &str| {
-        let script = bank.world.path("bind.sql");
-        std::fs::write(&script, format!("select $1::text \\bind '{value}' \\g\n")).unwrap();
-        bank.psql(&["-f", script.to_str().unwrap()])
+    let (_tunnel, port) = bank.tunnel();
+    let digest = {
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::digest(r#"["it's","two"]"#);
+        let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+        format!("sha256:{}", digits.collect::<String>())
     };
-    let version = bank.psql(&["--version"]).stdout;
-    let major = version
-        .split_whitespace()
-        .nth(2)
-        .and_then(|v| v.split('.').next()?.parse::<u32>().ok());
-    if major < Some(16) {
-        eprintln!("SKIPPED: this psql cannot bind values ({})", version.trim());
+    for (policy, kept) in [
+        ("full", json!(r#"["it's","two"]"#)),
+        ("commitment", json!(digest)),
+        ("none", Value::Null),
+    ] {
+        bank.register(&["--values", policy]);
+        let text = format!("select $1::text || $2::text as {policy}");
+        let mut raw = Raw::ready(port);
+        let all = [
+            parse("", &text),
+            bind("", "", &[b"it's", b"two"]),
+            execute(""),
+            sync(),
+        ];
+        assert_eq!(kinds(&raw.ask(&all.concat())), "12DCZ");
+        let done = bank.action(&text);
+        assert_eq!(done["what"]["kind"], "pg.execute");
+        assert_eq!(done["what"]["sql"]["values"], kept, "{policy}");
+    }
+}
+
+/// Whatever the grant is for. What an entry cannot hold is left out, and the statement runs.
+#[test]
+fn what_a_statement_names_is_on_record() {
+    let bank = Bank::open();
+    let setup = "create table a (id int); create schema s; create table s.\"B.c\" (id int); \
+                 create table \"bell\u{7}\" (id int)";
+    bank.cluster.sql("orders", &setup.replace("\u{7}", "\x07"));
+    let names = |text: &str| {
+        bank.psql(&["-c", text]).exits(0);
+        let done = bank.action(text);
+        assert_eq!(done["what"]["outcome"]["status"], "succeeded", "{done}");
+        done["what"]["sql"]["objects"].clone()
+    };
+    assert_eq!(
+        names("select lower('x') from A join s.\"B.c\" b on a.id = b.id"),
+        json!(["a", "s.\"B.c\""])
+    );
+    assert_eq!(names("insert into public.a select 1"), json!(["public.a"]));
+    assert_eq!(names("with w as (select 1) select * from w"), Value::Null);
+    let bell = "select count(*) from a, \"bell\x07\"";
+    bank.psql(&["-c", bell]).exits(0);
+    let done = wait_for(bell, PATIENCE, || {
+        let mut actions = bank.actions();
+        actions.retain(|action| {
+            action["what"]["command"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("select count(*) from a, "))
+        });
+        actions.pop()
+    });
+    assert_eq!(done["what"]["sql"]["objects"], json!(["a"]));
+    let many: Vec<String> = (100..170).map(|n| format!("t{n}")).collect();
+    bank.psql(&[
+        "-c",
+        &format!(
+            "create table {} (id int)",
+            many.join(" (id int); create table ")
+        ),
+    ])
+    .exits(0);
+    let found = names(&format!("select 1 from {}", many.join(", ")));
+    assert_eq!(found, json!(many[..64]));
+}
+
+#[test]
+fn psql_watches_until_it_is_interrupted() {
+    let bank = Bank::open();
+    let script = bank.world.path("watch.sql");
+    std::fs::write(&script, "select 'seen'\n\\watch 0.2\n").unwrap();
+    let mut psql = bank.psql_in_background(&["-f", script.to_str().unwrap()]);
+    let seen = || {
+        let mut seen = bank.actions();
+        seen.retain(|action| {
+            action["what"]["command"] == "select 'seen'"
+                && action["what"]["outcome"]["status"] == "succeeded"
+        });
+        seen.len()
+    };
+    wait_for("three looks", PATIENCE, || {
+        assert!(psql.ended().is_none(), "{}", psql.stderr());
+        (seen() >= 3).then_some(())
+    });
+    psql.signal_group(Signal::INT);
+    let out = psql.wait(Duration::from_secs(10));
+    let shown = out.stdout.matches("seen").count();
+    assert!(shown >= 3, "{out:?}");
+    assert!(seen() >= shown, "{out:?}");
+}
+
+/// Nothing of what the ledger does not take in reaches the server, and its client is told so.
+#[test]
+fn without_the_ledger_nothing_is_forwarded_and_that_is_said() {
+    let Some(strace) = maybe("strace") else {
+        eprintln!("SKIPPED: `strace` is not installed");
+        return;
+    };
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    raw.ask(&query("select 'before'"));
+    let mut command = Command::new(&strace);
+    command
+        .args(["-f", "-o"])
+        .arg(bank.world.path("trace"))
+        .arg("-P")
+        .arg(bank.world.data().join("segments/00000000.seg"))
+        .args(["-e", "inject=fdatasync:delay_enter=60000000"])
+        .args(["-p", &bank.server().id().to_string()]);
+    let mut tracer = Running::start(command, &bank.world.path("logs"), false);
+    let attached = wait_for("tracer", PATIENCE, || {
+        let attached = tracer.stderr().contains(" attached");
+        (attached || tracer.ended().is_some()).then_some(attached)
+    });
+    if !attached {
+        eprintln!(
+            "SKIPPED: strace may not attach here: {}",
+            tracer.stderr().trim()
+        );
         return;
     }
-    bind("one").exits(0);
-    assert_eq!(
-        bank.action("select $1::text")["what"]["sql"]["values"],
-        "[\"one\"]"
-    );
+    raw.say(&query("select 'unrecorded'"));
+    let begun = Instant::now();
+    let said = raw.rest();
+    assert!(begun.elapsed() < Duration::from_secs(25));
+    let last = said.last().unwrap();
+    assert_eq!(last.code(), "58030", "{said:?}");
+    assert!(last.text().contains("ledger"), "{said:?}");
+    assert!(!said.iter().any(|said| said.kind == b'D'), "{said:?}");
+    let log = bank.cluster.log();
+    assert!(log.contains("select 'before'") && !log.contains("select 'unrecorded'"));
 }
 
 #[test]
