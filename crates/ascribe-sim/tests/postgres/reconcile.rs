@@ -331,9 +331,8 @@ fn what_the_server_turns_away_is_no_bypass_and_hides_none() {
         .map(|outcome| &outcome["sql"]["sqlstate"])
         .collect();
     assert_eq!(codes, ["3D000", "55000", "42704"]);
-    let port: u16 = failed[0]["notes"][0].as_str().unwrap()["tried ".len()..]
-        .parse()
-        .unwrap();
+    let note = failed[0]["notes"][0].as_str().unwrap();
+    let port: u16 = note.strip_prefix("tried ").unwrap().parse().unwrap();
     names_exactly_the_planted_one(&day);
     // It may take the machine a minute to lend that port again, which is not too late to be taken for ours.
     let long = std::env::var_os("ASCRIBE_LONG").is_some();
@@ -628,29 +627,28 @@ fn a_killed_server_leaves_a_log_that_reconciles() {
 fn without_values(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text.trim();
+    let digit = |c: char| c.is_ascii_digit();
     while let Some(first) = rest.chars().next() {
         let in_word = out.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        let digits = rest.trim_start_matches(['$', '-']).len();
-        let number = rest[rest.len() - digits..].starts_with(|c: char| c.is_ascii_digit());
-        if !in_word && number {
-            let behind = &rest[rest.len() - digits..];
-            rest = behind.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = rest.trim_start_matches(['$', '-']);
+        let word = rest
+            .strip_prefix("true")
+            .or_else(|| rest.strip_prefix("false"));
+        if !in_word && number.starts_with(digit) {
+            rest = number.trim_start_matches(digit);
             out.push('?');
-        } else if let Some(word) = ["true", "false"]
-            .iter()
-            .find(|word| !in_word && rest.starts_with(**word))
-        {
-            rest = &rest[word.len()..];
+        } else if let Some(behind) = word.filter(|_| !in_word) {
+            rest = behind;
             out.push('?');
-        } else if first == '\'' {
-            rest = rest[1..].split_once('\'').map_or("", |(_, behind)| behind);
+        } else if let Some(quoted) = rest.strip_prefix('\'') {
+            rest = quoted.split_once('\'').map_or("", |(_, behind)| behind);
             out.push('?');
         } else if first.is_whitespace() {
             rest = rest.trim_start();
             out.push(' ');
         } else {
             out.push(first);
-            rest = &rest[first.len_utf8()..];
+            rest = rest.strip_prefix(first).unwrap();
         }
     }
     out

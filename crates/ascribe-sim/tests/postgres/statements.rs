@@ -337,7 +337,7 @@ fn what_a_statement_names_is_on_record() {
     let bank = Bank::open();
     let setup = "create table a (id int); create schema s; create table s.\"B.c\" (id int); \
                  create table \"bell\u{7}\" (id int)";
-    bank.cluster.sql("orders", &setup.replace("\u{7}", "\x07"));
+    bank.cluster.sql("orders", setup);
     let names = |text: &str| {
         bank.psql(&["-c", text]).exits(0);
         let done = bank.action(text);
