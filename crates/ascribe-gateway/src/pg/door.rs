@@ -153,12 +153,12 @@ async fn say_no(stream: &mut (impl Io + ?Sized), report: &Report) -> std::io::Re
 }
 
 /// What is said to who begins with something else than a first packet of version 3. Lengths that cannot be are
-/// another protocol's: it would make nothing of an answer.
+/// another protocol's: it would make nothing of an answer. A request to cancel has none.
 fn misunderstood(error: &StartupError) -> Option<Report> {
     let code = match error {
         StartupError::Version(..) => "0A000",
         StartupError::Malformed(_) => "08P01",
-        StartupError::Length(_) => return None,
+        StartupError::Length(_) | StartupError::Cancel(_) => return None,
     };
     Some(fatal(code, error.to_string(), ""))
 }

@@ -69,6 +69,9 @@ pub enum StartupError {
     /// It does not have its form.
     #[error("a first packet that is malformed: {0}")]
     Malformed(&'static str),
+    /// It asks to cancel, and does not have the form of that. Nobody waits for an answer.
+    #[error("a request to cancel that is malformed: {0}")]
+    Cancel(&'static str),
 }
 
 /// The number of this minor version.
@@ -118,11 +121,11 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn cancel(rest: &Bytes) -> Result<Cancel, StartupError> {
     let (Some(process), Some(key)) = (number(rest, 0), rest.get(4..)) else {
-        return Err(StartupError::Malformed("it ends too early"));
+        return Err(StartupError::Cancel("it ends too early"));
     };
     if !CANCEL_KEY.contains(&key.len()) {
         let why = "a cancel key has 4 to 256 bytes";
-        return Err(StartupError::Malformed(why));
+        return Err(StartupError::Cancel(why));
     }
     let key = Secret::new(key);
     Ok(Cancel { process, key })

@@ -10,7 +10,7 @@ use ascribe_core::statement::{Connect, Say, Signed};
 use ascribe_gateway::PASSWORD_PREFIX;
 use ascribe_wire::pg::encode::error_response;
 use ascribe_wire::pg::server::Report;
-use ascribe_wire::pg::startup::{First, UserName, first, user_name};
+use ascribe_wire::pg::startup::{First, StartupError, UserName, first, user_name};
 use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use serde_json::json;
@@ -217,7 +217,8 @@ async fn say_no(socket: &mut TcpStream, report: &Report) -> std::io::Result<()> 
         match first(&mut said) {
             Ok(Some(First::SslRequest | First::GssEncRequest)) => socket.write_all(b"N").await?,
             // Nobody waits for what becomes of a request to cancel.
-            Ok(Some(First::Cancel(_) | First::DirectTls)) => return Ok(()),
+            Ok(Some(First::Cancel(_) | First::DirectTls))
+            | Err(StartupError::Cancel(_) | StartupError::Length(_)) => return Ok(()),
             Ok(Some(First::Startup(_))) | Err(_) => break,
             Ok(None) => {
                 let count = socket.read_buf(&mut said).await?;

@@ -69,7 +69,7 @@ fn what_cannot_be() {
         );
     }
     let malformed = |bytes: &[u8]| match read(bytes) {
-        Err(StartupError::Malformed(why)) => why,
+        Err(StartupError::Malformed(why) | StartupError::Cancel(why)) => why,
         other => panic!("{bytes:?}: {other:?}"),
     };
     for (parameters, why) in [
