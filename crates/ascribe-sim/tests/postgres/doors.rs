@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::bank::{Bank, PLACE, certificate, done};
+use super::bank::{Bank, PLACE, certificate, done, unprivileged};
 use super::raw::{Raw, kinds, secured};
 use super::tokio_driver::trusting;
 use super::world::need;
@@ -300,6 +300,29 @@ fn a_tunnel_without_its_gateway_says_so() {
             out.stderr
         );
     }
+}
+
+/// A tunnel is its user's alone, and others are told so.
+#[test]
+fn another_users_program_is_told_whose_the_tunnel_is() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("SKIPPED: only root can be another user");
+        return;
+    }
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    for mode in ["prefer", "disable"] {
+        let mut command = unprivileged(&need("psql"));
+        command
+            .env("PGSSLMODE", mode)
+            .args(["-X", "-h", "127.0.0.1", "-d", "orders", "-c", "select 1"])
+            .args(["-U", PLACE, "-p", &port.to_string()]);
+        let out = bank.world.program(command).exits(2);
+        let told = "FATAL:  this tunnel takes programs of the user who runs it";
+        assert!(out.stderr.contains(told), "{mode}: {}", out.stderr);
+    }
+    let connected = bank.actions();
+    assert!(connected.is_empty(), "{connected:?}");
 }
 
 /// A certificate and its key that this authority signed for a host of this name.

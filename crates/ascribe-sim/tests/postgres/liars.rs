@@ -307,6 +307,19 @@ fn a_target_that_stalls_holds_nobody_for_long() {
     bank.world.ended_session(session);
 }
 
+/// Without one nothing can be cancelled, and no client is led to think so.
+#[test]
+fn a_target_that_names_no_key_has_clients_without_one() {
+    let liar = Liar::start(false, |stream| {
+        says(stream, &[message(b'R', &[0; 4]), ready()].concat());
+        drain(stream);
+    });
+    let bank = bank(&liar);
+    let (_tunnel, port) = bank.tunnel();
+    let said = Raw::begun(port, &[]).until(b'Z');
+    assert_eq!(kinds(&said), "RZ", "{said:?}");
+}
+
 /// So many bytes were said to a target that wants a password in a form that gives it away.
 static GIVEN_AWAY: AtomicUsize = AtomicUsize::new(0);
 
