@@ -67,6 +67,33 @@ fn who_is_called_inactive_is_out_within_seconds_and_comes_back() {
 }
 
 #[test]
+fn a_resource_says_where_it_is_as_its_client_reaches_it() {
+    let office = Office::open(&[]);
+    let id = office.operator();
+    let wanted = format!("{}/Users/{id}", office.base);
+    let (_, one) = office.get(&format!("/Users/{id}"));
+    assert_eq!(one["meta"]["location"], wanted.as_str(), "{one}");
+    let (_, all) = office.get("/Users");
+    assert_eq!(
+        all["Resources"][0]["meta"]["location"],
+        wanted.as_str(),
+        "{all}"
+    );
+    // As a proxy that ends TLS says.
+    let bearer = format!("Authorization: Bearer {}", office.token);
+    let proxied = [
+        "-H",
+        "Host: gw.example.org",
+        "-H",
+        "X-Forwarded-Proto: https",
+    ];
+    let args = [&["-H", &bearer, &wanted][..], &proxied].concat();
+    let (_, one) = office.curl(&args);
+    let wanted = format!("https://gw.example.org/scim/v2/Users/{id}");
+    assert_eq!(one["meta"]["location"], wanted.as_str(), "{one}");
+}
+
+#[test]
 fn okta_looks_up_makes_replaces_and_pushes_groups() {
     let office = Office::open(&["--role", "Ops=auditor"]);
     // Before it makes a user, it looks for one.

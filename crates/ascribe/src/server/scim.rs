@@ -132,6 +132,26 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// The same with its locations as URIs of a service that is reached there (RFC 7644, 3.1).
+    fn at(mut self, base: &str) -> Self {
+        let locate = |resource: &mut Value| {
+            if let Some(Value::String(path)) = resource.pointer_mut("/meta/location") {
+                path.insert_str(0, base);
+            }
+        };
+        if let Some(body) = &mut self.body {
+            locate(body);
+            let listed = body.get_mut("Resources").and_then(Value::as_array_mut);
+            listed.into_iter().flatten().for_each(locate);
+        }
+        if let Some(path) = &mut self.location {
+            path.insert_str(0, base);
+        }
+        self
+    }
+}
+
 /// Serves directories.
 pub(crate) struct Scim {
     ledger: Arc<Ledger>,
@@ -267,6 +287,13 @@ impl Scim {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
+        let base = base_of(&request);
+        let answer = self.answer_relative(request).await?;
+        Ok(answer.at(base.as_deref().unwrap_or_default()))
+    }
+
+    /// The same with locations as paths.
+    async fn answer_relative(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
         let token = token_of(&request);
         let known = token.and_then(|token| Ok((token, self.directory(&token)?.name)));
         let (answered, name) = match known {
@@ -406,6 +433,18 @@ fn respond(answer: Result<Answer, Fault>) -> Response<Full<Bytes>> {
         headers.insert(HeaderName::from_static("location"), location);
     }
     response
+}
+
+/// Where the client reaches this service: the host that it named, and how its proxy says that it came. Whoever asks
+/// is told where they asked, and nothing else follows from it.
+fn base_of(request: &Request<Incoming>) -> Option<String> {
+    let header = |name: &str| request.headers().get(name)?.to_str().ok();
+    let host: hyper::http::uri::Authority = header("host")?.parse().ok()?;
+    let scheme = match header("x-forwarded-proto") {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
+        Some(_) | None => "http",
+    };
+    (!host.as_str().contains('@')).then(|| format!("{scheme}://{host}"))
 }
 
 fn unknown() -> Fault {
