@@ -34,6 +34,9 @@ const ROUND: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Where no target says how old what they have not seen may be, this is too old.
+const TOO_OLD: Duration = Duration::from_secs(300);
+
 /// What is to be seen of the witnesses from outside.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(Mutex<Shown>);
@@ -119,6 +122,8 @@ struct Client {
     peers: Vec<Peer>,
     round: Option<Round>,
     asked: JoinSet<Answered>,
+    /// What they have not seen is known, and said, to be too old.
+    late: bool,
 }
 
 /// Goes on until `stop`.
@@ -144,6 +149,7 @@ pub(crate) async fn run(ledger: Arc<Ledger>, seen: Arc<Seen>, stop: Cancellation
         peers: Vec::new(),
         round: None,
         asked: JoinSet::new(),
+        late: false,
     };
     loop {
         tokio::select! {
@@ -156,6 +162,7 @@ pub(crate) async fn run(ledger: Arc<Ledger>, seen: Arc<Seen>, stop: Cancellation
         client.follow_policy();
         client.record().await;
         client.begin();
+        client.watch_age();
     }
 }
 
@@ -276,6 +283,27 @@ impl Client {
         if let Err(error) = self.ledger.record(proposal).await {
             tracing::error!("the witnesses' word could not be recorded: {error}");
         }
+    }
+
+    /// Says so once when what they have not seen is older than it may be, and once when that is over.
+    fn watch_age(&mut self) {
+        let now = self.ledger.now();
+        let age = self.ledger.with_state(|state| {
+            let limits = state.targets.values();
+            let limits = limits.filter_map(|known| known.target.max_unwitnessed_seconds);
+            let limit = limits.min().unwrap_or(TOO_OLD.as_secs());
+            let since = state.witnesses.unseen_since()?;
+            let age = now.since(since).max(0).unsigned_abs();
+            (age > limit.saturating_mul(1000)).then_some((age / 1000, limit))
+        });
+        match age {
+            Some((age, limit)) if !self.late => tracing::warn!(
+                "not witnessed for {age} s, which is more than {limit} s: what is recorded since then rests on the log alone"
+            ),
+            None if self.late => tracing::warn!("witnessed again"),
+            Some(_) | None => {}
+        }
+        self.late = age.is_some();
     }
 
     /// Begins a round when the one before is over and something is new.
