@@ -74,6 +74,8 @@ mod e2e {
         "integrity.tree_size",
         "integrity.root",
         "integrity.stage",
+        "names[].id",
+        "names[].name",
     ];
 
     /// Where each value without parts lies.

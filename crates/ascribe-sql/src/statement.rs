@@ -73,6 +73,40 @@ pub enum Class {
 }
 
 impl Class {
+    /// All of them, in order.
+    pub const ALL: [Self; 30] = [
+        Self::Select,
+        Self::Insert,
+        Self::Update,
+        Self::Delete,
+        Self::Merge,
+        Self::Truncate,
+        Self::CopyIn,
+        Self::CopyOut,
+        Self::CopyProgram,
+        Self::Ddl,
+        Self::Privilege,
+        Self::Set,
+        Self::SetRole,
+        Self::SetSessionAuthorization,
+        Self::AlterSystem,
+        Self::Load,
+        Self::Do,
+        Self::Call,
+        Self::Transaction,
+        Self::Prepare,
+        Self::Execute,
+        Self::Deallocate,
+        Self::Cursor,
+        Self::Notify,
+        Self::Explain,
+        Self::Maintenance,
+        Self::Lock,
+        Self::Show,
+        Self::Replication,
+        Self::Other,
+    ];
+
     /// The name in records and policies.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -290,12 +290,12 @@ impl View {
         fold.map(|fold| fold.names()).unwrap_or_default()
     }
 
-    /// Answers a query with what was sequenced before `before`.
+    /// Answers a query with what was sequenced before `before`, to somebody, or to whoever has the files.
     pub(crate) fn answer(
         &self,
         source: &dyn Source,
         query: &Query,
-        by: PersonId,
+        by: Option<PersonId>,
         before: u64,
         now: Timestamp,
     ) -> Done<Value> {
@@ -303,7 +303,7 @@ impl View {
         match query {
             Query::Registry => {
                 let (names, state) = (fold.names(), copied(source));
-                let registry = crate::registry::registry(&state, &names, Some(by), now);
+                let registry = crate::registry::registry(&state, &names, by, now);
                 serde_json::to_value(registry).attempt("write the registry")
             }
             Query::Request { id } => {
@@ -312,6 +312,10 @@ impl View {
             Query::Actions { filter } => actions(fold, source, filter, before),
             Query::Refusals { filter } => {
                 serde_json::to_value(fold.refusals(filter, before)).attempt("write the refusals")
+            }
+            Query::Runs { job } => {
+                let found = runs::runs(fold, &copied(source), job, by, before);
+                serde_json::to_value(found).attempt("write the runs")
             }
             Query::Reconciliations { id } => {
                 let found = fold.reconciliations(*id, before);
@@ -671,5 +675,6 @@ impl Pick {
     }
 }
 
+pub(crate) mod runs;
 #[cfg(test)]
 mod tests;

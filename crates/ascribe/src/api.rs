@@ -4,7 +4,7 @@
 use ascribe_core::attribution::ActionRecord;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::CloseReason;
-use ascribe_core::id::{ActionId, ContentDigest, PersonId, Root, SessionId, StatementId};
+use ascribe_core::id::{ActionId, ContentDigest, GrantId, PersonId, Root, SessionId, StatementId};
 use ascribe_core::identity::{Fact, Provider};
 use ascribe_core::law::Denied;
 use ascribe_core::record::Receipt;
@@ -217,6 +217,11 @@ pub(crate) enum Query {
         /// Which.
         filter: Box<ascribe_core::attribution::Filter>,
     },
+    /// Runs of a maintenance job, as far as nothing of them is sealed.
+    Runs {
+        /// Its name.
+        job: String,
+    },
     /// Comparisons of databases' own logs with ours.
     Reconciliations {
         /// This one with its sealed list; all without theirs.
@@ -245,7 +250,8 @@ impl Query {
     /// What a read statement must say in the clear for this query: the law decides on that.
     pub(crate) fn shape(&self) -> (View, Option<SessionId>, Option<StatementId>) {
         match self {
-            Self::Registry => (View::Registry, None, None),
+            // Nothing of either is sealed. Who may see runs is decided where they are gathered.
+            Self::Registry | Self::Runs { .. } => (View::Registry, None, None),
             Self::Request { id } => (View::Request, None, Some(*id)),
             Self::Actions { filter } | Self::Refusals { filter } => {
                 (View::Actions, filter.session, None)
@@ -256,6 +262,30 @@ impl Query {
             Self::Export { session } => (View::Export, Some(*session), None),
         }
     }
+}
+
+/// A run of a job: a session under its grant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunRow {
+    pub(crate) session: SessionId,
+    pub(crate) begun: Timestamp,
+    pub(crate) ended: Option<Timestamp>,
+    pub(crate) grant: GrantId,
+    /// Who ran it: the workload's name.
+    pub(crate) who: String,
+    /// The run's id at its provider.
+    pub(crate) run: Option<String>,
+    /// Statements that were sent to the database.
+    pub(crate) statements: usize,
+    /// Statements of the script that succeeded, of so many.
+    pub(crate) steps: usize,
+    pub(crate) of: usize,
+    pub(crate) rows: u64,
+    /// How many were refused.
+    pub(crate) refused: usize,
+    /// `succeeded`, `partial`, `refused`, `failed`, `unknown` or `running`.
+    pub(crate) status: String,
 }
 
 /// What is new in a watched session.

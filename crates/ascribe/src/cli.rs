@@ -50,7 +50,8 @@ pub(crate) struct Cli {
         default_value = "text"
     )]
     pub(crate) output: Output,
-    /// Your SSH key; without it ssh-agent is asked.
+    /// The key that signs: your SSH key, or else ssh-agent is asked; with `ascribe witness init` and `run` the
+    /// witness's own.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     #[command(subcommand)]

@@ -416,17 +416,19 @@ fn rolled_back(why: &str) -> Failure {
 }
 
 fn unknown_key(hello: &Hello, signer: &Signer) -> Failure {
-    if let Some(nobody) = &hello.nobody {
-        return Failure {
-            kind: Kind::Denied,
-            message: ascribe_core::text::clean(&nobody.message, 300),
-            help: nobody
-                .help
-                .as_ref()
-                .map(|help| ascribe_core::text::clean(help, 300)),
-        };
-    }
     let shown = signer.fingerprint().unwrap_or_default();
+    if let Some(nobody) = &hello.nobody {
+        let why = ascribe_core::text::clean(&nobody.message, 300);
+        let help = match &nobody.help {
+            Some(help) => ascribe_core::text::clean(help, 300),
+            None => "sign with the key of somebody who is enrolled: `--key FILE`".to_owned(),
+        };
+        return Failure::new(
+            Kind::Denied,
+            format!("{why}; this is signed with the key {shown}"),
+        )
+        .help(help);
+    }
     Failure::new(
         Kind::Denied,
         format!("nobody is enrolled with the key {shown}"),

@@ -15,6 +15,7 @@ pub(crate) mod login;
 pub(crate) mod manual;
 pub(crate) mod observe;
 pub(crate) mod probe;
+pub(crate) mod psql;
 pub(crate) mod read;
 pub(crate) mod reconcile;
 pub(crate) mod script;
@@ -28,6 +29,7 @@ use std::path::Path;
 
 use ascribe_core::id::PersonId;
 use ascribe_core::sealed::{Opening, Prose};
+use ascribe_core::time::Timestamp;
 use serde::Serialize;
 
 use crate::api::Query;
@@ -208,14 +210,54 @@ impl Registry {
         }
     }
 
+    /// Says in short that witnesses have not seen all of what is shown, which is from these times, and since when.
+    pub(crate) fn tell_unwitnessed(&self, shown: impl IntoIterator<Item = Timestamp>) {
+        let Some(since) = self.witnesses.and_then(|seen| seen.unseen_since) else {
+            return;
+        };
+        // The oldest is known to the second.
+        if shown.into_iter().any(|at| at >= since) {
+            let age = self.now.since(since).max(0).unsigned_abs() / 1000;
+            remark(&format!(
+                "not witnessed yet: what was recorded since {since}, {} ago",
+                lasting(age)
+            ));
+        }
+    }
+
     /// How a person is shown.
     pub(crate) fn shown(&self, id: PersonId) -> String {
+        ascribe_core::text::clean(self.name(id).unwrap_or(&id.to_string()), 60)
+    }
+
+    /// The name of a person or workload, where it is known.
+    pub(crate) fn name(&self, id: PersonId) -> Option<&str> {
         let person = self.people.iter().find(|p| p.id == id);
         let workload = self.workloads.iter().find(|w| w.workload.workload == id);
-        let name = person
+        person
             .map(|p| p.name.as_str())
-            .or(workload.map(|w| w.workload.name.as_str()));
-        ascribe_core::text::clean(name.unwrap_or(&id.to_string()), 60)
+            .or(workload.map(|w| w.workload.name.as_str()))
+    }
+}
+
+/// So many seconds, in the two largest units.
+pub(crate) fn lasting(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let mut left = seconds;
+    let mut words = Vec::new();
+    for (unit, name) in units {
+        let count = left / unit;
+        left %= unit;
+        if count > 0 {
+            words.push(format!("{count} {name}"));
+        } else if !words.is_empty() {
+            break;
+        }
+    }
+    words.truncate(2);
+    match words.is_empty() {
+        true => "0 s".to_owned(),
+        false => words.join(" "),
     }
 }
 

@@ -37,7 +37,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Demo(args) => demo::run(cli, args),
         Command::SshConfig(args) => connect::ssh_config(cli, args),
         Command::Connect(args) => connect::connect(cli, args),
-        Command::Psql(args) => tunnel::psql(cli, args),
+        Command::Psql(args) => cmd::psql::psql(cli, args),
         Command::Tunnel(args) => tunnel::tunnel(cli, args),
         Command::Token(args) => tunnel::token(cli, args),
         Command::Job(command) => cmd::job::job(cli, command),
@@ -112,8 +112,14 @@ fn main() -> ExitCode {
             // Help and version are answers; everything else is a usage error.
             if error.use_stderr() {
                 // It repeats what was typed, or pasted.
+                let unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
                 for line in error.render().to_string().lines() {
                     remark(&ascribe_core::text::clean(line, 1000));
+                }
+                if unknown && std::env::args_os().any(|word| word == "--token-command") {
+                    remark(
+                        "  help: `--token-command` takes one argument: quote the program together with its arguments",
+                    );
                 }
                 return ExitCode::from(Kind::Usage.code());
             }

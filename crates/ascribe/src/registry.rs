@@ -17,10 +17,10 @@ use ascribe_core::witness::WitnessSet;
 use ascribe_tlog::{Quorum, TrustPolicy};
 use serde::{Deserialize, Serialize};
 
-/// Everything that is not sealed, and people's names.
 /// Most jobs that a workload is told of.
 const MAX_JOBS: usize = 64;
 
+/// Everything that is not sealed, and people's names.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Registry {
     pub(crate) now: Timestamp,
@@ -41,6 +41,18 @@ pub(crate) struct Registry {
     pub(crate) sessions: Vec<SessionRow>,
     #[serde(default)]
     pub(crate) delegations: Vec<DelegationRow>,
+    /// What witnesses have seen; none where there are no witnesses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) witnesses: Option<SeenRow>,
+}
+
+/// How far witnesses have seen the log.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct SeenRow {
+    /// So many entries.
+    pub(crate) size: u64,
+    /// When the oldest entry was ordered that they have not seen, to the second.
+    pub(crate) unseen_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -137,6 +149,9 @@ pub(crate) struct AskRow {
     pub(crate) approved_by: Vec<PersonId>,
     pub(crate) can_approve: Vec<PersonId>,
     pub(crate) missing: usize,
+    /// Those whose yes is missing and who must give it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) must_approve: Vec<PersonId>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -277,6 +292,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
         .asks
         .iter()
         .map(|(id, ask)| {
+            let missing = state.missing_approvals(ask).unwrap_or_default();
             let mut row = AskRow {
                 id: *id,
                 entry: ask.place.hash,
@@ -299,7 +315,8 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 sql: None,
                 approved_by: ask.approvals.iter().map(|a| a.by).collect(),
                 can_approve: state.approvers(ask),
-                missing: state.missing_approvals(ask).map_or(0, |m| m.len()),
+                missing: missing.len(),
+                must_approve: missing.into_iter().flatten().collect(),
             };
             match &ask.asked {
                 Asked::Request(request) => {
@@ -359,10 +376,10 @@ fn sql_details(scope: &SqlScope) -> Vec<String> {
         lines.push(format!("statements on {}", scope.objects.join(", ")));
     }
     if !scope.script.is_empty() {
-        let count = scope.script.len();
-        lines.push(format!(
-            "exactly {count} statements: `ascribe approve ... --script FILE` compares them with a file"
-        ));
+        lines.push(match scope.script.len() {
+            1 => "exactly 1 statement".to_owned(),
+            count => format!("exactly {count} statements"),
+        });
     }
     lines
 }
@@ -679,5 +696,9 @@ pub(crate) fn registry(
         grants: grant_rows(state, now),
         sessions,
         delegations,
+        witnesses: state.witnesses.set.as_ref().map(|_| SeenRow {
+            size: state.witnesses.size,
+            unseen_since: state.witnesses.unseen_since(),
+        }),
     }
 }

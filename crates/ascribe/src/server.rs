@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::answer::{NewsOf, Source as _, View};
+use crate::answer::{NewsOf, Source as _, View, runs};
 use crate::api::{Call, HELLO, Hello, MAX_REQUEST, Nobody, OPENING, Query, Reply, hello_text};
 use crate::registry::{delegation_row, job_rows};
 
@@ -443,6 +443,13 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
         let checked = api
             .ledger
             .with_state(|state| state.check_signed(&*api.judge, now, &signed));
+        let checked = checked.and_then(|statement| {
+            if let Query::Runs { job } = query {
+                let may = |state: &ascribe_core::law::State| runs::check(state, statement.by, job);
+                api.ledger.with_state(may)?;
+            }
+            Ok(statement)
+        });
         return match checked {
             Ok(statement) => {
                 let (query, before) = (Some(query.clone()), api.ledger.size());
@@ -569,7 +576,9 @@ async fn done(
     let reader = Arc::clone(api);
     let read = move || {
         let now = reader.ledger.now();
-        reader.view.answer(&*reader.ledger, &query, by, before, now)
+        reader
+            .view
+            .answer(&*reader.ledger, &query, Some(by), before, now)
     };
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(answer)) => Reply::Done { receipt, answer },

@@ -197,3 +197,53 @@ fn a_workload_is_enrolled_exactly_and_its_owner_asks_for_it() {
             .is_empty()
     );
 }
+
+#[test]
+fn what_is_listed_says_who_is_there_and_what_will_do() {
+    let world = World::new();
+    add_provider(&world, "idp", "oidc", &["--algorithm", "RS256"]);
+    let listed = world.run(&["provider", "list"]).exits(0).stdout;
+    assert!(listed.contains("the first login fetches them"), "{listed}");
+    let short = world.run(&["actions", "--commit", "8f2d"]).exits(3);
+    assert!(short.stderr.contains("seven letters at least"), "{short:?}");
+    let help = world.run(&["delegate", "--help"]).exits(0).stdout;
+    assert!(help.contains("`pg`"), "{help}");
+    let help = world.run(&["witness", "run", "--help"]).exits(0).stdout;
+    assert!(help.contains("the witness's own"), "{help}");
+    // An argument too many, behind the command that is one.
+    let login = [
+        "login",
+        "--workload",
+        "x",
+        "--token-command",
+        "printenv",
+        "TOKEN",
+    ];
+    let swallowed = world.run(&login).exits(3);
+    assert!(
+        swallowed.stderr.contains("quote the program together"),
+        "{swallowed:?}"
+    );
+
+    let (target, owner) = (world.field("target"), world.person("operator").0);
+    world
+        .change_target(&["--max-unwitnessed", "90s", "--owner", &owner])
+        .exits(0);
+    let shown = || world.run(&["target", "show", &target]).exits(0).stdout;
+    let before = shown();
+    assert!(before.contains("owner Olu Operator  "), "{before}");
+    assert!(before.contains("unwitnessed at most 90 s"), "{before}");
+    world
+        .run_as("approver", &["person", "offboard", &owner])
+        .exits(0);
+    let after = shown();
+    assert!(after.contains("owner Olu Operator (HAS LEFT)"), "{after}");
+    let gone = world.tell("operator", &["workload", "list"]).exits(2);
+    for part in [
+        "the author has left",
+        "SHA256:",
+        "help: sign with the key of somebody",
+    ] {
+        assert!(gone.stderr.contains(part), "{gone:?}");
+    }
+}

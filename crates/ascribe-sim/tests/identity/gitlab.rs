@@ -265,7 +265,7 @@ fn a_server_that_lies_about_the_provider_is_not_shown_the_token() {
         };
         job.join();
         let token = mint(&world, &gitlab, AUDIENCE);
-        let print = ["--token-command", "printenv", "ASCRIBE_ID_TOKEN"];
+        let print = ["--token-command", "printenv ASCRIBE_ID_TOKEN"];
         let mut login =
             job.command(&[&["login", "--workload", "deploy-shop"][..], &print].concat());
         let out = world.program_as_is(login.env("ASCRIBE_ID_TOKEN", &token));

@@ -49,7 +49,11 @@ fn a_pipelines_job_acts_under_its_own_name_with_run_commit_and_owner() {
     };
     let world = registered(&issuer);
     let agent = Agent::start(&world);
-    log_in(&agent, &world, &issuer).exits(0);
+    let out = log_in(&agent, &world, &issuer).exits(0);
+    assert!(
+        out.stdout.starts_with("logged in as deploy-shop until "),
+        "{out:?}"
+    );
     // It has a name, and no grant yet.
     let early = agent.ssh(&world, "id").exits(254);
     assert!(early.stderr.contains("no access"), "{early:?}");
@@ -116,14 +120,13 @@ fn another_repositorys_job_is_not_the_workload() {
     world.grant_workload();
     let agent = Agent::start(&world);
     let mint = r#"curl -sfG "$ISSUER/mint" --data-urlencode "audience=$ASCRIBE_AUDIENCE" --data-urlencode "claims=$CLAIMS""#;
+    let mint = format!("sh -c '{mint}'");
     let args = [
         "login",
         "--workload",
         "deploy-shop",
         "--token-command",
-        "sh",
-        "-c",
-        mint,
+        &mint,
     ];
     let mut codes = Vec::new();
     for claims in [

@@ -417,7 +417,12 @@ impl Bank {
         ];
         let asked = self.world.run_as("operator", &[&ask[..], options].concat());
         let asked = asked.exits(0).line();
-        self.world.approve(asked["request_id"].as_str().unwrap())
+        let request = asked["request_id"].as_str().unwrap();
+        // A script is approved with its file.
+        let script = options.windows(2).find(|pair| pair[0] == "--script");
+        let yes = [&["approve", request], script.unwrap_or_default()].concat();
+        let yes = self.world.run_as("approver", &yes).exits(0);
+        yes.line()["grant_id"].as_str().unwrap().to_owned()
     }
 
     fn psql_command(&self, arguments: &[&str]) -> Command {

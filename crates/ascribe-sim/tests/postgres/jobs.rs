@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE};
 use super::idp::Idp;
 use super::providers::Provider;
-use super::world::Out;
+use super::world::{Out, PATIENCE, wait_for};
 
 const BEARER: &str = "runner-secret";
 const NAME: &str = "close-orders";
@@ -43,8 +43,14 @@ fn script(bank: &Bank, text: &str) -> PathBuf {
 }
 
 fn add(bank: &Bank, file: &Path) {
-    let file = file.to_str().unwrap();
-    let add = [
+    bank.world
+        .run_as("operator", &asking(file.to_str().unwrap()))
+        .exits(0);
+}
+
+/// Asks for the job for as long as the target allows.
+fn asking(file: &str) -> [&str; 14] {
+    [
         "job",
         "add",
         NAME,
@@ -59,10 +65,7 @@ fn add(bank: &Bank, file: &Path) {
         "close the orders of the day",
         "--ticket",
         "demo:OPS-77",
-        "--for",
-        "8h",
-    ];
-    bank.world.run_as("operator", &add).exits(0);
+    ]
 }
 
 fn approve(bank: &Bank, file: &Path) -> Out {
@@ -137,6 +140,21 @@ fn a_job_runs_with_nothing_but_its_own_token_and_each_statement_names_it() {
             (&json!("9120045511"), &json!(2), &json!("succeeded"))
         );
     }
+    // Who answers for the workload or the target sees the same, and no text of a statement. One line names all.
+    for role in ["operator", "approver"] {
+        let runs = bank.world.run_as(role, &["job", "runs", NAME]).exits(0);
+        assert_eq!(runs.lines().len(), 2, "{runs:?}");
+        assert!(!runs.stdout.contains("update orders"), "{runs:?}");
+    }
+    let told = bank.world.run(&["actions", "--target", "orders-db"]);
+    let why = "    run 9120045511 of github, job close-orders ";
+    let line = told.stdout.lines().find(|line| line.starts_with(why));
+    assert!(
+        line.is_some_and(|line| {
+            line.ends_with(", owner Olu Operator, approved by Ada Approver, ticket demo:OPS-77")
+        }),
+        "{told:?}"
+    );
     let jobs = bank.world.json(&["job", "list"]).lines();
     assert_eq!(
         (&jobs[0]["name"], &jobs[0]["statements"], &jobs[0]["runs"]),
@@ -176,4 +194,131 @@ fn a_changed_script_does_not_run_and_the_wrong_one_is_not_approved() {
         "0\n"
     );
     run(&bank, &issuer, &file).exits(0);
+}
+
+#[test]
+fn who_adds_and_approves_a_job_is_told_what_it_is_and_what_comes_next() {
+    let Some(issuer) = Idp::of_jobs(BEARER) else {
+        return;
+    };
+    let bank = registered(&issuer);
+    let file = script(&bank, SCRIPT);
+    let shown = file.to_str().unwrap().to_owned();
+    let added = bank.world.tell("operator", &asking(&shown)).exits(0);
+    let next = format!("next: Ada Approver runs `ascribe job approve {NAME} --file {shown}`");
+    assert!(added.stdout.contains(&next), "{added:?}");
+    assert!(
+        added
+            .stderr
+            .contains("may run for 8 h, the longest that `orders-db` allows"),
+        "{added:?}"
+    );
+    let again = bank.world.tell("operator", &asking(&shown)).exits(0);
+    assert!(
+        again.stderr.contains("waits for approval under the name"),
+        "{again:?}"
+    );
+    let requests = bank.world.run_as("operator", &["requests"]).lines();
+    let ids: Vec<&str> = requests.iter().map(|r| r["id"].as_str().unwrap()).collect();
+    bank.world.run_as("operator", &["cancel", ids[1]]).exits(0);
+    for args in [&["requests"][..], &["show", ids[0]]] {
+        let told = bank.world.tell("approver", args).exits(0).stdout;
+        for part in [
+            "job close-orders, daily at 02:00 UTC",
+            "exactly 2 statements",
+            "demo:OPS-77",
+        ] {
+            assert!(told.contains(part), "{args:?}: {told}");
+        }
+    }
+    // Nobody approves what they have not read without saying so.
+    let blind = bank.world.tell("approver", &["approve", ids[0]]).exits(3);
+    for way in ["ascribe job approve close-orders --file FILE", "--unread"] {
+        assert!(blind.stderr.contains(way), "{blind:?}");
+    }
+    let yes = ["job", "approve", NAME, "--file", &shown];
+    let yes = bank.world.tell("approver", &yes).exits(0);
+    let next = format!(
+        "next: deploy-shop runs it: ascribe job run {NAME} --file FILE --workload deploy-shop"
+    );
+    assert!(yes.stdout.contains(&next), "{yes:?}");
+    let again = bank.world.tell("operator", &asking(&shown)).exits(0);
+    assert!(again.stderr.contains("it runs instead"), "{again:?}");
+    let id = bank.world.run_as("operator", &["requests"]).line();
+    let unread = ["approve", id["id"].as_str().unwrap(), "--unread"];
+    let unread = bank.world.tell("approver", &unread).exits(0);
+    assert!(unread.stderr.contains("approved unread"), "{unread:?}");
+}
+
+#[test]
+fn what_could_never_run_is_not_asked_for() {
+    let bank = Bank::without_grant(&[]);
+    let file = script(&bank, "set role postgres;\n");
+    let file = file.to_str().unwrap();
+    let refused = bank.world.tell("operator", &asking(file));
+    let ask = ["request", PLACE, "--why", "repair what broke this morning"];
+    let with = |more: &[&str]| bank.world.tell("operator", &[&ask[..], more].concat());
+    for refused in [
+        with(&["--script", file]),
+        with(&["--script", file, "--class", "select"]),
+    ] {
+        let refused = refused.exits(2);
+        assert!(
+            refused.stderr.contains("does not allow `set-role`"),
+            "{refused:?}"
+        );
+    }
+    // The workload is nobody's here, which is said first.
+    refused.exits(3);
+    std::fs::write(file, "select 1; delete from t").unwrap();
+    let other = with(&["--script", file, "--class", "select"]).exits(2);
+    assert!(
+        other.stderr.contains("statement 2") && other.stderr.contains("class `delete`"),
+        "{other:?}"
+    );
+    let other = with(&["--script", file, "--object", "public.t"]).exits(2);
+    assert!(other.stderr.contains("names `t`"), "{other:?}");
+    let slip = with(&["--class", "slect"]).exits(3);
+    assert!(
+        slip.stderr.contains("classes are select, insert"),
+        "{slip:?}"
+    );
+}
+
+#[test]
+fn a_run_that_did_not_do_all_is_no_success() {
+    let Some(issuer) = Idp::of_jobs(BEARER) else {
+        return;
+    };
+    let bank = registered(&issuer);
+    bank.register(&["--allow", "do"]);
+    let text = "update orders set open = false where done;\ndo $$ begin perform 1/0; end $$;\n";
+    let file = script(&bank, text);
+    add(&bank, &file);
+    approve(&bank, &file).exits(0);
+    run(&bank, &issuer, &file).exits(1);
+    // The target's rules change: what was approved is refused now.
+    bank.register(&[]);
+    run(&bank, &issuer, &file).exits(2);
+    let runs = wait_for("both runs", PATIENCE, || {
+        let runs = bank.world.json(&["job", "runs", NAME]).lines();
+        (runs.last()?["status"] == "refused").then_some(runs)
+    });
+    let of = |run: &Value| {
+        (
+            run["steps"].clone(),
+            run["of"].clone(),
+            run["refused"].clone(),
+        )
+    };
+    assert_eq!(runs[0]["status"], "failed", "{runs:?}");
+    assert_eq!(of(&runs[0]), (json!(1), json!(2), json!(0)));
+    assert_eq!(of(&runs[1]), (json!(1), json!(2), json!(1)));
+    let told = bank
+        .world
+        .tell("operator", &["job", "runs", NAME])
+        .exits(0)
+        .stdout;
+    assert!(told.contains("failed, 1 of 2 steps done"), "{told}");
+    assert!(told.contains("1 refused, 1 of 2 steps done"), "{told}");
 }

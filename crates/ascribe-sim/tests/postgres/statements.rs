@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::bank::Bank;
+use super::bank::{Bank, PLACE};
 use super::raw::{Raw, bind, execute, kinds, parse, query, sync};
 use super::world::{PATIENCE, Running, maybe, wait_for};
 
@@ -47,6 +47,53 @@ fn a_refused_statement_is_an_error_and_the_connection_goes_on() {
     bank.register(&["--allow", "do", "--allow", "set-role"]);
     bank.psql(&["-c", "do $$ begin end $$", "-c", "set role postgres"])
         .exits(0);
+}
+
+#[test]
+fn a_refused_statements_id_leads_to_it() {
+    let bank = Bank::open();
+    let out = bank.psql(&["-c", "set role postgres"]).exits(1);
+    let id = out
+        .stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("DETAIL:  action "));
+    let id = id.unwrap_or_else(|| panic!("{}", out.stderr)).to_owned();
+    let shown = wait_for("refusal", PATIENCE, || {
+        let shown = bank.world.run(&["show", &id]);
+        (shown.code == Some(0)).then_some(shown.stdout)
+    });
+    for part in [
+        "Olu Operator",
+        "set role postgres",
+        "refused (flag); it never ran",
+    ] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let listed = bank.world.run(&["actions", "--refused"]).exits(0).stdout;
+    assert!(listed.lines().any(|line| line.ends_with(&id)), "{listed}");
+    let record = bank
+        .world
+        .json(&["actions", "--refused", "--target", "orders-db"])
+        .line();
+    assert_eq!(record["names"][0]["name"], "Olu Operator");
+    // Who holds none of that is not told of a database that nobody meant.
+    let (key, psql) = (bank.world.person("operator").1, ["-c", "select 1"]);
+    let mut command = bank.world.ascribe(&["--key"]);
+    command
+        .arg(key)
+        .args(["psql", PLACE, "--", "-X"])
+        .args(psql);
+    let out = bank.world.program(command).exits(2);
+    assert!(
+        out.stderr
+            .starts_with("no database is named, so psql asks for `dba`"),
+        "{out:?}"
+    );
+    let can = bank.world.tell("operator", &["can"]).exits(0).stdout;
+    assert!(
+        can.contains("now:  ascribe psql dba@orders-db -- -d DATABASE"),
+        "{can}"
+    );
 }
 
 #[test]

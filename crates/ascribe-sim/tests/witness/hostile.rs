@@ -64,6 +64,23 @@ fn none_of_them_is_believed_or_holds_anything_up_and_sessions_stop_by_the_rule()
         "{refused:?}"
     );
     assert!(refused.stderr.contains("ledger status"), "{refused:?}");
+    // Whoever looks is told so, and so is whoever runs the server.
+    let target = world.field("target");
+    for args in [&["target", "show", &target][..], &["requests", "--all"]] {
+        let told = world.run(args).exits(0).stderr;
+        assert!(
+            told.contains("not witnessed yet: what was recorded since "),
+            "{args:?}: {told}"
+        );
+    }
+    let status = world.run(&["ledger", "status"]).exits(0).stdout;
+    assert!(status.contains("unseen   for "), "{status}");
+    wait_for("warning of the server", PATIENCE, || {
+        let mut logs = std::fs::read_dir(world.path("logs")).unwrap();
+        let warns = |text: Vec<u8>| String::from_utf8_lossy(&text).contains("not witnessed for ");
+        let warned = logs.any(|file| std::fs::read(file.unwrap().path()).is_ok_and(warns));
+        warned.then_some(())
+    });
     // One that is honest is enough, beside all of them.
     let honest = Fake::start("honest", Manner::Honest);
     let lines = format!("{lines}{}", honest.line("honest"));

@@ -39,6 +39,8 @@ fn a_session_is_witnessed_and_its_bundle_and_its_log_say_so_offline() {
 
     let bundle = world.bundle("echo witnessed");
     all_seen(&world);
+    let told = world.run(&["actions"]).exits(0);
+    assert!(!told.stderr.contains("not witnessed"), "{told:?}");
     let action = &world.actions(&["--text", "echo witnessed"])[0];
     assert!(action["when"]["witnessed_before"].is_string(), "{action}");
     let session = action["session_id"].as_str().unwrap();

@@ -264,7 +264,7 @@ async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
     let tokens = |now: Timestamp| {
         let query = Query::Export { session };
         let view = View::default();
-        let answer = view.answer(&ledger, &query, id(ADA), ledger.size(), now);
+        let answer = view.answer(&ledger, &query, Some(id(ADA)), ledger.size(), now);
         let answer = answer.unwrap();
         let bundle = Bundle::parse(answer["bundle"].as_str().unwrap().as_bytes()).unwrap();
         let openings = bundle.openings.iter();

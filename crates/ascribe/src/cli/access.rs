@@ -73,7 +73,7 @@ pub(crate) struct NewDelegation {
     #[arg(long = "target", required = true)]
     pub(crate) targets: Vec<String>,
     /// This kind of action, for instance `ssh.exec`, or class of them: `ssh` (commands, shells), `sftp`,
-    /// `scp`, `forward`. May be given several times.
+    /// `scp`, `forward`, `pg` (statements on a database). May be given several times.
     #[arg(long = "kind", required = true)]
     pub(crate) kinds: Vec<String>,
     /// How long, for instance `1h`.
@@ -146,8 +146,11 @@ pub(crate) struct Approve {
     #[arg(long)]
     pub(crate) accept_windows: bool,
     /// Approve only if exactly the statements of this file are asked for.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "unread")]
     pub(crate) script: Option<PathBuf>,
+    /// Approve a script or a job without the file that you read.
+    #[arg(long)]
+    pub(crate) unread: bool,
 }
 
 #[derive(Debug, Args)]

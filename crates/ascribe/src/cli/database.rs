@@ -7,6 +7,8 @@ use ascribe_core::id::StatementId;
 use ascribe_gateway::OauthPlace;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::parse::Words;
+
 /// How clients reach databases.
 #[derive(Debug, Args)]
 pub(crate) struct ServePostgres {
@@ -105,7 +107,7 @@ impl From<Keep> for Values {
 #[derive(Debug, Default, Args)]
 pub(crate) struct SqlRequest {
     /// On a database: a class of statements, such as `select`, `update` or `ddl`.
-    #[arg(long = "class", value_name = "CLASS", conflicts_with = "break_glass")]
+    #[arg(long = "class", value_name = "CLASS", conflicts_with = "break_glass", value_parser = super::parse::class)]
     pub(crate) classes: Vec<String>,
     /// On a database: what statements may name, `SCHEMA.TABLE` or `SCHEMA.*`.
     #[arg(long = "object", value_name = "OBJECT", conflicts_with = "break_glass")]
@@ -191,11 +193,11 @@ pub(crate) struct JobAdd {
     /// `SYSTEM:ID`.
     #[arg(long)]
     pub(crate) ticket: Option<String>,
-    /// How long it may run before it is approved anew, at most as the target's rules say.
-    #[arg(long = "for", default_value = "30d", value_parser = super::parse::seconds)]
-    pub(crate) window: u64,
+    /// How long it may run before it is approved anew; without, as long as the target's rules allow.
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::parse::seconds)]
+    pub(crate) window: Option<u64>,
     /// Only statements of this class.
-    #[arg(long = "class", value_name = "CLASS")]
+    #[arg(long = "class", value_name = "CLASS", value_parser = super::parse::class)]
     pub(crate) classes: Vec<String>,
     /// Only statements on this, `SCHEMA.TABLE` or `SCHEMA.*`.
     #[arg(long = "object", value_name = "OBJECT")]
@@ -215,9 +217,10 @@ pub(crate) struct JobRun {
     /// File with the workload's own token; without it what runs the job is asked for one.
     #[arg(long, value_name = "FILE", conflicts_with = "token_command")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Program that prints the workload's token for the audience in ASCRIBE_AUDIENCE.
-    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
-    pub(crate) token_command: Vec<String>,
+    /// Program that prints the workload's token for the audience in ASCRIBE_AUDIENCE, with its arguments: one text,
+    /// quoted as for a shell (`--token-command "PROGRAM ARGUMENT ..."`). No shell runs it.
+    #[arg(long, value_name = "COMMAND", value_parser = super::parse::words)]
+    pub(crate) token_command: Option<Words>,
     /// File with the workload's X.509-SVID, PEM: its certificate first, then each one's issuer, without the root.
     #[arg(
         long,

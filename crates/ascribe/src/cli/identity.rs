@@ -7,7 +7,7 @@ use ascribe_core::id::StatementId;
 use ascribe_core::identity::ProviderKind;
 use clap::{Args, Subcommand};
 
-use super::parse::{claim, group_role, provider_kind, seconds};
+use super::parse::{Words, claim, group_role, provider_kind, seconds, words};
 
 #[derive(Debug, Args)]
 pub(crate) struct Login {
@@ -32,9 +32,10 @@ pub(crate) struct Login {
         conflicts_with = "token_command"
     )]
     pub(crate) token_file: Option<PathBuf>,
-    /// Program that prints the job's token for the audience in ASCRIBE_AUDIENCE.
-    #[arg(long, value_name = "PROGRAM", requires = "workload", num_args = 1.., allow_hyphen_values = true)]
-    pub(crate) token_command: Vec<String>,
+    /// Program that prints the job's token for the audience in ASCRIBE_AUDIENCE, with its arguments: one text, quoted
+    /// as for a shell (`--token-command "PROGRAM ARGUMENT ..."`). No shell runs it.
+    #[arg(long, value_name = "COMMAND", requires = "workload", value_parser = words)]
+    pub(crate) token_command: Option<Words>,
     /// File with the workload's X.509-SVID, PEM: its certificate first, then each one's issuer, without the root.
     #[arg(
         long,

@@ -7,6 +7,7 @@ use ascribe_core::statement::{
 };
 use ascribe_core::witness::Demand;
 use ascribe_gateway::OauthPlace;
+use ascribe_sql::Class;
 
 /// `90`, `90s`, `15m`, `8h`, `3d` in seconds.
 pub(crate) fn seconds(text: &str) -> Result<u64, String> {
@@ -55,6 +56,68 @@ pub(crate) fn oauth_place(text: &str) -> Result<OauthPlace, String> {
         provider: provider.to_owned(),
         scope: scope.map(str::to_owned),
     })
+}
+
+/// A class of statements.
+pub(crate) fn class(text: &str) -> Result<String, String> {
+    let known = Class::ALL.map(Class::as_str);
+    if known.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is no class of statements; classes are {}",
+        known.join(", ")
+    ))
+}
+
+/// A commit, or how it begins.
+pub(crate) fn commit(text: &str) -> Result<String, String> {
+    if text.chars().count() < 7 {
+        return Err("a commit is named by its first seven letters at least".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A program with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+/// A program with its arguments in one text, quoted as for a shell. No shell reads it: `$` and the like stand
+/// for themselves.
+pub(crate) fn words(text: &str) -> Result<Words, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(open), c) if open == c => quote = None,
+            (None | Some('"'), '\\') => {
+                // Between double quotes it only quotes what would mean something there.
+                let quotes =
+                    |next: &char| quote.is_none() || matches!(next, '"' | '\\' | '$' | '`');
+                let next = rest.next_if(quotes);
+                if quote.is_none() && next.is_none() {
+                    return Err("the command ends with a backslash".to_owned());
+                }
+                word.get_or_insert_default().push(next.unwrap_or(c));
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quote in the command is not closed".to_owned());
+    }
+    words.extend(word);
+    match words.first().is_some_and(|name| !name.is_empty()) {
+        true => Ok(Words(words)),
+        false => Err("the command names no program".to_owned()),
+    }
 }
 
 pub(crate) fn directory_group(text: &str) -> Result<DirectoryGroup, String> {
@@ -213,6 +276,33 @@ mod tests {
         ] {
             assert!(forward(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn commands_in_one_text() {
+        let cut = |text: &str| words(text).map(|words| words.0);
+        let is = |text: &str, wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            assert_eq!(cut(text), Ok(wanted), "{text}");
+        };
+        is("printenv  TOKEN ", &["printenv", "TOKEN"]);
+        is(r#"sh -c 'echo "$A" \\'"#, &["sh", "-c", r#"echo "$A" \\"#]);
+        is(
+            r#"a "b \"c\" \d" e\ f """#,
+            &["a", r#"b "c" \d"#, "e f", ""],
+        );
+        for bad in ["", " ", "a 'b", "a \"b", "a \\", "'' a"] {
+            assert!(words(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn classes_are_known_ones() {
+        for class_of in Class::ALL {
+            assert_eq!(class(class_of.as_str()), Ok(class_of.as_str().to_owned()));
+        }
+        let said = class("slect").unwrap_err();
+        assert!(said.contains("classes are select, insert"), "{said}");
     }
 
     #[test]

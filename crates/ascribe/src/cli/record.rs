@@ -44,8 +44,15 @@ pub(crate) struct Actions {
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<String>,
     /// By code of this commit, or of the one that begins so (seven letters at least).
-    #[arg(long)]
+    #[arg(long, value_parser = super::parse::commit)]
     pub(crate) commit: Option<String>,
+    /// With a second line each: the run, the job and who answers for it, who approved, the ticket. Statements on a
+    /// database have it where `--target` is given.
+    #[arg(long)]
+    pub(crate) why: bool,
+    /// What was asked for within sessions and refused, instead.
+    #[arg(long, conflicts_with_all = ["actor", "agent", "grant", "ticket", "text", "job", "run", "commit", "why"])]
+    pub(crate) refused: bool,
 }
 
 #[derive(Debug, Args)]

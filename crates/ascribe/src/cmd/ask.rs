@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use ascribe_core::database::{Job, SqlScope, bare};
-use ascribe_core::id::{ContentDigest, StatementId};
+use ascribe_core::database::{Job, SqlScope, bare, object_name};
+use ascribe_core::id::{ContentDigest, PersonId, StatementId};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
-    Answer, BreakGlass, Extension, Forward, Recurrence, Request, Review, Revocation, Say,
+    Answer, BreakGlass, Extension, Forward, Recurrence, Request, Review, Revocation, Say, Target,
     Termination, Ticket, UseGrant, Uses,
 };
 use ascribe_core::text::clean;
@@ -166,6 +166,8 @@ pub(crate) struct Script {
     pub(crate) statements: Vec<ContentDigest>,
     /// Each statement's text.
     pub(crate) texts: Vec<Vec<u8>>,
+    /// What each is.
+    found: Vec<ascribe_sql::Statement>,
 }
 
 impl Script {
@@ -198,6 +200,61 @@ impl Script {
     }
 }
 
+impl Script {
+    /// Does nothing in it meet a rule, of the target or of what is asked for, that would refuse it at every run?
+    fn could_run(&self, target: &Target, asked: &cli::database::SqlRequest) -> Done {
+        let Some(postgres) = &target.postgres else {
+            return Ok(());
+        };
+        for (nth, statement) in self.found.iter().enumerate() {
+            let refuse = |what: String, help: String| {
+                let nth = nth + 1;
+                let why =
+                    format!("statement {nth} of the script would be refused at every run: {what}");
+                Err(Failure::new(crate::exit::Kind::Denied, why).help(help))
+            };
+            let flags = statement.flags.iter();
+            let mut flags = flags.filter(|flag| **flag != ascribe_sql::Flag::ChangesReading);
+            if let Some(flag) = flags.find(|flag| postgres.allow.iter().all(|a| a != flag.as_str()))
+            {
+                let (flag, name) = (flag.as_str(), clean(&target.name, 63));
+                return refuse(
+                    format!("`{name}` does not allow `{flag}`"),
+                    format!(
+                        "take it out, or have administrators register `{name}` with `--allow {flag}`"
+                    ),
+                );
+            }
+            let mut classes = statement.classes.iter().map(|class| class.as_str());
+            let other = classes.find(|class| asked.classes.iter().all(|asked| asked != class));
+            if let (Some(class), false) = (other, asked.classes.is_empty()) {
+                return refuse(
+                    format!("it is of class `{class}`, which is not asked for"),
+                    format!("ask for it too: `--class {class}`"),
+                );
+            }
+            let scope = SqlScope {
+                objects: asked.objects.clone(),
+                ..SqlScope::default()
+            };
+            let named = statement.objects.iter();
+            let mut named = named
+                .filter(|object| object.access != ascribe_sql::Access::Call)
+                .map(|object| object_name(object.schema.as_deref(), &object.name));
+            let other = named.find(|object| !scope.holds(object));
+            if let (Some(object), false) = (other, asked.objects.is_empty()) {
+                let object = clean(&object, 120);
+                return refuse(
+                    format!("it names `{object}`, which is not asked for"),
+                    "objects are compared as they are written: SCHEMA.TABLE, in the script and with `--object`"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a script and takes it apart as the gateway will.
 pub(crate) fn script(file: &Path) -> Done<Script> {
     let text = std::fs::read(file).attempt(format!("read `{}`", file.display()))?;
@@ -212,12 +269,11 @@ pub(crate) fn script(file: &Path) -> Done<Script> {
         )
     })?;
     let digest = |bytes: &[u8]| ContentDigest(ascribe_tlog::Hash(Sha256::digest(bytes).into()));
-    let texts: Vec<Vec<u8>> = found
-        .iter()
-        .filter_map(|statement| text.get(statement.range.clone()))
-        .map(|text| bare(text).to_vec())
-        .filter(|text| !text.is_empty())
-        .collect();
+    let whole = found.into_iter().filter_map(|statement| {
+        let text = bare(text.get(statement.range.clone())?).to_vec();
+        (!text.is_empty()).then_some((text, statement))
+    });
+    let (texts, found): (Vec<_>, Vec<_>) = whole.unzip();
     if texts.is_empty() {
         return Err(Failure::usage(format!(
             "`{}` holds no statement",
@@ -228,12 +284,12 @@ pub(crate) fn script(file: &Path) -> Done<Script> {
         definition: digest(&text),
         statements: texts.iter().map(|text| digest(text)).collect(),
         texts,
+        found,
     })
 }
 
 /// What statements are asked for.
-fn scope(args: &cli::database::SqlRequest) -> Done<Option<SqlScope>> {
-    let script = args.script.as_deref().map(script).transpose()?;
+fn scope(args: &cli::database::SqlRequest, script: Option<Script>) -> Option<SqlScope> {
     let job = match (&args.job, &script) {
         (Some((name, schedule)), Some(script)) => Some(Job {
             definition: script.definition,
@@ -248,7 +304,46 @@ fn scope(args: &cli::database::SqlRequest) -> Done<Option<SqlScope>> {
         job,
         script: script.map_or(Vec::new(), |script| script.statements),
     };
-    Ok((scope != SqlScope::default()).then_some(scope))
+    (scope != SqlScope::default()).then_some(scope)
+}
+
+/// Who has to say yes: those who must, and how many of the others.
+fn who_approves(known: &Registry, ask: &AskRow) -> String {
+    let names = |people: &mut dyn Iterator<Item = &PersonId>| {
+        let names: Vec<String> = people.map(|person| known.shown(*person)).collect();
+        names.join(", ")
+    };
+    let must = names(&mut ask.must_approve.iter());
+    let others = ask.can_approve.iter();
+    let others = names(&mut others.filter(|person| !ask.must_approve.contains(person)));
+    let number = ask.missing.saturating_sub(ask.must_approve.len());
+    let number = match number {
+        1 => "one".to_owned(),
+        number => number.to_string(),
+    };
+    match (must.is_empty(), ask.missing > ask.must_approve.len()) {
+        (true, _) if others.is_empty() => "(nobody yet)".to_owned(),
+        (true, _) => format!("{number} of {others}"),
+        (false, false) => must,
+        (false, true) if others.is_empty() => format!("{must}, and {number} more (nobody yet)"),
+        (false, true) => format!("{must}, and {number} of {others},"),
+    }
+}
+
+/// What whoever approves types.
+fn how_to_approve(ask: StatementId, sql: &cli::database::SqlRequest) -> String {
+    match (&sql.job, &sql.script) {
+        (Some((name, _)), Some(file)) => format!(
+            "ascribe job approve {} --file {}",
+            clean(name, 63),
+            clean(&file.to_string_lossy(), 400)
+        ),
+        (_, Some(file)) => format!(
+            "ascribe approve {ask} --script {}",
+            clean(&file.to_string_lossy(), 400)
+        ),
+        (_, None) => format!("ascribe approve {ask}"),
+    }
 }
 
 pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
@@ -258,10 +353,18 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
     })?;
     let ticket = args.ticket.as_deref().map(ticket).transpose()?;
     let client = cli.client(false)?;
-    let beneficiary = match &args.workload {
-        Some(name) => Some(registry(&client)?.workload(name)?.workload.workload),
-        None => None,
-    };
+    let script = args.sql.script.as_deref().map(script).transpose()?;
+    let mut beneficiary = None;
+    if args.workload.is_some() || script.is_some() {
+        let known = registry(&client)?;
+        if let Some(name) = &args.workload {
+            beneficiary = Some(known.workload(name)?.workload.workload);
+        }
+        let known = known.targets.iter().find(|known| known.name == target);
+        if let (Some(script), Some(known)) = (&script, known) {
+            script.could_run(known, &args.sql)?;
+        }
+    }
     let hello = client.hello()?;
     let recurrence = recurrence(args, hello.now)?;
     let (begin, not_after) = span(args, recurrence.as_ref(), hello.now)?;
@@ -296,20 +399,17 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             ticket,
             recurrence: recurrence.clone(),
             beneficiary,
-            sql: scope(&args.sql)?,
+            sql: scope(&args.sql, script),
         };
         (Say::Request(request), opening)
     };
     let (id, _) = submit(&client, &hello, statement, vec![opening])?;
     let registry = registry(&client)?;
     let grant = registry.grants.iter().find(|grant| grant.request == id);
-    let who: Vec<String> = registry
-        .asks
-        .iter()
-        .find(|ask| ask.id == id)
-        .map(|ask| ask.can_approve.iter().map(|p| registry.shown(*p)).collect())
-        .unwrap_or_default();
+    let ask = registry.asks.iter().find(|ask| ask.id == id);
     if cli.json() {
+        let who = ask.iter().flat_map(|ask| &ask.can_approve);
+        let who: Vec<String> = who.map(|p| registry.shown(*p)).collect();
         return say_json(&json!({
             "request_id": id, "grant_id": grant.map(|g| g.id),
             "not_before": begin, "not_after": not_after, "can_approve": who,
@@ -325,13 +425,12 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             grant.id, grant.not_after, grant.id
         )),
         None => say(&format!(
-            "request {id} for {} from {begin} until {not_after}\nnext: one of {} runs `ascribe approve {id}`",
+            "request {id} for {} from {begin} until {not_after}\nnext: {} runs `{}`",
             args.what,
-            if who.is_empty() {
-                "(nobody yet)".to_owned()
-            } else {
-                who.join(", ")
-            }
+            ask.map_or("(nobody yet)".to_owned(), |ask| who_approves(
+                &registry, ask
+            )),
+            how_to_approve(id, &args.sql),
         )),
     }
     Ok(())
@@ -349,6 +448,7 @@ pub(crate) fn approve(cli: &Cli, args: &cli::Approve) -> Done {
     let wanted = Wanted {
         accept_windows: args.accept_windows,
         script: args.script.as_deref().map(script).transpose()?,
+        unread: args.unread,
     };
     give(cli, &args.answer, Kind::Approve, &wanted)
 }
@@ -358,6 +458,7 @@ pub(crate) fn approve(cli: &Cli, args: &cli::Approve) -> Done {
 struct Wanted {
     accept_windows: bool,
     script: Option<Script>,
+    unread: bool,
 }
 
 pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
@@ -374,9 +475,36 @@ fn tell(known: &Registry, ask: &AskRow) {
         ask.not_after
             .map_or(String::new(), |end| format!(" until {end}")),
     ));
+    if let Some(ticket) = &ask.ticket {
+        let ticket = format!("{}:{}", ticket.system, ticket.id);
+        remark(&format!("  ticket {}", clean(&ticket, 80)));
+    }
     for detail in &ask.details {
         remark(&format!("  {}", clean(detail, 4000)));
     }
+    known.tell_unwitnessed([ask.at]);
+}
+
+/// A script is approved by whoever has read it, or says that they have not.
+fn check_read(ask: &AskRow, wanted: &Wanted) -> Done {
+    if let Some(script) = &wanted.script {
+        return script.is_asked_for(ask.sql.as_ref());
+    }
+    let Some(sql) = ask.sql.as_ref().filter(|sql| !sql.script.is_empty()) else {
+        return Ok(());
+    };
+    if wanted.unread {
+        remark("approved unread: nobody here compared the script with a file");
+        return Ok(());
+    }
+    let how = match &sql.job {
+        Some(job) => format!("ascribe job approve {} --file FILE", clean(&job.name, 63)),
+        None => format!("ascribe approve {} --script FILE", ask.id),
+    };
+    let why = "a script is asked for, and the ledger has only the digests of its statements";
+    Err(Failure::usage(why).help(format!(
+        "give the file that you read, and it is compared: `{how}`; or say that you have not: `--unread`"
+    )))
 }
 
 fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
@@ -394,8 +522,8 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
             .help("`ascribe requests` lists them")
         })?;
     tell(&known, ask);
-    if let Some(script) = &wanted.script {
-        script.is_asked_for(ask.sql.as_ref())?;
+    if kind == Kind::Approve {
+        check_read(ask, wanted)?;
     }
     if kind == Kind::Approve && ask.kind == "request" {
         let query = crate::api::Query::Request { id: args.id };
@@ -448,25 +576,31 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
                 .targets
                 .iter()
                 .any(|target| target.name == grant.target && target.postgres.is_some());
-            let how = match hello.ssh.rsplit_once(':') {
-                _ if database => format!("ascribe psql {place} -- DATABASE"),
-                Some((host, port)) => format!("ssh -p {port} {place}@{host}"),
-                None => format!("ssh {place}@{}", hello.ssh),
+            let who = known.shown(grant.person);
+            let job = grant.sql.as_ref().and_then(|sql| sql.job.as_ref());
+            let how = match (job, hello.ssh.rsplit_once(':')) {
+                (Some(job), _) => format!(
+                    "runs it: ascribe job run {} --file FILE --workload {who} --database DATABASE",
+                    clean(&job.name, 63)
+                ),
+                _ if database => format!("connects: ascribe psql {place} -- -d DATABASE"),
+                (None, Some((host, port))) => format!("connects: ssh -p {port} {place}@{host}"),
+                (None, None) => format!("connects: ssh {place}@{}", hello.ssh),
             };
             say(&format!(
-                "grant {} for {place} {}\nnext: {} connects: {how}",
+                "grant {} for {place} {}\nnext: {who} {how}",
                 grant.id,
                 grant.when(),
-                known.shown(grant.person),
             ));
         }
         (Kind::Approve, None, 0) if ask.is_some_and(|ask| ask.status == "open") => {
             say("approved; it takes effect once enough witnesses have seen that")
         }
         (Kind::Approve, None, 0) => say("approved; it took effect"),
-        (Kind::Approve, None, missing) => {
-            say(&format!("approved; {missing} more approval(s) needed"))
-        }
+        (Kind::Approve, None, missing) => say(&format!(
+            "approved; {missing} more approval(s) needed: {}",
+            ask.map_or(String::new(), |ask| who_approves(&known, ask))
+        )),
         (Kind::Deny, _, _) => say("denied"),
         (Kind::Cancel, _, _) => say("withdrawn"),
     }

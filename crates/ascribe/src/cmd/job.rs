@@ -4,22 +4,17 @@
 //! owner is among those who approve, and each run is a session of the workload in which exactly the
 //! approved statements may be executed, in order.
 
-use std::collections::BTreeMap;
-
-use ascribe_core::attribution::{ActionRecord, Filter};
-use ascribe_core::entry::Status;
-use ascribe_core::id::{GrantId, SessionId};
 use ascribe_core::text::clean;
-use ascribe_core::time::Timestamp;
 use ascribe_wire::pg::startup::user_name;
 use serde_json::json;
 
 use super::ask::{self, script};
 use super::{login, read, registry, remark, say, say_json, script as sql};
+use crate::api::{Query, RunRow};
 use crate::cli::database::{JobAdd, JobCommand, JobRun, SqlRequest};
 use crate::cli::{self, Cli};
-use crate::exit::{Done, Failure, Kind};
-use crate::registry::GrantRow;
+use crate::exit::{Attempt as _, Done, Failure, Kind};
+use crate::registry::{GrantRow, Registry};
 
 /// A run's login counts for so long, in seconds.
 const LASTS: u64 = 4 * 3600;
@@ -34,7 +29,26 @@ pub(crate) fn job(cli: &Cli, command: &JobCommand) -> Done {
     }
 }
 
+/// Where nobody knows the target, and the law will say so.
+const SOME_TIME: u64 = 3600;
+
 fn add(cli: &Cli, args: &JobAdd) -> Done {
+    let known = registry(&cli.client(false)?)?;
+    let on = args.place.rsplit_once('@').map(|(_, target)| target);
+    let target = known.targets.iter().find(|target| on == Some(&target.name));
+    let window = match (args.window, target) {
+        (Some(window), _) => window,
+        (None, Some(target)) => {
+            remark(&format!(
+                "it may run for {}, the longest that `{}` allows",
+                super::lasting(target.max_seconds),
+                clean(&target.name, 63)
+            ));
+            target.max_seconds
+        }
+        (None, None) => SOME_TIME,
+    };
+    tell_of_others(&known, args);
     let sql = SqlRequest {
         classes: args.classes.clone(),
         objects: args.objects.clone(),
@@ -45,7 +59,7 @@ fn add(cli: &Cli, args: &JobAdd) -> Done {
         cli,
         &cli::Request {
             what: args.place.clone(),
-            window: args.window,
+            window,
             from: None,
             windows: None,
             until: None,
@@ -58,6 +72,39 @@ fn add(cli: &Cli, args: &JobAdd) -> Done {
             break_glass: false,
         },
     )
+}
+
+/// Of jobs with the same name that there are already.
+fn tell_of_others(known: &Registry, args: &JobAdd) {
+    let name = clean(&args.name, 63);
+    let same = |sql: &Option<ascribe_core::database::SqlScope>| {
+        let job = sql.as_ref().and_then(|sql| sql.job.as_ref());
+        job.is_some_and(|job| job.name == args.name)
+    };
+    let mine = known.workload(&args.workload).ok();
+    let mine = mine.map(|row| row.workload.workload);
+    let holds = |grant: &&GrantRow| {
+        same(&grant.sql) && matches!(grant.status.as_str(), "active" | "not yet")
+    };
+    for grant in known.grants.iter().filter(holds) {
+        let (who, id, until) = (known.shown(grant.person), grant.id, grant.not_after);
+        remark(&match mine == Some(grant.person) {
+            true => format!(
+                "a job `{name}` is approved already (grant {id} until {until}): once this one is approved, it runs instead"
+            ),
+            false => format!("{who} has a job of the name `{name}` too (grant {id} until {until})"),
+        });
+    }
+    let waits = known
+        .asks
+        .iter()
+        .filter(|ask| ask.status == "open" && same(&ask.sql));
+    for ask in waits {
+        remark(&format!(
+            "{} waits for approval under the name `{name}` too; if this one is to replace it: ascribe cancel {}",
+            ask.id, ask.id
+        ));
+    }
 }
 
 fn approve(cli: &Cli, name: &str, file: &std::path::Path, text: Option<&String>) -> Done {
@@ -90,6 +137,7 @@ fn approve(cli: &Cli, name: &str, file: &std::path::Path, text: Option<&String>)
             answer,
             accept_windows: false,
             script: Some(file.to_owned()),
+            unread: false,
         },
     )
 }
@@ -234,57 +282,29 @@ fn list(cli: &Cli) -> Done {
     Ok(())
 }
 
-/// A run of a job, as its actions tell.
-struct Run {
-    begun: Timestamp,
-    grant: GrantId,
-    who: String,
-    of_provider: Option<String>,
-    statements: usize,
-    rows: u64,
-    status: &'static str,
-}
-
 fn runs(cli: &Cli, name: &str) -> Done {
-    let filter = Filter {
-        job: Some(name.to_owned()),
-        ..Filter::default()
+    let query = Query::Runs {
+        job: name.to_owned(),
     };
-    let mut runs: BTreeMap<SessionId, Run> = BTreeMap::new();
-    for record in read::fetch(cli, filter)? {
-        let run = runs.entry(record.session_id).or_insert_with(|| Run {
-            begun: record.when.at,
-            grant: record.why.grant_id,
-            who: record.who.shown(),
-            of_provider: record
-                .who
-                .chain
-                .first()
-                .and_then(|link| Some(link.run.as_ref()?.id.clone())),
-            statements: 0,
-            rows: 0,
-            status: "succeeded",
-        });
-        take(run, &record);
-    }
-    let mut runs: Vec<_> = runs.into_iter().collect();
-    runs.sort_by_key(|(_, run)| run.begun);
-    for (session, run) in &runs {
+    let runs: Vec<RunRow> =
+        serde_json::from_value(read::ask(cli, &query)?).attempt("read the answer")?;
+    for run in &runs {
         if cli.json() {
-            say_json(&json!({
-                "session": session, "begun": run.begun, "grant": run.grant, "who": run.who,
-                "run": run.of_provider, "statements": run.statements, "rows": run.rows,
-                "status": run.status,
-            }))?;
+            say_json(run)?;
             continue;
         }
         let of = run
-            .of_provider
+            .run
             .as_ref()
             .map_or(String::new(), |id| format!(" run {}", clean(id, 80)));
         say(&format!(
-            "{}  {session}  {}{of}  {} statements, {} rows  {}",
-            run.begun, run.who, run.statements, run.rows, run.status
+            "{}  {}  {}{of}  {} statements, {} rows  {}",
+            run.begun,
+            run.session,
+            clean(&run.who, 63),
+            run.statements,
+            run.rows,
+            how_it_ended(run)
         ));
     }
     if runs.is_empty() && !cli.json() {
@@ -293,17 +313,13 @@ fn runs(cli: &Cli, name: &str) -> Done {
     Ok(())
 }
 
-/// Counts one action of a run.
-fn take(run: &mut Run, record: &ActionRecord) {
-    let outcome = &record.what.outcome;
-    if record.what.kind == "pg.query" {
-        run.statements += 1;
-        run.rows += outcome.sql.as_ref().map_or(0, |sql| sql.rows);
-    }
-    match outcome.status {
-        Status::Succeeded => {}
-        Status::Unknown if run.status == "succeeded" => run.status = "unknown",
-        Status::Unknown => {}
-        Status::Failed | Status::Denied | Status::NotSent => run.status = "failed",
+/// A run's end, with how much of the script was done where that is not all.
+fn how_it_ended(run: &RunRow) -> String {
+    let steps = format!("{} of {} steps", run.steps, run.of);
+    match run.status.as_str() {
+        "succeeded" => "succeeded".to_owned(),
+        "partial" => steps,
+        "refused" => format!("{} refused, {steps} done", run.refused),
+        other => format!("{}, {steps} done", clean(other, 20)),
     }
 }

@@ -67,6 +67,11 @@ fn status(cli: &Cli) -> Done {
     ));
     if let Some(witnessed) = &hello.witnessed {
         super::witness::show(witnessed, hello.now);
+        if hello.person.is_none() {
+            super::remark(
+                "what each witness says is told to people who are enrolled: give a key of one with `--key FILE`",
+            );
+        }
     }
     Ok(())
 }

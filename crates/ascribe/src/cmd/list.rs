@@ -25,7 +25,12 @@ pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
         let wait = if ask.status == "open" && ask.missing == 0 {
             "waits until witnesses have seen its approvals".to_owned()
         } else if ask.status == "open" {
-            format!("waits for {} of {}", ask.missing, who.join(", "))
+            let must: Vec<String> = ask.must_approve.iter().map(|p| known.shown(*p)).collect();
+            let must = match must.is_empty() {
+                true => String::new(),
+                false => format!("; {} must be among them", must.join(", ")),
+            };
+            format!("waits for {} of {}{must}", ask.missing, who.join(", "))
         } else {
             ask.status.clone()
         };
@@ -39,9 +44,20 @@ pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
             clean(&ask.what, 60),
             known.shown(ask.by)
         ));
+        // A proposal's are all members of what is signed: `show` has them.
+        for detail in ask.details.iter().filter(|_| ask.kind == "request") {
+            say(&format!("    {}", clean(detail, 400)));
+        }
     }
     if shown == 0 && !cli.json() {
         say("nothing waits for approval");
+    }
+    if !cli.json() {
+        let shown = known
+            .asks
+            .iter()
+            .filter(|ask| args.all || ask.status == "open");
+        known.tell_unwitnessed(shown.map(|ask| ask.at));
     }
     Ok(())
 }
@@ -121,6 +137,11 @@ pub(crate) fn sessions(cli: &Cli, args: &Listing) -> Done {
     if known.sessions.is_empty() && !cli.json() {
         say("no sessions yet");
     }
+    if !cli.json() {
+        // One that is open may have said something just now.
+        let newest = known.sessions.iter().skip(skip);
+        known.tell_unwitnessed(newest.map(|session| session.ended.unwrap_or(known.now)));
+    }
     Ok(())
 }
 
@@ -152,13 +173,14 @@ pub(crate) fn can(cli: &Cli) -> Done {
         roles.join(", ")
     ));
     for grant in &may_now {
-        say(&format!(
-            "now:  ssh {}@{}@GATEWAY   {} ({})",
-            grant.account,
-            grant.target,
-            grant.when(),
-            grant.id
-        ));
+        let place = format!("{}@{}", grant.account, grant.target);
+        let mut targets = known.targets.iter();
+        let database = targets.any(|t| t.name == grant.target && t.postgres.is_some());
+        let how = match database {
+            true => format!("ascribe psql {place} -- -d DATABASE"),
+            false => format!("ssh {place}@GATEWAY"),
+        };
+        say(&format!("now:  {how}   {} ({})", grant.when(), grant.id));
     }
     for grant in mine("not yet").iter().chain(&mine("between windows")) {
         say(&format!(

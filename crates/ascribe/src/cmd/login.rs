@@ -154,7 +154,14 @@ pub(crate) fn login(cli: &Cli, args: &cli::Login) -> Done {
     let mut logins = known()?;
     logins.push(made.clone());
     remember(logins)?;
-    show(cli, &made, &public.fingerprint())
+    // A workload reads nothing, and was called by its name. A person whom nobody tells of it has an id.
+    let name = match &args.workload {
+        Some(workload) => Some(workload.clone()),
+        None => super::registry(&client)
+            .ok()
+            .and_then(|known| known.name(actor).map(str::to_owned)),
+    };
+    show(cli, &made, name.as_deref(), &public.fingerprint())
 }
 
 /// A login in the making.
@@ -256,15 +263,17 @@ pub(crate) fn for_one_run(cli: &Cli, args: &cli::Login) -> Done<Client> {
     Ok(client)
 }
 
-fn show(cli: &Cli, made: &Known, fingerprint: &str) -> Done {
+fn show(cli: &Cli, made: &Known, name: Option<&str>, fingerprint: &str) -> Done {
     let Known { actor, until, .. } = made;
     if cli.json() {
         return say_json(
-            &json!({ "login": made.login, "actor": actor, "provider": made.provider,
+            &json!({ "login": made.login, "actor": actor, "name": name, "provider": made.provider,
             "key": fingerprint, "key_file": made.file, "until": until }),
         );
     }
-    say(&format!("logged in as {actor} until {until}"));
+    let id = actor.to_string();
+    let name = clean(name.unwrap_or(&id), 63);
+    say(&format!("logged in as {name} until {until}"));
     match &made.file {
         Some(file) => say(&format!(
             "the key is in {}, encrypted: ascribe uses it, and `ssh -i` does",
@@ -342,7 +351,7 @@ impl Way<'_> {
                 provider.name
             )));
         }
-        let token = self.args.token_file.is_some() || !self.args.token_command.is_empty();
+        let token = self.args.token_file.is_some() || self.args.token_command.is_some();
         let svid = (&self.args.svid, &self.args.svid_key);
         match (provider.kind, svid) {
             (ProviderKind::SpiffeX509, _) if token => {
@@ -372,13 +381,13 @@ impl Way<'_> {
                 )));
             }
         }
-        let source = match (&self.args.token_file, self.args.token_command.as_slice()) {
+        let source = match (&self.args.token_file, &self.args.token_command) {
             (Some(file), _) => job::Source::File(file.clone()),
-            (None, []) if provider.kind == ProviderKind::Spiffe && workload_api::is_there() => {
+            (None, None) if provider.kind == ProviderKind::Spiffe && workload_api::is_there() => {
                 job::Source::Agent(self.args.spiffe_id.clone())
             }
-            (None, []) => job::Source::Own(provider.kind),
-            (None, words) => job::Source::Program(words.to_vec()),
+            (None, None) => job::Source::Own(provider.kind),
+            (None, Some(command)) => job::Source::Program(command.0.clone()),
         };
         // What a file holds was made before the key, and so was what will be proved.
         let audience = match provider.takes_proofs() {

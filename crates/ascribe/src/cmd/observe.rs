@@ -208,7 +208,7 @@ fn show_row(known: &Registry, row: &ProviderRow) {
     ));
     match (row.keys_entry, row.fetched) {
         (Some(entry), Some(at)) => say(&format!("  keys     entry {entry}, fetched {at}")),
-        _ => say("  keys     not on record yet: nobody can log in"),
+        _ => say("  keys     not on record yet: the first login fetches them"),
     }
     for key in &row.keys {
         say(&format!("  key      {key}{}", seen_by(known, row, key)));

@@ -1,11 +1,12 @@
 //! Reading evidence: actions, show, replay, export, verify. On a stopped server's directory these
 //! work offline with the wrap key, write nothing, and say so.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ascribe_core::attribution::{ActionRecord, Filter, Link, StreamRecord};
+use ascribe_core::attribution::{ActionRecord, Filter, Link, RefusedRecord, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::{PersonId, SessionId};
 use ascribe_core::identity::{Code, Protection, Run, Trigger};
@@ -13,20 +14,33 @@ use ascribe_core::text::clean;
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::{HeadCopy as _, LocalHead};
 use ascribe_verify::{Report, TrustPolicy, Verdict};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{registry, remark, say, say_json};
+use super::{remark, say, say_json};
 use crate::answer::{Offline, Source as _, View};
 use crate::api::{News, Query};
 use crate::cast::{Piece, Terminal, asciicast};
 use crate::cli::{Actions, Cli, Export, Replay, Verify};
 use crate::client::Flow;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
+use crate::registry::Registry;
 
 /// Asks the server, or the files of a stopped one.
 pub(crate) fn ask(cli: &Cli, query: &Query) -> Done<Value> {
+    let [answer] = ask_all(cli, [query])?;
+    Ok(answer)
+}
+
+/// The same for several questions, in order.
+fn ask_all<const N: usize>(cli: &Cli, queries: [&Query; N]) -> Done<[Value; N]> {
+    let mut answers = [const { Value::Null }; N];
     if !cli.is_offline() {
-        return cli.client(true)?.read(query);
+        let client = cli.client(true)?;
+        for (answer, query) in answers.iter_mut().zip(queries) {
+            *answer = client.read(query)?;
+        }
+        return Ok(answers);
     }
     let dir = cli.data_dir()?;
     let source = Offline::open(dir)?;
@@ -34,8 +48,51 @@ pub(crate) fn ask(cli: &Cli, query: &Query) -> Done<Value> {
         "offline: reading the files of `{}`; this read is not recorded",
         dir.display()
     ));
-    let nobody = PersonId::new([0; 16]);
-    View::default().answer(&source, query, nobody, source.size(), crate::client::now())
+    let (view, now) = (View::default(), crate::client::now());
+    for (answer, query) in answers.iter_mut().zip(queries) {
+        *answer = view.answer(&source, query, None, source.size(), now)?;
+    }
+    Ok(answers)
+}
+
+fn registry_of(answer: Value) -> Done<Registry> {
+    serde_json::from_value(answer).attempt("read the answer")
+}
+
+/// Something that is on record, with the names of those whose ids stand in it.
+#[derive(Serialize)]
+struct Named<'a, T> {
+    #[serde(flatten)]
+    record: &'a T,
+    names: Vec<Name>,
+}
+
+/// Whose id it is.
+#[derive(Serialize)]
+struct Name {
+    id: PersonId,
+    name: String,
+}
+
+/// The same with names, as far as they are known to whoever reads.
+fn named<'a>(record: &'a ActionRecord, known: &Registry) -> Named<'a, ActionRecord> {
+    let chain = record.who.chain.iter();
+    let chain = chain.flat_map(|link| [Some(link.principal), link.owner]);
+    let approvers = record.why.approvals.iter().map(|yes| Some(yes.approver));
+    let all = chain.chain(approvers).chain([record.what.system_owner]);
+    Named {
+        record,
+        names: names_of(all.flatten(), known),
+    }
+}
+
+fn names_of(people: impl Iterator<Item = PersonId>, known: &Registry) -> Vec<Name> {
+    let people: BTreeSet<PersonId> = people.collect();
+    let name = |id: PersonId| {
+        let name = known.name(id)?.to_owned();
+        Some(Name { id, name })
+    };
+    people.into_iter().filter_map(name).collect()
 }
 
 fn time(text: Option<&String>) -> Done<Option<Timestamp>> {
@@ -59,15 +116,26 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
         commit: args.commit.clone(),
         job: args.job.clone(),
     };
-    let records = fetch(cli, filter)?;
+    let filter = Box::new(filter);
+    if args.refused {
+        return list_refused(cli, filter);
+    }
+    let [answer, known] = ask_all(cli, [&Query::Actions { filter }, &Query::Registry])?;
+    let known = registry_of(known)?;
+    let records: Vec<ActionRecord> = serde_json::from_value(answer).attempt("read the answer")?;
     for record in &records {
         if cli.json() {
-            say_json(record)?
-        } else {
-            say(&line(record))
+            say_json(&named(record, &known))?;
+            continue;
+        }
+        say(&line(record));
+        let database = args.target.is_some() && record.what.kind.starts_with("pg.");
+        if args.why || database {
+            say(&format!("    {}", why_in_line(record, &known)));
         }
     }
     if !cli.json() {
+        tell_unwitnessed(&records, &known);
         match records.last() {
             None => say("no action fits"),
             Some(record) => say(&format!(
@@ -77,6 +145,124 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
         }
     }
     Ok(())
+}
+
+fn tell_unwitnessed(records: &[ActionRecord], known: &Registry) {
+    let unseen = records.iter().map(|record| &record.when);
+    let unseen = unseen.filter(|when| when.witnessed_before.is_none());
+    known.tell_unwitnessed(unseen.map(|when| when.at));
+}
+
+/// By which run and job, on whose approval and for which ticket, in one line.
+fn why_in_line(record: &ActionRecord, known: &Registry) -> String {
+    let mut parts = Vec::new();
+    let first = record.who.chain.first();
+    if let Some(run) = first.and_then(|link| link.run.as_ref()) {
+        parts.push(format!(
+            "run {} of {}",
+            clean(&run.id, 80),
+            clean(&run.provider, 63)
+        ));
+    }
+    if let Some(job) = &record.why.job {
+        parts.push(format!("job {} {}", clean(&job.name, 63), job.definition));
+    }
+    if let Some(owner) = first.and_then(|link| link.owner) {
+        parts.push(format!("owner {}", known.shown(owner)));
+    }
+    let approvers = record.why.approvals.iter();
+    let approvers: Vec<String> = approvers.map(|yes| known.shown(yes.approver)).collect();
+    parts.push(match (record.why.break_glass, approvers.is_empty()) {
+        (true, _) => "approved by nobody: BREAK-GLASS".to_owned(),
+        (false, true) => "approved by nobody".to_owned(),
+        (false, false) => format!("approved by {}", approvers.join(", ")),
+    });
+    parts.push(match &record.why.ticket {
+        Some(ticket) => format!(
+            "ticket {}",
+            clean(&format!("{}:{}", ticket.system, ticket.id), 80)
+        ),
+        None => "no ticket".to_owned(),
+    });
+    parts.join(", ")
+}
+
+/// The action that a refusal is of, with its text: so its sealed details begin.
+fn refused_action(record: &RefusedRecord) -> (Option<&str>, &str) {
+    let detail = record.detail.as_deref().unwrap_or_default();
+    let action = detail
+        .strip_prefix("action ")
+        .map(|rest| rest.split_once(' ').unwrap_or((rest, "")));
+    match action {
+        Some((id, text)) => (Some(id), text),
+        None => (None, detail),
+    }
+}
+
+fn list_refused(cli: &Cli, filter: Box<Filter>) -> Done {
+    let [answer, known] = ask_all(cli, [&Query::Refusals { filter }, &Query::Registry])?;
+    let known = registry_of(known)?;
+    let records: Vec<RefusedRecord> = serde_json::from_value(answer).attempt("read the answer")?;
+    for record in &records {
+        if cli.json() {
+            let names = names_of([record.person].into_iter(), &known);
+            say_json(&Named { record, names })?;
+            continue;
+        }
+        let (id, text) = refused_action(record);
+        say(&format!(
+            "{}  {}  {}@{}  {} `{}`  refused ({})  {}",
+            record.at,
+            known.shown(record.person),
+            clean(&record.account, 64),
+            clean(&record.target, 64),
+            clean(&record.what, 40),
+            clean(text, 100),
+            clean(&record.code, 40),
+            clean(id.unwrap_or_default(), 60),
+        ));
+    }
+    if records.is_empty() && !cli.json() {
+        say("nothing was refused");
+    }
+    Ok(())
+}
+
+/// A statement that was refused by the id that its client was told: it never became an action.
+fn show_refused(cli: &Cli, id: &str, known: &Registry) -> Done<bool> {
+    let filter = Box::default();
+    let answer = ask(cli, &Query::Refusals { filter })?;
+    let records: Vec<RefusedRecord> = serde_json::from_value(answer).attempt("read the answer")?;
+    let mut found = records.iter();
+    let Some(record) = found.find(|record| refused_action(record).0 == Some(id)) else {
+        return Ok(false);
+    };
+    if cli.json() {
+        let names = names_of([record.person].into_iter(), known);
+        say_json(&Named { record, names })?;
+        return Ok(true);
+    }
+    say(&format!(
+        "{:<10} {} ({})\n{:<10} {} `{}`\n{:<10} {}@{}\n{:<10} refused ({}); it never ran\n{:<10} {}\n{:<10} {}\n{:<10} entry {}",
+        "who",
+        known.shown(record.person),
+        record.person,
+        "what",
+        clean(&record.what, 40),
+        clean(refused_action(record).1, 2000),
+        "where",
+        clean(&record.account, 64),
+        clean(&record.target, 64),
+        "outcome",
+        clean(&record.code, 40),
+        "when",
+        record.at,
+        "session",
+        record.session_id,
+        "proof",
+        record.index,
+    ));
+    Ok(true)
 }
 
 pub(crate) fn fetch(cli: &Cli, filter: Filter) -> Done<Vec<ActionRecord>> {
@@ -338,7 +524,8 @@ fn why_in_words(
 }
 
 /// The whole sentence about one action.
-fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String {
+fn sentence(record: &ActionRecord, known: &Registry) -> String {
+    let name = &|person: PersonId| known.shown(person);
     let mut out = String::new();
     let mut add = |label: &str, text: String| out.push_str(&format!("{label:<10} {text}\n"));
     let mut chain = record.who.chain.iter().peekable();
@@ -389,7 +576,13 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
     }
     let bound = match record.when.witnessed_before {
         Some(before) => format!("witnesses had seen it by {before}"),
-        None => "time claimed by the log".to_owned(),
+        None => match known.witnesses {
+            Some(_) => format!(
+                "time claimed by the log; not witnessed yet, {} later",
+                super::lasting(known.now.since(record.when.at).max(0).unsigned_abs() / 1000)
+            ),
+            None => "time claimed by the log".to_owned(),
+        },
     };
     add("when", format!("{} ({bound})", record.when.at));
     for (label, text) in why_in_words(record, name) {
@@ -409,16 +602,6 @@ fn sentence(record: &ActionRecord, name: &dyn Fn(PersonId) -> String) -> String 
 }
 
 pub(crate) fn show(cli: &Cli, id: &str) -> Done {
-    let known = if cli.is_offline() {
-        None
-    } else {
-        Some(registry(&cli.client(true)?)?)
-    };
-    let name = |person: PersonId| {
-        known
-            .as_ref()
-            .map_or_else(|| person.to_string(), |k| k.shown(person))
-    };
     if id.starts_with("st-") || id.starts_with("g-") {
         return show_why(cli, id);
     }
@@ -427,13 +610,13 @@ pub(crate) fn show(cli: &Cli, id: &str) -> Done {
         return Err(Failure::usage(format!("`{}` is no id", clean(id, 60)))
             .help("ids begin with st- (request), g- (grant), s- (session) or a- (action)"));
     }
-    let records = fetch(
-        cli,
-        Filter {
-            session,
-            ..Filter::default()
-        },
-    )?;
+    let filter = Box::new(Filter {
+        session,
+        ..Filter::default()
+    });
+    let [known, answer] = ask_all(cli, [&Query::Registry, &Query::Actions { filter }])?;
+    let known = registry_of(known)?;
+    let records: Vec<ActionRecord> = serde_json::from_value(answer).attempt("read the answer")?;
     let mut shown = 0;
     for record in records
         .iter()
@@ -441,25 +624,25 @@ pub(crate) fn show(cli: &Cli, id: &str) -> Done {
     {
         shown += 1;
         if cli.json() {
-            say_json(record)?
+            say_json(&named(record, &known))?
         } else {
-            say(&sentence(record, &name))
+            say(&sentence(record, &known))
         }
     }
-    if shown == 0 {
+    if shown == 0 && (session.is_some() || !show_refused(cli, id, &known)?) {
         return Err(Failure::new(
             Kind::Failure,
             format!("nothing has the id `{}`", clean(id, 60)),
         )
-        .help("`ascribe sessions` and `ascribe actions` list ids"));
+        .help(
+            "`ascribe sessions` and `ascribe actions` list ids; what was refused, `ascribe actions --refused`",
+        ));
     }
     Ok(())
 }
 
 fn show_why(cli: &Cli, id: &str) -> Done {
-    let answer = ask(cli, &Query::Registry)?;
-    let known: crate::registry::Registry =
-        serde_json::from_value(answer).attempt("read the answer")?;
+    let known = registry_of(ask(cli, &Query::Registry)?)?;
     let grant = known.grants.iter().find(|g| g.id.to_string() == id);
     let request = grant.map_or_else(|| id.to_owned(), |g| g.request.to_string());
     let request = request
@@ -488,6 +671,13 @@ fn show_why(cli: &Cli, id: &str) -> Done {
             clean(&row.what, 120),
             row.status
         ));
+        if let Some(ticket) = &row.ticket {
+            let ticket = format!("{}:{}", ticket.system, ticket.id);
+            say(&format!("ticket     {}", clean(&ticket, 80)));
+        }
+        for detail in &row.details {
+            say(&format!("asks       {}", clean(detail, 4000)));
+        }
         if let Some(recurrence) = &row.recurrence {
             say(&super::ask::windows_in_words(recurrence));
         }
@@ -505,6 +695,7 @@ fn show_why(cli: &Cli, id: &str) -> Done {
         "why        {}",
         clean(why.unwrap_or("(sealed)"), 2000)
     ));
+    known.tell_unwitnessed(ask_row.map(|row| row.at));
     Ok(())
 }
 

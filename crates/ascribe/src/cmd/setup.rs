@@ -241,7 +241,11 @@ pub(crate) fn target(cli: &Cli, command: &TargetCommand) -> Done {
                     )
                     .help("`ascribe target list` shows all")
                 })?;
-            show_target(cli, &known, target)
+            show_target(cli, &known, target)?;
+            if !cli.json() {
+                known.tell_unwitnessed([known.now]);
+            }
+            Ok(())
         }
     }
 }
@@ -312,12 +316,13 @@ fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
         return say_json(target);
     }
     say(&format!(
-        "{:<20} {}:{}  accounts {}  owner {}  quorum {}  longest {} s{}{}{}{}",
+        "{:<20} {}:{}  accounts {}  owner {}{}  quorum {}  longest {} s{}{}{}{}{}",
         target.name,
         target.host,
         target.port,
         target.accounts.join(","),
         known.shown(target.system_owner),
+        away(known, target.system_owner),
         target.quorum,
         target.max_seconds,
         target.ticket.as_ref().map_or(String::new(), |t| format!(
@@ -327,8 +332,23 @@ fn show_target(cli: &Cli, known: &Registry, target: &Target) -> Done {
         level("actors", target.actor_assurance),
         level("approvers", target.approver_assurance),
         groups(target),
+        target
+            .max_unwitnessed_seconds
+            .map_or(String::new(), |most| format!(
+                "  unwitnessed at most {most} s"
+            )),
     ));
     Ok(())
+}
+
+/// A mark, where nobody is there to answer for something.
+fn away(known: &Registry, id: ascribe_core::id::PersonId) -> &'static str {
+    let person = known.people.iter().find(|person| person.id == id);
+    match person {
+        Some(person) if person.offboarded.is_some() => " (HAS LEFT)",
+        Some(person) if !person.suspended.is_empty() && !person.spared => " (SUSPENDED)",
+        Some(_) | None => "",
+    }
 }
 
 /// Host keys from `.pub` lines or `ssh-keyscan` output.

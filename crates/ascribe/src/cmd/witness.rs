@@ -138,9 +138,6 @@ fn set(cli: &Cli, file: &Path, demand: &[Demand]) -> Done {
 
 /// What `ascribe ledger status` says of the witnesses.
 pub(super) fn show(witnessed: &Witnessed, now: i64) {
-    let age = witnessed
-        .unseen_since
-        .map(|since| (now - since.millis()).max(0) / 1000);
     let before = witnessed
         .before
         .map_or(String::new(), |at| format!(" by {at}"));
@@ -149,8 +146,14 @@ pub(super) fn show(witnessed: &Witnessed, now: i64) {
         witnessed.size,
         clean(&witnessed.quorum, 80)
     ));
-    match age {
-        Some(age) => say(&format!("unseen   since {age} s")),
+    match witnessed.unseen_since {
+        Some(since) => {
+            let age = (now - since.millis()).max(0).unsigned_abs() / 1000;
+            say(&format!(
+                "unseen   for {}, since {since}",
+                super::lasting(age)
+            ));
+        }
         None => say("unseen   nothing"),
     }
     if !witnessed.demand.is_empty() {

@@ -63,11 +63,11 @@ pub(crate) async fn token(http: &Http, source: &Source, audience: &str) -> Done<
         Source::Own(ProviderKind::Gitlab) => gitlab(audience),
         Source::Agent(id) => workload_api::jwt(audience, id.as_deref()).await,
         Source::Own(ProviderKind::Spiffe) => Err(Failure::usage("where does the JWT-SVID come from?").help(format!(
-            "set SPIFFE_ENDPOINT_SOCKET to the agent's, or give `--token-command PROGRAM ...` (it finds the audience in \
+            "set SPIFFE_ENDPOINT_SOCKET to the agent's, or give `--token-command \"PROGRAM ...\"` (it finds the audience in \
              {AUDIENCE}) or `--token-file FILE`"
         ))),
         Source::Own(_) => Err(Failure::usage("where does the token come from?").help(format!(
-            "give `--token-command PROGRAM ...` (it finds the audience in {AUDIENCE}) or `--token-file FILE`"
+            "give `--token-command \"PROGRAM ...\"` (it finds the audience in {AUDIENCE}) or `--token-file FILE`"
         ))),
         Source::File(path) => {
             let shown = path.display();
