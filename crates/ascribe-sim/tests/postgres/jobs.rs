@@ -146,6 +146,19 @@ fn a_job_runs_with_nothing_but_its_own_token_and_each_statement_names_it() {
         assert_eq!(runs.lines().len(), 2, "{runs:?}");
         assert!(!runs.stdout.contains("update orders"), "{runs:?}");
     }
+    // Who has nothing to do with the job sees nothing.
+    let key = bank.world.path("eve");
+    let mut made = Command::new("ssh-keygen");
+    made.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    bank.world.program(made).exits(0);
+    let public = key.with_extension("pub");
+    let enrol = ["person", "add", "Eve", "--role", "approver", "--public-key"];
+    let enrol = [&enrol[..], &[public.to_str().unwrap()]].concat();
+    bank.world.run_as("approver", &enrol).exits(0);
+    let mut eve = bank.world.ascribe(&["--key"]);
+    eve.arg(&key).args(["job", "runs", NAME]);
+    let eve = bank.world.program(eve).exits(2);
+    assert!(eve.stderr.contains("a job's runs are told to"), "{eve:?}");
     let told = bank.world.run(&["actions", "--target", "orders-db"]);
     let why = "    run 9120045511 of github, job close-orders ";
     let line = told.stdout.lines().find(|line| line.starts_with(why));
