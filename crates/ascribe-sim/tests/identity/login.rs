@@ -176,7 +176,11 @@ fn a_person_logs_in_reaches_a_host_and_the_proof_outlives_the_providers_keys() {
     let agent = Agent::start(&world);
     let place = world.place();
     agent.ssh(&world, "id").exits(255);
-    agent.log_in(&world, &idp).exits(0);
+    let said = agent.log_in(&world, &idp).exits(0).stdout;
+    assert!(
+        said.starts_with("logged in as Olu Operator until "),
+        "{said}"
+    );
     agent.ssh(&world, "echo after login").exits(0);
     let action = world.actions(&["--text", "after login"]).remove(0);
     let actor = &action["who"]["chain"][0];
