@@ -72,10 +72,14 @@ impl Server {
         let bin = PathBuf::from("/usr/lib/postgresql/15/bin");
         let needed = [bin.join("initdb"), bin.join("../lib/pgaudit.so")];
         if let Some(missing) = needed.iter().find(|file| !file.exists()) {
-            eprintln!(
-                "SKIPPED: {} is missing (apt-get install postgresql-15-pgaudit)",
-                missing.display()
-            );
+            std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!(
+                    "SKIPPED: {} is missing (apt-get install postgresql-15-pgaudit)\n",
+                    missing.display()
+                ),
+            )
+            .unwrap();
             return None;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -64,7 +64,13 @@ fn run(relay: &Relay, name: &str, arguments: &[&str], input: &str) -> (String, V
 fn started() -> Option<(Arc<Server>, Relay)> {
     let server = Server::shared();
     if server.is_none() {
-        eprintln!("SKIPPED: the tracker before PostgreSQL, because its server is not installed");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!(
+                "SKIPPED: the tracker before PostgreSQL, because its server is not installed\n"
+            ),
+        )
+        .unwrap();
     }
     let server = server?;
     let relay = Relay::start(server.port);

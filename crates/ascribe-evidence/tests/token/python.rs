@@ -87,9 +87,7 @@ fn python(program: &str, input: &[Value]) -> Option<Vec<Value>> {
     };
     let there = run("import cryptography.hazmat.primitives.asymmetric.ed25519");
     if !there.is_ok_and(|child| child.wait_with_output().unwrap().status.success()) {
-        eprintln!(
-            "SKIPPED: tokens against Python, because it or its package `cryptography` is not installed"
-        );
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: tokens against Python, because it or its package `cryptography` is not installed\n")).unwrap();
         return None;
     }
     let mut child = run(&format!("{COMMON}{program}")).unwrap();

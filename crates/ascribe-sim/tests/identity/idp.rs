@@ -55,9 +55,7 @@ impl Idp {
     /// None, with a loud word, where Node or its packages are not to be had.
     pub(super) fn start() -> Option<Self> {
         let Some(place) = installed() else {
-            eprintln!(
-                "SKIPPED: no identity provider: `node`, `npm` or the package registry is not there"
-            );
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: no identity provider: `node`, `npm` or the package registry is not there\n")).unwrap();
             return None;
         };
         Some(Self::run(place, &["provider.mjs", CLIENT, SUBJECT]))
@@ -66,7 +64,11 @@ impl Idp {
     /// An issuer of tokens for jobs instead.
     pub(super) fn of_jobs(bearer: &str) -> Option<Self> {
         if maybe("node").is_none() {
-            eprintln!("SKIPPED: no issuer of tokens: `node` is not there");
+            std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("SKIPPED: no issuer of tokens: `node` is not there\n"),
+            )
+            .unwrap();
             return None;
         }
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/idp");

@@ -28,7 +28,11 @@ impl<'a> Spire<'a> {
     fn start(world: &'a World) -> Option<Self> {
         let sources = Path::new(SOURCES);
         let Some(python) = packages("spiffe", &sources.join("requirements.txt")) else {
-            eprintln!("SKIPPED: `python3` or the package registry is not there");
+            std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("SKIPPED: `python3` or the package registry is not there\n"),
+            )
+            .unwrap();
             return None;
         };
         let (socket, identities) = (world.path("agent.sock"), world.path("identities"));

@@ -269,7 +269,11 @@ fn messages_whose_record_is_larger_than_they_are_are_run_on_record_or_refused() 
 #[test]
 fn a_ledger_that_fails_within_a_burst_runs_nothing_that_it_has_not() {
     let Some(strace) = maybe("strace") else {
-        eprintln!("SKIPPED: `strace` is not installed");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: `strace` is not installed\n"),
+        )
+        .unwrap();
         return;
     };
     let mut bank = Bank::open();
@@ -303,10 +307,14 @@ fn a_ledger_that_fails_within_a_burst_runs_nothing_that_it_has_not() {
             (attached || tracer.ended().is_some()).then_some(attached)
         });
         if !attached {
-            eprintln!(
-                "SKIPPED: strace may not attach here: {}",
-                tracer.stderr().trim()
-            );
+            std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!(
+                    "SKIPPED: strace may not attach here: {}\n",
+                    tracer.stderr().trim()
+                ),
+            )
+            .unwrap();
             return;
         }
         // Bursts of fifty, without waiting for any answer.

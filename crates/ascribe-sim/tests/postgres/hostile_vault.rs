@@ -290,7 +290,11 @@ fn a_servers_memory_goes_into_no_core_dump_and_to_no_other_process() {
         .world
         .ascribe(&["serve", "--ssh", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
     let Some(mut command) = powerless(Path::new(serve.get_program())) else {
-        eprintln!("SKIPPED: root without `setpriv` may read everything");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: root without `setpriv` may read everything\n"),
+        )
+        .unwrap();
         return;
     };
     command.args(serve.get_args());

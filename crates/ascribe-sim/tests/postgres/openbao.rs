@@ -40,7 +40,11 @@ fn program() -> Option<&'static Path> {
         found
     });
     if place.is_none() {
-        eprintln!("SKIPPED: no OpenBao: `python3` or the package registry is not there");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: no OpenBao: `python3` or the package registry is not there\n"),
+        )
+        .unwrap();
     }
     place.as_deref()
 }

@@ -556,7 +556,11 @@ fn is_on_record(day: &mut Day, id: &str, file: &[u8], lines: &[Value]) {
 #[test]
 fn pgaudits_lines_are_compared_where_the_server_logs_no_statements() {
     if !has_library("pgaudit.so") {
-        eprintln!("SKIPPED: pgaudit is not installed (Debian: postgresql-15-pgaudit)");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: pgaudit is not installed (Debian: postgresql-15-pgaudit)\n"),
+        )
+        .unwrap();
         return;
     }
     let settings = [
@@ -658,7 +662,11 @@ fn without_values(text: &str) -> String {
 #[test]
 fn what_the_server_counted_is_on_record_however_often_the_gateway_was_killed() {
     if !has_library("pgaudit.so") || !has_library("pg_stat_statements.so") {
-        eprintln!("SKIPPED: pgaudit or pg_stat_statements is not installed");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: pgaudit or pg_stat_statements is not installed\n"),
+        )
+        .unwrap();
         return;
     }
     let long = std::env::var_os("ASCRIBE_LONG").is_some();

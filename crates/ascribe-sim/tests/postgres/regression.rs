@@ -83,9 +83,7 @@ fn library(source: &Path, to: &Path) {
         .arg(to.join("regress.so"))
         .output();
     if !built.is_ok_and(|built| built.status.success()) {
-        eprintln!(
-            "SKIPPED in part: `regress.c` does not compile: apt-get install postgresql-server-dev-15"
-        );
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED in part: `regress.c` does not compile: apt-get install postgresql-server-dev-15\n")).unwrap();
     }
 }
 
@@ -94,9 +92,7 @@ fn the_servers_own_regression_suite_prints_the_same_through_the_gateway() {
     let long = std::env::var_os("ASCRIBE_LONG").is_some();
     let source = std::env::var_os("ASCRIBE_PG_REGRESS").filter(|_| long);
     let Some(source) = source.map(PathBuf::from) else {
-        eprintln!(
-            "SKIPPED: the regression suite: ASCRIBE_LONG=1 ASCRIBE_PG_REGRESS=SOURCE/src/test/regress runs it"
-        );
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: the regression suite: ASCRIBE_LONG=1 ASCRIBE_PG_REGRESS=SOURCE/src/test/regress runs it\n")).unwrap();
         return;
     };
     let dir = tempfile::TempDir::new().unwrap();

@@ -451,7 +451,11 @@ fn psql_watches_until_it_is_interrupted() {
 #[test]
 fn without_the_ledger_nothing_is_forwarded_and_that_is_said() {
     let Some(strace) = maybe("strace") else {
-        eprintln!("SKIPPED: `strace` is not installed");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: `strace` is not installed\n"),
+        )
+        .unwrap();
         return;
     };
     let bank = Bank::open();
@@ -472,10 +476,14 @@ fn without_the_ledger_nothing_is_forwarded_and_that_is_said() {
         (attached || tracer.ended().is_some()).then_some(attached)
     });
     if !attached {
-        eprintln!(
-            "SKIPPED: strace may not attach here: {}",
-            tracer.stderr().trim()
-        );
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!(
+                "SKIPPED: strace may not attach here: {}\n",
+                tracer.stderr().trim()
+            ),
+        )
+        .unwrap();
         return;
     }
     raw.say(&query("select 'unrecorded'"));

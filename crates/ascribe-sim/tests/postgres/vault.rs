@@ -426,7 +426,11 @@ fn the_gateway_logs_in_by_token_file_or_by_a_clusters_token_and_within_a_namespa
     // A cluster's token, by the same request as Kubernetes' own method has.
     let dir = bank.world.path("vault");
     let Some(shown) = token(&dir) else {
-        eprintln!("SKIPPED: no `openssl` to sign a cluster's token with");
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: no `openssl` to sign a cluster's token with\n"),
+        )
+        .unwrap();
         return;
     };
     bao.bao(&["auth", "enable", "-path=kubernetes", "jwt"]);
