@@ -445,7 +445,12 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             .with_state(|state| state.check_signed(&*api.judge, now, &signed));
         let checked = checked.and_then(|statement| {
             if let Query::Runs { job } = query {
-                let may = |state: &ascribe_core::law::State| runs::check(state, statement.by, job);
+                let (namespace, text) = (statement.say.namespace(), signed.text.as_bytes());
+                let key = api.judge.sshsig(&namespace, text, &signed.sig.0);
+                let may = |state: &ascribe_core::law::State| {
+                    let level = key.map_or(0, |key| state.assurance(&key.fingerprint()));
+                    runs::check(state, (statement.by, level), job)
+                };
                 api.ledger.with_state(may)?;
             }
             Ok(statement)

@@ -42,8 +42,18 @@ fn may_see(state: &State, by: Option<PersonId>, grant: &GrantState) -> bool {
         || grant.approvals.iter().any(|approval| approval.by == by)
 }
 
-/// Refuses those who may see no run of a job that there is.
-pub(crate) fn check(state: &State, by: PersonId, name: &str) -> Result<(), Denied> {
+/// How surely somebody must have shown who they are, to be told what others did.
+const ASSURANCE: u8 = 2;
+
+/// Refuses those who may see no run of a job that there is, and those whose key shows too little of who they are.
+pub(crate) fn check(state: &State, (by, level): (PersonId, u8), name: &str) -> Result<(), Denied> {
+    if level < ASSURANCE {
+        let why = format!(
+            "reading what others did needs assurance {ASSURANCE}, and this login has {level}"
+        );
+        let help = "log in with a browser, or use an enrolled key";
+        return Err(Denied::new("assurance", why).with_help(help));
+    }
     let mut grants = grants_of(state, name).peekable();
     if grants.peek().is_none() || grants.any(|grant| may_see(state, Some(by), grant)) {
         return Ok(());

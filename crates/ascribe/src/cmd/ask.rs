@@ -14,6 +14,7 @@ use ascribe_core::time::Timestamp;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::connect::shell;
 use super::{prose, registry, remark, say, say_json};
 use crate::api::Hello;
 use crate::cli::{self, Cli};
@@ -336,11 +337,11 @@ fn how_to_approve(ask: StatementId, sql: &cli::database::SqlRequest) -> String {
         (Some((name, _)), Some(file)) => format!(
             "ascribe job approve {} --file {}",
             clean(name, 63),
-            clean(&file.to_string_lossy(), 400)
+            clean(&shell(&file.to_string_lossy()), 400)
         ),
         (_, Some(file)) => format!(
             "ascribe approve {ask} --script {}",
-            clean(&file.to_string_lossy(), 400)
+            clean(&shell(&file.to_string_lossy()), 400)
         ),
         (_, None) => format!("ascribe approve {ask}"),
     }

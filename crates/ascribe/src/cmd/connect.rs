@@ -114,7 +114,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A word of a shell command.
-fn shell(text: &str) -> String {
+pub(crate) fn shell(text: &str) -> String {
     if text
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || "/._-+:@".contains(c))

@@ -288,19 +288,24 @@ impl Client {
     /// Says so once when what they have not seen is older than it may be, and once when that is over.
     fn watch_age(&mut self) {
         let now = self.ledger.now();
-        let age = self.ledger.with_state(|state| {
+        let (set, age) = self.ledger.with_state(|state| {
             let limits = state.targets.values();
             let limits = limits.filter_map(|known| known.target.max_unwitnessed_seconds);
             let limit = limits.min().unwrap_or(TOO_OLD.as_secs());
-            let since = state.witnesses.unseen_since()?;
-            let age = now.since(since).max(0).unsigned_abs();
-            (age > limit.saturating_mul(1000)).then_some((age / 1000, limit))
+            let since = state.witnesses.unseen_since();
+            let age = since.map(|since| now.since(since).max(0).unsigned_abs());
+            let old = age.filter(|age| *age > limit.saturating_mul(1000));
+            (
+                state.witnesses.set.is_some(),
+                old.map(|age| (age / 1000, limit)),
+            )
         });
         match age {
             Some((age, limit)) if !self.late => tracing::warn!(
                 "not witnessed for {age} s, which is more than {limit} s: what is recorded since then rests on the log alone"
             ),
-            None if self.late => tracing::warn!("witnessed again"),
+            None if self.late && set => tracing::warn!("witnessed again"),
+            None if self.late => tracing::warn!("no witnesses are asked any more"),
             Some(_) | None => {}
         }
         self.late = age.is_some();
