@@ -12,14 +12,15 @@ const AHEAD: usize = 1024;
 pub(crate) struct Ahead(Mutex<Drawn>);
 
 struct Drawn {
-    bytes: Zeroizing<[u8; AHEAD]>,
+    /// In a place of their own: what is moved leaves a copy behind.
+    bytes: Box<Zeroizing<[u8; AHEAD]>>,
     /// Those before it were given out.
     next: usize,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
-        let bytes = Zeroizing::new([0; AHEAD]);
+        let bytes = Box::new(Zeroizing::new([0; AHEAD]));
         Self(Mutex::new(Drawn { bytes, next: AHEAD }))
     }
 }

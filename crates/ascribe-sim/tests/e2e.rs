@@ -54,6 +54,7 @@ mod e2e {
         "what.outcome.streams[].stream",
         "what.outcome.streams[].bytes",
         "what.outcome.streams[].sha256",
+        "what.outcome.streams[].stored",
         "when.at",
         "when.witnessed_before",
         "why.request_id",

@@ -127,9 +127,11 @@ impl Running {
         }
     }
 
-    /// Data is copied to the server.
-    pub(super) fn copy_in<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) {
-        take(self.copied_in.get_or_insert_default(), bodies);
+    /// Data is copied to the server by what this message runs, if it is still under way.
+    pub(super) fn copy_in<'a>(&mut self, number: Number, bodies: impl Iterator<Item = &'a [u8]>) {
+        if self.runs.contains_key(&number) {
+            take(self.copied_in.get_or_insert_default(), bodies);
+        }
     }
 
     /// The action that a message runs now.
@@ -181,9 +183,16 @@ impl Running {
         out.extend(cut.map(|action| outcome(action, Status::NotSent, Some("cut-off"))));
         let mut left: Vec<_> = self.runs.drain().collect();
         left.sort_unstable_by_key(|(number, _)| *number);
-        for (_, run) in left {
-            let actions = run.actions.into_iter().skip(run.at);
-            out.extend(actions.map(|action| outcome(action, Status::Unknown, None)));
+        // What is copied is copied by the first that has no end.
+        let mut copied = self.copied_in.take().map(|copied| copied.total(COPIED_IN));
+        for (_, mut run) in left {
+            for action in run.actions.into_iter().skip(run.at) {
+                let streams = std::mem::take(&mut run.streams).into_iter();
+                out.push(Outcome {
+                    streams: streams.chain(copied.take()).collect(),
+                    ..outcome(action, Status::Unknown, None)
+                });
+            }
         }
     }
 

@@ -30,6 +30,7 @@ mod large;
 mod readings;
 mod up;
 
+use copied::Copies;
 pub(super) use large::Messages;
 use readings::{UNCLEAR, read_as};
 use up::Course;
@@ -87,6 +88,7 @@ struct Relay<'a> {
     tracker: Mutex<Tracker>,
     running: Mutex<Running>,
     reading: Mutex<Reading>,
+    copies: tokio::sync::Mutex<Copies>,
     /// The target said something.
     answered: Notify,
     ended: Arc<Ended>,
@@ -121,6 +123,7 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         tracker: Mutex::default(),
         running: Mutex::default(),
         reading: Mutex::new(reading),
+        copies: tokio::sync::Mutex::default(),
         answered: Notify::new(),
         ended: Arc::default(),
         farewell: Mutex::default(),
@@ -171,43 +174,46 @@ impl Relay<'_> {
         if !greeted {
             return;
         }
-        let course = Course::new(ends.share);
-        let up = self.up(client_read, ends.read, target_write, course);
-        let down = self.down(target_read, ends.frames, client_write);
-        tokio::pin!(up, down);
+        let mut course = Course::new(ends.share);
         let life = &self.session.life;
-        let cut = tokio::select! {
-            over = &mut up => match over {
-                // It may still be told what became of it.
-                Over::Closed | Over::Left | Over::Io(_) => {
-                    tokio::time::timeout(LAST_WORDS, &mut down).await.is_err()
-                }
-                Over::Wrong(why) => {
-                    *lock(&self.farewell) = Some(fatal("08P01", why, ""));
-                    life.end(CloseReason::Disconnected);
-                    down.await;
+        let cut = {
+            let up = self.up(client_read, ends.read, target_write, &mut course);
+            let down = self.down(target_read, ends.frames, client_write);
+            tokio::pin!(up, down);
+            tokio::select! {
+                over = &mut up => match over {
+                    // It may still be told what became of it.
+                    Over::Closed | Over::Left | Over::Io(_) => {
+                        tokio::time::timeout(LAST_WORDS, &mut down).await.is_err()
+                    }
+                    Over::Wrong(why) => {
+                        *lock(&self.farewell) = Some(fatal("08P01", why, ""));
+                        life.end(CloseReason::Disconnected);
+                        down.await;
+                        true
+                    }
+                    Over::Ended => {
+                        down.await;
+                        true
+                    }
+                },
+                over = &mut down => {
+                    if let Over::Wrong(why) = &over {
+                        tracing::warn!("a target was cut off: {why}");
+                    }
+                    let ended = matches!(over, Over::Ended);
+                    if !ended && life.reason().is_none() {
+                        life.end(CloseReason::TargetFailed);
+                    }
                     true
                 }
-                Over::Ended => {
-                    down.await;
-                    true
-                }
-            },
-            over = &mut down => {
-                if let Over::Wrong(why) = &over {
-                    tracing::warn!("a target was cut off: {why}");
-                }
-                let ended = matches!(over, Over::Ended);
-                if !ended && life.reason().is_none() {
-                    life.end(CloseReason::TargetFailed);
-                }
-                true
             }
         };
         // Nobody waits for it any more.
         if cut && !lock(&self.tracker).is_quiet() {
             self.session.stop(self.shared).await;
         }
+        self.last_of_copied().await;
     }
 
     async fn report(&self, outcomes: Vec<Outcome>) {

@@ -361,7 +361,7 @@ class Log:
 
     def __init__(self, origin, session):
         self.origin, self.session = origin, session
-        self.entries, self.hashes, self.law, self.at = {}, {}, None, ""
+        self.entries, self.hashes, self.law, self.at, self.version = {}, {}, None, "", 1
         self.chains, self.writers, self.keys = {}, {}, {}
         # Delegations: in whose name and to which key; and the keys that took one.
         self.delegated, self.agents, self.taken = {}, {}, {}
@@ -373,11 +373,12 @@ class Log:
         entry = canonical(data)
         wanted = FRAME - ({"law"} if index == 0 else set())
         demand(wanted - {"refs"} <= set(entry) <= wanted, f"entry {index}: its members")
-        demand(entry["v"] == 1 and entry["log"] == self.origin, f"entry {index}: its frame")
+        demand(entry["v"] in (1, 2) and entry["log"] == self.origin, f"entry {index}: its frame")
+        demand(entry["v"] >= self.version, f"entry {index}: its version goes back")
         demand(entry["at"] >= self.at, f"entry {index}: time goes back")
         demand(entry["id"] not in self.ids, f"entry {index}: its id is taken")
         demand(entry.get("law") == self.law, f"entry {index}: the law chain")
-        self.at = entry["at"]
+        self.at, self.version = entry["at"], entry["v"]
         self.ids.add(entry["id"])
         here = spell(leaf_hash(data))
         self.writer(index, entry["writer"], here)

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::Digest as _;
 
 use super::bank::Bank;
-use super::raw::{Raw, kinds, message, query};
+use super::raw::{Raw, bind, execute, kinds, message, parse, query, sync};
 use super::world::{PATIENCE, wait_for};
 
 const MIB: usize = 1 << 20;
@@ -169,5 +169,131 @@ fn copying_that_is_interrupted_or_comes_several_times_is_kept_in_order() {
     let failed = (Value::from("failed"), Value::Null);
     let expected = [kept(4), kept(2), kept(4), failed.clone(), failed, kept(2)];
     assert_eq!(stored, expected);
+    exported(&bank, &all[0]);
+}
+
+/// A target reads a message to its end, whatever became of the copying, and would take for that end
+/// whatever came instead: so it could be made to run what nobody recorded.
+#[test]
+fn the_rest_of_a_cut_message_goes_where_its_beginning_went() {
+    let bank = bank(&["--values", "full"]);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    for extended in [false, true] {
+        if extended {
+            raw.say(
+                &[
+                    parse("", "copy numbers from stdin"),
+                    bind("", "", &[]),
+                    execute(""),
+                    sync(),
+                ]
+                .concat(),
+            );
+        } else {
+            raw.say(&query("copy numbers from stdin"));
+        }
+        raw.until(b'G');
+        // The first row fails; of a second message there is the header alone.
+        let hidden = [query("create table hidden ()"), vec![b'd', 0, 0, 4, 0]].concat();
+        let cut = message(
+            b'd',
+            &[&vec![b' '; 1024 - hidden.len()][..], &hidden].concat(),
+        );
+        let (head, rest) = cut.split_at(5);
+        raw.say(&[&data("x\n"), head].concat());
+        let failed = raw.until(b'E');
+        assert!(
+            failed.last().unwrap().text().contains("22P02"),
+            "{failed:?}"
+        );
+        raw.say(rest);
+        if extended {
+            raw.say(&sync());
+        }
+        raw.until(b'Z');
+        // What comes next is what the target reads next.
+        let after = raw.ask(&query("select 'after'"));
+        assert_eq!(kinds(&after), "TDCZ", "{after:?}");
+    }
+    let hidden = bank
+        .cluster
+        .sql("orders", "select to_regclass('hidden') is null");
+    assert_eq!(hidden.trim(), "t");
+    // The same where the beginning went nowhere.
+    raw.say(&[&message(b'd', b"1\n")[..], &[b'd', 0, 0, 0, 8, b'2']].concat());
+    raw.say(b"3\n4");
+    let after = raw.ask(&query("select 'after'"));
+    assert_eq!(kinds(&after), "TDCZ", "{after:?}");
+    // And where the client leaves in the middle.
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    raw.say(&[&data("5\n")[..], &[b'd', 0, 0, 0, 8, b'6']].concat());
+    drop(raw);
+    let left = copies(&bank, 3).pop().unwrap();
+    let outcome = &left["what"]["outcome"];
+    assert_ne!(outcome["status"], "succeeded", "{outcome}");
+    assert_eq!(count(&bank, "numbers"), "0");
+    exported(&bank, &left);
+}
+
+#[test]
+fn what_was_copied_before_a_client_left_is_on_record() {
+    let bank = bank(&["--values", "full"]);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    raw.say(&query("copy lines from stdin"));
+    raw.until(b'G');
+    let line = format!("{}\n", "x".repeat(999));
+    let lines = line.repeat(3 * 1000);
+    for row in lines.as_bytes().chunks(64 * 1000) {
+        raw.say(&message(b'd', row));
+    }
+    // All of it is with the target.
+    wait_for("rows at the target", PATIENCE, || {
+        let seen = bank.cluster.sql(
+            "orders",
+            "select coalesce(sum(tuples_processed), 0) from pg_stat_progress_copy",
+        );
+        (seen.trim() == "3000").then_some(())
+    });
+    drop(raw);
+    let left = copies(&bank, 1).pop().unwrap();
+    assert_ne!(left["what"]["outcome"]["status"], "succeeded", "{left}");
+    assert_eq!(count(&bank, "lines"), "0");
+    // Its bundle has all three million bytes.
+    let held = exported(&bank, &left);
+    assert!((2..=4).contains(&held), "{held} MiB");
+}
+
+#[test]
+fn a_copy_that_fails_at_the_target_leaves_the_session_and_its_record_as_they_are() {
+    let bank = bank(&["--values", "full"]);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    raw.say(&data("no number\n"));
+    // More than any queue holds comes behind it.
+    let more = data(&"1\n".repeat(16 * 1000));
+    for _ in 0..256 {
+        raw.say(&more);
+    }
+    raw.say(&done());
+    raw.until(b'Z');
+    let after = raw.ask(&query("select 'after'"));
+    assert_eq!(kinds(&after), "TDCZ", "{after:?}");
+    raw.say(&query("copy numbers from stdin"));
+    raw.until(b'G');
+    assert_eq!(kinds(&raw.ask(&[data("7\n"), done()].concat())), "CZ");
+    drop(raw);
+    let all = copies(&bank, 2);
+    let stored = |at: usize| all[at]["what"]["outcome"]["streams"][0]["stored"].clone();
+    assert_eq!((stored(0), stored(1)), (Value::Null, Value::from(2)));
+    let after = bank.action("select 'after'");
+    assert_eq!(
+        after["what"]["outcome"]["streams"],
+        Value::from(Vec::<Value>::new())
+    );
     exported(&bank, &all[0]);
 }

@@ -153,6 +153,24 @@ pub struct Run {
 }
 
 impl Run {
+    /// What belongs to a message that began earlier, and what begins here, each where there is some: a message
+    /// goes the way of its beginning, or whoever reads what was sent takes other bytes for its rest.
+    pub fn parted(&self) -> (Option<Self>, Option<Self>) {
+        let at = self.inside.min(self.bytes.len());
+        let part = |bytes: Bytes, begun, inside| {
+            (!bytes.is_empty()).then_some(Self {
+                kind: self.kind,
+                begun,
+                bytes,
+                inside,
+            })
+        };
+        (
+            part(self.bytes.slice(..at), 0, at),
+            part(self.bytes.slice(at..), self.begun, 0),
+        )
+    }
+
     /// The bodies, without types and lengths, in pieces.
     pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
         let (mut rest, mut inside) = (&self.bytes[..], self.inside);
@@ -282,6 +300,11 @@ impl Frames {
     /// So many bytes are kept at most of a message that has begun to come and is kept as a whole.
     pub fn awaited(&self) -> usize {
         if self.kept.is_empty() { 0 } else { self.need }
+    }
+
+    /// Is the rest of a message still to come that is not looked into?
+    pub fn is_passing(&self) -> bool {
+        matches!(self.state, State::Passing(..))
     }
 
     /// Does the stream end here without cutting a message?

@@ -381,6 +381,12 @@ impl Tracker {
         });
     }
 
+    /// Which message's copied data is awaited from the client, where some is.
+    pub fn copying_in(&self) -> Option<Number> {
+        let first = self.pending.front().map(|one| one.number);
+        first.filter(|_| self.is_copying_in() && !self.dropping && !self.unclear)
+    }
+
     /// Copied data of the client is awaited.
     pub fn is_copying_in(&self) -> bool {
         self.copying

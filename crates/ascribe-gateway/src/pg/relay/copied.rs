@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ascribe_core::database::Values;
-use ascribe_core::entry::CloseReason;
+use ascribe_core::entry::{CloseReason, Outcome};
+use ascribe_core::id::ActionId;
 use ascribe_core::statement::OverCap;
 use ascribe_wire::pg::client::Message;
+use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::Run;
 use ascribe_wire::pg::session::{Number, Step};
+use bytes::Bytes;
 use tokio::io::WriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::super::door::fatal;
 use super::super::outcomes::COPIED_IN;
 use super::burst::{Carries, Item};
+use super::forward::{Cleared, forward};
 use super::up::{Course, TOO_MUCH};
 use super::{Over, Relay, Stream, lock};
 use crate::stream::{Halt, Overdue, Recording, record_chunks};
@@ -29,14 +33,33 @@ const HELD: usize = 4 << 20;
 /// Chunks that wait where it may not.
 const LITTLE_AHEAD: usize = 1;
 
-/// Copying of which something is sealed.
-pub(super) struct Copying {
+/// Copying of which something is sealed. Both directions have to do with it: what the client sends is taken
+/// in, and what the target says of it is on record after that.
+#[derive(Default)]
+pub(super) struct Copies {
+    now: Option<Copying>,
+    /// The action of which something was sealed last.
+    kept_of: Option<ActionId>,
+}
+
+struct Copying {
     number: Number,
-    recording: Recording,
+    action: ActionId,
+    /// Until nothing more is copied.
+    recording: Option<Recording>,
     sealing: JoinHandle<Result<(), Halt>>,
     overdue: Arc<Overdue>,
-    /// How much of it is held at most, in bytes.
-    pub(super) held: usize,
+}
+
+/// Where the beginning of the newest CopyData went: its rest goes the same way. A target reads a message to
+/// its end, whatever became of the copying, and would take for that end whatever came instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Beginning {
+    /// Nowhere.
+    #[default]
+    Dropped,
+    /// To the target, as data of what this message runs.
+    Sent(Number),
 }
 
 impl Relay<'_> {
@@ -48,15 +71,36 @@ impl Relay<'_> {
         target: &mut WriteHalf<Stream>,
         course: &mut Course,
     ) -> Result<(), Over> {
+        let (rest, begun) = run.parted();
+        if let (Some(rest), Beginning::Sent(number)) = (rest, course.copy_data) {
+            // Nothing was taken in since its beginning, so there is nothing that it would overtake.
+            self.send(burst, target, course).await?;
+            if self.takes_rest(number, rest.bytes.len()) {
+                let taken = self.take_data(number, &rest, course).await;
+                taken.map_err(|halt| self.not_kept(&halt))?;
+            }
+            forward(target, vec![Cleared::Free(rest.bytes)]).await?;
+        }
+        let Some(begun) = begun else { return Ok(()) };
         loop {
-            let step = lock(&self.tracker).copy_data(run.begun, run.bytes.len() as u64);
+            let step = lock(&self.tracker).copy_data(begun.begun, begun.bytes.len() as u64);
             match step {
                 Step::Copy(number) => {
-                    self.keep(number, run, course).await?;
-                    lock(&self.running).copy_in(run.bodies());
+                    let taken = self.take_data(number, &begun, course).await;
+                    let bytes = match taken {
+                        Ok(()) => {
+                            course.copy_data = Beginning::Sent(number);
+                            begun.bytes
+                        }
+                        Err(Halt::Cap) => {
+                            course.copy_data = Beginning::Dropped;
+                            self.give_up(course).await?
+                        }
+                        Err(halt) => return Err(self.not_kept(&halt)),
+                    };
                     burst.push(Item {
                         number: Some(number),
-                        bytes: run.bytes.clone(),
+                        bytes,
                         what: Carries::Nothing,
                         rest: false,
                     });
@@ -66,70 +110,124 @@ impl Relay<'_> {
                     self.send(burst, target, course).await?;
                     self.wait().await?;
                 }
-                _ => return Ok(()),
+                _ => {
+                    course.copy_data = Beginning::Dropped;
+                    return Ok(());
+                }
             }
         }
     }
 
-    /// Gives what is to be kept to those who seal it.
-    async fn keep(&self, number: Number, run: &Run, course: &mut Course) -> Result<(), Over> {
+    /// Ends the copying in the client's place: more than is kept is not let through. What the client sends of it
+    /// afterwards is thrown away, as after an error of the target's.
+    async fn give_up(&self, course: &mut Course) -> Result<Bytes, Over> {
+        self.copied(course).await?;
+        let why = self.beyond_cap();
+        let given_up = Message::CopyFail(why.clone().into());
+        match lock(&self.tracker).client(given_up) {
+            Ok(Step::Copy(_)) => Ok(encode::copy_fail(why.as_bytes())),
+            _ => Err(self.not_kept(&Halt::Cap)),
+        }
+    }
+
+    fn beyond_cap(&self) -> String {
+        format!(
+            "ascribe: the target's records keep {} bytes of what is copied, and no more is let through",
+            self.session.view.target.stream_cap
+        )
+    }
+
+    /// Is it still what this message runs that the target is copied to? Then the rest of a message is data.
+    fn takes_rest(&self, number: Number, length: usize) -> bool {
+        let mut tracker = lock(&self.tracker);
+        let takes = tracker.copying_in() == Some(number);
+        takes && matches!(tracker.copy_data(0, length as u64), Step::Copy(_))
+    }
+
+    /// Digests data before it is sent, and gives what is to be kept to those who seal it.
+    async fn take_data(&self, number: Number, run: &Run, course: &mut Course) -> Result<(), Halt> {
+        // At once: while it is waited below, the copying may end, and this belongs to nothing else.
+        lock(&self.running).copy_in(number, run.bodies());
         if self.session.values() != Values::Full {
             return Ok(());
         }
-        if course
-            .copying
-            .as_ref()
-            .is_some_and(|of| of.number != number)
-        {
+        let mut copies = self.copies.lock().await;
+        if copies.now.as_ref().is_some_and(|of| of.number != number) {
             // It failed at the target, and the client did not say that it ends.
-            self.copied(course).await?;
+            self.finish(&mut copies).await?;
         }
-        if course.copying.is_none() {
-            course.copying = self.copying(number, course);
+        if copies.now.is_none() {
+            self.begin_copy(number, &mut copies, course)?;
         }
-        let Some(copying) = &mut course.copying else {
+        let Some(copying) = &mut copies.now else {
             return Ok(());
         };
         copying.overdue.wait().await;
+        let Some(recording) = &mut copying.recording else {
+            return Ok(());
+        };
         for body in run.bodies() {
-            let kept = match copying.recording.admit(body) {
-                Ok(()) => copying.recording.store(body).await,
-                refused => refused,
-            };
-            kept.map_err(|halt| self.not_kept(&halt))?;
+            recording.admit(body)?;
+            recording.store(body).await?;
         }
+        lock(&self.running).kept_of_copy(number, recording.stored());
         Ok(())
     }
 
-    /// Begins to seal what this message copies.
-    fn copying(&self, number: Number, course: &mut Course) -> Option<Copying> {
-        let action = lock(&self.running).under_way(number)?;
-        // A text that could not be taken apart may copy several times, and is one action: the first is kept.
-        if course.kept_of == Some(action) {
-            return None;
-        }
-        course.kept_of = Some(action);
-        let much = course.share.pass(HELD);
-        let (ahead, held) = if much {
-            (AHEAD, HELD)
-        } else {
-            (LITTLE_AHEAD, 0)
+    /// Begins to seal what this message copies, if it is still under way.
+    fn begin_copy(
+        &self,
+        number: Number,
+        copies: &mut Copies,
+        course: &mut Course,
+    ) -> Result<(), Halt> {
+        let Some(action) = lock(&self.running).under_way(number) else {
+            return Ok(());
         };
-        let (queue, chunks) = mpsc::channel(ahead);
         let rules = &self.session.view.target;
+        // A text that could not be taken apart may copy several times, and is one action: the first is kept.
+        if copies.kept_of == Some(action) {
+            return match rules.over_cap {
+                OverCap::Refuse => Err(Halt::Cap),
+                OverCap::Digest => Ok(()),
+            };
+        }
+        copies.kept_of = Some(action);
+        let ahead = match course.share.pass(HELD) {
+            true => AHEAD,
+            false => LITTLE_AHEAD,
+        };
+        course.copy_held = if ahead == AHEAD { HELD } else { 0 };
+        let (queue, chunks) = mpsc::channel(ahead);
         let (cap, over) = (rules.stream_cap, rules.over_cap);
         let overdue = Arc::new(Overdue::default());
         let (session, seals) = (Arc::clone(self.session), Arc::clone(&overdue));
         let sealing = self.session.life.tasks.spawn(async move {
             record_chunks(&session.life, session.id, action, chunks, &seals).await
         });
-        Some(Copying {
+        copies.now = Some(Copying {
             number,
-            recording: Recording::new(COPIED_IN, queue, Instant::now(), cap, over),
+            action,
+            recording: Some(Recording::new(COPIED_IN, queue, Instant::now(), cap, over)),
             sealing,
             overdue,
-            held,
-        })
+        });
+        Ok(())
+    }
+
+    /// Nothing more is copied: waits until what is kept of it is on record. Cut short, it can be called again.
+    async fn finish(&self, copies: &mut Copies) -> Result<(), Halt> {
+        let Some(copying) = &mut copies.now else {
+            return Ok(());
+        };
+        if let Some(recording) = &mut copying.recording {
+            recording.flush().await?;
+        }
+        // With it goes the last end of the queue.
+        copying.recording = None;
+        let sealed = (&mut copying.sealing).await;
+        copies.now = None;
+        sealed.unwrap_or(Err(Halt::Ledger))
     }
 
     /// May no more be copied to the target once this has come? It reads over others meanwhile.
@@ -138,33 +236,37 @@ impl Relay<'_> {
             || !lock(&self.tracker).is_copying_in()
     }
 
-    /// Nothing more is copied: waits until what is kept of it is on record.
+    /// The client has copied all of it: waits until what is kept is on record.
     pub(super) async fn copied(&self, course: &mut Course) -> Result<(), Over> {
-        let Some(copying) = course.copying.take() else {
-            return Ok(());
-        };
-        let stored = copying.recording.stored();
-        let (_, flushed) = copying.recording.total().await;
-        flushed.map_err(|halt| self.not_kept(&halt))?;
-        match copying.sealing.await {
-            Ok(Ok(())) => {}
-            Ok(Err(halt)) => return Err(self.not_kept(&halt)),
-            Err(_) => return Err(self.not_kept(&Halt::Ledger)),
+        let finished = self.finish(&mut *self.copies.lock().await).await;
+        course.copy_held = 0;
+        finished.map_err(|halt| self.not_kept(&halt))
+    }
+
+    /// What is kept of what these actions copied is on record before their outcomes are.
+    pub(super) async fn before_outcomes(&self, ended: &[Outcome]) {
+        let mut copies = self.copies.lock().await;
+        let action = copies.now.as_ref().map(|copying| copying.action);
+        if ended.iter().any(|outcome| Some(outcome.action) == action)
+            && let Err(halt) = self.finish(&mut copies).await
+        {
+            drop(self.not_kept(&halt));
         }
-        lock(&self.running).kept_of_copy(copying.number, stored);
-        Ok(())
+    }
+
+    /// The session is over: what was sent and is not sealed yet is sealed, before the outcome says that it is
+    /// unknown.
+    pub(super) async fn last_of_copied(&self) {
+        if let Err(halt) = self.finish(&mut *self.copies.lock().await).await {
+            drop(self.not_kept(&halt));
+        }
     }
 
     /// It cannot be kept as the target's rules say, so the session ends: the target throws away what a
     /// connection copied that is gone.
     fn not_kept(&self, halt: &Halt) -> Over {
         if *halt == Halt::Cap {
-            let rules = &self.session.view.target;
-            debug_assert_eq!(rules.over_cap, OverCap::Refuse);
-            let why = format!(
-                "ascribe: the target's records keep {} bytes of what is copied, and no more is let through",
-                rules.stream_cap
-            );
+            let why = self.beyond_cap();
             *lock(&self.farewell) = Some(fatal(TOO_MUCH, why, ""));
             self.session.life.end(CloseReason::Disconnected);
             return Over::Ended;

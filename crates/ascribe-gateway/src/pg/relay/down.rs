@@ -110,6 +110,9 @@ impl Relay<'_> {
             client.write_all(&gathered).await?;
         }
         client.flush().await?;
+        if !ended.is_empty() {
+            self.before_outcomes(&ended).await;
+        }
         self.report(ended).await;
         Ok(())
     }

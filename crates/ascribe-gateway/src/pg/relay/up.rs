@@ -1,6 +1,5 @@
 //! From the client to the target: what arrived is taken apart, put on record as a burst, and sent.
 
-use ascribe_core::id::ActionId;
 use ascribe_wire::pg::client::{self, Message, Named};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Side, WHOLE};
@@ -11,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, ReadHalf, WriteHalf};
 use super::super::action::Readies;
 use super::super::budget::Share;
 use super::burst::{Carries, Item, run_by};
-use super::copied::Copying;
+use super::copied::Beginning;
 use super::forward::{Cleared, forward};
 use super::large::{Messages, Rest};
 use super::readings::Readings;
@@ -41,10 +40,10 @@ pub(super) struct Course {
     pub(super) large: Option<Rest>,
     /// Those that are on record.
     pub(super) messages: Messages,
-    /// Something is copied to the target, of which something is sealed.
-    pub(super) copying: Option<Copying>,
-    /// The action of which that was sealed last.
-    pub(super) kept_of: Option<ActionId>,
+    /// Where the newest of what is copied went.
+    pub(super) copy_data: Beginning,
+    /// How much of what is copied is held until it is sealed, in bytes.
+    pub(super) copy_held: usize,
 }
 
 impl Course {
@@ -56,8 +55,8 @@ impl Course {
             readings: Readings::default(),
             large: None,
             messages: Messages::default(),
-            copying: None,
-            kept_of: None,
+            copy_data: Beginning::default(),
+            copy_held: 0,
         }
     }
 
@@ -77,8 +76,7 @@ impl Course {
             None if frames.awaited() > WHOLE => COPIES * frames.awaited(),
             None => 0,
         };
-        let copying = self.copying.as_ref().map_or(0, |copying| copying.held);
-        self.share.passed(held + copying);
+        self.share.passed(held + self.copy_held);
     }
 }
 
@@ -106,7 +104,7 @@ impl Relay<'_> {
         mut client: ReadHalf<Stream>,
         mut read: BytesMut,
         mut target: WriteHalf<Stream>,
-        course: Course,
+        course: &mut Course,
     ) -> Over {
         let over = self
             .carry_up(&mut client, &mut read, &mut target, course)
@@ -118,6 +116,8 @@ impl Relay<'_> {
         if let Over::Io(error) = &over {
             tracing::debug!("a client or its target was lost: {error}");
         }
+        // The target's word on what was copied comes after that.
+        self.last_of_copied().await;
         if matches!(over, Over::Closed) {
             // The target is told what the client did not say.
             let bye = vec![Cleared::Free(encode::terminate())];
@@ -133,7 +133,7 @@ impl Relay<'_> {
         client: &mut ReadHalf<Stream>,
         read: &mut BytesMut,
         target: &mut WriteHalf<Stream>,
-        mut course: Course,
+        course: &mut Course,
     ) -> Result<std::convert::Infallible, Over> {
         let mut frames = Frames::with_whole(Side::Client, MAX_WHOLE);
         let over = self.session.life.over.cancelled();
@@ -148,7 +148,9 @@ impl Relay<'_> {
                 };
                 if count == 0 {
                     // What the target were told then would be taken for the end of the message.
-                    let within = course.large.as_ref().is_some_and(Rest::is_passing);
+                    let large = course.large.as_ref().is_some_and(Rest::is_passing);
+                    let copied = matches!(course.copy_data, Beginning::Sent(_));
+                    let within = large || copied && frames.is_passing();
                     return Err(match within {
                         true => Over::Wrong("the connection ended within a message".to_owned()),
                         false => Over::Closed,
@@ -165,14 +167,14 @@ impl Relay<'_> {
                     Ok(Some(piece)) => piece,
                     Ok(None) => break,
                     Err(error) => {
-                        self.send(&mut burst, target, &mut course).await?;
+                        self.send(&mut burst, target, course).await?;
                         return Err(Over::Wrong(error.to_string()));
                     }
                 };
                 left |= matches!(&piece, Piece::Whole(frame) if frame.kind == b'X');
-                self.take(piece, &mut burst, target, &mut course).await?;
+                self.take(piece, &mut burst, target, course).await?;
             }
-            self.send(&mut burst, target, &mut course).await?;
+            self.send(&mut burst, target, course).await?;
             course.sent(&frames);
             if left {
                 return Err(Over::Left);
@@ -199,9 +201,11 @@ impl Relay<'_> {
             Piece::Large(large) => return self.begin(&large, burst, target, course).await,
             Piece::Part(part) => return self.more(&part, burst, target, course).await,
         };
-        let under_way = message.as_ref().filter(|_| course.copying.is_some());
-        if under_way.is_some_and(|message| self.ends_copying(message)) {
+        let ends = |message| self.ends_copying(message);
+        let sent = matches!(course.copy_data, Beginning::Sent(_));
+        if sent && message.as_ref().is_some_and(ends) {
             self.copied(course).await?;
+            course.copy_data = Beginning::Dropped;
         }
         while let Some(next) = message.take() {
             let named = named(&next);
