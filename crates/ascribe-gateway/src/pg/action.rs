@@ -43,10 +43,6 @@ const USUAL: [&str; 13] = [
 /// Hexadecimal digits of a digest.
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Most objects that are recorded where the grant bounds none, and bytes of one, as entries have them.
-const MAX_OBJECTS: usize = 64;
-const MAX_OBJECT: usize = 160;
-
 /// What decides how actions are recorded, besides what is executed.
 pub(super) struct Recording<'a> {
     pub(super) session: SessionId,
@@ -208,12 +204,8 @@ impl Recording<'_> {
 
     /// Objects that are not told, where the grant bounds them.
     fn untold(&self) -> Vec<String> {
-        let bounded = self.bounds_objects();
+        let bounded = self.scope.is_some_and(|scope| !scope.objects.is_empty());
         bounded.then(|| UNTOLD.to_owned()).into_iter().collect()
-    }
-
-    fn bounds_objects(&self) -> bool {
-        self.scope.is_some_and(|scope| !scope.objects.is_empty())
     }
 
     async fn texts(
@@ -279,22 +271,18 @@ impl Recording<'_> {
     fn sql(&self, statement: &Statement) -> Sql {
         let flags = statement.flags.iter();
         let flags = flags.filter(|flag| **flag != Flag::ChangesReading);
-        // A function is not bounded by its name: it may reach anything.
-        let named = statement.objects.iter();
-        let named = named.filter(|object| object.access != Access::Call);
-        let mut objects: Vec<String> = named
-            .map(|o| object_name(o.schema.as_deref(), &o.name))
-            .collect();
-        objects.sort_unstable();
-        objects.dedup();
-        if !self.bounds_objects() {
-            // Nothing depends on them, so a statement is not refused for what an entry cannot hold of them, and
-            // a name that may be another one is left out.
-            objects
-                .retain(|name| is_recordable(name) && (!statement.approximate || name.is_ascii()));
-            objects.truncate(MAX_OBJECTS);
-        } else if !statement.complete || statement.approximate {
-            objects.push(UNTOLD.to_owned());
+        let bounded = self.scope.is_some_and(|scope| !scope.objects.is_empty());
+        let mut objects = Vec::new();
+        if bounded {
+            // A function is not bounded by its name: it may reach anything.
+            let named = statement.objects.iter();
+            let named = named.filter(|object| object.access != Access::Call);
+            objects.extend(named.map(|o| object_name(o.schema.as_deref(), &o.name)));
+            objects.sort_unstable();
+            objects.dedup();
+            if !statement.complete || statement.approximate {
+                objects.push(UNTOLD.to_owned());
+            }
         }
         Sql {
             classes: statement
@@ -373,11 +361,6 @@ impl Recording<'_> {
     ) -> Action {
         action_of(self.session, action, kind, Some(command), sql)
     }
-}
-
-/// Can an entry hold this name?
-fn is_recordable(name: &str) -> bool {
-    (1..=MAX_OBJECT).contains(&name.len()) && !name.chars().any(ascribe_core::text::is_unsafe)
 }
 
 /// A text that nobody has read.

@@ -158,7 +158,10 @@ fn a_job_runs_with_nothing_but_its_own_token_and_each_statement_names_it() {
     let mut eve = bank.world.ascribe(&["--key"]);
     eve.arg(&key).args(["job", "runs", NAME]);
     let eve = bank.world.program(eve).exits(2);
-    assert!(eve.stderr.contains("a job's runs are told to"), "{eve:?}");
+    assert!(
+        eve.stderr.contains("none whose runs are told to you"),
+        "{eve:?}"
+    );
     let told = bank.world.run(&["actions", "--target", "orders-db"]);
     let why = "    run 9120045511 of github, job close-orders ";
     let line = told.stdout.lines().find(|line| line.starts_with(why));

@@ -54,13 +54,15 @@ pub(crate) fn check(state: &State, (by, level): (PersonId, u8), name: &str) -> R
         let help = "log in with a browser, or use an enrolled key";
         return Err(Denied::new("assurance", why).with_help(help));
     }
-    let mut grants = grants_of(state, name).peekable();
-    if grants.peek().is_none() || grants.any(|grant| may_see(state, Some(by), grant)) {
+    let person = state.people.get(&by).filter(|person| !person.is_away());
+    let all = person.is_some_and(|person| person.may(Role::Auditor));
+    if all || grants_of(state, name).any(|grant| may_see(state, Some(by), grant)) {
         return Ok(());
     }
-    let why = "a job's runs are told to whoever asked for it, approved it or answers for its workload or its target, \
-               and to auditors";
-    Err(Denied::new("role", why).with_help("ask one of them"))
+    // Which jobs there are is told to nobody by this.
+    let why = "no job of this name, or none whose runs are told to you: they are to whoever asked for it, approved it or \
+               answers for its workload or its target, and to auditors";
+    Err(Denied::new("role", why).with_help("`ascribe job list` names jobs; else ask one of them"))
 }
 
 /// The runs of a job that they may see, in order.
