@@ -259,7 +259,7 @@ impl Replay {
         self.logins.keep(index, entry, said);
         self.vouchers.keep(&self.state, index, entry, said);
         if let Some(links) = &mut self.links {
-            links.keep(index, entry, hash);
+            links.keep(&self.state, index, entry, said, hash);
         }
         if let Body::DirectoryRefusal(refusal) = &entry.body {
             let known = self.refused.entry(refusal.directory.clone()).or_default();
@@ -364,9 +364,9 @@ impl Replay {
         report.vouchers = self.vouchers.of(&self.state, &self.logins, wanted);
         report.names = self.fold.names();
         if let Some(links) = &self.links {
-            let (logins, names) = (&self.logins, &report.names);
+            let (logins, words, names) = (&self.logins, &self.vouchers, &report.names);
             let seen = report.witnessed.as_ref();
-            report.links = links.of(&self.state, logins, &report.vouchers, names, seen);
+            report.links = links.of(&self.state, logins, words, &report.vouchers, names, seen);
         }
         report.notes.extend(self.logins.unseen(&self.state));
         let refused = self.refused.iter();

@@ -4,16 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ascribe_core::directory::DirectoryGroup;
 use ascribe_core::entry::{Body, Entry};
-use ascribe_core::id::{ActionId, EntryHash, PersonId, SessionId};
-use ascribe_core::law::{Judge as _, State};
+use ascribe_core::id::{ActionId, ContentDigest, EntryHash, PersonId, SessionId, StatementId};
+use ascribe_core::law::{AskStatus, Asked, Judge as _, State};
+use ascribe_core::statement::{Role, Say, Statement};
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Note, TrustPolicy, VerifierKey};
 use serde::Serialize;
 
 use crate::logins::Logins;
-use crate::vouchers::Voucher;
+use crate::vouchers::{Voucher, Vouchers};
 use crate::witnesses::Witnessed;
 
 mod listing;
@@ -26,8 +28,32 @@ pub(crate) type Names = BTreeMap<PersonId, String>;
 /// Somebody's name where it is disclosed, for a terminal; else the id.
 pub(crate) fn shown(names: &Names, id: PersonId) -> String {
     match names.get(&id) {
-        Some(name) => clean(name, 60),
+        Some(name) => quoted(name, 60),
         None => id.to_string(),
+    }
+}
+
+/// A text that somebody chose, for a line of words: in quotes where it could pass for more than a name.
+pub(crate) fn quoted(text: &str, max: usize) -> String {
+    let plain = |c: char| c.is_alphanumeric() || " .-'@_/:+=".contains(c);
+    if !text.is_empty() && text.trim() == text && text.chars().all(plain) {
+        return clean(text, max);
+    }
+    in_quotes(text, max)
+}
+
+/// The same in quotes in any case.
+pub(crate) fn in_quotes(text: &str, max: usize) -> String {
+    let escaped = text.replace('\\', r"\\").replace('"', r#"\""#);
+    format!("\"{}\"", clean(&escaped, max))
+}
+
+/// The same for a name that stands out: in backticks where it needs no quotes.
+pub(crate) fn ticked(text: &str, max: usize) -> String {
+    let text = quoted(text, max);
+    match text.starts_with('"') {
+        true => text,
+        false => format!("`{text}`"),
     }
 }
 
@@ -123,7 +149,7 @@ impl Signer {
 
     fn who(&self) -> String {
         match (&self.name, self.principal) {
-            (Some(name), _) => clean(name, 200),
+            (Some(name), _) => quoted(name, 200),
             (None, Some(id)) => id.to_string(),
             (None, None) => "nobody known".to_owned(),
         }
@@ -219,14 +245,46 @@ impl Chain {
     }
 }
 
+/// Since when a proposal holds.
+#[derive(Debug, Clone, Copy)]
+struct Effect {
+    /// The entry with which it took effect: that of `place`, or the word of the witnesses that it waited for.
+    since: u64,
+    /// The entry with which it had all the approvals that it needed, as other entries link to it.
+    place: u64,
+}
+
+/// A group that gave somebody a role.
+#[derive(Debug, Clone)]
+struct Gave {
+    group: DirectoryGroup,
+    /// The entry that says that they are in it.
+    entry: u64,
+}
+
+/// Whom an entry of a directory or of a provider speaks of, by their subjects.
+#[derive(Debug, Default)]
+struct Told {
+    subjects: Vec<ContentDigest>,
+    managers: Vec<ContentDigest>,
+}
+
 /// What is kept of a bundle to list its links.
 #[derive(Debug)]
 pub(crate) struct Links {
     session: SessionId,
     /// The keys that signed the checkpoint.
     log: Vec<Signer>,
-    /// By the entry of a login or a request: the entry of its actor's or its target's rules.
+    /// By the entry of a login: the entry that says whom its subject or its token stands for.
     named: BTreeMap<u64, u64>,
+    effects: BTreeMap<StatementId, Effect>,
+    /// By the entry of a grant or of a later end of one: that of the target's rules as they were then.
+    judged: BTreeMap<u64, u64>,
+    /// By the entry of an extension's statement: that of the later end.
+    extended: BTreeMap<u64, u64>,
+    /// By the entry of a request or an approval: groups that gave whoever signed it the role for that.
+    gave: BTreeMap<u64, Vec<Gave>>,
+    told: BTreeMap<u64, Told>,
     /// Who signed a directory's file, by its entry.
     files: BTreeMap<u64, (PersonId, String)>,
     /// Who wrote the opening, with its number in their chain.
@@ -258,6 +316,11 @@ impl Links {
             session,
             log: keys.map(signer).collect(),
             named: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            extended: BTreeMap::new(),
+            gave: BTreeMap::new(),
+            told: BTreeMap::new(),
             files: BTreeMap::new(),
             opening: None,
             actions: BTreeSet::new(),
@@ -266,11 +329,22 @@ impl Links {
         }
     }
 
-    /// Keeps an entry that the replay has just taken in.
-    pub(crate) fn keep(&mut self, index: u64, entry: &Entry, hash: EntryHash) {
-        let rules = |rel: &str| matches!(rel, "actor" | "target");
-        if let Some(link) = entry.refs.iter().find(|link| rules(&link.rel)) {
+    /// Keeps an entry that `state` has just taken in.
+    pub(crate) fn keep(
+        &mut self,
+        state: &State,
+        index: u64,
+        entry: &Entry,
+        said: Option<&Statement>,
+        hash: EntryHash,
+    ) {
+        if let Some(link) = entry.refs.iter().find(|link| link.rel == "actor") {
             self.named.insert(index, link.index);
+        }
+        self.keep_rules(state, index, entry);
+        self.keep_told(state, index, &entry.body);
+        if let Some(statement) = said {
+            self.keep_said(state, index, statement);
         }
         let writer = &entry.writer;
         let chain = self.chains.entry(writer.id.clone()).or_default();
@@ -308,11 +382,100 @@ impl Links {
         }
     }
 
+    /// Keeps that a proposal holds since this entry, if it does.
+    fn keep_effect(&mut self, state: &State, id: StatementId, effect: Effect) {
+        let holds = state.asks.get(&id).is_some_and(|ask| {
+            ask.status == AskStatus::Granted && matches!(ask.asked, Asked::Proposal(_))
+        });
+        if holds {
+            self.effects.entry(id).or_insert(effect);
+        }
+    }
+
+    /// Keeps what witnesses settled, and by which rules there is a grant.
+    fn keep_rules(&mut self, state: &State, index: u64, entry: &Entry) {
+        let target = match &entry.body {
+            Body::Cosigned(cosigned) => {
+                let settled = entry.refs.iter().filter(|link| link.rel == "settles");
+                for (id, link) in cosigned.settles.iter().zip(settled) {
+                    let (since, place) = (index, link.index);
+                    self.keep_effect(state, *id, Effect { since, place });
+                }
+                None
+            }
+            Body::Grant(grant) => Some(&grant.target),
+            Body::GrantExtend(extend) => {
+                let asked = entry.refs.iter().find(|link| link.rel == "extension");
+                self.extended
+                    .extend(asked.map(|asked| (asked.index, index)));
+                let grant = state.grants.get(&extend.grant);
+                grant.map(|grant| &grant.grant.target)
+            }
+            _ => None,
+        };
+        let rules = target.and_then(|target| state.targets.get(target));
+        self.judged
+            .extend(rules.map(|rules| (index, rules.place.index)));
+    }
+
+    /// Keeps whom a directory's change speaks of.
+    fn keep_told(&mut self, state: &State, index: u64, body: &Body) {
+        let Body::DirectoryChange(change) = body else {
+            return;
+        };
+        let known = state.directories.get(&change.directory);
+        let manager = change.manager.and_then(|id| known?.resources.get(&id));
+        let manager = manager.and_then(|manager| manager.said.subject);
+        let told = Told {
+            subjects: change.subject.into_iter().collect(),
+            managers: manager.into_iter().collect(),
+        };
+        self.told.insert(index, told);
+    }
+
+    /// Keeps what a statement carried, whom it speaks of, and who gave its signer the role for it.
+    fn keep_said(&mut self, state: &State, index: u64, statement: &Statement) {
+        let (id, role) = match &statement.say {
+            Say::Approval(answer) => (answer.of, Some(Role::Approver)),
+            Say::Request(_) => (statement.id, Some(Role::Requester)),
+            _ => (statement.id, None),
+        };
+        let (since, place) = (index, index);
+        self.keep_effect(state, id, Effect { since, place });
+        let told = match &statement.say {
+            Say::Login(login) => Some(Told {
+                subjects: vec![login.claims.subject],
+                managers: Vec::new(),
+            }),
+            Say::DirectoryFile(file) => Some(Told {
+                subjects: file.users.iter().map(|user| user.subject).collect(),
+                managers: file.users.iter().filter_map(|user| user.manager).collect(),
+            }),
+            _ => None,
+        };
+        self.told.extend(told.map(|told| (index, told)));
+        let (Some(role), Some(person)) = (role, state.people.get(&statement.by)) else {
+            return;
+        };
+        let gives = |group: &DirectoryGroup| {
+            let known = state.directories.get(&group.directory);
+            let mut rules = known.into_iter().flat_map(|known| &known.directory.roles);
+            rules.any(|rule| rule.group == group.group && rule.role == role)
+        };
+        let own = person.groups.iter().filter(|own| gives(&own.group));
+        let gave = own.map(|own| Gave {
+            group: own.group.clone(),
+            entry: own.place.index,
+        });
+        self.gave.insert(index, gave.collect());
+    }
+
     /// The session's links, in the order in which each rests on those before it.
     pub(crate) fn of(
         &self,
         state: &State,
         logins: &Logins,
+        words: &Vouchers,
         vouchers: &[Voucher],
         names: &Names,
         witnessed: Option<&Witnessed>,
@@ -320,7 +483,7 @@ impl Links {
         let Some(session) = state.sessions.get(&self.session) else {
             return Vec::new();
         };
-        let listing = Listing::new(self, state, logins, vouchers, names);
+        let listing = Listing::new(self, state, logins, (words, vouchers), names);
         listing.list(&session.open, session.place.index, witnessed)
     }
 }
@@ -356,7 +519,10 @@ pub(crate) fn in_words(link: &Link) -> String {
         (_, [one]) => format!(" (entry {one})"),
         (_, many) => format!(" (entries {})", many.join(", ")),
     };
-    let signer = |signer: &Signer| format!("{} with {} {}", signer.who(), signer.with, signer.key);
+    let signer = |signer: &Signer| {
+        let key = quoted(&signer.key, 200);
+        format!("{} with {} {key}", signer.who(), signer.with)
+    };
     let signers: Vec<String> = link.signed_by.iter().map(signer).collect();
     let signed = match (link.testimony, signers.is_empty()) {
         (Some(whose), true) => format!("TESTIMONY of the {whose} alone"),
@@ -372,9 +538,59 @@ pub(crate) fn in_words(link: &Link) -> String {
         (None, true) => "signed by nobody".to_owned(),
     };
     let trust = parties(&link.trust);
-    format!(
+    let line = format!(
         "  {:<10}  {}{entries}; {signed}; one must trust: {trust}",
         link.link.name(),
         link.what,
-    )
+    );
+    // Whatever was forgotten above: one link is one line.
+    clean(&line, usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_pass_for_more_than_a_name_is_in_quotes() {
+        for (text, alone, apart) in [
+            ("Ada O'Neil-Žižek", "Ada O'Neil-Žižek", "`Ada O'Neil-Žižek`"),
+            (
+                "https://idp.example:8443/a_b+c=",
+                "https://idp.example:8443/a_b+c=",
+                "`https://idp.example:8443/a_b+c=`",
+            ),
+            ("", r#""""#, r#""""#),
+            (" x", r#"" x""#, r#"" x""#),
+            (
+                "A; signed by B",
+                r#""A; signed by B""#,
+                r#""A; signed by B""#,
+            ),
+            ("a` gives `b", r#""a` gives `b""#, r#""a` gives `b""#),
+            (r#"a" b"#, r#""a\" b""#, r#""a\" b""#),
+            (r#"a\" b"#, r#""a\\\" b""#, r#""a\\\" b""#),
+            ("a\nb\u{1b}", r#""a\nb\u{1b}""#, r#""a\nb\u{1b}""#),
+        ] {
+            assert_eq!(quoted(text, 99), alone);
+            assert_eq!(ticked(text, 99), apart);
+        }
+        assert_eq!(quoted("abcd", 2), "ab…");
+        assert_eq!(quoted("a;bcd", 2), "\"a;…\"");
+    }
+
+    #[test]
+    fn a_link_is_one_line() {
+        let link = Link {
+            link: LinkKind::Approval,
+            what: "a\n  order".to_owned(),
+            entries: vec![1],
+            keys: Vec::new(),
+            signed_by: vec![Signer::other("x\n", "log key", "y\u{1b}[2J\n".to_owned())],
+            testimony: None,
+            trust: vec![Trusted::new("p\r", "q\n")],
+        };
+        let line = in_words(&link);
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
 }

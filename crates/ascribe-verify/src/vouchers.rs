@@ -7,10 +7,9 @@ use ascribe_core::entry::{Body, Entry, Ref};
 use ascribe_core::id::{PersonId, SessionId, StatementId};
 use ascribe_core::law::State;
 use ascribe_core::statement::{Answer, Say, Statement};
-use ascribe_core::text::clean;
 use serde::Serialize;
 
-use crate::links::{self, Names, Trusted, shown};
+use crate::links::{self, Names, Trusted, quoted, shown, ticked};
 use crate::logins::Logins;
 
 /// Who said what an approval depended on.
@@ -149,7 +148,8 @@ impl Vouchers {
         found
     }
 
-    fn source(&self, state: &State, logins: &Logins, entry: u64) -> Option<Source> {
+    /// Who says what an entry says of somebody's groups.
+    pub(crate) fn source(&self, state: &State, logins: &Logins, entry: u64) -> Option<Source> {
         if let Some((login, token)) = logins.at(entry) {
             let issuer = state.logins.get(&login)?.provider.issuer.clone();
             return Some(Source::Token {
@@ -195,11 +195,8 @@ pub(crate) fn parts(voucher: &Voucher, names: &Names) -> (String, String, Vec<Tr
     let groups = voucher.groups.iter();
     let groups: Vec<String> = groups
         .map(|group| {
-            format!(
-                "`{}` of `{}`",
-                clean(&group.group, 256),
-                clean(&group.directory, 63)
-            )
+            let (group, directory) = (&group.group, &group.directory);
+            format!("{} of {}", ticked(group, 256), ticked(directory, 63))
         })
         .collect();
     let (depends, so) = if groups.is_empty() {
@@ -208,18 +205,24 @@ pub(crate) fn parts(voucher: &Voucher, names: &Names) -> (String, String, Vec<Tr
     } else {
         (format!("is in {}", groups.join(" and ")), "who is in it")
     };
-    match &voucher.source {
+    let (said, trust) = whom(&voucher.source, so, names);
+    (depends, said, trust)
+}
+
+/// Who said something of somebody's groups, and whom one must trust for it.
+pub(crate) fn whom(source: &Source, so: &str, names: &Names) -> (String, Vec<Trusted>) {
+    match source {
         Source::Scim { directory } => {
-            let directory = clean(directory, 63);
-            let said = format!("directory `{directory}` said so over SCIM");
-            let who = format!("directory `{directory}` and whoever has its token");
+            let directory = ticked(directory, 63);
+            let said = format!("directory {directory} said so over SCIM");
+            let who = format!("directory {directory} and whoever has its token");
             let log = Trusted::alone("the log, which alone says that it was said");
-            (depends, said, vec![Trusted::new(who, so), log])
+            (said, vec![Trusted::new(who, so), log])
         }
         Source::File { directory, signer } => {
-            let said = format!("a file of directory `{}` says so", clean(directory, 63));
+            let said = format!("a file of directory {} says so", ticked(directory, 63));
             let who = format!("{}, who signed the file", shown(names, *signer));
-            (depends, said, vec![Trusted::new(who, so)])
+            (said, vec![Trusted::new(who, so)])
         }
         Source::Token {
             login,
@@ -227,11 +230,11 @@ pub(crate) fn parts(voucher: &Voucher, names: &Names) -> (String, String, Vec<Tr
             token,
         } => {
             let said = format!("the token of login {login} says so, {token}");
-            let mut trust = vec![Trusted::new(clean(issuer, 200), so)];
+            let mut trust = vec![Trusted::new(quoted(issuer, 200), so)];
             if *token != "checked" {
                 trust.push(Trusted::new("the log", "what the token says"));
             }
-            (depends, said, trust)
+            (said, trust)
         }
     }
 }

@@ -1,20 +1,23 @@
 //! Making the list: from the session back to whatever its links rest on.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ascribe_core::delegation::agent_id;
-use ascribe_core::directory::Directory;
+use ascribe_core::directory::{Directory, DirectoryGroup};
 use ascribe_core::entry::{OpenedBy, SessionOpen};
 use ascribe_core::id::{ContentDigest, PersonId, StatementId};
 use ascribe_core::identity::{Condition, Provider, Workload};
 use ascribe_core::law::{Approval, Ask, AskStatus, Asked, LoginLink, LoginState, SERVER, State};
 use ascribe_core::statement::{Role, Say, SshKey};
-use ascribe_core::text::clean;
 use ascribe_tlog::VerifierKey;
 
-use super::{Chain, Link, LinkKind, Links, Names, Signer, Trusted, Written, key_id, list, shown};
+use super::{
+    Chain, Effect, Link, LinkKind, Links, Names, Signer, Trusted, Written, in_quotes, key_id, list,
+    quoted, shown, ticked,
+};
 use crate::logins::{Logins, Observed, observers_in_words};
-use crate::vouchers::{self, Source, Voucher};
+use crate::vouchers::{self, Source, Voucher, Vouchers};
 use crate::witnesses::Witnessed;
 
 /// Who made a key a person's.
@@ -63,17 +66,12 @@ fn enrolled(state: &State) -> BTreeMap<String, Enrolled> {
     all
 }
 
-/// The entry with which an ask had all its signatures.
-fn carried_at(ask: &Ask) -> u64 {
-    let approvals = ask.approvals.iter().map(|yes| yes.place.index);
-    approvals.fold(ask.place.index, u64::max)
-}
-
 /// A list in the making.
 pub(super) struct Listing<'a> {
     kept: &'a Links,
     state: &'a State,
     logins: &'a Logins,
+    words: &'a Vouchers,
     vouchers: &'a [Voucher],
     names: &'a Names,
     enrolled: BTreeMap<String, Enrolled>,
@@ -89,7 +87,7 @@ impl<'a> Listing<'a> {
         kept: &'a Links,
         state: &'a State,
         logins: &'a Logins,
-        vouchers: &'a [Voucher],
+        (words, vouchers): (&'a Vouchers, &'a [Voucher]),
         names: &'a Names,
     ) -> Self {
         let logged_in = state.logins.iter();
@@ -97,6 +95,7 @@ impl<'a> Listing<'a> {
             kept,
             state,
             logins,
+            words,
             vouchers,
             names,
             enrolled: enrolled(state),
@@ -179,8 +178,11 @@ impl<'a> Listing<'a> {
                 false => principal(by, "session key"),
             };
         }
+        // Anybody may delegate to any key: it is an agent's with what that agent took.
         let mut agents = self.state.delegations.iter();
-        let agent = agents.find(|(_, known)| known.delegation.key.fingerprint() == key);
+        let agent = agents.find(|(_, known)| {
+            known.accepted.is_some() && known.delegation.key.fingerprint() == key
+        });
         match agent {
             Some((id, known)) => Signer {
                 name: Some(known.delegation.agent.clone()),
@@ -196,7 +198,7 @@ impl<'a> Listing<'a> {
         let mut trust = vec![Trusted::holder()];
         let login = self.session_keys.get(key);
         if let Some(login) = login.and_then(|id| self.state.logins.get(id)) {
-            let issuer = clean(&login.provider.issuer, 200);
+            let issuer = quoted(&login.provider.issuer, 200);
             trust.push(Trusted::new(issuer, "whose key that is, by its login"));
         }
         trust
@@ -229,12 +231,29 @@ impl<'a> Listing<'a> {
         vec![Trusted::new(list(&who), format!("{what}: {needed}"))]
     }
 
-    /// The newest proposal of that content that had taken effect when an entry named it.
-    fn proposal(&self, by: u64, is: impl Fn(&Say) -> bool) -> Option<Ask> {
-        let asks = self.state.asks.values();
-        let granted = asks.filter(|ask| ask.status == AskStatus::Granted && carried_at(ask) <= by);
-        let that = granted.filter(|ask| matches!(&ask.asked, Asked::Proposal(say) if is(say)));
-        that.max_by_key(|ask| carried_at(ask)).cloned()
+    /// The proposals of that content that held by that entry, the newest first.
+    fn proposals(&self, by: u64, is: impl Fn(&Say) -> bool) -> Vec<&'a Ask> {
+        let (state, effects) = (self.state, self.kept.effects.iter());
+        let held = effects.filter(|(_, effect)| effect.since <= by);
+        let held = held.filter_map(|(id, effect)| Some((effect, state.asks.get(id)?)));
+        let mut that: Vec<(&Effect, &Ask)> = held
+            .filter(|(_, ask)| matches!(&ask.asked, Asked::Proposal(say) if is(say)))
+            .collect();
+        // What one word of witnesses settles takes effect in the order in which it was approved.
+        that.sort_by_key(|(effect, _)| Reverse((effect.since, effect.place)));
+        that.into_iter().map(|(_, ask)| ask).collect()
+    }
+
+    /// The newest of them.
+    fn proposal(&self, by: u64, is: impl Fn(&Say) -> bool) -> Option<&'a Ask> {
+        self.proposals(by, is).first().copied()
+    }
+
+    /// The proposal that other entries link to at this one.
+    fn proposal_at(&self, place: u64) -> Option<&'a Ask> {
+        let mut effects = self.kept.effects.iter();
+        let (id, _) = effects.find(|(_, effect)| effect.place == place)?;
+        self.state.asks.get(id)
     }
 
     /// A link that administrators made under their quorum.
@@ -317,13 +336,13 @@ impl<'a> Listing<'a> {
         };
         let ask = self.proposal(at, is)?;
         let what = format!(
-            "authority `{}` counts, and its principal `{}` is {}",
-            clean(&shown.ca_name, 63),
-            clean(&shown.principal, 256),
+            "authority {} counts, and its principal {} is {}",
+            ticked(&shown.ca_name, 63),
+            ticked(&shown.principal, 256),
             self.shown(open.person)
         );
         let for_what = "whether it counts, and whom it names";
-        Some(self.ruled(LinkKind::Authority, &ask, what, for_what))
+        Some(self.ruled(LinkKind::Authority, ask, what, for_what))
     }
 
     /// A login with what it rests on.
@@ -333,8 +352,7 @@ impl<'a> Listing<'a> {
         };
         let provider = self.provider(state);
         self.put(provider);
-        let subject = self.subject(state);
-        self.put(subject);
+        self.subject(state);
         let link = (self.kept.session, LoginLink::Session, id);
         let Some(proof) = self.logins.proof(self.state, link) else {
             return;
@@ -349,7 +367,7 @@ impl<'a> Listing<'a> {
             observers_in_words(&proof, self.names),
             proof.assurance,
         );
-        let issuer = clean(&proof.issuer, 200);
+        let issuer = quoted(&proof.issuer, 200);
         let mut trust = vec![Trusted::new(issuer, "who that is")];
         if let Some(what) = proof.holder_trusted_for {
             let who = "whatever the token passed through before it was proved";
@@ -388,111 +406,159 @@ impl<'a> Listing<'a> {
         let is = |say: &Say| matches!(say, Say::ProviderSet(set) if set == provider);
         let ask = self.proposal(login.place.index, is)?;
         let what = format!(
-            "`{}` is {}, with the keys that the server fetched from {}",
-            clean(&provider.name, 63),
-            clean(&provider.issuer, 200),
-            clean(&provider.jwks_uri, 200),
+            "{} is {}, with the keys that the server fetched from {}",
+            ticked(&provider.name, 63),
+            quoted(&provider.issuer, 200),
+            quoted(&provider.jwks_uri, 200),
         );
         let for_what = "whether it counts, and where its keys are";
-        Some(self.ruled(LinkKind::Provider, &ask, what, for_what))
+        Some(self.ruled(LinkKind::Provider, ask, what, for_what))
     }
 
     /// What made a token's subject this actor.
-    fn subject(&mut self, login: &LoginState) -> Option<Link> {
-        let at = login.place.index;
-        let named = self.kept.named.get(&at).copied().unwrap_or(at);
-        let (by, subject) = (login.by, login.login.claims.subject);
-        if login.workload.is_none() {
-            let provider = login.login.provider.as_str();
-            return self.identity(by, provider, Some(subject), named);
-        }
-        let is = |say: &Say| matches!(say, Say::WorkloadSet(set) if set.workload == by);
-        let ask = self.proposal(named, is)?;
-        let Asked::Proposal(Say::WorkloadSet(rule)) = &ask.asked else {
-            return None;
+    fn subject(&mut self, login: &LoginState) {
+        let named = self.kept.named.get(&login.place.index);
+        let Some(ask) = named.and_then(|named| self.proposal_at(*named)) else {
+            return;
         };
-        let what = self.rule(rule);
-        let for_what = "whose tokens are the workload's";
-        Some(self.ruled(LinkKind::Workload, &ask, what, for_what))
+        let link = match &ask.asked {
+            Asked::Proposal(Say::IdentityLink(_)) => self.identity(ask),
+            Asked::Proposal(Say::WorkloadSet(rule)) => {
+                let what = self.rule(rule);
+                let for_what = "whose tokens are the workload's";
+                Some(self.ruled(LinkKind::Workload, ask, what, for_what))
+            }
+            _ => None,
+        };
+        self.put(link);
     }
 
-    /// That a subject of a provider, or some subject of it, was this person.
-    fn identity(
-        &mut self,
-        who: PersonId,
-        provider: &str,
-        subject: Option<ContentDigest>,
-        at: u64,
-    ) -> Option<Link> {
-        let is = |say: &Say| {
-            matches!(say, Say::IdentityLink(link) if link.person == who
-                && link.provider == provider
-                && subject.is_none_or(|subject| link.subject == subject))
-        };
-        let ask = self.proposal(at, is)?;
+    /// That a subject of a provider is this person.
+    fn identity(&mut self, ask: &Ask) -> Option<Link> {
         let Asked::Proposal(Say::IdentityLink(link)) = &ask.asked else {
             return None;
         };
         let what = format!(
-            "subject {} of `{}` is {}",
+            "subject {} of {} is {}",
             link.subject,
-            clean(provider, 63),
-            self.shown(who)
+            ticked(&link.provider, 63),
+            self.shown(link.person)
         );
         let for_what = "whom the subject stands for, which the person does not sign";
-        Some(self.ruled(LinkKind::Identity, &ask, what, for_what))
+        Some(self.ruled(LinkKind::Identity, ask, what, for_what))
     }
 
-    /// What a directory's word about somebody rests on, besides whoever speaks for it.
-    fn directory(&mut self, name: &str, who: PersonId, at: u64) {
-        let is = |say: &Say| matches!(say, Say::DirectorySet(set) if set.name == name);
-        let Some(ask) = self.proposal(at, is) else {
-            return;
+    /// That one of these subjects of a provider was this person; where none of them was, by what is known
+    /// here, all that ever were.
+    fn identities(&mut self, who: PersonId, provider: &str, told: &[ContentDigest], at: u64) {
+        let is = |say: &Say| matches!(say, Say::IdentityLink(link) if link.person == who && link.provider == provider);
+        let subject = |ask: &Ask| match &ask.asked {
+            Asked::Proposal(Say::IdentityLink(link)) => Some(link.subject),
+            _ => None,
         };
+        let mut found = self.proposals(at, is);
+        let is_told = |ask: &&Ask| subject(ask).is_some_and(|subject| told.contains(&subject));
+        if found.iter().any(is_told) {
+            found.retain(is_told);
+        }
+        let mut seen = BTreeSet::new();
+        found.retain(|ask| seen.insert(subject(ask)));
+        for ask in found {
+            let link = self.identity(ask);
+            self.put(link);
+        }
+    }
+
+    /// What a directory's word rests on, besides whoever speaks for it. Returns whose subjects it knows.
+    fn directory(&mut self, name: &str, at: u64) -> Option<&'a str> {
+        let is = |say: &Say| matches!(say, Say::DirectorySet(set) if set.name == name);
+        let ask = self.proposal(at, is)?;
         let Asked::Proposal(Say::DirectorySet(set)) = &ask.asked else {
-            return;
+            return None;
         };
         let what = self.speaks(set);
         let for_what = "whether it counts, and what its groups give";
-        let link = self.ruled(LinkKind::Directory, &ask, what, for_what);
+        let link = self.ruled(LinkKind::Directory, ask, what, for_what);
         self.put(Some(link));
-        let link = self.identity(who, &set.provider, None, at);
-        self.put(link);
+        Some(&set.provider)
+    }
+
+    /// What an entry says of somebody in a directory rests on: the directory's rules, whose the entry's subject is,
+    /// and who signed it. Where it says who somebody's manager is, both are looked up.
+    fn word(
+        &mut self,
+        (entry, source): (u64, &Source),
+        groups: &[DirectoryGroup],
+        (who, managed): (PersonId, Option<PersonId>),
+        at: u64,
+    ) {
+        let mut names: BTreeSet<&str> = groups.iter().map(|g| g.directory.as_str()).collect();
+        match source {
+            Source::Scim { directory } | Source::File { directory, .. } => {
+                names.insert(directory);
+            }
+            Source::Token { login, .. } => {
+                let login = self.state.logins.get(login);
+                self.wanted
+                    .extend(login.map(|login| login.key.fingerprint()));
+            }
+        }
+        let kept = self.kept;
+        let told = kept.told.get(&entry);
+        let subjects = told.map_or(&[][..], |told| &told.subjects);
+        let managers = told.map_or(&[][..], |told| &told.managers);
+        for name in names {
+            let Some(provider) = self.directory(name, at) else {
+                continue;
+            };
+            match managed {
+                Some(managed) => {
+                    self.identities(managed, provider, subjects, at);
+                    self.identities(who, provider, managers, at);
+                }
+                None => self.identities(who, provider, subjects, at),
+            }
+        }
+        if let Some((_, key)) = kept.files.get(&entry) {
+            self.wanted.push(key.clone());
+        }
     }
 
     fn speaks(&self, set: &Directory) -> String {
         let signers: Vec<String> = set.signers.iter().map(|id| self.shown(*id)).collect();
         let how = match (&set.claim, signers.is_empty()) {
-            (Some(claim), _) => format!("by the claim `{}` of its tokens", clean(claim, 128)),
+            (Some(claim), _) => format!("by the claim {} of its tokens", ticked(claim, 128)),
             (None, false) => format!("by files that {} may sign", list(&signers)),
             (None, true) => "over SCIM, signed by nobody".to_owned(),
         };
         let gives = set.roles.iter();
         let gives = gives.map(|rule| {
             let role = format!("{:?}", rule.role).to_lowercase();
-            format!("; `{}` gives `{role}`", clean(&rule.group, 256))
+            format!("; {} gives `{role}`", ticked(&rule.group, 256))
         });
         format!(
-            "`{}` speaks of people of `{}` {how}{}",
-            clean(&set.name, 63),
-            clean(&set.provider, 63),
+            "{} speaks of people of {} {how}{}",
+            ticked(&set.name, 63),
+            ticked(&set.provider, 63),
             gives.collect::<String>()
         )
     }
 
     fn rule(&self, rule: &Workload) -> String {
+        // Conditions are listed with spaces between them, and what meets one with bars.
+        let word = |text: &String| match text.contains(' ') {
+            true => in_quotes(text, 256),
+            false => quoted(text, 256),
+        };
         let condition = |condition: &Condition| {
-            format!(
-                "{}={}",
-                clean(&condition.claim, 128),
-                clean(&condition.one_of.join("|"), 256)
-            )
+            let one_of: Vec<String> = condition.one_of.iter().map(word).collect();
+            format!("{}={}", word(&condition.claim), one_of.join("|"))
         };
         let conditions: Vec<String> = rule.conditions.iter().map(condition).collect();
         format!(
-            "`{}` is whoever has tokens of `{}` with {}; {} answers for it",
-            clean(&rule.name, 63),
-            clean(&rule.provider, 63),
+            "{} is whoever has tokens of {} with {}; {} answers for it",
+            ticked(&rule.name, 63),
+            ticked(&rule.provider, 63),
             conditions.join(" "),
             self.shown(rule.owner)
         )
@@ -502,15 +568,17 @@ impl<'a> Listing<'a> {
         let chain = open.delegation.map(|id| self.state.delegation_chain(id));
         let mut links = Vec::new();
         for (id, known) in chain.unwrap_or_default() {
-            let agent = clean(&known.delegation.agent, 63);
+            let agent = quoted(&known.delegation.agent, 63);
             let by = self.signer(known.person, &known.key);
             let (actions, until) = (known.delegation.actions, known.delegation.until);
+            let targets = known.delegation.targets.iter();
+            let targets: Vec<String> = targets.map(|target| quoted(target, 63)).collect();
             links.push(Link {
                 link: LinkKind::Delegation,
                 what: format!(
                     "{} lets {agent} act: {actions} action(s) on {} until {until}",
                     by.who(),
-                    clean(&known.delegation.targets.join(", "), 200),
+                    targets.join(", "),
                 ),
                 entries: vec![known.place.index],
                 keys: Vec::new(),
@@ -556,8 +624,8 @@ impl<'a> Listing<'a> {
         };
         let place = format!(
             "{}@{}",
-            clean(&grant.grant.account, 64),
-            clean(&grant.grant.target, 64)
+            quoted(&grant.grant.account, 64),
+            quoted(&grant.grant.target, 64)
         );
         let emergency = matches!(ask.asked, Asked::Emergency(_));
         let who = self.shown(ask.by);
@@ -572,9 +640,9 @@ impl<'a> Listing<'a> {
         let role = (!emergency).then_some(Role::Requester);
         links.push(self.statement(LinkKind::Request, (ask, role), what));
         for yes in &grant.approvals {
-            links.push(self.approval(yes));
+            links.push(self.approval(yes, ask));
         }
-        links.push(self.law(open, ask, &place));
+        links.push(self.law(grant.place.index, &place, grant.grant.break_glass));
         let extension = |ask: &&Ask| {
             ask.status == AskStatus::Granted
                 && matches!(&ask.asked, Asked::Extension(e) if e.grant == open.grant)
@@ -585,7 +653,10 @@ impl<'a> Listing<'a> {
             let what = format!("{} asked for a later end of it", self.shown(ask.by));
             links.push(self.statement(LinkKind::Extension, (ask, None), what));
             for yes in &ask.approvals {
-                links.push(self.approval(yes));
+                links.push(self.approval(yes, ask));
+            }
+            if let Some(later) = self.kept.extended.get(&ask.place.index) {
+                links.push(self.law(*later, "the later end", false));
             }
         }
         links
@@ -598,7 +669,9 @@ impl<'a> Listing<'a> {
         what: String,
     ) -> Link {
         let mut trust = self.holder(&ask.key);
-        trust.extend(role.and_then(|role| self.role(ask.by, role, ask.place.index)));
+        if let Some(role) = role {
+            trust.extend(self.role(ask.by, role, ask.place.index));
+        }
         Link {
             link,
             what,
@@ -610,7 +683,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    fn approval(&mut self, yes: &Approval) -> Link {
+    fn approval(&mut self, yes: &Approval, ask: &Ask) -> Link {
         let mut trust = self.holder(&yes.key);
         trust.extend(self.role(yes.by, Role::Approver, yes.place.index));
         let mut what = format!("{} said yes", self.shown(yes.by));
@@ -621,22 +694,9 @@ impl<'a> Listing<'a> {
             let entry = voucher.entry;
             what.push_str(&format!(", and {depends}: {said} (entry {entry})"));
             trust.extend(parties);
-            match &voucher.source {
-                Source::Scim { directory } | Source::File { directory, .. } => {
-                    self.directory(directory, yes.by, at);
-                }
-                Source::Token { login, .. } => {
-                    let login = self.state.logins.get(login);
-                    self.wanted
-                        .extend(login.map(|login| login.key.fingerprint()));
-                    for group in &voucher.groups {
-                        self.directory(&group.directory, yes.by, at);
-                    }
-                }
-            }
-            if let Some((_, key)) = self.kept.files.get(&entry) {
-                self.wanted.push(key.clone());
-            }
+            let managed = voucher.groups.is_empty().then_some(ask.by);
+            let word = (entry, &voucher.source);
+            self.word(word, &voucher.groups, (yes.by, managed), at);
         }
         Link {
             link: LinkKind::Approval,
@@ -650,59 +710,64 @@ impl<'a> Listing<'a> {
     }
 
     /// Whose word gave somebody a role that nobody enrolled them with.
-    fn role(&mut self, who: PersonId, role: Role, at: u64) -> Option<Trusted> {
-        if self.state.people.get(&who)?.roles.contains(&role) {
-            return None;
-        }
-        let mut names = BTreeSet::new();
-        for ask in self.state.asks.values() {
-            if let Asked::Proposal(Say::DirectorySet(set)) = &ask.asked
-                && ask.status == AskStatus::Granted
-                && carried_at(ask) <= at
-                && set.roles.iter().any(|rule| rule.role == role)
-            {
-                names.insert(set.name.clone());
-            }
-        }
-        let mut shown = Vec::new();
-        for name in names {
-            self.directory(&name, who, at);
-            shown.push(format!("directory `{}`", clean(&name, 63)));
+    fn role(&mut self, who: PersonId, role: Role, at: u64) -> Vec<Trusted> {
+        let enrolled = self.state.people.get(&who);
+        if enrolled.is_some_and(|person| person.roles.contains(&role)) {
+            return Vec::new();
         }
         let role = format!("{role:?}").to_lowercase();
         let what = format!("the role `{role}`, which no administrator gave them by name");
-        Some(Trusted::new(list(&shown), what))
+        let (kept, mut trust) = (self.kept, Vec::new());
+        for gave in kept.gave.get(&at).into_iter().flatten() {
+            let source = self.words.source(self.state, self.logins, gave.entry);
+            let Some(source) = source else { continue };
+            let (_, parties) = vouchers::whom(&source, &what, self.names);
+            let groups = std::slice::from_ref(&gave.group);
+            self.word((gave.entry, &source), groups, (who, None), at);
+            for party in parties {
+                if !trust.contains(&party) {
+                    trust.push(party);
+                }
+            }
+        }
+        if trust.is_empty() {
+            trust.push(Trusted::new("the log", what));
+        }
+        trust
     }
 
-    /// The grant: nobody signs it.
-    fn law(&mut self, open: &SessionOpen, ask: &Ask, place: &str) -> Link {
-        let grant = self.state.grants.get(&open.grant);
-        let entries = grant.map(|grant| grant.place.index).into_iter().collect();
-        let at = self.kept.named.get(&ask.place.index).copied();
-        let at = at.unwrap_or(ask.place.index);
-        let is = |say: &Say| matches!(say, Say::TargetSet(set) if set.name == open.target);
-        let rules = self.proposal(at, is);
-        let needed = rules.as_ref().and_then(|rules| match &rules.asked {
-            Asked::Proposal(Say::TargetSet(target)) => Some(target.quorum),
+    /// That something follows, which nobody signs, with the entry that says so.
+    fn law(&mut self, entry: u64, place: &str, emergency: bool) -> Link {
+        let rules = self.kept.judged.get(&entry);
+        let rules = rules.and_then(|rules| self.proposal_at(*rules));
+        let rules = rules.and_then(|ask| match &ask.asked {
+            Asked::Proposal(Say::TargetSet(target)) => Some((ask, target.quorum)),
             _ => None,
         });
-        let rules = rules.map(|rules| self.administrators(&rules));
-        let what = match (grant.is_some_and(|g| g.grant.break_glass), needed) {
-            (true, _) => format!("{place} follows from that by the target's rules"),
-            (false, Some(needed)) => {
-                format!("{place} follows from that: the target's rules ask for {needed} yes")
-            }
-            (false, None) => format!("{place} follows from that"),
+        let what = match rules {
+            Some((ask, _)) if emergency => format!(
+                "{place} follows from that by the target's rules in entry {}",
+                ask.place.index
+            ),
+            Some((ask, needed)) => format!(
+                "{place} follows from that: the target's rules in entry {} ask for {needed} yes",
+                ask.place.index
+            ),
+            None => format!("{place} follows from that by rules that were not found here"),
         };
-        let trust = rules.map(|by| self.by_quorum(&by, "the target's rules"));
+        let by = rules.map(|(ask, _)| self.administrators(ask));
+        let trust = match by {
+            Some(by) => self.by_quorum(&by, "the target's rules"),
+            None => vec![Trusted::new("the log", "what the target's rules were")],
+        };
         Link {
             link: LinkKind::Grant,
             what,
-            entries,
+            entries: vec![entry],
             keys: Vec::new(),
             signed_by: Vec::new(),
             testimony: None,
-            trust: trust.unwrap_or_default(),
+            trust,
         }
     }
 
@@ -725,8 +790,17 @@ impl<'a> Listing<'a> {
 
     fn opening(&mut self, open: &SessionOpen, at: u64) -> Option<Link> {
         let (writer, seq) = self.kept.opening.clone()?;
-        let gateway = format!("the gateway (writer `{}`)", clean(&writer, 63));
-        let actor = self.signer(open.person, &open.key);
+        let gateway = format!("the gateway (writer {})", ticked(&writer, 63));
+        let actor = match &open.certificate {
+            // It may have been enrolled since.
+            Some(_) => Signer {
+                principal: Some(open.person),
+                name: self.names.get(&open.person).cloned(),
+                with: "certified key",
+                key: open.key.clone(),
+            },
+            None => self.signer(open.person, &open.key),
+        };
         let door = serde_json::to_value(open.door).ok();
         let door = door.as_ref().and_then(|door| door.as_str()).unwrap_or("?");
         let mut link = Link {
@@ -749,18 +823,21 @@ impl<'a> Listing<'a> {
         if self.is_signed(&writer, seq) {
             link.signed_by.push(self.writer(&writer));
         }
-        if open.delegation.is_none() {
+        if open.delegation.is_none() && open.certificate.is_none() {
             self.wanted.push(open.key.clone());
         }
-        link.what = format!("{} with {} {}", link.what, actor.with, open.key);
+        let key = quoted(&open.key, 200);
+        link.what = format!("{} with {} {key}", link.what, actor.with);
         let mut saw = "whether whoever came in had that key";
         if let Some(certificate) = &open.certificate {
-            let name = clean(&certificate.ca_name, 63);
+            let name = ticked(&certificate.ca_name, 63);
             link.what = format!(
-                "{}, by certificate {} of `{name}`, key {}",
-                link.what, certificate.serial.0, certificate.ca
+                "{}, by certificate {} of {name}, key {}",
+                link.what,
+                certificate.serial.0,
+                quoted(&certificate.ca, 200)
             );
-            let who = format!("whoever holds that key of `{name}`");
+            let who = format!("whoever holds that key of {name}");
             let what = "whom it certifies";
             link.trust.push(Trusted::new(who, what));
             saw = "whether it saw such a certificate, and whoever came in had its key";
@@ -794,7 +871,7 @@ impl<'a> Listing<'a> {
                 SERVER => ("server", "the server".to_owned()),
                 _ => (
                     "gateway",
-                    format!("the gateway (writer `{}`)", clean(name, 63)),
+                    format!("the gateway (writer {})", ticked(name, 63)),
                 ),
             };
             let mut trust = vec![Trusted::new(who, "what was done and what came of it")];
@@ -857,8 +934,8 @@ impl<'a> Listing<'a> {
             .map(|(name, key)| Signer::other(name, "witness key", key.clone()))
             .collect();
         let who = format!(
-            "as many of them as quorum `{}` {whose} needs",
-            clean(&seen.quorum, 80)
+            "as many of them as quorum {} {whose} needs",
+            ticked(&seen.quorum, 80)
         );
         time.trust = vec![
             Trusted::new(who, "the time, and for there being no other history"),
@@ -867,11 +944,38 @@ impl<'a> Listing<'a> {
         if seen.policy != "reader" {
             let is = |say: &Say| matches!(say, Say::WitnessSet(_));
             if let Some(ask) = self.proposal(u64::MAX, is) {
-                let by = self.administrators(&ask);
+                let by = self.administrators(ask);
                 time.trust
                     .extend(self.by_quorum(&by, "who the witnesses are"));
             }
         }
         [order, time]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ascribe_core::id::SessionId;
+    use ascribe_tlog::TrustPolicy;
+
+    use super::*;
+
+    /// The law finds them: where this list does not, that is no reason to trust nobody.
+    #[test]
+    fn what_follows_by_rules_that_are_not_found_is_the_logs_word() {
+        let kept = Links::new(SessionId::new([1; 16]), b"", &TrustPolicy::default());
+        let (state, logins, words) = (State::new("x"), Logins::default(), Vouchers::default());
+        let names = Names::new();
+        let mut listing = Listing::new(&kept, &state, &logins, (&words, &[]), &names);
+        let link = listing.law(7, "root@db1", false);
+        let line = crate::links::in_words(&link);
+        assert!(line.contains("rules that were not found here"), "{line}");
+        assert!(
+            line.ends_with("the log for what the target's rules were"),
+            "{line}"
+        );
+        // Nor is somebody's role nobody's word.
+        let role = listing.role(PersonId::new([2; 16]), Role::Approver, 7);
+        assert_eq!(role.first().map(|trusted| &*trusted.who), Some("the log"));
     }
 }

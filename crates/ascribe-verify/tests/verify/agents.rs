@@ -127,6 +127,19 @@ pub(super) fn session_of_an_agent() -> (Forge, SessionId) {
     (story.log, id)
 }
 
+/// The same where somebody had delegated to the key of the first of them before, and gave it another name.
+pub(super) fn session_of_an_agent_with_a_namesake() -> (Forge, SessionId) {
+    let mut story = Story::new();
+    story.delegate(Who::Ada.into(), None, 2, |delegation| {
+        delegation.agent = "impostor".to_owned();
+    });
+    let [top, _] = story.links();
+    let mut session = story.open(top);
+    story.log.run(&mut session);
+    let id = story.log.close(session);
+    (story.log, id)
+}
+
 /// One command by an agent that was made so.
 fn by(make: impl FnOnce(&mut Story) -> Link) -> Vec<u8> {
     story(|story| {

@@ -1,18 +1,26 @@
 //! The list of a session's links: who signed each, and whom one must trust for it.
 
 use ascribe_core::bundle::Bundle;
+use ascribe_core::entry::{Body, Certificate};
 use ascribe_core::id::SessionId;
+use ascribe_core::law::Place;
+use ascribe_core::statement::{
+    Authority, Mapping, PersonAdd, PersonKey, RevokedCertificates, Role, Say, Serial, Uses,
+};
+use ascribe_core::time::Timestamp;
+use ascribe_core::witness::{Cosigned, Demand, WitnessSet};
 use ascribe_verify::LinkKind::{
     Acceptance, Approval, Delegation, Enrolment, Extension, Grant, Identity, Login, Opening, Order,
     Provider, Record, Request, Time, Workload,
 };
 use ascribe_verify::{Link, LinkKind, Report, Verdict, render, verify_bundle};
 
-use super::agents::session_of_an_agent;
-use super::forge::{Forge, Who};
+use super::agents::{session_of_an_agent, session_of_an_agent_with_a_namesake};
+use super::forge::{Forge, Who, sealed};
 use super::logins::{SESSION, session_before_a_rotation, session_of_a_job};
-use super::scenes::plain;
+use super::scenes::{Ask, plain};
 use super::vectors::golden;
+use super::witnesses::{cosigned, with_witness};
 
 /// The report on a bundle of this log. Its text is as it is written down.
 fn judged(name: &str, log: &Forge, bundle: &Bundle) -> Report {
@@ -219,12 +227,197 @@ fn an_extension_and_its_yes_are_links_of_their_own() {
     assert_eq!(
         kinds(&report),
         [
-            Enrolment, Request, Approval, Grant, Extension, Approval, Opening, Record, Order, Time
+            Enrolment, Request, Approval, Grant, Extension, Approval, Grant, Opening, Record,
+            Order, Time
         ]
     );
     let yes = report.links.iter().filter(|link| link.link == Approval);
     let who: Vec<_> = yes.map(|link| link.signed_by[0].principal).collect();
     assert_eq!(who, [Some(Who::Ada.id()), Some(Who::Pat.id())]);
+}
+
+/// A session by certificate of an outside authority, with that key.
+fn certified(log: &mut Forge, key: &str) -> SessionId {
+    let ca = Who::Pat.key(5);
+    let say = Say::CaSet(Authority {
+        keys: vec![ca.clone()],
+        name: "corp-ca".to_owned(),
+        people: vec![Mapping {
+            person: Who::Olu.id(),
+            principal: "olu".to_owned(),
+        }],
+        revoked: RevokedCertificates::default(),
+    });
+    log.say(Who::Ada, &[], say, vec![]);
+    let granted = log.granted(Uses::Single);
+    let mut session = log.open_with(&granted, &[], |open| {
+        open.key = key.to_owned();
+        open.certificate = Some(Certificate {
+            ca: ca.fingerprint(),
+            ca_name: "corp-ca".to_owned(),
+            key_id: "olu@corp".to_owned(),
+            not_after: None,
+            principal: "olu".to_owned(),
+            serial: Serial(7),
+        });
+    });
+    log.run(&mut session);
+    log.close(session)
+}
+
+fn verified(log: &Forge, session: SessionId) -> Report {
+    let report = verify_bundle(&log.bundle(session).to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    report
+}
+
+#[test]
+fn no_entry_forges_a_line() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let key = "x\n  order       forged; signed by log.test/a\u{1b}[2J";
+    let session = certified(&mut log, key);
+    let report = verified(&log, session);
+    let text = render(&report);
+    assert!(!text.contains("\n  order       forged"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+    let opening = link(&report, Opening);
+    assert!(!opening.what.contains(char::is_control), "{opening:?}");
+    assert!(opening.what.contains(r#"certified key "x\n  order"#));
+}
+
+#[test]
+fn a_certified_key_that_is_enrolled_later_was_certified() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let key = Who::Olu.key(7);
+    let session = certified(&mut log, &key.fingerprint());
+    let say = Say::KeyAdd(PersonKey {
+        person: Who::Olu.id(),
+        key: key.clone(),
+    });
+    log.say(Who::Ada, &[], say, vec![]);
+    let report = verified(&log, session);
+    let opening = link(&report, Opening);
+    let with = format!("with certified key {}", key.fingerprint());
+    assert!(opening.what.contains(&with), "{opening:?}");
+    let mut links = report.links.iter().flat_map(|link| &link.keys);
+    assert!(links.all(|known| known.key != key.fingerprint()));
+}
+
+/// A grant is judged by the rules of its time, and so is each later end.
+#[test]
+fn a_grant_names_the_rules_that_it_was_judged_by() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Pat]);
+    let first = log.target();
+    let (ask, body) = log.request(first, Uses::Single);
+    let second = log.target_with(|target| target.quorum = 2);
+    let yes = [Who::Ada, Who::Pat].map(|who| log.approve(who, ask));
+    let granted = log.grant(ask, &yes, body);
+    let third = log.target();
+    log.extend(&granted, Who::Pat);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let session = log.close(session);
+    let report = verified(&log, session);
+    let grants = report.links.iter().filter(|link| link.link == Grant);
+    let says: Vec<&str> = grants.map(|link| link.what.as_str()).collect();
+    let rules = |place: &str, of: Place, needed| {
+        format!(
+            "{place} follows from that: the target's rules in entry {} ask for {needed} yes",
+            of.index
+        )
+    };
+    assert_eq!(
+        says,
+        [
+            rules("root@db1", second, 2),
+            rules("the later end", third, 1)
+        ]
+    );
+}
+
+/// Enrols somebody under that name.
+fn enrol(log: &mut Forge, who: Who, name: &str, roles: Vec<Role>) {
+    let name = sealed("name", name);
+    let say = Say::PersonAdd(PersonAdd {
+        person: who.id(),
+        name: name.commitment(),
+        keys: vec![who.key(0)],
+        roles,
+    });
+    log.say(Who::Ada, &[], say, vec![name]);
+}
+
+/// What waits for witnesses has all that it needs, and may be approved further all the same.
+#[test]
+fn rules_that_waited_for_witnesses_are_found() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    enrol(&mut log, Who::Pat, "Pat", vec![Role::Admin]);
+    let set = WitnessSet {
+        demand: vec![Demand::Policy],
+        policy: with_witness(&log.policy()).to_text(),
+    };
+    log.say(Who::Ada, &[], Say::WitnessSet(set), vec![]);
+    let target = log.target();
+    let id = log.statement_at(target);
+    log.approve(Who::Pat, Ask { id, place: target });
+    let word = Cosigned {
+        before: Timestamp::from_millis(1_764_000_009_000),
+        note: cosigned(&log, log.size(), 1_764_000_009),
+        settles: vec![id],
+        size: log.size(),
+    };
+    log.record(
+        "server",
+        &[("settles", target)],
+        Body::Cosigned(word),
+        vec![],
+    );
+    let (ask, body) = log.request(target, Uses::Single);
+    let yes = log.approve(Who::Ada, ask);
+    let granted = log.grant(ask, &[yes], body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let session = log.close(session);
+    let report = verified(&log, session);
+    let grant = link(&report, Grant);
+    let rules = format!("the target's rules in entry {} ask for 1 yes", target.index);
+    assert!(grant.what.contains(&rules), "{grant:?}");
+    assert!(grant.trust[0].who.contains("Ada Approver"), "{grant:?}");
+    assert!(!render(&report).contains("nobody else"));
+}
+
+#[test]
+fn an_agents_key_bears_the_name_that_the_agent_took() {
+    let (log, session) = session_of_an_agent_with_a_namesake();
+    let report = verified(&log, session);
+    let opening = link(&report, Opening);
+    assert!(opening.what.starts_with("bot-2 came in"), "{opening:?}");
+    assert!(!render(&report).contains("impostor came in"));
+}
+
+#[test]
+fn a_name_does_not_go_on_as_the_line_does() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let name = "Mal; signed by Ada Approver; one must trust: \"nobody\"";
+    enrol(&mut log, Who::Pat, name, vec![Role::Approver]);
+    let target = log.target();
+    let (ask, body) = log.request(target, Uses::Single);
+    let yes = log.approve(Who::Pat, ask);
+    let granted = log.grant(ask, &[yes], body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let session = log.close(session);
+    let text = render(&verified(&log, session));
+    let shown = r#""Mal; signed by Ada Approver; one must trust: \"nobody\"""#;
+    assert!(
+        text.contains(&format!("  approval    {shown} said")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("; signed by {shown} with")),
+        "{text}"
+    );
+    assert!(!text.contains("  Mal; signed"), "{text}");
 }
 
 /// A whole ledger has many sessions: its report names their logins, and lists no chain.

@@ -1,23 +1,28 @@
 //! Approvals that depended on a group: the report says which entry put the approver into it, and whom one
 //! must trust for that.
 
+use ascribe_core::bundle::Bundle;
 use ascribe_core::directory::{
     Directory, DirectoryChange, DirectoryFile, DirectoryGroup, FileUser, GroupRole, ResourceKind,
     bearer_digest,
 };
 use ascribe_core::encoding::Bytes;
-use ascribe_core::entry::{Body, Status};
+use ascribe_core::entry::{Body, Grant, Status};
 use ascribe_core::id::{ContentDigest, ResourceId};
 use ascribe_core::identity::{
     IdentityLink, Login, ProviderKeys, key_commitment, subject, token_digest,
 };
 use ascribe_core::law::{Judge as _, Place, TokenAsked};
 use ascribe_core::statement::{Role, Say, Uses};
+use ascribe_core::time::Timestamp;
+use ascribe_core::witness::{Cosigned, Demand, WitnessSet};
 use ascribe_evidence::SshSignatures;
-use ascribe_verify::{LinkKind, Report, Source, Verdict, Voucher, render, verify_bundle};
+use ascribe_verify::{Link, LinkKind, Report, Source, Verdict, Voucher, render, verify_bundle};
 
 use super::forge::{Forge, MINUTE, Pen, Who, sealed};
 use super::logins::{RZ, SESSION, jwks, provider, signed};
+use super::scenes::Ask;
+use super::witnesses::{cosigned, with_witness};
 
 const DBA: &str = "DB approvers";
 
@@ -49,12 +54,16 @@ fn directory(way: Way) -> Directory {
 }
 
 fn pat() -> ContentDigest {
-    subject("https://idp.example", "pat")
+    subject_of("pat")
 }
 
-/// Pat's login, whose token lists the group.
-fn log_in(log: &mut Forge, keys: Place, link: Place) -> Place {
-    let key = Who::Pat.key(SESSION);
+fn subject_of(name: &str) -> ContentDigest {
+    subject("https://idp.example", name)
+}
+
+/// A login of the subject `pat`, whose token lists the group.
+fn log_in(log: &mut Forge, who: Who, keys: Place, link: Place) -> Place {
+    let key = who.key(SESSION);
     let (now, nonce) = (log.now.millis() / 1000, key_commitment(&key, &RZ));
     let claims = format!(
         r#"{{"iss":"https://idp.example","aud":"ascribe","sub":"pat","groups":["{DBA}"],"nonce":"{nonce}","iat":{now},"exp":{}}}"#,
@@ -83,21 +92,27 @@ fn log_in(log: &mut Forge, keys: Place, link: Place) -> Place {
     };
     let pen = Pen {
         key: SESSION,
-        ..Pen::from(Who::Pat)
+        ..Pen::from(who)
     };
     let parents = [("keys", keys), ("actor", link)];
     let say = Say::Login(Box::new(login));
     log.say(pen, &parents, say, vec![opening]).1
 }
 
-/// The entry that puts Pat into the group.
-fn told(log: &mut Forge, way: Way, registered: Place, directory: Place) -> Place {
+/// Says that a subject of the provider is this person.
+fn link(log: &mut Forge, who: Who, subject: ContentDigest, registered: Place) -> Place {
     let link = Say::IdentityLink(IdentityLink {
-        person: Who::Pat.id(),
+        person: who.id(),
         provider: "idp".into(),
-        subject: pat(),
+        subject,
     });
-    let (_, link) = log.say(Who::Ada, &[("provider", registered)], link, vec![]);
+    log.say(Who::Ada, &[("provider", registered)], link, vec![])
+        .1
+}
+
+/// The entry that puts somebody into the group, as the subject `pat`.
+fn told(log: &mut Forge, who: Who, way: Way, registered: Place, directory: Place) -> Place {
+    let link = link(log, who, pat(), registered);
     match way {
         Way::Scim => {
             let resource = sealed("resource", "{}");
@@ -139,7 +154,7 @@ fn told(log: &mut Forge, way: Way, registered: Place, directory: Place) -> Place
             };
             let parents = [("provider", registered)];
             let keys = log.record("server", &parents, Body::ProviderKeys(keys), vec![]);
-            log_in(log, keys, link)
+            log_in(log, who, keys, link)
         }
     }
 }
@@ -167,7 +182,7 @@ fn an_approval_by_group_says_which_entry_and_whom_to_trust() {
             group: DBA.to_owned(),
         };
         let target = log.target_with(|target| target.approver_groups = vec![group.clone()]);
-        let said = told(&mut log, way, registered, corp);
+        let said = told(&mut log, Who::Pat, way, registered, corp);
         let (ask, body) = log.request(target, Uses::Single);
         let yes = log
             .wait(MINUTE)
@@ -261,52 +276,213 @@ fn an_approval_that_needed_no_group_has_no_voucher() {
     assert!(report.vouchers.is_empty());
 }
 
-#[test]
-fn a_role_that_a_directory_gave_names_the_directory() {
-    let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Bot]);
+/// A log with the provider and a directory: where the two are.
+fn with_directory(way: Way) -> (Forge, Place, Place) {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu, Who::Pat, Who::Bot]);
     let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
     let parents = [("provider", registered)];
-    let say = Say::DirectorySet(directory(Way::Scim));
+    let say = Say::DirectorySet(directory(way));
     let (_, corp) = log.say(Who::Ada, &parents, say, vec![]);
-    let link = Say::IdentityLink(IdentityLink {
-        person: Who::Bot.id(),
-        provider: "idp".into(),
-        subject: pat(),
-    });
-    log.say(Who::Ada, &parents, link, vec![]);
-    let resource = sealed("resource", "{}");
-    let change = DirectoryChange {
-        active: true,
+    (log, registered, corp)
+}
+
+/// The report on a session after that request, which this person approves with these parents.
+fn approved(
+    log: &mut Forge,
+    (ask, body): (Ask, Grant),
+    by: Who,
+    more: &[(&str, Place)],
+) -> (Report, Bundle) {
+    let yes = log.wait(MINUTE).approve_by(by, ask, more);
+    let granted = log.grant(ask, &[yes], body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let id = log.close(session);
+    let bundle = log.bundle(id);
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    (report, bundle)
+}
+
+fn of(report: &Report, kind: LinkKind) -> Vec<&Link> {
+    let links = report.links.iter();
+    links.filter(|link| link.link == kind).collect()
+}
+
+#[test]
+fn a_role_that_a_directory_gave_names_whoever_said_so() {
+    for (way, who) in [
+        (Way::Scim, "directory `corp` and whoever has its token"),
+        (Way::File, "Ada Approver, who signed the file"),
+        (Way::Token, "https://idp.example"),
+    ] {
+        let (mut log, registered, corp) = with_directory(way);
+        let said = told(&mut log, Who::Bot, way, registered, corp);
+        let target = log.target();
+        let asked = log.request(target, Uses::Single);
+        let (report, mut bundle) = approved(&mut log, asked, Who::Bot, &[]);
+        let trust = &of(&report, LinkKind::Approval)[0].trust;
+        let party = trust.iter().find(|party| party.who == who);
+        let what = party.and_then(|party| party.what.as_deref());
+        assert!(
+            what.is_some_and(|what| what.contains("the role `approver`")),
+            "{trust:?}"
+        );
+        let alone = "the log, which alone says that it was said";
+        let log_alone = trust.iter().any(|party| party.who == alone);
+        assert_eq!(log_alone, matches!(way, Way::Scim), "{trust:?}");
+        assert!(
+            of(&report, LinkKind::Directory)[0]
+                .what
+                .contains("`DB approvers` gives `approver`")
+        );
+        let identity = of(&report, LinkKind::Identity)[0];
+        assert!(identity.what.ends_with("is Bot"), "{identity:?}");
+        // The login that says so is a link of its own.
+        let logins: Vec<u64> = of(&report, LinkKind::Login)
+            .iter()
+            .flat_map(|link| link.entries.clone())
+            .collect();
+        let expected = matches!(way, Way::Token).then_some(said.index);
+        assert_eq!(logins, Vec::from_iter(expected));
+        // Whoever was enrolled with the role needs no directory for it.
+        assert_eq!(of(&report, LinkKind::Request)[0].trust.len(), 1);
+        // Where the token stays sealed, the log says what is in it.
+        bundle.openings.retain(|o| o.opening.field != "token");
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+        let trust = &of(&report, LinkKind::Approval)[0].trust;
+        let sealed = trust
+            .iter()
+            .any(|party| party.what.as_deref() == Some("what the token says"));
+        assert_eq!(sealed, matches!(way, Way::Token), "{trust:?}");
+    }
+}
+
+#[test]
+fn an_approval_by_a_manager_rests_on_both_their_subjects() {
+    let (mut log, registered, corp) = with_directory(Way::File);
+    let olu = link(&mut log, Who::Olu, subject_of("olu"), registered);
+    let boss = link(&mut log, Who::Pat, pat(), registered);
+    // Neither has to do with it.
+    link(&mut log, Who::Olu, subject_of("olu-2"), registered);
+    link(&mut log, Who::Pat, subject_of("pat-2"), registered);
+    let file = sealed("file", "olu\tpat\n");
+    let say = Say::DirectoryFile(DirectoryFile {
         directory: "corp".into(),
-        groups: vec![DBA.to_owned()],
-        id: ResourceId::new(log.fresh()),
-        kind: ResourceKind::User,
-        manager: None,
-        resource: Some(resource.commitment()),
-        subject: Some(pat()),
+        file: file.commitment(),
+        users: vec![FileUser {
+            groups: vec![],
+            manager: Some(pat()),
+            subject: subject_of("olu"),
+        }],
+    });
+    let said = log.say(Who::Ada, &[("directory", corp)], say, vec![file]).1;
+    let target = log.target_with(|target| target.manager_approves = true);
+    let asked = log.request(target, Uses::Single);
+    let (report, _) = approved(&mut log, asked, Who::Pat, &[("manager", said)]);
+    let entries: Vec<u64> = of(&report, LinkKind::Identity)
+        .iter()
+        .flat_map(|link| link.entries.clone())
+        .collect();
+    assert_eq!(entries, [olu.index, boss.index], "{}", render(&report));
+}
+
+#[test]
+fn of_several_subjects_of_a_person_the_one_is_named_that_the_word_is_about() {
+    for way in [Way::Scim, Way::File, Way::Token] {
+        let (mut log, registered, corp) = with_directory(way);
+        let said = told(&mut log, Who::Pat, way, registered, corp);
+        link(&mut log, Who::Pat, subject_of("pat-2"), registered);
+        let group = DirectoryGroup {
+            directory: "corp".to_owned(),
+            group: DBA.to_owned(),
+        };
+        let target = log.target_with(|target| target.approver_groups = vec![group]);
+        let asked = log.request(target, Uses::Single);
+        let (report, _) = approved(&mut log, asked, Who::Pat, &[("group", said)]);
+        let [identity] = of(&report, LinkKind::Identity)[..] else {
+            panic!("{}", render(&report))
+        };
+        assert!(identity.what.contains(&pat().to_string()), "{identity:?}");
+    }
+}
+
+/// Over SCIM a manager may be entered before it is known who that is.
+#[test]
+fn a_word_that_does_not_say_which_subject_names_all_of_the_persons() {
+    let (mut log, registered, corp) = with_directory(Way::Scim);
+    let olu = link(&mut log, Who::Olu, subject_of("olu"), registered);
+    let boss = link(&mut log, Who::Pat, pat(), registered);
+    let other = link(&mut log, Who::Pat, subject_of("pat-2"), registered);
+    let manager = ResourceId::new(log.fresh());
+    let mut user = |id, subject, manager| {
+        let resource = sealed("resource", "{}");
+        let change = DirectoryChange {
+            active: true,
+            directory: "corp".into(),
+            groups: vec![],
+            id,
+            kind: ResourceKind::User,
+            manager,
+            resource: Some(resource.commitment()),
+            subject,
+        };
+        let body = Body::DirectoryChange(change);
+        log.record("server", &[("directory", corp)], body, vec![resource])
     };
-    let body = Body::DirectoryChange(change);
-    log.record("server", &[("directory", corp)], body, vec![resource]);
+    user(manager, None, None);
+    let said = user(
+        ResourceId::new([200; 16]),
+        Some(subject_of("olu")),
+        Some(manager),
+    );
+    user(manager, Some(pat()), None);
+    let target = log.target_with(|target| target.manager_approves = true);
+    let asked = log.request(target, Uses::Single);
+    let (report, _) = approved(&mut log, asked, Who::Pat, &[("manager", said)]);
+    let entries: Vec<u64> = of(&report, LinkKind::Identity)
+        .iter()
+        .flat_map(|link| link.entries.clone())
+        .collect();
+    assert_eq!(entries, [olu, boss, other].map(|place| place.index));
+}
+
+#[test]
+fn a_directorys_rules_that_wait_for_witnesses_are_not_those_that_count() {
+    let (mut log, registered, corp) = with_directory(Way::Scim);
+    let said = told(&mut log, Who::Bot, Way::Scim, registered, corp);
     let target = log.target();
+    let set = WitnessSet {
+        demand: vec![Demand::People],
+        policy: with_witness(&log.policy()).to_text(),
+    };
+    log.say(Who::Ada, &[], Say::WitnessSet(set), vec![]);
+    let mut wider = directory(Way::Scim);
+    wider.suspend = true;
+    let parents = [("provider", registered)];
+    let (id, waits) = log.say(Who::Ada, &parents, Say::DirectorySet(wider), vec![]);
     let (ask, body) = log.request(target, Uses::Single);
     let yes = log.approve(Who::Bot, ask);
+    let word = Cosigned {
+        before: Timestamp::from_millis(1_764_000_009_000),
+        note: cosigned(&log, log.size(), 1_764_000_009),
+        settles: vec![id],
+        size: log.size(),
+    };
+    log.record(
+        "server",
+        &[("settles", waits)],
+        Body::Cosigned(word),
+        vec![],
+    );
     let granted = log.grant(ask, &[yes], body);
     let mut session = log.open(&granted, "root");
     log.run(&mut session);
     let id = log.close(session);
     let report = verify_bundle(&log.bundle(id).to_bytes().unwrap(), &log.policy());
     assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
-    let link = |kind| report.links.iter().find(|link| link.link == kind).unwrap();
-    let trust = &link(LinkKind::Approval).trust;
-    let party = trust.iter().find(|party| party.who == "directory `corp`");
-    let what = party.and_then(|party| party.what.as_deref()).unwrap();
-    assert!(what.contains("the role `approver`"), "{trust:?}");
-    assert!(
-        link(LinkKind::Directory)
-            .what
-            .contains("`DB approvers` gives `approver`")
-    );
-    assert!(link(LinkKind::Identity).what.ends_with("is Bot"));
-    // Whoever was enrolled with the role needs no directory for it.
-    assert_eq!(link(LinkKind::Request).trust.len(), 1);
+    let [rules] = of(&report, LinkKind::Directory)[..] else {
+        panic!("{}", render(&report))
+    };
+    assert_eq!(rules.entries, [corp.index], "{said:?} {rules:?}");
 }

@@ -14,7 +14,7 @@ fn witness() -> SigningKey {
 }
 
 /// The policy of the log, with one witness.
-fn with_witness(policy: &TrustPolicy) -> TrustPolicy {
+pub(super) fn with_witness(policy: &TrustPolicy) -> TrustPolicy {
     let key = witness().witness().unwrap();
     let text = policy.to_text().replace(
         "quorum none\n",
@@ -24,7 +24,7 @@ fn with_witness(policy: &TrustPolicy) -> TrustPolicy {
 }
 
 /// A checkpoint of the log with the witness's line over it.
-fn cosigned(log: &Forge, size: u64, seconds: u64) -> String {
+pub(super) fn cosigned(log: &Forge, size: u64, seconds: u64) -> String {
     let note = log.checkpoint(size);
     let (text, _) = note.split_once("\n\n").unwrap();
     let line = witness().cosign(&format!("{text}\n"), seconds).unwrap();
