@@ -76,6 +76,8 @@ pub(super) struct Listing<'a> {
     names: &'a Names,
     enrolled: BTreeMap<String, Enrolled>,
     session_keys: BTreeMap<String, StatementId>,
+    /// The entries with which proposals had all the approvals that they needed.
+    carried: BTreeSet<u64>,
     /// Keys that signed something that is listed: whose they are is to be listed, too.
     wanted: Vec<String>,
     /// Logins, and what administrators set that links rest on.
@@ -102,6 +104,7 @@ impl<'a> Listing<'a> {
             session_keys: logged_in
                 .map(|(id, login)| (login.key.fingerprint(), *id))
                 .collect(),
+            carried: kept.effects.values().map(|effect| effect.place).collect(),
             wanted: Vec::new(),
             rules: Vec::new(),
         }
@@ -204,14 +207,20 @@ impl<'a> Listing<'a> {
         trust
     }
 
-    /// Who signed a proposal that took effect, its proposer first.
+    /// Whose signatures a proposal had that took effect, its proposer first. While it waited for witnesses others may
+    /// have said yes as well, which it did not need.
     fn administrators(&mut self, ask: &Ask) -> Vec<Signer> {
-        let yes = ask.approvals.iter().map(|yes| (yes.by, &yes.key));
-        let signed: Vec<_> = [(ask.by, &ask.key)].into_iter().chain(yes).collect();
-        let keys = signed.iter().map(|(_, key)| (*key).clone());
-        self.wanted.extend(keys);
-        let signer = |(by, key): &(PersonId, &String)| self.signer(*by, key);
-        signed.iter().map(signer).collect()
+        let yes = ask.approvals.iter();
+        let yes = yes.map(|yes| (yes.by, &yes.key, yes.place.index));
+        let mut signed = Vec::new();
+        for (by, key, place) in [(ask.by, &ask.key, ask.place.index)].into_iter().chain(yes) {
+            self.wanted.push(key.clone());
+            signed.push(self.signer(by, key));
+            if self.carried.contains(&place) {
+                break;
+            }
+        }
+        signed
     }
 
     fn quorum(&self) -> u32 {
