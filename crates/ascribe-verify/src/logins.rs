@@ -12,7 +12,7 @@ use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use serde::Serialize;
 
-use crate::links::{Names, shown};
+use crate::links::{Names, quoted, shown};
 use crate::report::Note;
 
 /// Who signed what says who acted in a session.
@@ -350,7 +350,7 @@ pub(crate) fn in_words(proof: &LoginProof, names: &Names) -> String {
         proof.keys_entry,
         observers_in_words(proof, names),
         proof.session_key,
-        clean(&proof.issuer, 200),
+        quoted(&proof.issuer, 200),
         proof.log_trusted_for.join("; "),
     )
 }

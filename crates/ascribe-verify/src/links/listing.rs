@@ -66,6 +66,15 @@ fn enrolled(state: &State) -> BTreeMap<String, Enrolled> {
     all
 }
 
+/// Nobody is named twice for the same thing.
+fn add(trust: &mut Vec<Trusted>, parties: Vec<Trusted>) {
+    for party in parties {
+        if !trust.contains(&party) {
+            trust.push(party);
+        }
+    }
+}
+
 /// A list in the making.
 pub(super) struct Listing<'a> {
     kept: &'a Links,
@@ -702,7 +711,7 @@ impl<'a> Listing<'a> {
             let (depends, said, parties) = vouchers::parts(voucher, self.names);
             let entry = voucher.entry;
             what.push_str(&format!(", and {depends}: {said} (entry {entry})"));
-            trust.extend(parties);
+            add(&mut trust, parties);
             let managed = voucher.groups.is_empty().then_some(ask.by);
             let word = (entry, &voucher.source);
             self.word(word, &voucher.groups, (yes.by, managed), at);
@@ -733,11 +742,7 @@ impl<'a> Listing<'a> {
             let (_, parties) = vouchers::whom(&source, &what, self.names);
             let groups = std::slice::from_ref(&gave.group);
             self.word((gave.entry, &source), groups, (who, None), at);
-            for party in parties {
-                if !trust.contains(&party) {
-                    trust.push(party);
-                }
-            }
+            add(&mut trust, parties);
         }
         if trust.is_empty() {
             trust.push(Trusted::new("the log", what));

@@ -407,6 +407,28 @@ fn of_several_subjects_of_a_person_the_one_is_named_that_the_word_is_about() {
     }
 }
 
+#[test]
+fn whoever_has_role_and_group_of_one_word_names_the_log_once() {
+    let (mut log, registered, corp) = with_directory(Way::Scim);
+    let said = told(&mut log, Who::Bot, Way::Scim, registered, corp);
+    let group = DirectoryGroup {
+        directory: "corp".to_owned(),
+        group: DBA.to_owned(),
+    };
+    let target = log.target_with(|target| target.approver_groups = vec![group]);
+    let asked = log.request(target, Uses::Single);
+    let (report, _) = approved(&mut log, asked, Who::Bot, &[("group", said)]);
+    let trust = &of(&report, LinkKind::Approval)[0].trust;
+    let says = |what: &str| {
+        let mut parties = trust.iter().filter_map(|party| party.what.as_deref());
+        parties.any(|said| said.starts_with(what))
+    };
+    assert!(says("the role `approver`") && says("who is in it"));
+    let alone = "the log, which alone says that it was said";
+    let log_alone = trust.iter().filter(|party| party.who == alone);
+    assert_eq!(log_alone.count(), 1, "{trust:?}");
+}
+
 /// Over SCIM a manager may be entered before it is known who that is.
 #[test]
 fn a_word_that_does_not_say_which_subject_names_all_of_the_persons() {
