@@ -2,7 +2,7 @@
 
 use ascribe_core::bundle::Bundle;
 use ascribe_core::entry::{Body, Certificate};
-use ascribe_core::id::SessionId;
+use ascribe_core::id::{SessionId, StatementId};
 use ascribe_core::law::Place;
 use ascribe_core::statement::{
     Authority, Mapping, PersonAdd, PersonKey, RevokedCertificates, Role, Say, Serial, Uses,
@@ -18,7 +18,7 @@ use ascribe_verify::{Link, LinkKind, Report, Verdict, render, verify_bundle};
 use super::agents::{session_of_an_agent, session_of_an_agent_with_a_namesake};
 use super::forge::{Forge, Who, sealed};
 use super::logins::{SESSION, session_before_a_rotation, session_of_a_job};
-use super::scenes::{Ask, plain};
+use super::scenes::{Ask, Granted, Running, plain};
 use super::vectors::golden;
 use super::witnesses::{cosigned, with_witness};
 
@@ -236,11 +236,10 @@ fn an_extension_and_its_yes_are_links_of_their_own() {
     assert_eq!(who, [Some(Who::Ada.id()), Some(Who::Pat.id())]);
 }
 
-/// A session by certificate of an outside authority, with that key.
-fn certified(log: &mut Forge, key: &str) -> SessionId {
-    let ca = Who::Pat.key(5);
+/// An outside authority that names Olu, with so many keys.
+fn authority(log: &mut Forge, keys: u8) -> (StatementId, Place) {
     let say = Say::CaSet(Authority {
-        keys: vec![ca.clone()],
+        keys: (5..5 + keys).map(|nth| Who::Pat.key(nth)).collect(),
         name: "corp-ca".to_owned(),
         people: vec![Mapping {
             person: Who::Olu.id(),
@@ -248,12 +247,15 @@ fn certified(log: &mut Forge, key: &str) -> SessionId {
         }],
         revoked: RevokedCertificates::default(),
     });
-    log.say(Who::Ada, &[], say, vec![]);
-    let granted = log.granted(Uses::Single);
-    let mut session = log.open_with(&granted, &[], |open| {
+    log.say(Who::Ada, &[], say, vec![])
+}
+
+/// A session by certificate of its first key, with that key.
+fn certified(log: &mut Forge, granted: &Granted, key: &str) -> Running {
+    let mut session = log.open_with(granted, &[], |open| {
         open.key = key.to_owned();
         open.certificate = Some(Certificate {
-            ca: ca.fingerprint(),
+            ca: Who::Pat.key(5).fingerprint(),
             ca_name: "corp-ca".to_owned(),
             key_id: "olu@corp".to_owned(),
             not_after: None,
@@ -262,7 +264,46 @@ fn certified(log: &mut Forge, key: &str) -> SessionId {
         });
     });
     log.run(&mut session);
-    log.close(session)
+    session
+}
+
+/// What waits is settled by the witness's word over all that is there.
+fn witness(log: &mut Forge, (id, place): (StatementId, Place)) {
+    let word = Cosigned {
+        before: Timestamp::from_millis(1_764_000_009_000),
+        note: cosigned(log, log.size(), 1_764_000_009),
+        settles: vec![id],
+        size: log.size(),
+    };
+    log.record(
+        "server",
+        &[("settles", place)],
+        Body::Cosigned(word),
+        vec![],
+    );
+}
+
+/// From now on changes of rules wait for the witness.
+fn demand(log: &mut Forge) {
+    let set = WitnessSet {
+        demand: vec![Demand::Policy],
+        policy: with_witness(&log.policy()).to_text(),
+    };
+    log.say(Who::Ada, &[], Say::WitnessSet(set), vec![]);
+}
+
+#[test]
+fn an_authoritys_rules_that_wait_for_witnesses_are_not_those_that_count() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let (_, first) = authority(&mut log, 1);
+    let granted = log.granted(Uses::Single);
+    demand(&mut log);
+    let second = authority(&mut log, 2);
+    let session = certified(&mut log, &granted, &Who::Olu.key(7).fingerprint());
+    witness(&mut log, second);
+    let session = log.close(session);
+    let report = verified(&log, session);
+    assert_eq!(link(&report, LinkKind::Authority).entries, [first.index]);
 }
 
 fn verified(log: &Forge, session: SessionId) -> Report {
@@ -275,7 +316,10 @@ fn verified(log: &Forge, session: SessionId) -> Report {
 fn no_entry_forges_a_line() {
     let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
     let key = "x\n  order       forged; signed by log.test/a\u{1b}[2J";
-    let session = certified(&mut log, key);
+    authority(&mut log, 1);
+    let granted = log.granted(Uses::Single);
+    let session = certified(&mut log, &granted, key);
+    let session = log.close(session);
     let report = verified(&log, session);
     let text = render(&report);
     assert!(!text.contains("\n  order       forged"), "{text}");
@@ -289,7 +333,10 @@ fn no_entry_forges_a_line() {
 fn a_certified_key_that_is_enrolled_later_was_certified() {
     let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
     let key = Who::Olu.key(7);
-    let session = certified(&mut log, &key.fingerprint());
+    authority(&mut log, 1);
+    let granted = log.granted(Uses::Single);
+    let session = certified(&mut log, &granted, &key.fingerprint());
+    let session = log.close(session);
     let say = Say::KeyAdd(PersonKey {
         person: Who::Olu.id(),
         key: key.clone(),
@@ -352,26 +399,11 @@ fn enrol(log: &mut Forge, who: Who, name: &str, roles: Vec<Role>) {
 fn rules_that_waited_for_witnesses_are_found() {
     let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
     enrol(&mut log, Who::Pat, "Pat", vec![Role::Admin]);
-    let set = WitnessSet {
-        demand: vec![Demand::Policy],
-        policy: with_witness(&log.policy()).to_text(),
-    };
-    log.say(Who::Ada, &[], Say::WitnessSet(set), vec![]);
+    demand(&mut log);
     let target = log.target();
     let id = log.statement_at(target);
     log.approve(Who::Pat, Ask { id, place: target });
-    let word = Cosigned {
-        before: Timestamp::from_millis(1_764_000_009_000),
-        note: cosigned(&log, log.size(), 1_764_000_009),
-        settles: vec![id],
-        size: log.size(),
-    };
-    log.record(
-        "server",
-        &[("settles", target)],
-        Body::Cosigned(word),
-        vec![],
-    );
+    witness(&mut log, (id, target));
     let (ask, body) = log.request(target, Uses::Single);
     let yes = log.approve(Who::Ada, ask);
     let granted = log.grant(ask, &[yes], body);
