@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::ours::{Tried, is_near};
 use super::seconds;
 
+/// A name that is not known yet.
+const UNKNOWN: &str = "[unknown]";
 /// Most sessions that are listed; all are counted.
 const MAX_LISTED: usize = 1000;
 /// Most sessions that are told apart.
@@ -18,6 +20,8 @@ const MAX_TOLD_APART: usize = 1_000_000;
 /// Most statements of a session that are shown, and characters of one.
 const MAX_TEXTS: usize = 10;
 const MAX_TEXT: usize = 1000;
+/// How far the end of a session may be from when we broke it off, in milliseconds.
+const BROKEN_OFF_MS: i64 = 5_000;
 /// Longest list that is sealed, in bytes.
 pub(crate) const MAX_SEALED: usize = 128 * 1024;
 
@@ -89,7 +93,7 @@ impl Finding {
     pub(super) fn hear(&mut self, record: &Record) {
         let put = |to: &mut Option<String>, from: Option<&String>| {
             // A session has its name before its client is known to be anybody.
-            if let Some(text) = from.filter(|text| *text != "[unknown]") {
+            if let Some(text) = from.filter(|text| *text != UNKNOWN) {
                 *to = Some(text.chars().take(255).collect());
             }
         };
@@ -141,19 +145,34 @@ struct Seen {
     sqlstate: Option<[u8; 5]>,
     /// It ended as one that was open does.
     left: bool,
+    /// When the log first has it.
+    first: Option<Timestamp>,
+    /// When it ended.
+    ended: Option<Timestamp>,
+    /// Who it was and what it was to, where the log has that. Only of those that may be ours.
+    user: Option<String>,
+    database: Option<String>,
+    /// The same where the log says that somebody was let in: what follows `user=`.
+    let_in: Option<String>,
 }
 
 impl Seen {
-    fn hear(&mut self, record: &Record, gateways: bool) {
+    /// Takes in a record; of one that came from a port of `tried`, with names.
+    fn hear(&mut self, record: &Record, gateways: bool, tried: &HashSet<u16>) {
+        self.first = self.first.or(record.at);
         let port = record.remote.as_ref().and_then(|remote| remote.port);
         let port = port.filter(|_| gateways);
         self.port = self.port.or(port);
         self.more |= port.is_none() || self.port != port || record.ambiguous;
+        if port.is_some_and(|port| tried.contains(&port)) {
+            self.hear_names(record);
+        }
         match record.kind {
             Kind::Connection => self.more |= self.fatal,
             Kind::Error if record.severity == "FATAL" && !is_of_an_open_session(record) => {
                 self.more |= self.fatal;
                 self.fatal = true;
+                self.ended = record.at;
                 let code = record
                     .sqlstate
                     .as_ref()
@@ -161,17 +180,41 @@ impl Seen {
                 self.sqlstate = code.and_then(Result::ok);
             }
             Kind::Other => self.more |= record.severity != "LOG",
-            Kind::Disconnection => self.left = true,
+            Kind::Disconnection => {
+                self.left = true;
+                self.ended = record.at;
+            }
             _ => self.more = true,
         }
     }
 
+    fn hear_names(&mut self, record: &Record) {
+        let mut put = |to: fn(&mut Self) -> &mut Option<String>, from: Option<&str>| {
+            let Some(from) = from.filter(|name| *name != UNKNOWN) else {
+                return;
+            };
+            let known = to(self).get_or_insert_with(|| from.to_owned());
+            let differs = known.as_str() != from;
+            self.more |= differs;
+        };
+        put(|seen| &mut seen.user, record.user.as_deref());
+        put(|seen| &mut seen.database, record.database.as_deref());
+        let behind = is_let_in(record).then(|| record.message.split_once(": user="));
+        put(
+            |seen| &mut seen.let_in,
+            behind.flatten().map(|(_, behind)| behind),
+        );
+    }
+
     /// Is it what the server has of this one of ours? Without what it answered, all that it has is what came of
-    /// a client that broke off.
-    fn is_of(&self, tried: &Tried, received: bool, within: (Timestamp, Timestamp)) -> bool {
-        // Ours is in the log, so that nobody else's is taken for it.
-        let ((began, ended), (first, last)) = (tried.connecting, within);
-        if self.more || began > last || ended < first {
+    /// a client that broke off, and ended then.
+    fn is_of(
+        &self,
+        tried: &Tried,
+        (session, received): (Session, bool),
+        within: (Timestamp, Timestamp),
+    ) -> bool {
+        if self.more || !self.is_in_time(tried.connecting, within) || !self.is_named(tried) {
             return false;
         }
         let refused = self.fatal && !self.left;
@@ -179,8 +222,36 @@ impl Seen {
             (Some(told), Some(code)) => refused && told.as_bytes() == code,
             // The log does not say how.
             (Some(_), None) => refused,
-            (None, _) => received,
+            (None, _) => received && self.is_broken_off(tried.connecting, session),
         }
+    }
+
+    /// Ours is in the log, so that nobody else's is taken for it. Where the log begins or ends while we connect it
+    /// may not be: then this one must have come at that very time, from a port that was ours.
+    fn is_in_time(
+        &self,
+        (began, ended): (Timestamp, Timestamp),
+        (first, last): (Timestamp, Timestamp),
+    ) -> bool {
+        let inside = first <= began && ended <= last;
+        inside || self.first.is_some_and(|at| began <= at && at <= ended)
+    }
+
+    /// Has the log no other role and no other database than we had?
+    fn is_named(&self, tried: &Tried) -> bool {
+        let is = |logged: Option<&String>, of: fn(&Tried, &str) -> bool| {
+            logged.is_none_or(|logged| of(tried, logged))
+        };
+        is(self.user.as_ref(), Tried::is_by)
+            && is(self.database.as_ref(), Tried::is_to)
+            && is(self.let_in.as_ref(), Tried::is_let_in)
+    }
+
+    /// Was it there no longer than we connected? Nobody knows what one that stayed did.
+    fn is_broken_off(&self, (began, ended): (Timestamp, Timestamp), session: Session) -> bool {
+        let came = seconds(session.start);
+        let near = |at: Timestamp| at.since(ended).abs() <= BROKEN_OFF_MS;
+        came >= began.plus_millis(-BROKEN_OFF_MS) && self.ended.is_some_and(near)
     }
 }
 
@@ -251,7 +322,7 @@ impl Strangers {
         stranger.received |= came;
         stranger.entered |= !knocks || record.ambiguous || !stranger.received;
         stranger.statements += u64::from(text.is_some());
-        stranger.seen.hear(record, gateways);
+        stranger.seen.hear(record, gateways, &self.tried);
         let seen = &stranger.seen;
         if stranger.entered
             && !seen.more
@@ -286,8 +357,13 @@ impl Strangers {
 
     /// Which of them are ours: each of ours that came to nothing is one of them at most, began when we connected
     /// and came from that port. Who only knocked comes first: what is left over of ours must not stand for
-    /// somebody who got in.
-    fn turned_away(&self, tried: &[Tried], within: (Timestamp, Timestamp)) -> HashSet<Session> {
+    /// somebody who got in. Where the log does not tell who got in, who knocked is looked at like the others.
+    fn turned_away(
+        &self,
+        tells_entry: bool,
+        tried: &[Tried],
+        within: (Timestamp, Timestamp),
+    ) -> HashSet<Session> {
         let mut by_port: HashMap<u16, Vec<(Session, &Stranger)>> = HashMap::new();
         for (session, stranger) in &self.known {
             if let Some(port) = stranger.seen.port.filter(|port| self.tried.contains(port)) {
@@ -304,10 +380,15 @@ impl Strangers {
                 is_near(one.connecting, *session) && !ours.contains(session)
             };
             let free: Vec<_> = from.filter(free).collect();
-            let knocked = free.iter().find(|(_, stranger)| !stranger.entered);
-            let turned_away = free.iter().find(|(_, stranger)| {
-                stranger.entered && stranger.seen.is_of(one, stranger.received, within)
-            });
+            let is_of = |(session, stranger): &(Session, &Stranger)| {
+                stranger
+                    .seen
+                    .is_of(one, (*session, stranger.received), within)
+            };
+            let knocked = free
+                .iter()
+                .find(|of| !of.1.entered && (tells_entry || is_of(of)));
+            let turned_away = free.iter().find(|of| of.1.entered && is_of(of));
             let found = knocked.or(turned_away).map(|(session, _)| *session);
             ours.extend(found);
         }
@@ -321,7 +402,7 @@ impl Strangers {
         tried: &[Tried],
         within: (Timestamp, Timestamp),
     ) -> Told {
-        let ours = self.turned_away(tried, within);
+        let ours = self.turned_away(tells_entry, tried, within);
         let mut told = Told {
             entered: Compared {
                 sessions: self.beyond,

@@ -20,6 +20,12 @@ const PREPARE: &str = "prepare";
 /// SQLSTATE of a password that is not the role's.
 const WRONG_PASSWORD: &str = "28P01";
 
+/// What the command of a `pg.connect` begins with, before the database's name.
+const DATABASE: &[u8] = b"database=";
+
+/// So many bytes of a longer name the server keeps.
+const NAME_BYTES: usize = 63;
+
 /// Why a statement that succeeded may not be in the database's log.
 pub(super) const NOT_LOGGED: &str = "not logged";
 
@@ -107,6 +113,65 @@ pub(super) struct Tried {
     pub(super) connecting: (Timestamp, Timestamp),
     /// What the target answered, where it was the target that ended it.
     pub(super) sqlstate: Option<String>,
+    /// The role that logged in, where it is known.
+    user: Option<String>,
+    /// What was recorded of the startup message, where it can be read: the database, then parameters.
+    command: Option<Vec<u8>>,
+}
+
+impl Tried {
+    /// May this be our role, as the log has it?
+    pub(super) fn is_by(&self, logged: &str) -> bool {
+        let user = self.user.as_deref();
+        user.is_none_or(|user| forms(user.as_bytes()).any(|form| form == logged))
+    }
+
+    /// May this be our database, as the log has it?
+    pub(super) fn is_to(&self, logged: &str) -> bool {
+        self.is_to_one(|form| form == logged)
+    }
+
+    /// May we be who was let in, by what the log says behind `user=`?
+    pub(super) fn is_let_in(&self, logged: &str) -> bool {
+        let begins = |logged: &str, form: &str| {
+            let rest = logged.strip_prefix(form);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        let user = self.user.as_deref();
+        let by = user.is_none_or(|user| forms(user.as_bytes()).any(|form| begins(logged, &form)));
+        let database = logged.split_once(" database=").map(|(_, after)| after);
+        by && database.is_none_or(|after| self.is_to_one(|form| begins(after, form)))
+    }
+
+    /// Is it so of a name that our database may have? Behind the name there are parameters, and a name may hold
+    /// what looks like one.
+    fn is_to_one(&self, is: impl Fn(&str) -> bool) -> bool {
+        let Some(named) = self.command.as_ref().and_then(|c| c.strip_prefix(DATABASE)) else {
+            return true;
+        };
+        let ends = |at: &usize| named.get(*at..).is_some_and(begins_parameters);
+        (0..=named.len())
+            .filter(ends)
+            .filter_map(|end| named.get(..end))
+            .any(|name| forms(name).any(|form| is(&form)))
+    }
+}
+
+/// Is it nothing, or a space and `NAME=`?
+fn begins_parameters(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b" ") else {
+        return text.is_empty();
+    };
+    let of_name = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+    let length = rest.iter().take_while(of_name).count();
+    length > 0 && rest.get(length) == Some(&b'=')
+}
+
+/// A name as a log may have it: whole, or cut by the server; with what is no UTF-8 replaced.
+fn forms(name: &[u8]) -> impl Iterator<Item = String> {
+    let cut = name.get(..NAME_BYTES).filter(|cut| cut.len() < name.len());
+    let both = std::iter::once(name).chain(cut);
+    both.map(|name| String::from_utf8_lossy(name).into_owned())
 }
 
 /// All of ours.
@@ -207,16 +272,27 @@ impl Ours {
         let tried = notes.filter_map(|note| note.strip_prefix("tried ")?.parse().ok());
         let tried: Vec<u16> = tried.collect();
         let answered = outcome.sql.as_ref().and_then(|sql| sql.sqlstate.clone());
+        let login = noted("login");
+        let command = record.what.command_b64.as_deref();
+        let command = command.and_then(from_base64url);
         for (n, port) in (1..).zip(&tried) {
             // There is another one only where the password was not the role's any more.
-            let sqlstate = match n == tried.len() && !connected {
+            let is_last = n == tried.len() && !connected;
+            let sqlstate = match is_last {
                 true => answered.clone(),
                 false => Some(WRONG_PASSWORD.to_owned()),
+            };
+            // What is noted is the last one's, and another role may have been lent before.
+            let user = match login {
+                Some(role) => is_last.then_some(role),
+                None => Some(record.what.account.as_str()),
             };
             self.tried.push(Tried {
                 port: *port,
                 connecting,
                 sqlstate,
+                user: user.map(str::to_owned),
+                command: command.clone(),
             });
         }
         let backend = noted("backend").and_then(|text| text.parse().ok());

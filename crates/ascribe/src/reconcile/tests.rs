@@ -461,6 +461,7 @@ fn a_session_that_the_server_refused_is_ours_by_its_port_once() {
         who,
         &["LOG:  could not send data to client: Broken pipe", was_open],
     );
+    let broken = said_at("06.000", &broken);
     let report = joined(ours(None), &format!("{mine}{broken}"), &[]);
     assert_eq!((report.matched.sessions, report.is_bypassed()), (2, false));
     let did = turned_away(who, &["LOG:  statement: select 1", was_open]);
@@ -471,7 +472,7 @@ fn a_session_that_the_server_refused_is_ours_by_its_port_once() {
 #[test]
 fn a_session_that_the_server_refused_otherwise_is_not_the_one_of_ours() {
     let log = |code: &str| {
-        let clock = "2026-01-02 03:04:30.000 UTC";
+        let clock = "2026-01-02 03:04:05.500 UTC";
         let one = |said: &str, severity: &str, code: &str| {
             format!(
                 "{clock},\"dba\",\"nope\",90,\"127.0.0.1:50000\",{T0:x}.5a,1,\"startup\",{clock},3/1,0,\
@@ -522,6 +523,7 @@ fn a_log_with_nothing_but_a_wrong_password_of_ours_reconciles() {
     let mut ours = Ours::default();
     ours.take(&failed(2, &[50_000, 50_002], Some("28P01")));
     let log = knock((T0, 90, 50_000)) + &knock((T0 + 1, 91, 50_002));
+    let log = said_at("05.500", &log);
     let report = joined(ours, &log, &[]);
     assert_eq!(
         (report.matched, report.database_only),
@@ -556,6 +558,254 @@ fn a_log_with_nothing_but_a_wrong_password_of_ours_reconciles() {
         ),
         (2, 0, false)
     );
+}
+
+/// What the log has of one that came, and nothing of what it was let do.
+fn came(who: (u64, u32, u16), said: &[&str]) -> String {
+    let (_, _, port) = who;
+    let received = format!("LOG:  connection received: host=127.0.0.1 port={port}");
+    let said = std::iter::once(received.as_str()).chain(said.iter().copied());
+    said.map(|said| line(who, "[unknown]", said)).collect()
+}
+
+/// The same log, with what it says at half a minute said at this second.
+fn said_at(second: &str, log: &str) -> String {
+    log.replace("03:04:30.000", &format!("03:04:{second}"))
+}
+
+const IDLE: &str = "2026-01-02 03:04:30.000 UTC 9 6956f000.9   LOG:  checkpoint starting: time\n";
+const WAS_OPEN: &str = "LOG:  disconnection: session time: 0:00:00.1 user=dba database=nope";
+
+/// A log that does not say who was let in, as PostgreSQL 18 writes it with `log_connections = 'receipt'`: what is in
+/// the log from before is not what came from the same port later.
+#[test]
+fn what_came_to_nothing_before_the_log_began_explains_nothing_in_it() {
+    let compared = |sqlstate, log: &str| {
+        let mut ours = Ours::default();
+        ours.take(&failed(2, &[50_000], sqlstate));
+        let report = joined(ours, log, &[]);
+        assert_eq!(report.findings.len() as u64, report.database_only.sessions);
+        (report.matched.sessions, report.database_only.sessions)
+    };
+    let (ours, other) = ((T0, 90, 50_000), (T0 + 20, 91, 50_000));
+    let early = said_at("00.000", IDLE);
+    let around = |log: &str| format!("{early}{log}{IDLE}");
+    // We connected from 05 to 06.
+    let later = said_at("20.000", IDLE);
+    for said in [&[][..], &[REFUSED], &[WAS_OPEN]] {
+        for sqlstate in [Some("3D000"), None] {
+            let log = later.clone() + &came(other, said);
+            assert_eq!(compared(sqlstate, &log), (0, 1), "{said:?} {sqlstate:?}");
+        }
+    }
+    // All of it is in the log: ours is what was refused, and not what may have stayed.
+    let refused = said_at("05.500", &came(ours, &[REFUSED]));
+    assert_eq!(compared(Some("3D000"), &around(&refused)), (1, 0));
+    assert_eq!(compared(None, &around(&refused)), (1, 0));
+    let stayed = came(other, &[]);
+    for log in [refused.clone() + &stayed, stayed.clone() + &refused] {
+        assert_eq!(compared(Some("3D000"), &around(&log)), (1, 1));
+    }
+    for said in [&[][..], &[WAS_OPEN]] {
+        let log = around(&said_at("05.500", &came(ours, said)));
+        assert_eq!(compared(Some("3D000"), &log), (0, 1), "{said:?}");
+    }
+    // It begins or ends meanwhile: what came then is ours, and not what came later or sooner.
+    let begun = said_at("05.200", IDLE);
+    let ended = |log: &str| format!("{early}{log}{begun}");
+    assert_eq!(compared(Some("3D000"), &(begun.clone() + &refused)), (1, 0));
+    assert_eq!(compared(Some("3D000"), &refused), (1, 0));
+    assert_eq!(compared(Some("3D000"), &ended(&refused)), (1, 0));
+    let next = said_at("07.000", &came((T0 + 2, 91, 50_000), &[REFUSED]));
+    assert_eq!(compared(Some("3D000"), &(begun.clone() + &next)), (0, 1));
+    let before = said_at("03.000", &came((T0 - 2, 89, 50_000), &[REFUSED]));
+    assert_eq!(compared(Some("3D000"), &ended(&before)), (0, 1));
+}
+
+/// The same in a log that says who was let in.
+#[test]
+fn a_log_that_begins_while_we_connect_does_not_have_ours_later() {
+    let compared = |log: &str| {
+        let mut ours = Ours::default();
+        ours.take(&failed(2, &[50_000], Some("3D000")));
+        joined(ours, log, &[]).database_only.sessions
+    };
+    let begun = said_at("05.200", IDLE);
+    let at = |second, start| said_at(second, &turned_away((start, 90, 50_000), &[REFUSED]));
+    assert_eq!(compared(&(begun.clone() + &at("05.500", T0) + IDLE)), 0);
+    assert_eq!(compared(&(begun + &at("07.000", T0 + 2) + IDLE)), 1);
+}
+
+/// A session of csvlog, with its names: the server refused it, or it ended by itself.
+fn named(pid: u32, user: &str, database: &str, refused: bool) -> String {
+    let clock = "2026-01-02 03:04:05.500 UTC";
+    let one = |names: &str, severity: &str, code: &str, said: &str| {
+        format!(
+            "{clock},{names},{pid},\"127.0.0.1:50000\",{T0:x}.{pid:x},1,\"startup\",{clock},3/1,0,\
+             {severity},{code},\"{said}\",,,,,,,,,\"\",\"client backend\",,0\n"
+        )
+    };
+    let names = format!("\"{user}\",\"{database}\"");
+    let let_in = format!("connection authorized: user={user} database={database}");
+    let received = "connection received: host=127.0.0.1 port=50000";
+    let end = match refused {
+        true => one(&names, "FATAL", "3D000", "no"),
+        false => one(&names, "LOG", "00000", "disconnection: session time: 0"),
+    };
+    one(",", "LOG", "00000", received) + &one(&names, "LOG", "00000", &let_in) + &end
+}
+
+/// One of ours that was refused or that we broke off, to the database that this command names and with the role that
+/// was lent, against what csvlog says.
+fn compared(command: &str, role: Option<&str>, refused: bool, said: &str) -> Report {
+    let mut notes = vec!["tried 50000".to_owned()];
+    notes.extend(role.map(|role| format!("login {role}")));
+    let mut outcome = json!({ "status": "failed", "notes": notes });
+    if refused {
+        outcome["sql"] = json!({ "bytes": 0, "duration_us": 0, "rows": 0, "sqlstate": "3D000" });
+    }
+    let mut trail = Ours::default();
+    let command = command.as_bytes();
+    trail.take(&action(2, 0, "pg.connect", command, outcome));
+    let idle = |second: &str| {
+        format!(
+            "2026-01-02 03:04:{second}.000 UTC,,,9,,6956f000.9,1,,2026-01-02 00:00:00 UTC,,0,LOG,00000,\"idle\",\
+             ,,,,,,,,\"\",\"x\",,0\n"
+        )
+    };
+    let records = records(Format::Csv, &format!("{}{said}{}", idle("00"), idle("30")));
+    let mut extent = Extent::default();
+    records.iter().for_each(|record| extent.take(record));
+    let mut join = Join::new(trail, &extent, &[]);
+    records.iter().for_each(|record| join.take(record));
+    join.finish(&extent)
+}
+
+/// Whoever came from our port with another role, or to another database, is not ours.
+#[test]
+fn one_of_another_role_or_to_another_database_is_not_the_one_of_ours() {
+    let whole = format!("database={}", "n".repeat(70));
+    let (cut, shorter) = ("n".repeat(63), "n".repeat(62));
+    for refused in [true, false] {
+        for (command, role, user, database, ours) in [
+            ("database=nope", None, "dba", "nope", true),
+            ("database=nope", None, "postgres", "nope", false),
+            ("database=nope", None, "dba", "orders", false),
+            ("database=nope", None, "dba", "nop", false),
+            ("database=nope", None, "dba", "nope2", false),
+            ("database=nope", Some("lent"), "lent", "nope", true),
+            ("database=nope", Some("lent"), "dba", "nope", false),
+            (
+                "database=nope client_encoding=UTF8 a.b=c d",
+                None,
+                "dba",
+                "nope",
+                true,
+            ),
+            (
+                "database=nope client_encoding=UTF8",
+                None,
+                "dba",
+                "nop",
+                false,
+            ),
+            (
+                "database=no pe client_encoding=UTF8",
+                None,
+                "dba",
+                "no pe",
+                true,
+            ),
+            (
+                "database=no pe client_encoding=UTF8",
+                None,
+                "dba",
+                "no",
+                false,
+            ),
+            (&whole, None, "dba", &cut, true),
+            (&whole, None, "dba", &shorter, false),
+        ] {
+            let report = compared(command, role, refused, &named(90, user, database, refused));
+            assert_eq!(
+                report.is_bypassed(),
+                !ours,
+                "{command} {role:?} {user} {database}"
+            );
+        }
+        // Ours stands beside the other one, whichever came first.
+        for other in [89, 91] {
+            let both =
+                named(90, "dba", "nope", refused) + &named(other, "postgres", "nope", refused);
+            let report = compared("database=nope", None, refused, &both);
+            assert_eq!(
+                (report.matched.sessions, report.database_only),
+                (1, so_many(1, 0))
+            );
+            assert_eq!(report.findings[0].pid, other);
+        }
+    }
+}
+
+/// A log on stderr has the names where it says who was let in.
+#[test]
+fn names_are_compared_by_what_the_log_says_of_who_was_let_in() {
+    for (let_in, ours) in [
+        ("user=dba database=nope application_name=x", true),
+        ("user=postgres database=nope", false),
+        ("user=dba database=orders", false),
+        ("user=dba2 database=nope", false),
+        ("user=dba database=nope2", false),
+    ] {
+        let mut trail = trail(&[("select 1", "succeeded")]);
+        trail.take(&failed(2, &[50_000], Some("3D000")));
+        let one = turned_away((T0, 90, 50_000), &[REFUSED]);
+        let log =
+            session(OURS, "a", &["select 1"]) + &one.replace("user=dba database=nope", let_in);
+        assert_eq!(joined(trail, &log, &[]).is_bypassed(), !ours, "{let_in}");
+    }
+}
+
+/// A password that was wrong may have been another role's: only the last one is noted.
+#[test]
+fn what_was_tried_before_another_role_was_lent_is_ours() {
+    let compared = |user: &str, ports: &[u16]| {
+        let mut notes = vec!["login lent".to_owned()];
+        notes.extend(ports.iter().map(|port| format!("tried {port}")));
+        let outcome = json!({ "status": "failed", "notes": notes, "sql": {
+            "bytes": 0, "duration_us": 0, "rows": 0, "sqlstate": "28P01" } });
+        let mut ours = trail(&[("select 1", "succeeded")]);
+        ours.take(&action(2, 0, "pg.connect", b"database=nope", outcome));
+        let one = turned_away((T0, 90, 50_000), &["FATAL:  no"]).replace("user=dba", user);
+        let log = session(OURS, "a", &["select 1"]) + &one;
+        joined(ours, &log, &[]).is_bypassed()
+    };
+    assert!(!compared("user=before", &[50_000, 50_002]));
+    assert!(compared("user=before", &[50_002, 50_000]));
+    assert!(!compared("user=lent", &[50_002, 50_000]));
+}
+
+/// What we broke off ended then; one from the same port that stayed, or of which the log has no end, is not that.
+#[test]
+fn one_that_stayed_is_not_what_we_broke_off() {
+    let compared = |who: (u64, u32, u16), ended: &str, said: &[&str]| {
+        let mut ours = trail(&[("select 1", "succeeded")]);
+        ours.take(&failed(2, &[50_000], None));
+        let log = said_at(ended, &turned_away(who, said));
+        joined(ours, &(session(OURS, "a", &["select 1"]) + &log), &[]).database_only
+    };
+    let who = (T0, 90, 50_000);
+    for ended in ["06.000", "05.100", "10.900"] {
+        assert_eq!(compared(who, ended, &[WAS_OPEN]), so_many(0, 0), "{ended}");
+        assert_eq!(compared(who, ended, &[REFUSED]), so_many(0, 0), "{ended}");
+    }
+    for ended in ["11.100", "29.000", "00.900"] {
+        assert_eq!(compared(who, ended, &[WAS_OPEN]), so_many(1, 0), "{ended}");
+    }
+    assert_eq!(compared(who, "06.000", &[]), so_many(1, 0));
+    // It had been there long before.
+    let before = (T0 - 100, 90, 50_000);
+    assert_eq!(compared(before, "06.000", &[WAS_OPEN]), so_many(1, 0));
 }
 
 /// However many of ours come to nothing, what passed by is named.
