@@ -26,10 +26,10 @@ use super::up::{Course, TOO_MUCH};
 use super::{Over, Relay, Stream, lock};
 use crate::stream::{Halt, Overdue, Recording, record_chunks};
 
-/// Chunks that wait to be sealed, where the session may hold as much: about 1 MiB.
-const AHEAD: usize = 32;
+/// Chunks that wait to be sealed, where the session may hold as much: 256 KiB.
+const AHEAD: usize = 8;
 /// What is held of what is copied then, in bytes: those, and an entry of them on its way, as it came and sealed.
-const HELD: usize = 4 << 20;
+const HELD: usize = 2 << 20;
 /// Chunks that wait where it may not.
 const LITTLE_AHEAD: usize = 1;
 
