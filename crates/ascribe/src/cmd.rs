@@ -22,6 +22,7 @@ pub(crate) mod script;
 pub(crate) mod serve;
 pub(crate) mod setup;
 pub(crate) mod tunnel;
+pub(crate) mod verify;
 pub(crate) mod witness;
 pub(crate) mod workload;
 

@@ -25,7 +25,7 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command};
 use crate::cmd::{
     ask, ca, connect, delegate, demo, directory, identity, init, ledger, list, manual, read,
-    remark, serve, setup, tunnel, workload,
+    remark, serve, setup, tunnel, verify, workload,
 };
 use crate::exit::{Done, Failure, Kind};
 
@@ -73,7 +73,7 @@ fn dispatch(cli: &Cli) -> Done {
         Command::Replay(args) => read::replay(cli, args),
         Command::Export(args) => read::export(cli, args),
         Command::Reconcile(command) => cmd::reconcile::reconcile(cli, command),
-        Command::Verify(args) => read::verify(cli, args),
+        Command::Verify(args) => verify::verify(cli, args),
         Command::Ledger(command) => ledger::run(cli, command),
         Command::Backup(args) => ledger::backup(cli, args),
         Command::Completions { shell } => manual::completions(*shell),
