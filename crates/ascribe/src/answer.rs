@@ -581,13 +581,15 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
     })
 }
 
-/// Chooses a session's entries: all law entries, the session's own, and its writer's heads.
+/// Chooses a session's entries: all law entries, the session's own, and writers' heads from its opening to the one that covers its close.
 struct Pick {
     session: SessionId,
     /// Its request, its delegations and the logins behind it: why and by whom they were made is disclosed.
     reasons: BTreeSet<StatementId>,
     found: bool,
     closed: Option<u64>,
+    /// Who wrote its close, with the number in their chain, until a head covers it.
+    unfixed: Option<(String, u64)>,
     actions: BTreeSet<ActionId>,
     /// Entries of which it matters when witnesses saw them, and that no witnesses' word covers yet.
     unseen: Vec<u64>,
@@ -602,6 +604,7 @@ impl Pick {
             reasons,
             found: false,
             closed: None,
+            unfixed: None,
             actions: BTreeSet::new(),
             unseen: Vec::new(),
             witnessed: None,
@@ -646,6 +649,7 @@ impl Pick {
             Body::SessionClose(close) => {
                 if close.session == self.session {
                     self.closed = Some(index);
+                    self.unfixed = Some((entry.writer.id.clone(), entry.writer.seq));
                 }
                 Some(false)
             }
@@ -662,7 +666,14 @@ impl Pick {
             Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
             Body::ProviderKeys(_) | Body::DirectoryChange(_) => Some(false),
             Body::DirectoryRefusal(_) => None,
-            Body::Head(_) => (self.found && self.closed.is_none()).then_some(false),
+            Body::Head(head) => {
+                let goes_on = self.found && self.closed.is_none();
+                // The one that fixes its close is the session's, too.
+                let covers = self
+                    .unfixed
+                    .take_if(|(writer, seq)| *writer == entry.writer.id && head.seq >= *seq);
+                (goes_on || covers.is_some()).then_some(false)
+            }
             Body::Cosigned(cosigned) => {
                 self.witnessed = Some((cosigned.size, cosigned.note.clone()));
                 let waiting = self.unseen.len();

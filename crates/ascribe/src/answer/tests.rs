@@ -13,7 +13,8 @@ use ascribe_core::sealed::Prose;
 use ascribe_core::statement::{Answer, PersonAdd, Request, Role, Seen, Statement, Target, Uses};
 use ascribe_evidence::SshSignatures;
 use ascribe_ledger::{Drivers, InitOptions, SystemClock, SystemRng};
-use ascribe_tlog::SigningKey;
+use ascribe_tlog::{SigningKey, TrustPolicy, leaf_hash};
+use ascribe_verify::{LinkKind, verify_bundle};
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
 use super::*;
@@ -240,10 +241,8 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
     session
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = ledger(dir.path());
+/// Olu logged in, and their session has ended.
+async fn ended(ledger: &Ledger) -> (StatementId, Timestamp, SessionId) {
     let issuer = SigningKey::from_seed("idp.example", &[5; 32]).unwrap();
     let x = base64url(&issuer.verifier().public_key());
     let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
@@ -258,15 +257,81 @@ async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
         observers: None,
         withdrawn: false,
     };
-    registered(&ledger, &provider, jwks.as_bytes()).await;
-    let (login, expires) = logged_in(&ledger, &provider, &issuer, jwks.as_bytes()).await;
-    let session = session(&ledger, login).await;
+    registered(ledger, &provider, jwks.as_bytes()).await;
+    let (login, expires) = logged_in(ledger, &provider, &issuer, jwks.as_bytes()).await;
+    let session = session(ledger, login).await;
+    (login, expires, session)
+}
+
+fn exported(ledger: &Ledger, session: SessionId, now: Timestamp) -> Bundle {
+    let query = Query::Export { session };
+    let view = View::default();
+    let answer = view.answer(ledger, &query, Some(id(ADA)), ledger.size(), now);
+    Bundle::parse(answer.unwrap()["bundle"].as_str().unwrap().as_bytes()).unwrap()
+}
+
+/// Whoever wrote the close signed it; what they wrote later stays out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_holds_the_head_that_covers_its_close_and_no_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let (.., session) = ended(&ledger).await;
+    let later = |writer| ledger.sign_head(writer);
+    let others = [later("server").await, later("gateway").await];
+    let others = others.map(|receipt| receipt.unwrap().index);
+    let bundle = exported(&ledger, session, ledger.now());
+    let entries: Vec<(u64, Entry)> = bundle
+        .entries
+        .iter()
+        .map(|proven| {
+            let entry = Entry::from_bytes(proven.entry.as_bytes()).unwrap();
+            (proven.index, entry)
+        })
+        .collect();
+    let close = entries
+        .iter()
+        .find(|(_, entry)| matches!(entry.body, Body::SessionClose(_)));
+    let (at, close) = close.unwrap();
+    let heads = entries.iter().filter(|(index, _)| index > at);
+    let heads: Vec<_> = heads
+        .map(|(index, entry)| match &entry.body {
+            Body::Head(head) => (*index, &entry.writer.id, head.seq),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let [(index, writer, seq)] = heads[..] else {
+        panic!("{heads:?}")
+    };
+    assert_eq!((writer, seq), (&close.writer.id, close.writer.seq));
+    assert!(others.iter().all(|other| *other > index));
+    let trust = TrustPolicy {
+        logs: vec![ledger.log_key()],
+        first_entry: Some(leaf_hash(&Ledger::entries(&ledger, 0..1).unwrap()[0])),
+        ..TrustPolicy::default()
+    };
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
+    let mut links = report.links.iter();
+    let record = links.find(|link| link.link == LinkKind::Record).unwrap();
+    assert_eq!(record.what, "1 close");
+    assert_eq!(record.signed_by[0].with, "writer key");
+    assert!(record.trust.iter().all(|trusted| trusted.who != "the log"));
+    // Without it the list says so.
+    let mut bundle = bundle;
+    bundle.entries.retain(|proven| proven.index != index);
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
+    let mut links = report.links.iter();
+    let record = links.find(|link| link.link == LinkKind::Record).unwrap();
+    assert!(record.signed_by.is_empty());
+    assert!(record.trust.iter().any(|trusted| trusted.who == "the log"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let (login, expires, session) = ended(&ledger).await;
     let tokens = |now: Timestamp| {
-        let query = Query::Export { session };
-        let view = View::default();
-        let answer = view.answer(&ledger, &query, Some(id(ADA)), ledger.size(), now);
-        let answer = answer.unwrap();
-        let bundle = Bundle::parse(answer["bundle"].as_str().unwrap().as_bytes()).unwrap();
+        let bundle = exported(&ledger, session, now);
         let openings = bundle.openings.iter();
         openings.filter(|o| o.opening.field == "token").count()
     };
