@@ -7,16 +7,17 @@ use ascribe_core::bundle::{Bundle, BundleError};
 use ascribe_core::database::Step;
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
-use ascribe_core::law::{Sealable, State, Whole, commitments, step};
+use ascribe_core::law::{self, Sealable, State, commitments, step};
 use ascribe_core::statement::Statement;
 use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
-use crate::links::Links;
+use crate::links::{Links, Whole};
 use crate::logins::Logins;
 use crate::parallel::Parsed;
-use crate::report::{Note, Problem, Report, problem_of};
+use crate::report::{Judged, Note, Problem, Report, problem_of};
+use crate::sessions;
 use crate::vouchers::Vouchers;
 use crate::witnesses;
 
@@ -108,7 +109,7 @@ pub fn verify_bundle(bytes: &[u8], trust: &TrustPolicy) -> Report {
     let note = bundle.checkpoint.as_bytes();
     let session = bundle.header.session;
     let mut replay = Replay::new(State::excerpt(&checkpoint.origin, session));
-    replay.links = Some(Links::new(session, note, trust));
+    replay.links = Some(Links::new(Whole::No, session, note, trust));
     for entry in &bundle.entries {
         report.entries += 1;
         let proof: Vec<ascribe_tlog::Hash> = entry.proof.iter().map(|r| r.0).collect();
@@ -179,8 +180,11 @@ pub(crate) struct Replay {
     fold: Fold,
     logins: Logins,
     vouchers: Vouchers,
-    /// Of a bundle.
-    links: Option<Links>,
+    /// Of a bundle, and where a session is asked for.
+    pub(crate) links: Option<Links>,
+    /// Of a whole ledger, where none is.
+    pub(crate) sessions: Option<sessions::Kept>,
+    versions: Vec<Judged>,
     /// How many requests of directories were refused, by directory; of nobody's under none.
     refused: BTreeMap<Option<String>, u64>,
     sealed: BTreeMap<u64, Sealed>,
@@ -205,6 +209,8 @@ impl Replay {
             logins: Logins::default(),
             vouchers: Vouchers::default(),
             links: None,
+            sessions: None,
+            versions: Vec::new(),
             refused: BTreeMap::new(),
             sealed: BTreeMap::new(),
             opened: None,
@@ -225,7 +231,7 @@ impl Replay {
         index: u64,
         read: &'e Parsed,
         hash: EntryHash,
-    ) -> Result<&'e Whole, Problem> {
+    ) -> Result<&'e law::Whole, Problem> {
         let whole = match read {
             Ok(whole) => whole,
             Err(denied) => return Err(problem_of(denied, index, None)),
@@ -255,6 +261,17 @@ impl Replay {
     }
 
     fn keep(&mut self, index: u64, entry: &Entry, said: Option<&Statement>, hash: EntryHash) {
+        match self.versions.last_mut() {
+            Some(newest) if newest.version == entry.v => newest.to = index,
+            _ => self.versions.push(Judged {
+                version: entry.v,
+                from: index,
+                to: index,
+            }),
+        }
+        if let Some(sessions) = &mut self.sessions {
+            sessions.keep(index, entry, hash);
+        }
         self.fold.push_with(index, entry, said, hash);
         self.logins.keep(index, entry, said);
         self.vouchers.keep(&self.state, index, entry, said);
@@ -352,6 +369,7 @@ impl Replay {
         absent: &'static str,
     ) {
         report.law_head = self.state.law_head.map(|place| place.hash);
+        report.versions.clone_from(&self.versions);
         report.actions = self.fold.actions(
             &self.state,
             filter,
@@ -368,6 +386,9 @@ impl Replay {
             let seen = report.witnessed.as_ref();
             report.links = links.of(&self.state, logins, words, &report.vouchers, names, seen);
         }
+        let seen = report.witnessed.as_ref();
+        let sessions = self.sessions.as_ref();
+        report.sessions = sessions.map(|kept| kept.count(&self.state, &report.actions, seen));
         report.notes.extend(self.logins.unseen(&self.state));
         let refused = self.refused.iter();
         report.notes.extend(refused.map(|(directory, count)| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ascribe_core::attribution::Filter;
 use ascribe_core::entry::Body;
-use ascribe_core::id::{EntryHash, Root};
+use ascribe_core::id::{EntryHash, Root, SessionId};
 use ascribe_core::law::{State, Whole};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::Statement;
@@ -15,8 +15,10 @@ use ascribe_tlog::{
 };
 
 use crate::bundle::{Replay, check_pin, problem, trusted_checkpoint};
+use crate::links::{self, Links};
 use crate::parallel;
 use crate::report::{Problem, Report};
+use crate::sessions;
 use crate::witnesses;
 
 /// A plain C2SP tree on disk: the checkpoint and every entry. Its tiles of hashes must be those of
@@ -139,14 +141,24 @@ pub fn verify_entries(
     absent: &'static str,
     progress: &mut dyn FnMut(u64),
 ) -> Report {
-    verify_entries_since(None, note, entries, openings, trust, absent, progress)
+    let asked = Asked::default();
+    verify_asked(asked, note, entries, openings, trust, absent, progress)
 }
 
-/// The same, and that the ledger continues an earlier signed checkpoint, so that what it held by
-/// then was not rolled back.
+/// What else is asked of a whole ledger.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// That it continues this earlier signed checkpoint, so that what it held by then was not rolled back.
+    pub earlier: Option<&'a [u8]>,
+    /// That it holds this session: the report is on that one alone then, and lists its links as of a bundle. Everything
+    /// else is checked all the same.
+    pub session: Option<SessionId>,
+}
+
+/// The same with more that is asked.
 #[must_use]
-pub fn verify_entries_since(
-    earlier: Option<&[u8]>,
+pub fn verify_asked(
+    asked: Asked<'_>,
     note: &[u8],
     entries: &[Vec<u8>],
     openings: &[(u64, Opening)],
@@ -174,7 +186,8 @@ pub fn verify_entries_since(
             message,
         ));
     }
-    let continues = earlier
+    let continues = asked
+        .earlier
         .map(|earlier| check_earlier(earlier, &tree, &checkpoint.origin, trust))
         .transpose();
     match continues {
@@ -186,6 +199,12 @@ pub fn verify_entries_since(
     }
     let opened = openings.iter().map(|(index, _)| *index).collect();
     let mut replay = Replay::opening_only(State::new(&checkpoint.origin), opened);
+    match asked.session {
+        Some(session) => {
+            replay.links = Some(Links::new(links::Whole::Yes, session, note, trust));
+        }
+        None => replay.sessions = Some(sessions::Kept::default()),
+    }
     let checked = parallel::for_each(entries, |index, read| {
         report.entries += 1;
         let leaf = tree.leaf(index).ok_or_else(|| {
@@ -222,6 +241,16 @@ pub fn verify_entries_since(
             return report.fail(problem);
         }
     }
-    replay.finish(&mut report, &Filter::default(), &checkpoint, absent);
+    let is_there = |session| replay.state.sessions.contains_key(&session);
+    if !asked.session.is_none_or(is_there) {
+        let message = "no session of this ledger has the id that was asked for";
+        let promise = "a ledger holds every session that it admitted";
+        return report.fail(problem("missing", promise, message));
+    }
+    let filter = Filter {
+        session: asked.session,
+        ..Filter::default()
+    };
+    replay.finish(&mut report, &filter, &checkpoint, absent);
     report.finish()
 }

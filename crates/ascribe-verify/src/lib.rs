@@ -12,14 +12,16 @@ mod links;
 mod logins;
 mod parallel;
 mod report;
+mod sessions;
 mod vouchers;
 mod witnesses;
 
 pub use ascribe_tlog::TrustPolicy;
 pub use bundle::verify_bundle;
-pub use ledger::{read_tree, verify_entries, verify_entries_since};
+pub use ledger::{Asked, read_tree, verify_asked, verify_entries};
 pub use links::{Link, LinkKind, Signer, Trusted};
 pub use logins::{LoginProof, Observed, Word};
-pub use report::{Note, Problem, Report, Verdict, render};
+pub use report::{Judged, Note, Problem, Report, Verdict, render};
+pub use sessions::Sessions;
 pub use vouchers::{Source, Voucher};
 pub use witnesses::Witnessed;

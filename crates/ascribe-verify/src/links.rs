@@ -269,16 +269,26 @@ struct Told {
     managers: Vec<ContentDigest>,
 }
 
-/// What is kept of a bundle to list its links.
+/// Are all entries up to the checkpoint here?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whole {
+    /// They are.
+    Yes,
+    /// It is an excerpt.
+    No,
+}
+
+/// What is kept of a bundle, or of a whole ledger, to list a session's links.
 #[derive(Debug)]
 pub(crate) struct Links {
+    whole: Whole,
     session: SessionId,
     /// The keys that signed the checkpoint.
     log: Vec<Signer>,
     /// By the entry of a login: the entry that says whom its subject or its token stands for.
     named: BTreeMap<u64, u64>,
     effects: BTreeMap<StatementId, Effect>,
-    /// By the entry of a grant or of a later end of one: that of the target's rules as they were then.
+    /// By the entry of a yes, of a grant or of a later end of one: that of the target's rules as they were then.
     judged: BTreeMap<u64, u64>,
     /// By the entry of an extension's statement: that of the later end.
     extended: BTreeMap<u64, u64>,
@@ -301,8 +311,8 @@ pub(crate) fn key_id(name: &str, id: [u8; 4]) -> String {
 }
 
 impl Links {
-    /// For a bundle about this session whose checkpoint is this note.
-    pub(crate) fn new(session: SessionId, note: &[u8], trust: &TrustPolicy) -> Self {
+    /// For this session, under this checkpoint.
+    pub(crate) fn new(whole: Whole, session: SessionId, note: &[u8], trust: &TrustPolicy) -> Self {
         let note = Note::open(note, &trust.logs).ok();
         let signed = |key: &&VerifierKey| {
             let note = note.as_ref();
@@ -313,6 +323,7 @@ impl Links {
             Signer::other(key.name(), "log key", key_id(key.name(), key.key_id()))
         };
         Self {
+            whole,
             session,
             log: keys.map(signer).collect(),
             named: BTreeMap::new(),
@@ -433,8 +444,15 @@ impl Links {
         self.told.insert(index, told);
     }
 
-    /// Keeps what a statement carried, whom it speaks of, and who gave its signer the role for it.
+    /// Keeps what a statement carried, whom it speaks of, by which rules it is a yes, and who gave its signer the role for it.
     fn keep_said(&mut self, state: &State, index: u64, statement: &Statement) {
+        if let Say::Approval(answer) = &statement.say {
+            let target = state.asks.get(&answer.of).map(|ask| state.target_of(ask));
+            let target = target.and_then(Result::ok).flatten();
+            let rules = target.and_then(|target| state.targets.get(&target.name));
+            self.judged
+                .extend(rules.map(|rules| (index, rules.place.index)));
+        }
         let (id, role) = match &statement.say {
             Say::Approval(answer) => (answer.of, Some(Role::Approver)),
             Say::Request(_) => (statement.id, Some(Role::Requester)),

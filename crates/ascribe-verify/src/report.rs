@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::links::{Link, Names};
 use crate::logins::LoginProof;
+use crate::sessions::Sessions;
 use crate::vouchers::Voucher;
 use crate::witnesses::Witnessed;
 
@@ -54,6 +55,17 @@ pub struct Note {
     pub message: Cow<'static, str>,
 }
 
+/// Entries of one version, whose rules judged them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// Which.
+    pub version: u8,
+    /// The first of them that was checked.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+}
+
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -74,6 +86,12 @@ pub struct Report {
     pub witnessed: Option<Witnessed>,
     /// Entries that were checked.
     pub entries: u64,
+    /// By the rules of which versions they were judged, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<Judged>,
+    /// Of a whole ledger, where no session is asked for: how many it has, and on whose word they rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Sessions>,
     /// What does not hold.
     pub problems: Vec<Problem>,
     /// What a reader should know.
@@ -86,7 +104,7 @@ pub struct Report {
     /// Who said that an approver was in the group, or the manager, that the approval needed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vouchers: Vec<Voucher>,
-    /// Of a bundle: every link of its session's chain, each after those that it rests on.
+    /// Of a bundle, or of the session that is asked for: every link of its chain, each after those that it rests on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
     /// The names that were disclosed, for the text.
@@ -105,6 +123,8 @@ impl Report {
             continues: None,
             witnessed: None,
             entries: 0,
+            versions: Vec::new(),
+            sessions: None,
             problems: Vec::new(),
             notes: Vec::new(),
             actions: Vec::new(),
@@ -131,6 +151,8 @@ impl Report {
             self.logins.clear();
             self.vouchers.clear();
             self.links.clear();
+            self.versions.clear();
+            self.sessions = None;
         }
         self
     }
@@ -279,6 +301,20 @@ pub(crate) fn problem_of(
     }
 }
 
+/// Which versions judged, in a line of words.
+fn versions_in_words(versions: &[Judged]) -> Option<String> {
+    let (last, before) = versions.split_last()?;
+    let before = before.iter();
+    let before =
+        before.map(|one| format!("of version {}: {} to {}", one.version, one.from, one.to));
+    let last = match versions.len() {
+        1 => format!("of version {}: all", last.version),
+        _ => format!("of version {}: from {}", last.version, last.from),
+    };
+    let parts: Vec<String> = before.chain([last]).collect();
+    Some(format!("  entries {}", parts.join("; ")))
+}
+
 /// The report for a person's terminal.
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
@@ -315,6 +351,14 @@ pub fn render(report: &Report) -> String {
         for voucher in &report.vouchers {
             line(crate::vouchers::in_words(voucher, &report.names));
         }
+    }
+    let counted = report.sessions.as_ref();
+    let counted = counted.and_then(crate::sessions::in_words);
+    for text in counted
+        .into_iter()
+        .chain(versions_in_words(&report.versions))
+    {
+        line(text);
     }
     for problem in &report.problems {
         let at = problem

@@ -13,5 +13,6 @@ mod verify {
     mod trees;
     mod vectors;
     mod vouchers;
+    mod whole;
     mod witnesses;
 }

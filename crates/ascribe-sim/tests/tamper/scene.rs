@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ascribe_core::entry::Status;
 use ascribe_core::id::ActionId;
 use ascribe_ledger::{Ledger, Reader};
-use ascribe_verify::{Report, Verdict, verify_entries_since};
+use ascribe_verify::{Asked, Report, Verdict, verify_asked};
 
 use super::world::World;
 
@@ -36,8 +36,12 @@ pub(super) fn judge(world: &World, dir: &Path, earlier: Option<&str>) -> Result<
             openings.push((index, opening));
         }
     }
-    Ok(verify_entries_since(
-        earlier.map(str::as_bytes),
+    let asked = Asked {
+        earlier: earlier.map(str::as_bytes),
+        ..Asked::default()
+    };
+    Ok(verify_asked(
+        asked,
         reader.checkpoint_note().as_bytes(),
         &entries,
         &openings,

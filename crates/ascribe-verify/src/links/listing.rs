@@ -251,11 +251,13 @@ mod tests {
     use ascribe_tlog::TrustPolicy;
 
     use super::*;
+    use crate::links::Whole;
 
     /// The law finds them: where this list does not, that is no reason to trust nobody.
     #[test]
     fn what_follows_by_rules_that_are_not_found_is_the_logs_word() {
-        let kept = Links::new(SessionId::new([1; 16]), b"", &TrustPolicy::default());
+        let session = SessionId::new([1; 16]);
+        let kept = Links::new(Whole::No, session, b"", &TrustPolicy::default());
         let (state, logins, words) = (State::new("x"), Logins::default(), Vouchers::default());
         let names = Names::new();
         let mut listing = Listing::new(&kept, &state, &logins, (&words, &[]), &names);
@@ -267,7 +269,7 @@ mod tests {
             "{line}"
         );
         // Nor is somebody's role nobody's word.
-        let role = listing.role(PersonId::new([2; 16]), Role::Approver, 7);
+        let role = listing.role((PersonId::new([2; 16]), "key"), Role::Approver, 7);
         assert_eq!(role.first().map(|trusted| &*trusted.who), Some("the log"));
     }
 }

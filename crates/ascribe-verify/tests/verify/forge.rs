@@ -122,6 +122,8 @@ pub(super) struct Forge {
     pub(super) now: Timestamp,
     /// What the next signer says that they saw, where it is not the log as it is.
     pub(super) pretended: Option<Seen>,
+    /// The version that the next entry bears.
+    pub(super) version: u8,
     count: u8,
 }
 
@@ -140,6 +142,7 @@ impl Forge {
             openings: Vec::new(),
             now: Timestamp::from_millis(BEGIN),
             pretended: None,
+            version: 1,
             count: 0,
         };
         let enrolled = people.iter().map(|who| who.enrolment(people.len() == 1));
@@ -196,7 +199,7 @@ impl Forge {
             _ => true,
         };
         let entry = Entry {
-            v: 1,
+            v: self.version,
             log: ORIGIN.to_owned(),
             id: EntryId::new(self.fresh()),
             at: self.now,

@@ -4,7 +4,7 @@ use ascribe_core::entry::Status;
 use ascribe_core::id::Root;
 use ascribe_core::statement::{Seen, Uses};
 use ascribe_tlog::{Hash, empty_root, encode_entry_bundle, entries_path, tile_path};
-use ascribe_verify::{Report, Verdict, read_tree, verify_entries, verify_entries_since};
+use ascribe_verify::{Asked, Report, Verdict, read_tree, verify_asked, verify_entries};
 
 use super::forge::{Forge, MINUTE, Who};
 use super::scenes::COMMAND;
@@ -106,15 +106,11 @@ fn a_ledger_that_does_not_continue_an_earlier_checkpoint_is_refused() {
         let (earlier, note) = (earlier.as_bytes(), log.checkpoint(size));
         let entries = &log.bytes[..usize::try_from(size).unwrap()];
         let (note, trust) = (note.as_bytes(), log.policy());
-        verify_entries_since(
-            Some(earlier),
-            note,
-            entries,
-            &[],
-            &trust,
-            "missing",
-            &mut |_| {},
-        )
+        let asked = Asked {
+            earlier: Some(earlier),
+            ..Asked::default()
+        };
+        verify_asked(asked, note, entries, &[], &trust, "missing", &mut |_| {})
     };
     let whole = log.size();
     for size in 1..=whole {

@@ -5,7 +5,7 @@ use ascribe_core::statement::{Say, Uses};
 use ascribe_core::time::Timestamp;
 use ascribe_core::witness::{Cosigned, WitnessSet};
 use ascribe_tlog::{Checkpoint, Hash, SigningKey, TrustPolicy};
-use ascribe_verify::{LinkKind, Report, verify_bundle, verify_entries, verify_entries_since};
+use ascribe_verify::{Asked, LinkKind, Report, verify_asked, verify_bundle, verify_entries};
 
 use super::forge::{Forge, ORIGIN, Who};
 
@@ -90,16 +90,12 @@ fn a_whole_ledger_shows_what_its_witnesses_have_seen() {
     assert_eq!(report.witnessed.unwrap().size, log.size());
     // An earlier checkpoint needs no witness: the log must continue what it signed.
     let earlier = log.checkpoint(2);
-    let (earlier, note) = (Some(earlier.as_bytes()), plain.as_bytes());
-    let report = verify_entries_since(
-        earlier,
-        note,
-        &log.bytes,
-        &[],
-        &trust,
-        "missing",
-        &mut |_| {},
-    );
+    let asked = Asked {
+        earlier: Some(earlier.as_bytes()),
+        ..Asked::default()
+    };
+    let note = plain.as_bytes();
+    let report = verify_asked(asked, note, &log.bytes, &[], &trust, "missing", &mut |_| {});
     assert_eq!((code(&report), report.continues), (None, Some(2)));
     // Another witness is no substitute.
     let other = SigningKey::from_seed("w.example", &[56; 32]).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ascribe_core::id::SessionId;
 use clap::{Args, Subcommand};
 
 use super::database::ServePostgres;
@@ -99,6 +100,9 @@ pub(crate) struct Verify {
     /// An earlier checkpoint, such as the head's copy or a witness's: a whole ledger must continue it.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
+    /// Of a whole ledger, all of which is checked: report on this session alone, and list its links as of a bundle.
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<SessionId>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ascribe_ledger::{HeadCopy as _, LocalHead};
-use ascribe_verify::{Report, TrustPolicy, Verdict};
+use ascribe_verify::{Asked, Report, TrustPolicy, Verdict, verify_asked};
 
 use super::{remark, say, say_json};
 use crate::cli::{Cli, Verify};
@@ -17,12 +17,21 @@ pub(crate) fn verify(cli: &Cli, args: &Verify) -> Done {
     let newest = |file: &PathBuf| newest_checkpoint(file, &trust);
     let earlier = args.checkpoint.as_ref().map(newest).transpose()?;
     let report = if args.path.is_dir() {
-        verify_dir(&args.path, &trust, earlier.as_deref().map(str::as_bytes))?
+        let asked = Asked {
+            earlier: earlier.as_deref().map(str::as_bytes),
+            session: args.session,
+        };
+        verify_dir(&args.path, &trust, asked)?
     } else if earlier.is_some() {
         return Err(
             Failure::usage("a bundle cannot show that its log continues a checkpoint")
                 .help("leave out `--checkpoint`, or verify the whole ledger"),
         );
+    } else if args.session.is_some() {
+        return Err(Failure::usage(
+            "a bundle is about one session, whose links are listed in any case",
+        )
+        .help("leave out `--session`, or verify the whole ledger"));
     } else {
         let bytes = std::fs::read(&args.path).attempt(format!("read `{}`", args.path.display()))?;
         ascribe_verify::verify_bundle(&bytes, &trust)
@@ -67,7 +76,7 @@ fn newest_checkpoint(file: &Path, trust: &TrustPolicy) -> Done<String> {
         })
 }
 
-fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<Report> {
+fn verify_dir(dir: &Path, trust: &TrustPolicy, asked: Asked<'_>) -> Done<Report> {
     let bar = indicatif::ProgressBar::new(0);
     let progress = &mut |done: u64| bar.set_position(done);
     if dir.join("config.json").exists() {
@@ -107,8 +116,8 @@ fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<R
             Err(why) => remark(&format!("sealed content stays closed: {why}")),
         }
         let note = reader.checkpoint_note().to_owned();
-        return Ok(ascribe_verify::verify_entries_since(
-            earlier,
+        return Ok(verify_asked(
+            asked,
             note.as_bytes(),
             &entries,
             &openings,
@@ -120,8 +129,8 @@ fn verify_dir(dir: &Path, trust: &TrustPolicy, earlier: Option<&[u8]>) -> Done<R
     let (note, entries) =
         ascribe_verify::read_tree(dir, trust).map_err(|e| Failure::new(Kind::Proof, e))?;
     bar.set_length(entries.len() as u64);
-    Ok(ascribe_verify::verify_entries_since(
-        earlier,
+    Ok(verify_asked(
+        asked,
         &note,
         &entries,
         &[],

@@ -3,9 +3,10 @@
 use ascribe_core::delegation::agent_id;
 use ascribe_core::entry::SessionOpen;
 use ascribe_core::id::PersonId;
-use ascribe_core::law::{Approval, Ask, AskStatus, Asked};
+use ascribe_core::law::{Approval, Ask, AskStatus, Asked, Person};
 use ascribe_core::statement::{Role, Say};
 
+use super::enrolments::By;
 use super::{Listing, add};
 use crate::links::{Link, LinkKind, Signer, Trusted, quoted};
 use crate::vouchers;
@@ -87,7 +88,7 @@ impl Listing<'_> {
         let role = (!emergency).then_some(Role::Requester);
         links.push(self.statement(LinkKind::Request, (ask, role), what));
         for yes in &grant.approvals {
-            links.push(self.approval(yes, ask));
+            links.push(self.approval(yes, ask, Some(grant.place.index)));
         }
         links.push(self.law(grant.place.index, &place, grant.grant.break_glass));
         let extension = |ask: &&Ask| {
@@ -99,11 +100,12 @@ impl Listing<'_> {
         for ask in extensions {
             let what = format!("{} asked for a later end of it", self.shown(ask.by));
             links.push(self.statement(LinkKind::Extension, (ask, None), what));
+            let later = self.kept.extended.get(&ask.place.index).copied();
             for yes in &ask.approvals {
-                links.push(self.approval(yes, ask));
+                links.push(self.approval(yes, ask, later));
             }
-            if let Some(later) = self.kept.extended.get(&ask.place.index) {
-                links.push(self.law(*later, "the later end", false));
+            if let Some(later) = later {
+                links.push(self.law(later, "the later end", false));
             }
         }
         links
@@ -117,7 +119,7 @@ impl Listing<'_> {
     ) -> Link {
         let mut trust = self.holder(&ask.key);
         if let Some(role) = role {
-            trust.extend(self.role(ask.by, role, ask.place.index));
+            trust.extend(self.role((ask.by, &ask.key), role, ask.place.index));
         }
         Link {
             link,
@@ -130,11 +132,31 @@ impl Listing<'_> {
         }
     }
 
-    fn approval(&mut self, yes: &Approval, ask: &Ask) -> Link {
+    /// A yes, and the rules that it was one by, where they are others than those by which the entry `led_to` follows.
+    fn approval(&mut self, yes: &Approval, ask: &Ask, led_to: Option<u64>) -> Link {
         let mut trust = self.holder(&yes.key);
-        trust.extend(self.role(yes.by, Role::Approver, yes.place.index));
-        let mut what = format!("{} said yes", self.shown(yes.by));
         let at = yes.place.index;
+        add(
+            &mut trust,
+            self.role((yes.by, &yes.key), Role::Approver, at),
+        );
+        let mut what = format!("{} said yes", self.shown(yes.by));
+        let judged = &self.kept.judged;
+        let (then, later) = (judged.get(&at), led_to.and_then(|entry| judged.get(&entry)));
+        if then != later {
+            let rules = then.and_then(|rules| self.proposal_at(*rules));
+            let for_what = "the target's rules at that time";
+            let by = match rules {
+                Some(rules) => {
+                    let entry = rules.place.index;
+                    what.push_str(&format!(" by the target's rules in entry {entry}"));
+                    let by = self.administrators(rules);
+                    self.by_quorum(&by, for_what)
+                }
+                None => vec![Trusted::new("the log", for_what)],
+            };
+            add(&mut trust, by);
+        }
         let vouchers = self.vouchers;
         for voucher in vouchers.iter().filter(|voucher| voucher.approval == at) {
             let (depends, said, parties) = vouchers::parts(voucher, self.names);
@@ -156,13 +178,47 @@ impl Listing<'_> {
         }
     }
 
-    /// Whose word gave somebody a role that nobody enrolled them with.
-    pub(super) fn role(&mut self, who: PersonId, role: Role, at: u64) -> Vec<Trusted> {
-        let enrolled = self.state.people.get(&who);
-        if enrolled.is_some_and(|person| person.roles.contains(&role)) {
+    /// Who enrolled somebody with a role, where the link of the key does not say it: it came by a login, or later.
+    fn enrolled_as(&mut self, key: &str, person: &Person, role: &str) -> Vec<Trusted> {
+        let place = person.place.index;
+        let with_it = self.enrolled.get(key).is_some_and(|known| {
+            let effect = match known.source {
+                By::First => Some(0),
+                By::Proposal(id) => self.kept.effects.get(&id).map(|effect| effect.place),
+            };
+            effect == Some(place)
+        });
+        if with_it {
             return Vec::new();
         }
-        let role = format!("{role:?}").to_lowercase();
+        let what = format!("the role `{role}`");
+        match self.proposal_at(place) {
+            Some(ask) => {
+                let by = self.administrators(ask);
+                let what = format!("{what}, given in entry {}", ask.place.index);
+                self.by_quorum(&by, &what)
+            }
+            None if place == 0 => {
+                vec![Trusted::new("whoever gave you the trust policy", what)]
+            }
+            None => vec![Trusted::new("the log", what)],
+        }
+    }
+
+    /// Whose word gave somebody a role.
+    pub(super) fn role(
+        &mut self,
+        (who, key): (PersonId, &str),
+        role: Role,
+        at: u64,
+    ) -> Vec<Trusted> {
+        let (name, enrolled) = (format!("{role:?}").to_lowercase(), &self.state.people);
+        if let Some(person) = enrolled.get(&who)
+            && person.roles.contains(&role)
+        {
+            return self.enrolled_as(key, person, &name);
+        }
+        let role = name;
         let what = format!("the role `{role}`, which no administrator gave them by name");
         let (kept, mut trust) = (self.kept, Vec::new());
         for gave in kept.gave.get(&at).into_iter().flatten() {

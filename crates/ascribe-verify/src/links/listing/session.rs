@@ -6,7 +6,9 @@ use ascribe_core::statement::Say;
 use ascribe_tlog::VerifierKey;
 
 use super::Listing;
-use crate::links::{Chain, Link, LinkKind, Signer, Trusted, Written, key_id, list, quoted, ticked};
+use crate::links::{
+    Chain, Link, LinkKind, Signer, Trusted, Whole, Written, key_id, list, quoted, ticked,
+};
 use crate::witnesses::Witnessed;
 
 impl Listing<'_> {
@@ -136,6 +138,10 @@ impl Listing<'_> {
     }
 
     pub(super) fn order(&mut self, witnessed: Option<&Witnessed>) -> [Link; 2] {
+        let what = match self.kept.whole {
+            Whole::Yes => "showing everybody the same entries",
+            Whole::No => "showing everybody the same entries, and whether this law was the newest",
+        };
         let order = Link {
             link: LinkKind::Order,
             what: "the order of these entries, and all of the session's".to_owned(),
@@ -143,10 +149,7 @@ impl Listing<'_> {
             keys: Vec::new(),
             signed_by: self.kept.log.clone(),
             testimony: None,
-            trust: vec![Trusted::new(
-                "the log",
-                "showing everybody the same entries, and whether this law was the newest",
-            )],
+            trust: vec![Trusted::new("the log", what)],
         };
         let mut time = Link {
             link: LinkKind::Time,
