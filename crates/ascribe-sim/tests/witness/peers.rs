@@ -1,9 +1,9 @@
 //! Witnesses that we did not write: Debian's `sigsum-go` (0.11, bookworm-backports) and `sunlight`
-//! (0.8, sid).
+//! (0.8, sid), which `script/test` fetches.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ascribe_tlog::{Note, SigningKey, WitnessKey, cosignature_lines, recorded_size};
@@ -115,6 +115,18 @@ fn started(command: Command, logs: &Path, at: SocketAddr) -> Running {
     running
 }
 
+/// A program of Sunlight's, installed, or unpacked beside what is built.
+fn wished(program: &str) -> Option<PathBuf> {
+    let unpacked = || {
+        // TARGET/PROFILE/deps/THIS
+        let this = std::env::current_exe().unwrap();
+        let target = this.ancestors().nth(3).unwrap();
+        let file = target.join("wishes/sunlight/usr/bin").join(program);
+        file.is_file().then_some(file)
+    };
+    maybe(program).or_else(unpacked)
+}
+
 /// Sunlight as a witness of one log. It wants to be a log of certificates besides.
 struct Sunlight {
     at: SocketAddr,
@@ -124,11 +136,9 @@ struct Sunlight {
 
 impl Sunlight {
     fn start(dir: &Path, log: &str) -> Option<Self> {
-        let (Some(sunlight), Some(keygen)) = (maybe("sunlight"), maybe("sunlight-keygen")) else {
-            skipped(
-                "Sunlight's witness",
-                "sunlight is not installed (Debian: sid)",
-            );
+        let (Some(sunlight), Some(keygen)) = (wished("sunlight"), wished("sunlight-keygen")) else {
+            let why = "sunlight is neither installed (Debian: sid) nor fetched (`script/test`)";
+            skipped("Sunlight's witness", why);
             return None;
         };
         let path = |name: &str| dir.join(name);
