@@ -440,6 +440,45 @@ mod e2e {
     }
 
     #[test]
+    fn a_stopped_servers_directory_lists_the_links_of_the_session_that_is_asked_for() {
+        let mut world = World::new();
+        let bundle = world.bundle("echo once");
+        world.bundle("echo twice");
+        let actions = world.actions(&["--text", "echo once"]);
+        let session = text(&actions[0], "/session_id").to_owned();
+        let of_bundle = world.verify(&bundle, &world.policy()).exits(0);
+        // No writer's word is missing in a whole session: whoever wrote its close has signed that it did.
+        let record = of_bundle.link("record");
+        assert_eq!(record["signed_by"][0]["with"], "writer key", "{record}");
+        assert_eq!(record["trust"].as_array().unwrap().len(), 1, "{record}");
+        world.stop();
+        let verify = |path: &Path, session: &str| {
+            let (path, policy) = (path.to_str().unwrap(), world.policy());
+            let trust = ["--trust", policy.to_str().unwrap()];
+            let args = ["-o", "json", "verify", path, "--session", session];
+            world.run(&[&args[..], &trust].concat())
+        };
+        let of_one = verify(&world.data(), &session).exits(0);
+        assert_eq!(of_one.chain(), of_bundle.chain());
+        for kind in ["request", "approval", "grant", "opening", "record"] {
+            assert_eq!(of_one.link(kind), of_bundle.link(kind));
+        }
+        let actions = of_one.line()["actions"].as_array().unwrap().clone();
+        assert_eq!(actions.len(), 1, "{actions:?}");
+        let of_all = world.verify(&world.data(), &world.policy()).exits(0).line();
+        assert!(of_all["links"].is_null(), "{of_all}");
+        assert_eq!(
+            (&of_all["sessions"]["all"], &of_all["sessions"]["log_alone"]),
+            (&2.into(), &0.into())
+        );
+        assert_eq!(of_all["versions"].as_array().unwrap().len(), 1);
+        // A session that is not there, and one of a bundle, which is about one.
+        let missing = verify(&world.data(), "s-00000000000000000000000000").exits(4);
+        assert!(missing.stdout.contains("missing"), "{missing:?}");
+        verify(&bundle, &session).exits(3);
+    }
+
+    #[test]
     fn offline_reads_say_so() {
         let mut world = World::new();
         let bundle = world.bundle("echo once");

@@ -16,6 +16,7 @@ mod identity {
     mod gitlab;
     mod groups;
     mod idp;
+    mod jobs;
     mod login;
     mod observers;
     mod recorder;

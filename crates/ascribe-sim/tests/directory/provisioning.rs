@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use ascribe_core::bundle::Bundle;
+use ascribe_core::entry::{Body, CloseReason, Entry};
 use serde_json::json;
 
 use super::office::{Office, holds};
+use super::providers::Provider;
 use super::world::{PATIENCE, wait_for};
 
 #[test]
@@ -64,6 +67,69 @@ fn who_is_called_inactive_is_out_within_seconds_and_comes_back() {
     assert_ne!(office.operator(), id);
     assert!(!office.is_suspended());
     assert!(!holds(&office.world.data(), "ada@corp.example"));
+}
+
+/// What a bundle says of the end of its session: from the newest word of a directory before it, in milliseconds.
+fn after_the_directory(office: &Office, session: &str) -> (i64, CloseReason) {
+    office.world.ended_session(session);
+    let file = office.world.path("ended.bundle");
+    let args = ["export", session, "-f", file.to_str().unwrap()];
+    office.world.run(&args).exits(0);
+    let bundle = Bundle::parse(&std::fs::read(file).unwrap()).unwrap();
+    let mut said = None;
+    for proven in &bundle.entries {
+        let entry = Entry::from_bytes(proven.entry.as_bytes()).unwrap();
+        match &entry.body {
+            Body::DirectoryChange(change) if !change.active => said = Some(entry.at),
+            Body::SessionClose(close) if close.session.to_string() == session => {
+                return (entry.at.since(said.unwrap()), close.reason);
+            }
+            _ => {}
+        }
+    }
+    panic!("the session's close is not in its bundle")
+}
+
+#[test]
+fn one_word_over_scim_ends_grant_session_and_what_the_person_answers_for() {
+    let office = Office::open(&["--suspend"]);
+    let user = format!("/Users/{}", office.operator());
+    office.world.add_provider(&Provider {
+        name: "github",
+        kind: "github",
+        issuer: "https://jobs.example",
+        audience: "ascribe",
+        jwks: Some("https://jobs.example/keys"),
+    });
+    let rule = ["repository_id=74001", "environment=production"];
+    office.world.add_workload("github", &rule);
+    let orphaned = || office.world.json(&["workload", "list"]).line()["orphaned"].clone();
+    assert_eq!(orphaned(), json!(false));
+    let mut sleeper = office.world.sleeper();
+    let ssh = sleeper.ssh.take().unwrap();
+    let action = office
+        .world
+        .actions(&["--text", &sleeper.command])
+        .remove(0);
+    let session = action["session_id"].as_str().unwrap();
+    let inactive = json!([{ "op": "replace", "value": { "active": false } }]);
+    assert_eq!(office.patch(&user, inactive).0, 200);
+    assert_ne!(ssh.wait(PATIENCE).code, Some(0));
+    // As the record has it: when it was said, and when it had ended.
+    let (took, reason) = after_the_directory(&office, session);
+    assert!((0..=1000).contains(&took), "{took} ms");
+    assert_eq!(reason, CloseReason::Revoked);
+    // The grant, which had time left, admits nobody.
+    assert_eq!(
+        office.world.ssh(&office.world.place(), "id").code,
+        Some(255)
+    );
+    assert_eq!(orphaned(), json!(true));
+    let shown = office.world.run(&["workload", "list"]).exits(0).stdout;
+    assert!(shown.contains("ORPHANED"), "{shown}");
+    let active = json!([{ "op": "replace", "value": { "active": true } }]);
+    assert_eq!(office.patch(&user, active).0, 200);
+    assert_eq!(orphaned(), json!(false));
 }
 
 #[test]

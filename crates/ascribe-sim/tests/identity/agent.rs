@@ -32,6 +32,19 @@ impl Agent {
         command
     }
 
+    /// Another program, with this agent and at home here.
+    pub(super) fn beside(&self, world: &World, program: PathBuf) -> Command {
+        let ours = self.command(world, &[]);
+        let mut command = Command::new(program);
+        for (name, value) in ours.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
     pub(super) fn run(&self, world: &World, args: &[&str]) -> Out {
         world.program_as_is(&mut self.command(world, args))
     }

@@ -54,11 +54,21 @@ pub(super) struct Idp {
 impl Idp {
     /// None, with a loud word, where Node or its packages are not to be had.
     pub(super) fn start() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    /// The same with tokens that last for so many seconds.
+    pub(super) fn of_short_tokens(seconds: &str) -> Option<Self> {
+        Self::with(&[seconds])
+    }
+
+    fn with(more: &[&str]) -> Option<Self> {
         let Some(place) = installed() else {
             std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED: no identity provider: `node`, `npm` or the package registry is not there\n")).unwrap();
             return None;
         };
-        Some(Self::run(place, &["provider.mjs", CLIENT, SUBJECT]))
+        let args = [&["provider.mjs", CLIENT, SUBJECT], more].concat();
+        Some(Self::run(place, &args))
     }
 
     /// An issuer of tokens for jobs instead.

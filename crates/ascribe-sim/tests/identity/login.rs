@@ -3,6 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ascribe_core::bundle::Bundle;
+use ascribe_core::entry::{Body, Entry};
 
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
@@ -247,6 +251,123 @@ fn a_person_logs_in_reaches_a_host_and_the_proof_outlives_the_providers_keys() {
     );
     assert_eq!(provider["name"], login["trust"][0]["who"], "{login}");
     assert_eq!(session["principal"], world.person("operator").0.as_str());
+}
+
+/// What a bundle's report says of the token of its login.
+fn token(report: &Out) -> serde_json::Value {
+    let report = report.line();
+    let logins = report["logins"].as_array().unwrap();
+    assert_eq!(logins.len(), 1, "{report}");
+    logins[0]["token"].clone()
+}
+
+/// A token goes to nobody while it could be shown elsewhere. Afterwards it is proof, under a key that its provider has
+/// dropped, as long as there is a record of that.
+#[test]
+fn an_expired_token_is_checked_against_a_key_that_its_provider_has_dropped() {
+    let Some(mut idp) = Idp::of_short_tokens("15") else {
+        return;
+    };
+    let world = linked(&idp);
+    let agent = Agent::start(&world);
+    agent.log_in(&world, &idp).exits(0);
+    let begun = Instant::now();
+    idp.rotate();
+    drop(idp);
+    agent.ssh(&world, "echo by a dropped key").exits(0);
+    let action = world.actions(&["--text", "dropped key"]).remove(0);
+    let session = action["session_id"].as_str().unwrap();
+    world.ended_session(session);
+    let export = |name: &str| {
+        let file = world.path(name);
+        world.json(&["export", session, "-f", file.to_str().unwrap()]);
+        file
+    };
+    let early = export("early.bundle");
+    assert!(
+        begun.elapsed() < Duration::from_secs(60),
+        "too late to tell"
+    );
+    let report = world.verify(&early, &world.policy()).exits(0);
+    assert_eq!(token(&report), "sealed", "{report:?}");
+    let link = report.link("login");
+    assert!(link["what"].as_str().unwrap().contains("a token, sealed"));
+    // Its fifteen seconds and a minute.
+    let late = wait_for("token", Duration::from_secs(120), || {
+        std::thread::sleep(Duration::from_secs(2));
+        let file = export("late.bundle");
+        let bundle = Bundle::parse(&std::fs::read(&file).unwrap()).unwrap();
+        let mut openings = bundle.openings.into_iter();
+        openings.any(|o| o.opening.field == "token").then_some(file)
+    });
+    assert!(begun.elapsed() > Duration::from_secs(60), "too early");
+    let report = world.verify(&late, &world.policy()).exits(0);
+    assert_eq!(token(&report), "checked", "{report:?}");
+    let link = report.link("login");
+    assert!(link["what"].as_str().unwrap().contains("a token, checked"));
+
+    // Without the keys as they were recorded there is nothing to check it against.
+    let bundle = Bundle::parse(&std::fs::read(&late).unwrap()).unwrap();
+    let keys = |entry: &str| {
+        let entry = Entry::from_bytes(entry.as_bytes()).unwrap();
+        matches!(entry.body, Body::ProviderKeys(_))
+    };
+    let mut lost = bundle.clone();
+    lost.entries.retain(|proven| !keys(&proven.entry));
+    assert!(lost.entries.len() < bundle.entries.len());
+    let mut emptied = bundle.clone();
+    for proven in emptied.entries.iter_mut().filter(|p| keys(&p.entry)) {
+        let mut entry = Entry::from_bytes(proven.entry.as_bytes()).unwrap();
+        if let Body::ProviderKeys(keys) = &mut entry.body {
+            keys.body.0 = br#"{"keys":[]}"#.to_vec();
+        }
+        proven.entry = String::from_utf8(entry.to_bytes().unwrap()).unwrap();
+    }
+    for (name, spoilt) in [("lost", lost), ("emptied", emptied)] {
+        let file = world.path(name);
+        std::fs::write(&file, spoilt.to_bytes().unwrap()).unwrap();
+        let out = world.verify(&file, &world.policy()).exits(4);
+        assert!(out.line()["logins"].is_null(), "{name}: {out:?}");
+    }
+}
+
+/// What a provider's login introduced signs an opening as an enrolled key does.
+#[test]
+fn a_session_that_the_logins_key_signed_is_its_actors_word() {
+    let Some(idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let agent = Agent::start(&world);
+    agent.log_in(&world, &idp).exits(0);
+    world.change_target(&["--signed-opening"]);
+    let refused = agent.ssh(&world, "echo unsigned").exits(254);
+    assert!(refused.stderr.contains("ascribe ssh-config"), "{refused:?}");
+    agent.run(&world, &["ssh-config", "--write"]).exits(0);
+    let config = world.path("config/ascribe/ssh_config");
+    let ssh = |place: &str| {
+        let mut ssh = agent.beside(&world, need("ssh"));
+        ssh.arg("-F").arg(&config);
+        ssh.args(["-oBatchMode=yes", "-oIdentityFile=none", place]);
+        ssh.arg("echo signed by a session key");
+        world.program_as_is(&mut ssh)
+    };
+    ssh(&world.place()).exits(0);
+    let action = world.actions(&["--text", "session key"]).remove(0);
+    assert_eq!(action["who"]["door"], "connect", "{action}");
+    assert_eq!(action["who"]["opened_by"], "signed");
+    let actor = &action["who"]["chain"][0];
+    let evidence = actor["evidence"].as_str().unwrap();
+    assert!(evidence.starts_with("login:idp"), "{action}");
+    let session = action["session_id"].as_str().unwrap();
+    world.ended_session(session);
+    let file = world.path("signed.bundle");
+    world.json(&["export", session, "-f", file.to_str().unwrap()]);
+    let report = world.verify(&file, &world.policy()).exits(0);
+    let opening = report.link("opening");
+    assert_eq!(opening["signed_by"][0]["with"], "session key", "{opening}");
+    assert!(opening.get("testimony").is_none(), "{opening}");
+    // The key goes with the login, and so does what it could sign.
+    agent.run(&world, &["logout"]).exits(0);
+    ssh(&world.place()).exits(255);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 // An OpenID Connect provider for the tests: a certified server, with one person who is always logged in.
-// usage: node provider.mjs CALLER-CLIENT-ID ACCOUNT
+// usage: node provider.mjs CALLER-CLIENT-ID ACCOUNT [SECONDS]
+// An ID token lasts for so many SECONDS, ten minutes otherwise.
 // It prints `listening PORT` and takes one command a line: `rotate` makes a new key and drops the old;
 // `groups NAME,NAME` says in which groups the person is from now on.
 import { createServer } from 'node:http';
@@ -7,7 +8,7 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline';
 import { Provider } from 'oidc-provider';
 
-const [clientId, account] = process.argv.slice(2);
+const [clientId, account, lasts = '600'] = process.argv.slice(2);
 const store = new Map();
 
 class Memory {
@@ -51,7 +52,7 @@ function start(key) {
     pkce: { required: () => true },
     features: { devInteractions: { enabled: false }, deviceFlow: { enabled: true } },
     cookies: { keys: ['test'] },
-    ttl: { AccessToken: 600, AuthorizationCode: 60, IdToken: 600, DeviceCode: 600, Grant: 600, Interaction: 600, Session: 600 },
+    ttl: { AccessToken: 600, AuthorizationCode: 60, IdToken: Number(lasts), DeviceCode: 600, Grant: 600, Interaction: 600, Session: 600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub, groups }) }),
     claims: { openid: ['sub', 'groups'] },
     conformIdTokenClaims: false,
