@@ -581,15 +581,16 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
     })
 }
 
-/// Chooses a session's entries: all law entries, the session's own, and writers' heads from its opening to the one that covers its close.
+/// Chooses a session's entries: all law entries, the session's own, and writers' heads from its opening on, until they
+/// cover all of it.
 struct Pick {
     session: SessionId,
     /// Its request, its delegations and the logins behind it: why and by whom they were made is disclosed.
     reasons: BTreeSet<StatementId>,
     found: bool,
     closed: Option<u64>,
-    /// Who wrote its close, with the number in their chain, until a head covers it.
-    unfixed: Option<(String, u64)>,
+    /// Whoever wrote something of it, with the number of the newest in their chain, until a head covers that.
+    unfixed: BTreeMap<String, u64>,
     actions: BTreeSet<ActionId>,
     /// Entries of which it matters when witnesses saw them, and that no witnesses' word covers yet.
     unseen: Vec<u64>,
@@ -604,7 +605,7 @@ impl Pick {
             reasons,
             found: false,
             closed: None,
-            unfixed: None,
+            unfixed: BTreeMap::new(),
             actions: BTreeSet::new(),
             unseen: Vec::new(),
             witnessed: None,
@@ -616,8 +617,26 @@ impl Pick {
         self.closed.is_some_and(|index| index < size)
     }
 
+    /// Is it something of the session?
+    fn is_of_session(&self, body: &Body) -> bool {
+        match body {
+            Body::SessionOpen(open) => open.session == self.session,
+            Body::SessionClose(close) => close.session == self.session,
+            Body::Intent(intent) => intent.session == self.session,
+            Body::Outcome(outcome) => self.actions.contains(&outcome.action),
+            Body::Evidence(evidence) => self.actions.contains(&evidence.action),
+            Body::Refusal(refusal) => refusal.session == Some(self.session),
+            _ => false,
+        }
+    }
+
     /// Is the entry in the bundle, and are its openings?
     fn wants(&mut self, index: u64, entry: &Entry) -> Option<bool> {
+        let mine = self.is_of_session(&entry.body);
+        if mine {
+            let writer = &entry.writer;
+            self.unfixed.insert(writer.id.clone(), writer.seq);
+        }
         match &entry.body {
             Body::Genesis(_) => Some(true),
             Body::Grant(grant) => {
@@ -641,38 +660,35 @@ impl Pick {
                     _ => Some(false),
                 }
             }
-            Body::SessionOpen(open) => {
-                let mine = open.session == self.session;
+            Body::SessionOpen(_) => {
                 self.found |= mine;
                 Some(mine)
             }
-            Body::SessionClose(close) => {
-                if close.session == self.session {
+            Body::SessionClose(_) => {
+                if mine {
                     self.closed = Some(index);
-                    self.unfixed = Some((entry.writer.id.clone(), entry.writer.seq));
                 }
                 Some(false)
             }
             Body::Intent(intent) => {
-                let mine = intent.session == self.session;
                 if mine {
                     self.actions.insert(intent.action);
                     self.unseen.push(index);
                 }
                 mine.then_some(true)
             }
-            Body::Outcome(outcome) => self.actions.contains(&outcome.action).then_some(true),
-            Body::Evidence(evidence) => self.actions.contains(&evidence.action).then_some(true),
-            Body::Refusal(refusal) => (refusal.session == Some(self.session)).then_some(true),
+            Body::Outcome(_) | Body::Evidence(_) | Body::Refusal(_) => mine.then_some(true),
             Body::ProviderKeys(_) | Body::DirectoryChange(_) => Some(false),
             Body::DirectoryRefusal(_) => None,
             Body::Head(head) => {
                 let goes_on = self.found && self.closed.is_none();
-                // The one that fixes its close is the session's, too.
-                let covers = self
-                    .unfixed
-                    .take_if(|(writer, seq)| *writer == entry.writer.id && head.seq >= *seq);
-                (goes_on || covers.is_some()).then_some(false)
+                // After its close, those that fix what was written last.
+                let last = self.unfixed.get(&entry.writer.id);
+                let covers = last.is_some_and(|seq| head.seq >= *seq);
+                if covers {
+                    self.unfixed.remove(&entry.writer.id);
+                }
+                (goes_on || covers).then_some(false)
             }
             Body::Cosigned(cosigned) => {
                 self.witnessed = Some((cosigned.size, cosigned.note.clone()));

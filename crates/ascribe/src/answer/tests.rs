@@ -1,7 +1,7 @@
 //! Whom a token is shown to: nobody, before it has expired.
 
 use ascribe_core::encoding::base64url;
-use ascribe_core::entry::{CloseReason, Door, OpenedBy, SessionClose, SessionOpen};
+use ascribe_core::entry::{CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen};
 use ascribe_core::id::EntryId;
 use ascribe_core::identity::{
     IdentityLink, Login, Provider, ProviderKeys, ProviderKind, key_commitment, subject,
@@ -190,6 +190,19 @@ async fn logged_in(
 
 /// Olu's session by that login, opened and closed.
 async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
+    let session = opened(ledger, login).await;
+    let close = SessionClose {
+        actions: 0,
+        entries: 0,
+        reason: CloseReason::Disconnected,
+        session,
+    };
+    record(ledger, "gateway", Body::SessionClose(close), vec![]).await;
+    session
+}
+
+/// The same, that goes on.
+async fn opened(ledger: &Ledger, login: StatementId) -> SessionId {
     let why = Opening::new(
         "justification",
         [5; 32],
@@ -231,18 +244,40 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
         target: "db1".into(),
     };
     record(ledger, "gateway", Body::SessionOpen(open), vec![from]).await;
+    session
+}
+
+/// Something was refused in Olu's session, which the server closed.
+async fn interrupted(ledger: &Ledger) -> SessionId {
+    let (login, _) = olu(ledger).await;
+    let session = opened(ledger, login).await;
+    let refusal = Refusal {
+        code: "forwarding".into(),
+        delegation: None,
+        detail: None,
+        person: id(OLU),
+        session: Some(session),
+        what: "forwarding".into(),
+    };
     let close = SessionClose {
         actions: 0,
-        entries: 0,
-        reason: CloseReason::Disconnected,
+        entries: 1,
+        reason: CloseReason::Interrupted,
         session,
     };
-    record(ledger, "gateway", Body::SessionClose(close), vec![]).await;
+    record(ledger, "gateway", Body::Refusal(refusal), vec![]).await;
+    record(ledger, SERVER, Body::SessionClose(close), vec![]).await;
     session
 }
 
 /// Olu logged in, and their session has ended.
 async fn ended(ledger: &Ledger) -> (StatementId, Timestamp, SessionId) {
+    let (login, expires) = olu(ledger).await;
+    (login, expires, session(ledger, login).await)
+}
+
+/// Olu's login, and until when its token counts.
+async fn olu(ledger: &Ledger) -> (StatementId, Timestamp) {
     let issuer = SigningKey::from_seed("idp.example", &[5; 32]).unwrap();
     let x = base64url(&issuer.verifier().public_key());
     let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
@@ -258,9 +293,15 @@ async fn ended(ledger: &Ledger) -> (StatementId, Timestamp, SessionId) {
         withdrawn: false,
     };
     registered(ledger, &provider, jwks.as_bytes()).await;
-    let (login, expires) = logged_in(ledger, &provider, &issuer, jwks.as_bytes()).await;
-    let session = session(ledger, login).await;
-    (login, expires, session)
+    logged_in(ledger, &provider, &issuer, jwks.as_bytes()).await
+}
+
+fn trusting(ledger: &Ledger) -> TrustPolicy {
+    TrustPolicy {
+        logs: vec![ledger.log_key()],
+        first_entry: Some(leaf_hash(&Ledger::entries(ledger, 0..1).unwrap()[0])),
+        ..TrustPolicy::default()
+    }
 }
 
 fn exported(ledger: &Ledger, session: SessionId, now: Timestamp) -> Bundle {
@@ -268,6 +309,25 @@ fn exported(ledger: &Ledger, session: SessionId, now: Timestamp) -> Bundle {
     let view = View::default();
     let answer = view.answer(ledger, &query, Some(id(ADA)), ledger.size(), now);
     Bundle::parse(answer.unwrap()["bundle"].as_str().unwrap().as_bytes()).unwrap()
+}
+
+/// What the gateway wrote last is covered by a head of its own, also where another closes its session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_holds_a_head_of_each_who_wrote_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let session = interrupted(&ledger).await;
+    let signers = || {
+        let bundle = exported(&ledger, session, ledger.now());
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &trusting(&ledger));
+        let records = report.links.iter();
+        let records = records.filter(|link| link.link == LinkKind::Record);
+        let signed = records.map(|link| (link.what.clone(), link.signed_by.len()));
+        signed.collect::<Vec<_>>()
+    };
+    ledger.sign_head("gateway").await.unwrap();
+    let both = [("1 refusal(s)".to_owned(), 1), ("1 close".to_owned(), 1)];
+    assert_eq!(signers(), both);
 }
 
 /// Whoever wrote the close signed it; what they wrote later stays out.
@@ -304,11 +364,7 @@ async fn a_bundle_holds_the_head_that_covers_its_close_and_no_later_one() {
     };
     assert_eq!((writer, seq), (&close.writer.id, close.writer.seq));
     assert!(others.iter().all(|other| *other > index));
-    let trust = TrustPolicy {
-        logs: vec![ledger.log_key()],
-        first_entry: Some(leaf_hash(&Ledger::entries(&ledger, 0..1).unwrap()[0])),
-        ..TrustPolicy::default()
-    };
+    let trust = trusting(&ledger);
     let report = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
     let mut links = report.links.iter();
     let record = links.find(|link| link.link == LinkKind::Record).unwrap();
