@@ -468,7 +468,8 @@ impl Fold {
             | Body::Head(_)
             | Body::ProviderKeys(_)
             | Body::DirectoryChange(_)
-            | Body::DirectoryRefusal(_) => {}
+            | Body::DirectoryRefusal(_)
+            | Body::LoginRefusal(_) => {}
             Body::Refusal(refusal) => {
                 let refused = besides::Refused::within(index, entry, refusal);
                 self.refused.extend(refused);

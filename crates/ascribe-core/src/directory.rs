@@ -140,7 +140,8 @@ pub struct DirectoryRefusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefusedCount {
-    /// The law's code, SCIM's `scimType`, or what else it was: `token`, `not-found`, `method`, `timeout`, `size`, `full`.
+    /// The law's code; of what was asked over SCIM also its `scimType`, or what else it was: `token`, `not-found`, `method`,
+    /// `timeout`, `size`, `full`. `other` where there are too many different ones.
     pub code: String,
     /// How many.
     pub count: u64,

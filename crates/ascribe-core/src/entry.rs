@@ -10,7 +10,7 @@ use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, EntryId, GrantId, PersonId, SessionId,
     StatementId,
 };
-use crate::identity::ProviderKeys;
+use crate::identity::{LoginRefusal, ProviderKeys};
 use crate::statement::{Forward, PersonAdd, Serial, Signed, Uses, Window};
 use crate::time::Timestamp;
 use crate::witness::Cosigned;
@@ -524,6 +524,8 @@ body! {
     DirectoryChange(DirectoryChange) = "directory.change";
     /// Requests of directories were refused.
     DirectoryRefusal(DirectoryRefusal) = "directory.refusal";
+    /// Logins were refused.
+    LoginRefusal(LoginRefusal) = "login.refusal";
 }
 
 impl Entry {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::directory::RefusedCount;
 use crate::encoding::{self, Bytes};
 use crate::id::{Commitment, ContentDigest, PersonId, StatementId};
 use crate::sealed::Prose;
@@ -354,6 +355,21 @@ pub struct Login {
 pub struct Logout {
     /// The login.
     pub login: StatementId,
+}
+
+/// Logins that were refused, counted: testimony of the server. Of what was shown nothing is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRefusal {
+    /// When the first of them was refused.
+    pub from: Timestamp,
+    /// The provider that they named; none where no such provider is registered, or none could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// How many, by reason; sorted.
+    pub refused: Vec<RefusedCount>,
+    /// When the last of them was.
+    pub until: Timestamp,
 }
 
 /// A provider's published keys, as the server fetched them.

@@ -20,6 +20,7 @@ mod observers;
 mod people;
 mod proposals;
 mod providers;
+mod refusals;
 mod rules;
 mod said;
 mod sessions;
@@ -57,7 +58,7 @@ pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 12;
+pub const LAW_VERSION: u32 = 13;
 /// Since this version of entries a grant needs a target's system owner who is there, and a rule that a fork's pull request could meet
 /// needs a confirmation.
 const OWNERS_AND_FORKS: u8 = 2;
@@ -588,6 +589,7 @@ impl State {
             Body::Cosigned(cosigned) => self.take_cosigned(cosigned, index, entry.at)?,
             Body::DirectoryChange(change) => self.take_directory_change(entry, change, place)?,
             Body::DirectoryRefusal(refusal) => self.check_directory_refusal(entry, refusal)?,
+            Body::LoginRefusal(refusal) => self.check_login_refusal(entry, refusal)?,
         }
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(&id)) {
             session.entries += 1;

@@ -86,7 +86,8 @@ impl Core {
             | Body::Head(_)
             | Body::ProviderKeys(_)
             | Body::DirectoryChange(_)
-            | Body::DirectoryRefusal(_) => 0,
+            | Body::DirectoryRefusal(_)
+            | Body::LoginRefusal(_) => 0,
             // The proposals that it settles, and the links to them.
             Body::Cosigned(_) => 64 * 256,
         };

@@ -20,6 +20,7 @@ mod identity {
     mod login;
     mod observers;
     mod recorder;
+    mod refusals;
     mod spiffe;
     mod svid;
     mod workload;

@@ -9,13 +9,13 @@ use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ActionId, Commitment, EntryHash, Root, SessionId};
 use ascribe_core::law::{self, Sealable, State, commitments, step};
 use ascribe_core::statement::Statement;
-use ascribe_core::text::clean;
 use ascribe_evidence::SshSignatures;
 use ascribe_tlog::{Checkpoint, TrustPolicy, leaf_hash, verify_inclusion};
 
 use crate::links::{Links, Whole};
 use crate::logins::Logins;
 use crate::parallel::Parsed;
+use crate::refusals::Refusals;
 use crate::report::{Judged, Note, Problem, Report, problem_of};
 use crate::sessions;
 use crate::vouchers::Vouchers;
@@ -185,8 +185,7 @@ pub(crate) struct Replay {
     /// Of a whole ledger, where none is.
     pub(crate) sessions: Option<sessions::Kept>,
     versions: Vec<Judged>,
-    /// How many requests of directories were refused, by directory; of nobody's under none.
-    refused: BTreeMap<Option<String>, u64>,
+    refusals: Refusals,
     sealed: BTreeMap<u64, Sealed>,
     /// The entries whose openings will come; of any, where that is not known.
     opened: Option<HashSet<u64>>,
@@ -211,7 +210,7 @@ impl Replay {
             links: None,
             sessions: None,
             versions: Vec::new(),
-            refused: BTreeMap::new(),
+            refusals: Refusals::default(),
             sealed: BTreeMap::new(),
             opened: None,
         }
@@ -278,11 +277,7 @@ impl Replay {
         if let Some(links) = &mut self.links {
             links.keep(&self.state, index, entry, said, hash);
         }
-        if let Body::DirectoryRefusal(refusal) = &entry.body {
-            let known = self.refused.entry(refusal.directory.clone()).or_default();
-            let counts = refusal.refused.iter().map(|one| one.count);
-            *known = counts.fold(*known, u64::saturating_add);
-        }
+        self.refusals.keep(&entry.body);
         if self.opened.as_ref().is_some_and(|of| !of.contains(&index)) {
             return;
         }
@@ -390,23 +385,7 @@ impl Replay {
         let sessions = self.sessions.as_ref();
         report.sessions = sessions.map(|kept| kept.count(&self.state, &report.actions, seen));
         report.notes.extend(self.logins.unseen(&self.state));
-        let refused = self.refused.iter();
-        report.notes.extend(refused.map(|(directory, count)| {
-            Note {
-            code: "directory_refused",
-            action: None,
-            message: match directory {
-                Some(name) => format!(
-                    "{count} request(s) over SCIM with the token of directory `{}` were refused",
-                    clean(name, 63)
-                ),
-                None => {
-                    format!("{count} request(s) over SCIM without a directory's token were refused")
-                }
-            }
-            .into(),
-        }
-        }));
+        report.notes.extend(self.refusals.notes());
         let unchecked = self.logins.unchecked(&self.state, &report.logins);
         report.notes.extend((unchecked > 0).then(|| Note {
             code: "login_sealed",

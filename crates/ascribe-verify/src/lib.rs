@@ -11,6 +11,7 @@ mod ledger;
 mod links;
 mod logins;
 mod parallel;
+mod refusals;
 mod report;
 mod sessions;
 mod vouchers;

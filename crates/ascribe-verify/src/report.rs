@@ -45,7 +45,7 @@ pub struct Problem {
 /// Something a reader should know, which breaks no promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `login_sealed`, `key_unseen`, `directory_refused`, `testimony`, `withheld`, `missing`,
+    /// `outcome_unknown`, `not_sent`, `delegated`, `budget_elsewhere`, `login_sealed`, `key_unseen`, `directory_refused`, `login_refused`, `testimony`, `withheld`, `missing`,
     /// `time_claimed_by_log`, `witnessed`, `rollback_not_detectable` or, with an earlier checkpoint,
     /// `rollback_detectable_before`.
     pub code: &'static str,

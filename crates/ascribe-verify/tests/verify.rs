@@ -9,6 +9,7 @@ mod verify {
     mod links;
     mod logins;
     mod mtls;
+    mod refusals;
     mod scenes;
     mod trees;
     mod vectors;

@@ -679,7 +679,7 @@ impl Pick {
             }
             Body::Outcome(_) | Body::Evidence(_) | Body::Refusal(_) => mine.then_some(true),
             Body::ProviderKeys(_) | Body::DirectoryChange(_) => Some(false),
-            Body::DirectoryRefusal(_) => None,
+            Body::DirectoryRefusal(_) | Body::LoginRefusal(_) => None,
             Body::Head(head) => {
                 let goes_on = self.found && self.closed.is_none();
                 // After its close, those that fix what was written last.

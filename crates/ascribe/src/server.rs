@@ -7,6 +7,7 @@ use std::time::Duration;
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
 use ascribe_core::id::{EntryId, PersonId, Root, SessionId, StatementId};
+use ascribe_core::identity::Login;
 use ascribe_core::law::{SERVER, commitments};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
@@ -62,6 +63,8 @@ pub(crate) struct Api {
     pub(crate) reads: Semaphore,
     pub(crate) watches: Semaphore,
     pub(crate) keeper: Arc<providers::Keeper>,
+    /// Which logins were refused.
+    pub(crate) refused: Arc<refusals::Refusals>,
     /// What the log's witnesses said.
     pub(crate) witnesses: Arc<crate::witness::client::Seen>,
 }
@@ -423,7 +426,10 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             return Reply::failure("invalid", "malformed", format!("the statement is {error}"));
         }
     };
-    if matches!(&statement.say, Say::Login(login) if login.bearer) {
+    if let Say::Login(login) = &statement.say
+        && login.bearer
+    {
+        api.count_refused(login, "bearer");
         let why = "only the gateway logs in whoever shows a token as a password";
         return Reply::failure("denied", "bearer", why);
     }
@@ -485,6 +491,9 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             done(api, Some(receipt.into()), query, statement.by, before).await
         }
         Err(RecordError::Denied(denied)) => {
+            if let Say::Login(login) = &statement.say {
+                api.count_refused(login, denied.code);
+            }
             api.record_refusal(&statement, &signed, denied.code).await;
             Reply::denied(&api.named(denied))
         }
@@ -611,6 +620,15 @@ impl Api {
         denied
     }
 
+    /// A login is by nobody whom we know, so its refusal is counted.
+    fn count_refused(&self, login: &Login, code: &'static str) {
+        let name = login.provider.as_str();
+        let known = self
+            .ledger
+            .with_state(|state| state.providers.contains_key(name));
+        self.refused.count(known.then_some(name), code);
+    }
+
     /// A refusal of an authenticated person is an entry.
     async fn record_refusal(&self, statement: &Statement, signed: &Signed, code: &str) {
         let key = self.judge.sshsig(
@@ -683,6 +701,7 @@ impl Naming {
 pub(crate) mod bearers;
 pub(crate) mod postgres;
 pub(crate) mod providers;
+pub(crate) mod refusals;
 pub(crate) mod scim;
 #[cfg(test)]
 mod tests;

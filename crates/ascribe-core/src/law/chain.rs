@@ -33,6 +33,7 @@ pub(super) fn is_law(body: &Body, said: &Said<'_>) -> bool {
         | Body::Evidence(_)
         | Body::Refusal(_)
         | Body::DirectoryRefusal(_)
+        | Body::LoginRefusal(_)
         | Body::Head(_) => false,
         Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
     }
@@ -219,6 +220,11 @@ impl State {
                 let known = refusal.directory.as_ref().map(|name| self.directory(name));
                 let known = known.transpose()?.into_iter();
                 known.map(|known| link("directory", known.place)).collect()
+            }
+            Body::LoginRefusal(refusal) => {
+                let known = refusal.provider.as_ref().map(|name| self.provider(name));
+                let known = known.transpose()?.into_iter();
+                known.map(|known| link("provider", known.place)).collect()
             }
         })
     }

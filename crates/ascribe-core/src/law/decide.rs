@@ -95,6 +95,7 @@ fn commitments_of(body: &Body, statement: Option<&Statement>) -> Vec<Sealable> {
         | Body::Head(_)
         | Body::ProviderKeys(_)
         | Body::DirectoryRefusal(_)
+        | Body::LoginRefusal(_)
         | Body::Cosigned(_) => Vec::new(),
     }
 }

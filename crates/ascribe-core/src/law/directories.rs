@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Denied, Manager, Membership, Place, SERVER, State, rules};
 use crate::directory::{
-    Directory, DirectoryChange, DirectoryFile, DirectoryGroup, DirectoryRefusal, GroupRole,
-    ResourceKind,
+    Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
 };
 use crate::entry::Entry;
 use crate::id::{ContentDigest, PersonId, ResourceId, StatementId};
@@ -24,8 +23,6 @@ const MAX_RULES: usize = 64;
 pub(super) const MAX_GROUP: usize = 256;
 /// Most signers of one directory, and groups of a target's approvers.
 pub(super) const MAX_NAMED: usize = 16;
-/// Most reasons that refusals are counted by.
-const MAX_CODES: usize = 64;
 /// Most resources of one directory.
 pub const MAX_RESOURCES: usize = 65_536;
 
@@ -311,40 +308,6 @@ impl State {
             known.list(file, place);
         }
         self.hear_directories(at);
-        Ok(())
-    }
-
-    pub(super) fn check_directory_refusal(
-        &self,
-        entry: &Entry,
-        refusal: &DirectoryRefusal,
-    ) -> Result<(), Denied> {
-        let refuse = |code, text: &str| Err(Denied::new(code, text));
-        if entry.writer.id != SERVER {
-            return refuse(
-                "writer",
-                "what was refused to directories is written by `server`",
-            );
-        }
-        if refusal.from > refusal.until || refusal.until > entry.at {
-            return refuse("time", "what was refused was refused before this entry");
-        }
-        let is_code = |code: &str| {
-            (1..=64).contains(&code.len())
-                && code.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-')
-        };
-        let refused = &refusal.refused;
-        if !(1..=MAX_CODES).contains(&refused.len())
-            || !refused.is_sorted_by(|one, next| one.code < next.code)
-            || !refused
-                .iter()
-                .all(|one| one.count > 0 && is_code(&one.code))
-        {
-            return refuse(
-                "refusal",
-                "refusals are counted by 1 to 64 different codes, sorted",
-            );
-        }
         Ok(())
     }
 

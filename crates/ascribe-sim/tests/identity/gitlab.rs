@@ -372,7 +372,7 @@ fn the_token_itself_introduces_no_key() {
 }
 
 /// One call and its answer.
-fn call(world: &World, call: &Value) -> Value {
+pub(super) fn call(world: &World, call: &Value) -> Value {
     let body = serde_json::to_vec(call).unwrap();
     let mut stream = dial(world);
     let len = u32::try_from(body.len()).unwrap();

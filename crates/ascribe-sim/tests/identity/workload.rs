@@ -116,7 +116,7 @@ fn another_repositorys_job_is_not_the_workload() {
     let Some(issuer) = Idp::of_jobs(BEARER) else {
         return;
     };
-    let world = registered(&issuer);
+    let mut world = registered(&issuer);
     world.grant_workload();
     let agent = Agent::start(&world);
     let mint = r#"curl -sfG "$ISSUER/mint" --data-urlencode "audience=$ASCRIBE_AUDIENCE" --data-urlencode "claims=$CLAIMS""#;
@@ -130,25 +130,37 @@ fn another_repositorys_job_is_not_the_workload() {
     ];
     let mut codes = Vec::new();
     for claims in [
-        r#"{"sub":"repo:evil/shop:environment:production","repository_id":"74002","environment":"production","run_id":"1","event_name":"push"}"#,
-        r#"{"sub":"repo:example/shop:ref:refs/heads/x","repository_id":"74001","run_id":"1","event_name":"push"}"#,
-        r#"{"sub":"repo:example/shop:environment:production","repository_id":"74001 ","environment":"production","run_id":"1","event_name":"push"}"#,
-        r#"{"sub":"repo:example/shop:environment:production","repository_id":"74001","environment":"Production","run_id":"1","event_name":"push"}"#,
+        r#"{"sub":"repo:evil/shop:environment:production","repository_id":"74002","environment":"production","run_id":"1","run_attempt":"1","event_name":"push"}"#,
+        r#"{"sub":"repo:example/shop:ref:refs/heads/x","repository_id":"74001","run_id":"1","run_attempt":"1","event_name":"push"}"#,
+        r#"{"sub":"repo:example/shop:environment:production","repository_id":"74001 ","environment":"production","run_id":"1","run_attempt":"1","event_name":"push"}"#,
+        r#"{"sub":"repo:example/shop:environment:production","repository_id":"74001","environment":"Production","run_id":"1","run_attempt":"1","event_name":"push"}"#,
     ] {
         let mut login = agent.command(&world, &args);
         login.env("ISSUER", &issuer.issuer).env("CLAIMS", claims);
         let out = world.program_as_is(&mut login);
         codes.push(out.code);
-        assert!(out.stderr.starts_with("error: "), "{claims}: {out:?}");
+        assert!(
+            out.stderr
+                .contains("does not meet the workload's conditions"),
+            "{claims}: {out:?}"
+        );
     }
     assert_eq!(codes, [Some(2); 4]);
     agent.ssh(&world, "id").exits(255);
-    // What the refused tries were is on record, without a session.
     assert!(
         world
             .actions(&[])
             .iter()
             .all(|a| a["who"]["chain"][0]["kind"] == "person")
+    );
+    // Why each was refused is on record, without a session.
+    world.stop();
+    let report = world.verify(&world.data(), &world.policy()).exits(0).line();
+    let notes = report["notes"].as_array().unwrap();
+    let note = notes.iter().find(|note| note["code"] == "login_refused");
+    assert_eq!(
+        note.unwrap()["message"],
+        "4 login(s) by provider `github` were refused: conditions 4"
     );
 }
 

@@ -288,6 +288,7 @@ PLAIN = {
     "person-add": "name",
     "read": "query",
     "login": "token",
+    "directory-file": "file",
     "reconciliation": "findings",
 }
 
@@ -353,6 +354,7 @@ def open_commitments(entries, openings):
 # Chains, links and signatures.
 
 LAW = {"genesis", "statement", "grant", "grant.extend", "session.open", "session.close"}
+LAW |= {"provider.keys", "directory.change"}
 FRAME = {"v", "log", "id", "at", "writer", "law", "refs", "body"}
 
 
@@ -400,6 +402,8 @@ class Log:
             self.writers = {w["id"]: url64(w["key"]) for w in body["writers"]}
         if kind == "session.open":
             self.login(index, body, entry.get("refs", []))
+        if kind in ("directory.refusal", "login.refusal"):
+            self.counted(index, entry, body)
         if kind == "head":
             self.head(index, entry["writer"]["id"], body)
         if kind == "cosigned":
@@ -479,6 +483,17 @@ class Log:
             person, key = self.delegated.get(body["delegation"], (None, None))
             keys = {key} & self.agents.get(body["person"], set()) if person == body["person"] else set()
         demand(body["key"] in map(fingerprint, keys), f"entry {index}: the login's key")
+
+    def counted(self, index, entry, body):
+        """How many refusals the server counts, by reason."""
+        demand(entry["writer"]["id"] == "server", f"entry {index}: counted by another")
+        demand(body["from"] <= body["until"] <= entry["at"], f"entry {index}: when it was refused")
+        found = [exactly(one, "code", "count") for one in body["refused"]]
+        codes = [code for code, _ in found]
+        demand(1 <= len(codes) <= 64 and codes == sorted(set(codes)), f"entry {index}: the codes")
+        demand(all(count > 0 for _, count in found), f"entry {index}: a count of none")
+        whose = body.get("provider", body.get("directory"))
+        demand(len(entry.get("refs", [])) == (whose is not None), f"entry {index}: its parent")
 
     def head(self, index, writer, head):
         seq, hash_, sig = exactly(head, "seq", "hash", "sig")

@@ -158,7 +158,7 @@ fn whoevers_token_it_is_not_gets_nothing() {
     let Some(issuer) = Idp::of_jobs(BEARER) else {
         return;
     };
-    let bank = registered(&issuer, &[]);
+    let mut bank = registered(&issuer, &[]);
     let good = token(&bank, &issuer, "ascribe");
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let old = json!({ "iat": now - 600, "nbf": now - 600, "exp": now - 5 });
@@ -227,6 +227,21 @@ fn whoevers_token_it_is_not_gets_nothing() {
     let said = bank.server().stderr();
     assert!(!said.contains("eyJ"), "{said}");
     psql(&bank, &good, "select 10").exits(0);
+    // Why each was refused is on record.
+    bank.stop();
+    let report = bank.world.verify(&bank.world.data(), &bank.world.policy());
+    let report = report.exits(0).line();
+    let notes = report["notes"].as_array().unwrap();
+    let notes = notes.iter().filter(|note| note["code"] == "login_refused");
+    let said: Vec<&str> = notes.map(|n| n["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        said,
+        [
+            "3 login(s) by no registered provider were refused: token-form 2, token-iss 1",
+            "9 login(s) by provider `github` were refused: conditions 1, token-aud 2, token-commitment 1, \
+             token-fork 1, token-signature 2, token-time 2",
+        ]
+    );
 }
 
 #[test]

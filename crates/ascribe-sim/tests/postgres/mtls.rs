@@ -183,7 +183,7 @@ fn a_workload_enters_by_its_svid_and_the_record_says_what_that_proves() {
 
 #[test]
 fn whose_certificate_is_not_the_workloads_gets_nothing_by_it() {
-    let scene = Scene::open(&[]);
+    let mut scene = Scene::open(&[]);
     let make = |name: &str, extensions: &str, signer: &str| {
         certify(&scene.dir, name, extensions, signer);
     };
@@ -251,6 +251,25 @@ fn whose_certificate_is_not_the_workloads_gets_nothing_by_it() {
     assert_eq!(scene.bank.action("select 7")["who"]["door"], "password");
     scene.psql("deploy", "", "select 10").exits(0);
     assert_eq!(scene.bank.action("select 10")["who"]["door"], "mtls");
+    counted(&mut scene);
+}
+
+/// Why each was refused is on record.
+fn counted(scene: &mut Scene) {
+    scene.bank.stop();
+    let world = &scene.bank.world;
+    let report = world.verify(&world.data(), &world.policy()).exits(0).line();
+    let notes = report["notes"].as_array().unwrap();
+    let notes = notes.iter().filter(|note| note["code"] == "login_refused");
+    let said: Vec<&str> = notes.map(|n| n["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        said,
+        [
+            "2 login(s) by no registered provider were refused: token-iss 2",
+            "9 login(s) by provider `spire` were refused: conditions 1, svid-ca 2, svid-id 2, svid-root 2, svid-tls 1, \
+             token-time 1",
+        ]
+    );
 }
 
 #[test]

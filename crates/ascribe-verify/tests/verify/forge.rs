@@ -193,6 +193,7 @@ impl Forge {
             | Body::Evidence(_)
             | Body::Refusal(_)
             | Body::DirectoryRefusal(_)
+            | Body::LoginRefusal(_)
             | Body::Head(_) => false,
             Body::Cosigned(cosigned) => !cosigned.settles.is_empty(),
             Body::Statement(signed) => !matches!(signed.statement().unwrap().say, Say::Read(_)),

@@ -136,7 +136,7 @@ fn session_by_login(story: &Story) -> (Forge, Bundle) {
 }
 
 /// The provider's keys and Olu's identity there.
-fn registered(log: &mut Forge) -> (Place, Place) {
+pub(super) fn registered(log: &mut Forge) -> (Place, Place) {
     let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
     let keys = ProviderKeys {
         body: Bytes(jwks(1)),

@@ -34,6 +34,8 @@ use crate::client::{Server, read_json, write_json};
 use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::bearers::Tokens;
 use crate::server::postgres::{Files, Sources};
+use crate::server::providers::Keeper;
+use crate::server::refusals::{Of, Refusals};
 use crate::server::scim::Scim;
 use crate::server::vault::Vault;
 use crate::server::{Api, Naming};
@@ -118,6 +120,8 @@ pub(crate) struct Running {
     pub(crate) ssh_host_key: String,
     pub(crate) ssh_host_ca: String,
     ledger: Arc<Ledger>,
+    /// Which logins were refused since it was last on record.
+    refused: Arc<Refusals>,
     stop: CancellationToken,
     server_file: PathBuf,
     tasks: TaskTracker,
@@ -149,6 +153,7 @@ impl Running {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.refused.finish().await;
         // Local commands find a stopped server by this file's absence; a stale one only makes them
         // say that nothing answers.
         std::fs::remove_file(&self.server_file).unwrap_or_default();
@@ -328,6 +333,27 @@ async fn open(dir: &Path) -> Done<(Arc<Ledger>, Arc<dyn Judge>)> {
     Ok((Arc::new(ledger), judge))
 }
 
+/// What takes logins: providers' keys, the count of those that are refused, and what is shown at databases' doors.
+fn logins(
+    ledger: &Arc<Ledger>,
+    judge: &Arc<dyn Judge>,
+) -> Done<(Arc<Keeper>, Arc<Refusals>, Tokens)> {
+    let keeper = Arc::new(Keeper::new(Arc::clone(ledger))?);
+    let refused = Arc::new(Refusals::new(Of::Logins, Arc::clone(ledger)));
+    let bearers = Tokens::new(
+        Arc::clone(ledger),
+        Arc::clone(&keeper),
+        Arc::clone(judge),
+        Arc::clone(&refused),
+    );
+    Ok((keeper, refused, bearers))
+}
+
+/// Writes now and then what was refused, until `stop`.
+async fn count(refused: Arc<Refusals>, stop: CancellationToken) {
+    refused.run(stop).await;
+}
+
 /// Where this server listens: no target is there.
 fn own(addresses: [Option<&String>; 4]) -> Vec<std::net::SocketAddr> {
     let known = addresses.into_iter().flatten();
@@ -372,11 +398,11 @@ pub(crate) async fn start(
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let databases = Databases::listen(postgres, dir, &tasks, &stop).await?;
-    let keeper = Arc::new(crate::server::providers::Keeper::new(Arc::clone(&ledger))?);
-    let bearers = Tokens::new(Arc::clone(&ledger), Arc::clone(&keeper), Arc::clone(&judge));
+    let (keeper, refused, bearers) = logins(&ledger, &judge)?;
     let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         keeper: Arc::clone(&keeper),
+        refused: Arc::clone(&refused),
         ledger: Arc::clone(&ledger),
         judge,
         first_entry,
@@ -398,6 +424,7 @@ pub(crate) async fn start(
         stop.clone(),
     ));
     tasks.spawn(keeper.run(stop.clone()));
+    tasks.spawn(count(Arc::clone(&refused), stop.clone()));
     let scim = scim.map(|(listener, address, scim)| {
         tasks.spawn(scim.serve(listener, stop.clone()));
         address
@@ -448,6 +475,7 @@ pub(crate) async fn start(
         ssh_host_key,
         ssh_host_ca,
         ledger,
+        refused,
         stop,
         server_file,
         tasks,

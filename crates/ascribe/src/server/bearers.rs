@@ -18,6 +18,7 @@ use ascribe_wire::pg::Secret;
 use tokio::sync::oneshot;
 
 use super::providers::Keeper;
+use super::refusals::Refusals;
 use crate::client::random;
 use crate::exit::{Attempt as _, Failure};
 use crate::signer::{Signer, fresh_key, ssh_key_of};
@@ -27,6 +28,8 @@ pub(crate) struct Tokens {
     ledger: Arc<Ledger>,
     keeper: Arc<Keeper>,
     judge: Arc<dyn Judge>,
+    /// Which logins were refused.
+    refused: Arc<Refusals>,
 }
 
 /// The law gives a session key no longer life, in milliseconds.
@@ -70,7 +73,7 @@ impl Bearers for Tokens {
     fn log_in<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async move {
             let bytes = token.expose().trim_ascii_end();
-            let said = Unchecked::read(bytes)?;
+            let said = Unchecked::read(bytes).map_err(|denied| self.counted(None, denied))?;
             let what = What::Token;
             self.take(Shown { bytes, said, what }).await
         })
@@ -93,24 +96,17 @@ impl Bearers for Tokens {
     ) -> Option<BoxFuture<'a, Result<Bearer, Denied>>> {
         let said = Unchecked::of_certificate(shown.chain.first()?)?;
         Some(Box::pin(async move {
-            let signed = shown.signed.as_ref().ok_or_else(|| {
-                Denied::new(
-                    "svid-tls",
-                    "a client's certificate counts with TLS 1.3 alone",
-                )
-                .with_help(
-                    "let the client speak TLS 1.3, or show no certificate (`sslcertmode=disable`)",
-                )
-            })?;
-            let TlsSignature {
-                scheme,
-                message,
-                signature,
-            } = signed;
-            let bytes = tls_proof(&shown.chain, *scheme, message, signature)?;
             let what = What::Certificate;
-            let bytes = &bytes[..];
-            self.take(Shown { bytes, said, what }).await
+            match proof_of(shown) {
+                Ok(bytes) => {
+                    let bytes = &bytes[..];
+                    self.take(Shown { bytes, said, what }).await
+                }
+                Err(denied) => {
+                    let provider = self.provider_of(&said, what);
+                    Err(self.counted(provider.as_deref(), denied))
+                }
+            }
         }))
     }
 
@@ -123,24 +119,49 @@ impl Bearers for Tokens {
 }
 
 impl Tokens {
-    pub(crate) fn new(ledger: Arc<Ledger>, keeper: Arc<Keeper>, judge: Arc<dyn Judge>) -> Self {
+    pub(crate) fn new(
+        ledger: Arc<Ledger>,
+        keeper: Arc<Keeper>,
+        judge: Arc<dyn Judge>,
+        refused: Arc<Refusals>,
+    ) -> Self {
         Self {
             ledger,
             keeper,
             judge,
+            refused,
         }
     }
 
+    /// Who is refused is counted, by the provider that what they showed names.
+    fn counted(&self, provider: Option<&str>, denied: Denied) -> Denied {
+        self.refused.count(provider, denied.code);
+        denied
+    }
+
+    fn provider_of(&self, said: &Unchecked, what: What) -> Option<String> {
+        let meant = self.ledger.with_state(|state| meant(state, said, what));
+        Some(meant.ok()?.provider.provider.name)
+    }
+
     async fn take(&self, shown: Shown<'_>) -> Result<Bearer, Denied> {
+        let taken = self.let_in(&shown).await;
+        taken.map_err(|denied| {
+            let provider = self.provider_of(&shown.said, shown.what);
+            self.counted(provider.as_deref(), denied)
+        })
+    }
+
+    async fn let_in(&self, shown: &Shown<'_>) -> Result<Bearer, Denied> {
         let key = fresh_key().map_err(internal)?;
         let public = ssh_key_of(key.public_key()).map_err(internal)?;
         let rz: [u8; 32] = random().map_err(internal)?;
-        let meant = self.meant(&shown)?;
+        let meant = self.meant(shown)?;
         let (provider, claims) = match self.check(&meant, shown.bytes, (&public, &rz)) {
             // The provider may publish newer keys than we know.
             Err(denied) if UNKNOWN_KEY.contains(&denied.code) => {
                 self.keeper.again(&meant.provider.provider).await;
-                let meant = self.meant(&shown)?;
+                let meant = self.meant(shown)?;
                 let claims = self.check(&meant, shown.bytes, (&public, &rz))?;
                 (meant, claims)
             }
@@ -258,6 +279,23 @@ impl Tokens {
         };
         Ok((id, signer.sign(&statement).map_err(internal)?))
     }
+}
+
+/// What the key of a certificate signed in TLS.
+fn proof_of(shown: &ShownCertificate) -> Result<Vec<u8>, Denied> {
+    let signed = shown.signed.as_ref().ok_or_else(|| {
+        Denied::new(
+            "svid-tls",
+            "a client's certificate counts with TLS 1.3 alone",
+        )
+        .with_help("let the client speak TLS 1.3, or show no certificate (`sslcertmode=disable`)")
+    })?;
+    let TlsSignature {
+        scheme,
+        message,
+        signature,
+    } = signed;
+    tls_proof(&shown.chain, *scheme, message, signature)
 }
 
 /// The provider that the token calls its own, and the workloads whose rules it meets.

@@ -3,7 +3,6 @@
 //! the operator's proxy.
 
 mod patch;
-mod refusals;
 mod show;
 mod store;
 
@@ -31,8 +30,8 @@ use tokio_util::task::TaskTracker;
 use crate::client::random;
 use crate::exit::{Done, Failure};
 use crate::login::decoded;
+use crate::server::refusals::{Of, Refusals};
 use patch::Body;
-use refusals::Refusals;
 use store::{Kept, Shelf, Store};
 
 pub(super) const BASE: &str = "/scim/v2";
@@ -167,7 +166,7 @@ impl Scim {
     pub(crate) fn new(ledger: Arc<Ledger>) -> Done<Self> {
         let store = Store::open(Arc::clone(&ledger))?;
         Ok(Self {
-            refusals: Refusals::new(Arc::clone(&ledger)),
+            refusals: Refusals::new(Of::Directories, Arc::clone(&ledger)),
             ledger,
             store,
             tasks: TaskTracker::new(),
@@ -300,8 +299,8 @@ impl Scim {
             Ok((token, name)) => (self.answer_to(token, &name, request).await, Some(name)),
             Err(fault) => (Err(fault), None),
         };
-        if let Err(fault) = &answered {
-            self.refusals.count(name.as_deref(), fault);
+        if let Some(code) = answered.as_ref().err().and_then(Fault::code) {
+            self.refusals.count(name.as_deref(), code);
         }
         answered
     }

@@ -65,8 +65,10 @@ impl World {
         let (ada, stranger) = (signer(1), signer(2));
         let ledger = Arc::new(ledger(dir.path(), &ada));
         let keeper = providers::Keeper::new(Arc::clone(&ledger)).unwrap();
+        let refused = refusals::Refusals::new(refusals::Of::Logins, Arc::clone(&ledger));
         let api = Arc::new(Api {
             keeper: Arc::new(keeper),
+            refused: Arc::new(refused),
             ledger,
             judge: Arc::new(ascribe_evidence::SshSignatures),
             first_entry: String::new(),

@@ -12,6 +12,7 @@ mod bearers;
 mod logins;
 mod observers;
 mod providers;
+mod refusals;
 mod workloads;
 
 /// The one workload.

@@ -428,6 +428,7 @@ pub(super) fn full_path() -> World {
     w.say(ADA, Say::DirectorySet(corp), Vec::new()).unwrap();
     w.hear(REQ, |_| ()).unwrap();
     w.refuse_directory(SERVER, |_| ()).unwrap();
+    w.refuse_logins(SERVER, |_| ()).unwrap();
     w.agents_act(grant);
     w.witnessed_change();
     w.head("gw").unwrap();

@@ -1,6 +1,6 @@
-//! Requests that were refused, on record: counted, and written now and then, so that whoever asks for
-//! nothing but refusals fills no disk. The first of them is written within a second, the next after a
-//! minute, and as long as it goes on after twice as long each time, up to an hour.
+//! What was refused to whoever is nobody here, on record: requests over SCIM, and logins. It is counted, and written
+//! now and then, so that whoever asks for nothing but refusals fills no disk. The first of them is written within a
+//! second, the next after a minute, and as long as it goes on after twice as long each time, up to an hour.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,21 +9,26 @@ use std::time::{Duration, Instant};
 use ascribe_core::directory::{DirectoryRefusal, RefusedCount};
 use ascribe_core::entry::Body;
 use ascribe_core::id::EntryId;
+use ascribe_core::identity::LoginRefusal;
 use ascribe_core::law::SERVER;
 use ascribe_core::record::{Proposal, Recorder as _, Scope};
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
-use super::Fault;
 use crate::client::random;
 use crate::exit::{Attempt as _, Done};
 
 /// How often what is due is looked for.
 const LOOK: Duration = Duration::from_secs(1);
-/// Least and longest time between two entries of one directory.
+/// Least and longest time between two entries of one directory or provider.
 const PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// Most reasons that are counted apart; what is refused for any other is in one sum.
+const MAX_CODES: usize = 63;
+const OTHER: &str = "other";
+/// Reasons that are failures of ours.
+const OURS: [&str; 2] = ["internal", "ledger"];
 
 /// What was refused since the last entry.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ struct Tally {
     until: Timestamp,
 }
 
-/// The refusals of one directory.
+/// The refusals of one directory or provider.
 #[derive(Debug, Default)]
 struct Bucket {
     tally: Option<Tally>,
@@ -50,6 +55,8 @@ impl Bucket {
             until: at,
         });
         (tally.from, tally.until) = (tally.from.min(at), tally.until.max(at));
+        let apart = tally.counts.contains_key(code) || tally.counts.len() < MAX_CODES;
+        let code = if apart { code } else { OTHER };
         let known = tally.counts.entry(code).or_default();
         *known = known.saturating_add(count);
     }
@@ -74,32 +81,77 @@ impl Bucket {
     }
 }
 
+/// What is refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of {
+    /// Requests over SCIM, by directory.
+    Directories,
+    /// Logins, by provider.
+    Logins,
+}
+
+impl Of {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Directories => "requests over SCIM",
+            Self::Logins => "logins",
+        }
+    }
+
+    fn body(
+        self,
+        whose: Option<String>,
+        (from, until): (Timestamp, Timestamp),
+        refused: Vec<RefusedCount>,
+    ) -> Body {
+        match self {
+            Self::Directories => Body::DirectoryRefusal(DirectoryRefusal {
+                directory: whose,
+                from,
+                refused,
+                until,
+            }),
+            Self::Logins => Body::LoginRefusal(LoginRefusal {
+                from,
+                provider: whose,
+                refused,
+                until,
+            }),
+        }
+    }
+}
+
 /// Counts and writes refusals.
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
+    of: Of,
     ledger: Arc<Ledger>,
-    /// By directory, and of those who showed no directory's token: as many as there are directories, and one.
+    /// By directory or provider, and of those who named no registered one: as many as there are, and one.
     buckets: Mutex<BTreeMap<Option<String>, Bucket>>,
 }
 
 impl Refusals {
-    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(of: Of, ledger: Arc<Ledger>) -> Self {
         Self {
+            of,
             ledger,
             buckets: Mutex::default(),
         }
     }
 
-    /// Counts a refusal. What the server failed to do is none.
-    pub(super) fn count(&self, directory: Option<&str>, fault: &Fault) {
-        let Some(code) = fault.code() else { return };
+    /// Counts a refusal. What the server failed to do is none. Whoever calls this has found that a directory or a
+    /// provider of this name is registered: the names of others would be anybody's to make.
+    pub(super) fn count(&self, whose: Option<&str>, code: &'static str) {
+        if OURS.contains(&code) {
+            return;
+        }
         let now = self.ledger.now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(directory.map(str::to_owned)).or_default();
+        let bucket = buckets.entry(whose.map(str::to_owned)).or_default();
         bucket.count(code, 1, now);
     }
 
     /// Writes what is due until `stop`, and then whatever is left.
-    pub(super) async fn run(&self, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -110,7 +162,7 @@ impl Refusals {
     }
 
     /// Writes whatever is left.
-    pub(super) async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         self.write(|bucket| bucket.tally.take()).await;
     }
 
@@ -124,13 +176,14 @@ impl Refusals {
                 .filter_map(|(name, bucket)| Some((name.clone(), due(bucket)?)))
                 .collect()
         };
-        for (directory, tally) in tallies {
-            let Err(failure) = self.record(directory.clone(), &tally).await else {
+        for (whose, tally) in tallies {
+            let Err(failure) = self.record(whose.clone(), &tally).await else {
                 continue;
             };
-            tracing::warn!("what was refused over SCIM is not on record yet: {failure}");
+            let what = self.of.as_str();
+            tracing::warn!("which {what} were refused is not on record yet: {failure}");
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-            let bucket = buckets.entry(directory).or_default();
+            let bucket = buckets.entry(whose).or_default();
             for (code, count) in tally.counts {
                 bucket.count(code, count, tally.from);
                 bucket.count(code, 0, tally.until);
@@ -138,7 +191,7 @@ impl Refusals {
         }
     }
 
-    async fn record(&self, directory: Option<String>, tally: &Tally) -> Done {
+    async fn record(&self, whose: Option<String>, tally: &Tally) -> Done {
         let refused = tally.counts.iter();
         let refused = refused.map(|(code, count)| RefusedCount {
             code: (*code).to_owned(),
@@ -146,16 +199,11 @@ impl Refusals {
         });
         // The clock may have been set back since.
         let now = self.ledger.now();
-        let refusal = DirectoryRefusal {
-            directory,
-            from: tally.from.min(now),
-            refused: refused.collect(),
-            until: tally.until.min(now),
-        };
+        let times = (tally.from.min(now), tally.until.min(now));
         let proposal = Proposal {
             id: EntryId::new(random()?),
             writer: SERVER.to_owned(),
-            body: Body::DirectoryRefusal(refusal),
+            body: self.of.body(whose, times, refused.collect()),
             openings: Vec::new(),
             scope: Scope::None,
         };
@@ -196,6 +244,20 @@ mod tests {
         }
         counted += bucket.tally.take().map_or(0, |tally| tally.counts["token"]);
         (written, counted, came)
+    }
+
+    #[test]
+    fn what_is_refused_for_too_many_reasons_is_told_in_one_sum() {
+        const LETTERS: &str =
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
+        let mut bucket = Bucket::default();
+        let codes = (1..=70).map(|length| LETTERS.split_at(length).0);
+        for code in codes.clone().chain(codes) {
+            bucket.count(code, 1, Timestamp::from_millis(0));
+        }
+        let counts = bucket.tally.unwrap().counts;
+        assert_eq!((counts.len(), counts[OTHER]), (64, 14));
+        assert_eq!(counts.values().sum::<u64>(), 140);
     }
 
     #[test]
