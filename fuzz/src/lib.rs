@@ -611,6 +611,7 @@ fn provider(kind: ProviderKind) -> Provider {
             ProviderKind::Gitlab => proof::AUDIENCE.into(),
             _ => AUDIENCE.into(),
         },
+        authn: None,
         issuer: ISSUER.into(),
         jwks_uri: String::new(),
         kind,

@@ -47,6 +47,7 @@ fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
     let provider = Provider {
         algorithms: vec!["EdDSA".into()],
         audience: String::new(),
+        authn: None,
         issuer: "spiffe://example.org".into(),
         jwks_uri: String::new(),
         kind: ProviderKind::SpiffeX509,

@@ -17,7 +17,7 @@ use crate::entry::{
 use crate::id::{
     ActionId, Commitment, ContentDigest, EntryHash, GrantId, PersonId, SessionId, StatementId,
 };
-use crate::identity::{Claims, Code, Protection, Run, Trigger};
+use crate::identity::{Authn, Claims, Code, Protection, Run, Trigger};
 use crate::law::{GrantState, Place, State};
 use crate::sealed::Opening;
 use crate::statement::{Statement, Ticket, Window};
@@ -103,6 +103,9 @@ pub struct Link {
     pub assurance: u8,
     /// By what.
     pub evidence: String,
+    /// How a person proved themself to the provider, in its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authn: Option<Authn>,
     /// The run that acted; none for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,
@@ -587,6 +590,7 @@ impl Fold {
                 owner: Some(open.person),
                 assurance: link.assurance,
                 evidence: format!("delegation:{id}"),
+                authn: None,
                 run: None,
                 code: None,
                 trigger: None,
@@ -874,6 +878,7 @@ fn link(state: &State, open: &SessionOpen, names: &BTreeMap<PersonId, String>) -
             .get(&open.session)
             .map_or(0, |session| session.assurance),
         evidence: login_evidence(state, open),
+        authn: claims.and_then(Claims::authn),
         run: claims.and_then(|claims| claims.run.clone()),
         code: claims.and_then(|claims| claims.code.clone()),
         trigger: claims.and_then(|claims| claims.trigger.clone()),

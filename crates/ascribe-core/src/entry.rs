@@ -22,7 +22,7 @@ pub const MAX_ENTRY: usize = 65_535;
 
 /// The version of entries that are written. Version 1 has the same form; of what an entry of version 2 says the law demands more
 /// (see `docs/spec/entry.md`).
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// One entry. Members are declared in canonical order, here and below, so that writing them needs
 /// no sorting.
@@ -43,7 +43,7 @@ pub struct Entry {
     /// Parents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refs: Vec<Ref>,
-    /// Version: 1 or [`VERSION`].
+    /// Version: 1 to [`VERSION`].
     pub v: u8,
     /// Who wrote it, and its place in that writer's chain.
     pub writer: Writer,

@@ -10,6 +10,7 @@ use crate::encoding::{self, Bytes};
 use crate::id::{Commitment, ContentDigest, PersonId, StatementId};
 use crate::sealed::Prose;
 use crate::statement::SshKey;
+use crate::text::clean;
 use crate::time::Timestamp;
 
 /// How old a provider's keys may be where it says nothing else: a day.
@@ -64,6 +65,9 @@ pub struct Provider {
     /// the commitment to the bearer's key. With [`PROOF_AUDIENCE`] before it, it is all of the audience,
     /// and proofs count instead of tokens.
     pub audience: String,
+    /// How people must have proved themselves to it before a login of theirs counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authn: Option<AuthnRule>,
     /// The exact issuer.
     pub issuer: String,
     /// Where its keys are published.
@@ -98,6 +102,51 @@ impl Provider {
         let of_jobs = !self.kind.is_of_people() && self.kind != ProviderKind::SpiffeX509;
         let asked_for = of_jobs && self.audience.starts_with(PROOF_AUDIENCE);
         asked_for || self.kind == ProviderKind::Gitlab
+    }
+}
+
+/// How people must have proved themselves to a provider. What is absent is not asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthnRule {
+    /// One of these must be the token's `acr`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acr: Vec<String>,
+    /// All of these must be in its `amr`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// At most so long before the token was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
+}
+
+/// How somebody proved themself to a provider, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authn {
+    /// In which class of ways (`acr`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// By what means (`amr`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// When (`auth_time`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+impl Authn {
+    /// For a terminal.
+    pub fn in_words(&self) -> String {
+        let means: Vec<String> = self.amr.iter().map(|means| clean(means, 64)).collect();
+        let words = [
+            self.acr
+                .as_ref()
+                .map(|acr| format!("acr {}", clean(acr, 200))),
+            (!means.is_empty()).then(|| format!("by {}", means.join(", "))),
+            self.at.map(|at| format!("at {at}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        words.join("; ")
     }
 }
 
@@ -311,6 +360,18 @@ pub struct Claims {
     /// What started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
+}
+
+impl Claims {
+    /// How the person proved themself to the provider; none where the token says nothing of it.
+    pub fn authn(&self) -> Option<Authn> {
+        let says = self.acr.is_some() || !self.amr.is_empty() || self.auth_time.is_some();
+        says.then(|| Authn {
+            acr: self.acr.clone(),
+            amr: self.amr.clone(),
+            at: self.auth_time,
+        })
+    }
 }
 
 /// A claim's value.

@@ -7,6 +7,7 @@
 mod admission;
 mod answers;
 mod asks;
+mod authn;
 mod authorities;
 mod bearers;
 mod chain;
@@ -62,6 +63,8 @@ pub const LAW_VERSION: u32 = 13;
 /// Since this version of entries a grant needs a target's system owner who is there, and a rule that a fork's pull request could meet
 /// needs a confirmation.
 const OWNERS_AND_FORKS: u8 = 2;
+/// Since this version nobody proved themself to a provider in the future.
+const AUTH_TIMES: u8 = 3;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.

@@ -13,6 +13,7 @@ mod identity {
     mod world;
 
     mod agent;
+    mod authn;
     mod gitlab;
     mod groups;
     mod idp;

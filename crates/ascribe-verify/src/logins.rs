@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Entry};
 use ascribe_core::id::{ContentDigest, PersonId, SessionId, StatementId};
-use ascribe_core::identity::{Binding, KeysSeen};
+use ascribe_core::identity::{Authn, Binding, KeysSeen};
 use ascribe_core::law::{Denied, LoginLink, LoginState, State, check_token};
 use ascribe_core::statement::{Say, Statement};
 use ascribe_core::text::clean;
@@ -30,6 +30,9 @@ pub struct LoginProof {
     pub workload: Option<String>,
     /// How strongly that is shown, 0 to 4.
     pub assurance: u8,
+    /// How a person proved themself to the provider, where its token says anything of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authn: Option<Authn>,
     /// The provider's name.
     pub provider: String,
     /// The issuer, who must be trusted.
@@ -290,6 +293,7 @@ fn proof(
         actor: state.by,
         workload: state.workload.as_ref().map(|(name, _)| name.clone()),
         assurance: state.assurance(),
+        authn: claims.authn(),
         provider: state.login.provider.clone(),
         issuer: state.provider.issuer.clone(),
         provider_key: claims.key,
@@ -327,6 +331,14 @@ pub(crate) fn observers_in_words(proof: &LoginProof, names: &Names) -> String {
     observers.collect()
 }
 
+/// How a person proved themself to the provider.
+pub(crate) fn authn_in_words(proof: &LoginProof) -> String {
+    let authn = proof.authn.as_ref().map(Authn::in_words);
+    authn.map_or_else(String::new, |words| {
+        format!(", whose provider says how they proved themself ({words})")
+    })
+}
+
 /// A proof in words.
 pub(crate) fn in_words(proof: &LoginProof, names: &Names) -> String {
     let actor = shown(names, proof.actor);
@@ -342,9 +354,10 @@ pub(crate) fn in_words(proof: &LoginProof, names: &Names) -> String {
         format!(", whatever the token passed through before it was proved for {what}")
     });
     format!(
-        "  {link} {}: {who}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}{}), login \
+        "  {link} {}: {who}{}, token {} and signed by provider key {} (keys entry {}, seen also by the client: {seen}{}), login \
          signed by session key {}; one must trust: {} for who that is{holder}, and the log for {}",
         proof.session,
+        authn_in_words(proof),
         proof.token,
         proof.provider_key,
         proof.keys_entry,

@@ -287,6 +287,10 @@ pub(crate) fn problem_of(
             "unlawful",
             "a login counts under keys that enough observers saw",
         ),
+        "acr" | "amr" | "auth-time" => (
+            "unlawful",
+            "a login counts as its provider's entry asks people to prove themselves",
+        ),
         "cosigned" | "witnesses" => ("untrusted", "witnesses sign their own word"),
         "unwitnessed" => ("unlawful", "what waits for witnesses waits"),
         "malformed" | "version" | "size" => ("malformed", "entries have one spelling"),

@@ -4,6 +4,7 @@
 mod verify {
     mod agents;
     mod attribution;
+    mod authn;
     mod bundles;
     mod forge;
     mod links;

@@ -18,8 +18,8 @@ pub(crate) use access::{
     Review, Revoke, Terminate,
 };
 pub(crate) use identity::{
-    Connect, DirectoryCommand, IdentityArgs, IdentityCommand, Login, Logout, ObserversArgs,
-    ProviderAdd, ProviderCommand, WorkloadAdd, WorkloadCommand,
+    AuthnArgs, Connect, DirectoryCommand, IdentityArgs, IdentityCommand, Login, Logout,
+    ObserversArgs, ProviderAdd, ProviderCommand, WorkloadAdd, WorkloadCommand,
 };
 pub(crate) use parse::word_of;
 pub(crate) use record::{Actions, Export, Replay};

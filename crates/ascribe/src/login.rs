@@ -11,6 +11,7 @@ pub(crate) mod workload_api;
 
 pub(crate) use discovery::{Metadata, discover, published_keys};
 
+use ascribe_core::identity::Provider;
 use ascribe_core::text::clean;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -78,6 +79,18 @@ fn read<T: for<'de> Deserialize<'de>>(answer: &Answer, what: &str) -> Done<T> {
             ),
         )
     })
+}
+
+/// What a request asks a provider for, of how a person proves themself (OpenID Connect Core 1.0, 3.1.2.1). There is no such
+/// parameter for means (`amr`).
+fn wanted(provider: &Provider) -> Vec<(&'static str, String)> {
+    let Some(rule) = &provider.authn else {
+        return Vec::new();
+    };
+    let classes = (!rule.acr.is_empty()).then(|| ("acr_values", rule.acr.join(" ")));
+    let age = rule.max_age_seconds;
+    let age = age.map(|seconds| ("max_age", seconds.to_string()));
+    classes.into_iter().chain(age).collect()
 }
 
 /// `application/x-www-form-urlencoded`, also the query of a URL.

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::providers::is_line;
-use super::{Denied, Judge, Membership, Person, Place, State, TokenAsked, bearers, rules};
+use super::{
+    AUTH_TIMES, Denied, Judge, Membership, Person, Place, State, TokenAsked, authn, bearers, rules,
+};
 use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
 use crate::identity::{
@@ -17,7 +19,7 @@ use crate::statement::{Role, Say, Signed, SshKey, Target};
 use crate::time::Timestamp;
 
 /// How far a provider's clock may be off, in milliseconds.
-const PROVIDER_SKEW_MS: i64 = 60_000;
+pub(super) const PROVIDER_SKEW_MS: i64 = 60_000;
 /// Longest life of a session key.
 const MAX_LOGIN_MS: i64 = 12 * 3_600_000;
 /// Longest life of a token.
@@ -439,6 +441,12 @@ impl State {
         self.check_observed(at, known, &login.claims.key)?;
         let people = known.provider.kind.is_of_people();
         check_times(at, login, people)?;
+        if let Some(proved) = login.claims.auth_time
+            && self.version >= AUTH_TIMES
+        {
+            authn::check_not_after(at, proved)?;
+        }
+        authn::check_proved(&known.provider, &login.claims)?;
         check_binding(&known.provider, login.claims.binding)?;
         check_texts(&login.claims)?;
         if login.rz.0.len() != 32 {
@@ -578,9 +586,10 @@ impl State {
 
     fn has_basis(&self, state: &LoginState) -> bool {
         let LoginState { by, login, .. } = state;
-        let counts = self
-            .live_provider(&login.provider)
-            .is_ok_and(|now| means_no_less(&now.provider, &state.provider));
+        let counts = self.live_provider(&login.provider).is_ok_and(|now| {
+            means_no_less(&now.provider, &state.provider)
+                && authn::check_proved(&now.provider, &login.claims).is_ok()
+        });
         let still = match &state.workload {
             None => {
                 self.linked(&login.provider, &login.claims.subject) == Some(*by)

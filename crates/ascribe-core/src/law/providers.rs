@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Judge, Place, Sighting, State, rules};
+use super::{Denied, Judge, Place, Sighting, State, authn, rules};
 use crate::encoding::Bytes;
 use crate::entry::Entry;
 use crate::id::{ContentDigest, PersonId};
@@ -55,7 +55,7 @@ pub(super) fn is_line(text: &str) -> bool {
     (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(is_unsafe)
 }
 
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     is_line(text) && !text.chars().any(char::is_whitespace)
 }
 
@@ -160,6 +160,7 @@ impl State {
             return self.provider(&provider.name).map(drop);
         }
         check_provider(provider)?;
+        authn::check_rule(provider)?;
         self.check_observers(provider)
     }
 

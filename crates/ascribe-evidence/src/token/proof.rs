@@ -146,6 +146,7 @@ mod tests {
         let provider = Provider {
             algorithms: vec!["RS256".into()],
             audience: "OPENPUBKEY-PKTOKEN:ascribe".into(),
+            authn: None,
             issuer: "https://gitlab.example".into(),
             jwks_uri: "https://gitlab.example/keys".into(),
             kind: ProviderKind::Gitlab,

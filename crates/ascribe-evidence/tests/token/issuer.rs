@@ -210,6 +210,7 @@ impl Login {
                     .map(String::from)
                     .into(),
                 audience,
+                authn: None,
                 issuer: claims["iss"].as_str().unwrap().to_owned(),
                 jwks_uri: "https://id.example/keys".into(),
                 kind,

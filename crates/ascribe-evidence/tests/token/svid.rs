@@ -391,6 +391,7 @@ fn domain() -> Provider {
     Provider {
         algorithms: vec!["ES256".into(), "PS256".into(), "RS256".into()],
         audience: "ascribe".into(),
+        authn: None,
         issuer: "spiffe://example.org".into(),
         jwks_uri: "https://spire.example/bundle".into(),
         kind: ProviderKind::SpiffeX509,

@@ -45,6 +45,7 @@ fn provider(name: &str, kind: ProviderKind) -> Provider {
     Provider {
         algorithms: vec!["EdDSA".into()],
         audience: "ascribe".into(),
+        authn: None,
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,

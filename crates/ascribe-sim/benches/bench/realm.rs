@@ -118,6 +118,7 @@ fn provider(name: &str, kind: ProviderKind, algorithm: &str) -> Provider {
     Provider {
         algorithms: vec![algorithm.to_owned()],
         audience: "ascribe".to_owned(),
+        authn: None,
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,

@@ -294,6 +294,7 @@ fn the_token_itself_introduces_no_key() {
     let provider = Registered {
         algorithms: vec!["ES256".into(), "RS256".into()],
         audience: AUDIENCE.into(),
+        authn: None,
         issuer: gitlab.issuer.clone(),
         jwks_uri: format!("{}/jwks", gitlab.issuer),
         kind: ProviderKind::Gitlab,

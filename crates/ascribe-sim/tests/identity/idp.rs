@@ -125,6 +125,12 @@ impl Idp {
         assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "grouped");
     }
 
+    /// The person proves themself in this way and by these means from now on, so many seconds before they come.
+    pub(super) fn proves(&mut self, acr: &str, amr: &[&str], ago: u64) {
+        writeln!(self.input, "proves {acr} {} {ago}", amr.join(",")).unwrap();
+        assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "proved");
+    }
+
     /// Plays the browser: goes where it is sent, with cookies, to the very end.
     pub(super) fn browse(&self, world: &World, address: &str) -> String {
         self.send(world, address, &[])

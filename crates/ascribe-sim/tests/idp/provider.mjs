@@ -2,7 +2,8 @@
 // usage: node provider.mjs CALLER-CLIENT-ID ACCOUNT [SECONDS]
 // An ID token lasts for so many SECONDS, ten minutes otherwise.
 // It prints `listening PORT` and takes one command a line: `rotate` makes a new key and drops the old;
-// `groups NAME,NAME` says in which groups the person is from now on.
+// `groups NAME,NAME` says in which groups the person is from now on; `proves ACR MEANS,MEANS SECONDS` how they prove
+// themself, so long before they come.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline';
@@ -34,6 +35,7 @@ function freshKey() {
 
 const server = createServer((request, response) => handle(request, response));
 let groups = [];
+let proved = {};
 let handle = (_, response) => response.writeHead(503).end();
 
 function start(key) {
@@ -54,7 +56,9 @@ function start(key) {
     cookies: { keys: ['test'] },
     ttl: { AccessToken: 600, AuthorizationCode: 60, IdToken: Number(lasts), DeviceCode: 600, Grant: 600, Interaction: 600, Session: 600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub, groups }) }),
-    claims: { openid: ['sub', 'groups'] },
+    // `acr` and `auth_time` are told to whoever asks for them.
+    acrValues: ['urn:example:pwd', 'urn:example:mfa', 'urn:example:phr'],
+    claims: { openid: ['sub', 'groups', 'amr'], acr: null, auth_time: null },
     conformIdTokenClaims: false,
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   });
@@ -65,7 +69,9 @@ function start(key) {
     const { params, session, prompt } = await provider.interactionDetails(request, response);
     const grant = new provider.Grant({ accountId: session?.accountId ?? account, clientId: params.client_id });
     grant.addOIDCScope('openid');
-    const result = { login: { accountId: account }, consent: { grantId: await grant.save() } };
+    const { ago = 0, ...how } = proved;
+    const ts = Math.floor(Date.now() / 1000) - ago;
+    const result = { login: { accountId: account, ts, ...how }, consent: { grantId: await grant.save() } };
     return provider.interactionFinished(request, response, prompt.name === 'login' ? result : { consent: result.consent });
   };
 }
@@ -80,6 +86,11 @@ createInterface({ input: process.stdin })
     if (line.startsWith('groups ')) {
       groups = line.slice(7).split(',');
       console.log('grouped');
+    }
+    if (line.startsWith('proves ')) {
+      const [acr, amr, ago] = line.slice(7).split(' ');
+      proved = { acr, amr: amr.split(','), ago: Number(ago) };
+      console.log('proved');
     }
     if (line !== 'rotate') return;
     start(freshKey());

@@ -41,6 +41,7 @@ pub(super) fn provider() -> Provider {
     Provider {
         algorithms: vec!["EdDSA".into()],
         audience: "ascribe".into(),
+        authn: None,
         issuer: "https://idp.example".into(),
         jwks_uri: "https://idp.example/keys".into(),
         kind: ProviderKind::Oidc,
@@ -137,7 +138,12 @@ fn session_by_login(story: &Story) -> (Forge, Bundle) {
 
 /// The provider's keys and Olu's identity there.
 pub(super) fn registered(log: &mut Forge) -> (Place, Place) {
-    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider()), vec![]);
+    registered_as(log, provider())
+}
+
+/// The same of this provider.
+pub(super) fn registered_as(log: &mut Forge, provider: Provider) -> (Place, Place) {
+    let (_, registered) = log.say(Who::Ada, &[], Say::ProviderSet(provider), vec![]);
     let keys = ProviderKeys {
         body: Bytes(jwks(1)),
         fetched: log.now,
@@ -161,7 +167,7 @@ pub(super) fn registered(log: &mut Forge) -> (Place, Place) {
 }
 
 /// The session key's hand.
-fn session_pen() -> Pen {
+pub(super) fn session_pen() -> Pen {
     Pen {
         key: SESSION,
         ..Pen::from(Who::Olu)
@@ -586,7 +592,7 @@ fn publish(log: &mut Forge, body: Vec<u8>, provider: Place) -> Place {
     log.record("server", &parents, Body::ProviderKeys(keys), vec![])
 }
 
-fn asked<'a>(key: &'a SshKey, facts: &'a [&'a str]) -> TokenAsked<'a> {
+pub(super) fn asked<'a>(key: &'a SshKey, facts: &'a [&'a str]) -> TokenAsked<'a> {
     TokenAsked {
         key,
         rz: &RZ,

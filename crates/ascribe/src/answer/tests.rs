@@ -284,6 +284,7 @@ async fn olu(ledger: &Ledger) -> (StatementId, Timestamp) {
     let provider = Provider {
         algorithms: vec!["EdDSA".into()],
         audience: "ascribe".into(),
+        authn: None,
         issuer: "https://idp.example".into(),
         jwks_uri: "https://idp.example/keys".into(),
         kind: ProviderKind::Oidc,

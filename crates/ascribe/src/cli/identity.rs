@@ -141,9 +141,31 @@ pub(crate) struct ProviderAdd {
     /// How old its keys on record may be when somebody logs in: an hour to a week, a day if not given.
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub(crate) max_keys_age: Option<u64>,
+    /// Without any, a provider that is replaced keeps what it asked for.
+    #[command(flatten)]
+    pub(crate) authn: AuthnArgs,
     /// Without any, a provider that is replaced keeps its observers.
     #[command(flatten)]
     pub(crate) observers: ObserversArgs,
+}
+
+/// How people must have proved themselves to their provider.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct AuthnArgs {
+    /// People log in only if the provider says that they proved themselves in this class of ways (`acr`), or in another that
+    /// is given; repeatable.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) acr: Vec<String>,
+    /// The same by these means (`amr`), all that are given; repeatable.
+    #[arg(long, value_name = "MEANS")]
+    pub(crate) amr: Vec<String>,
+    /// The same so long before at most (`auth_time`): a minute to 30 days.
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    pub(crate) max_auth_age: Option<u64>,
+    /// However they did, also where the provider asked for something before.
+    #[arg(long, conflicts_with_all = ["acr", "amr", "max_auth_age"])]
+    pub(crate) no_authn: bool,
 }
 
 /// Who looks at a provider's keys besides the server.

@@ -1,7 +1,7 @@
 //! Providers of identities, and whom their subjects stand for.
 
 use ascribe_core::identity::{
-    IdentityLink, Observers, PROOF_AUDIENCE, Provider, ProviderKind, subject,
+    AuthnRule, IdentityLink, Observers, PROOF_AUDIENCE, Provider, ProviderKind, subject,
 };
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
@@ -10,7 +10,9 @@ use serde_json::json;
 use super::serve::runtime;
 use super::setup::propose;
 use super::{observe, registry, say, say_json};
-use crate::cli::{Cli, IdentityArgs, IdentityCommand, ObserversArgs, ProviderAdd, ProviderCommand};
+use crate::cli::{
+    AuthnArgs, Cli, IdentityArgs, IdentityCommand, ObserversArgs, ProviderAdd, ProviderCommand,
+};
 use crate::exit::{Done, Failure};
 use crate::http::Http;
 use crate::login::discover;
@@ -43,10 +45,13 @@ pub(crate) fn provider(cli: &Cli, command: &ProviderCommand) -> Done {
         ProviderCommand::Add(args) => {
             let mut provider = built(args)?;
             provider.observers = named_observers(&known, &args.observers)?;
-            if provider.observers.is_none() {
-                let before = known.providers.iter().map(|row| &row.provider);
-                let mut before = before.filter(|before| before.name == args.name);
-                provider.observers = before.next().and_then(|before| before.observers.clone());
+            let mut before = known.providers.iter().map(|row| &row.provider);
+            if let Some(before) = before.find(|before| before.name == args.name) {
+                let observers = || before.observers.clone();
+                provider.observers = provider.observers.or_else(observers);
+                if !args.authn.no_authn && provider.kind.is_of_people() {
+                    provider.authn = provider.authn.or_else(|| before.authn.clone());
+                }
             }
             let done = format!("provider `{}` is registered", clean(&args.name, 63));
             (provider, done)
@@ -95,6 +100,16 @@ fn named_observers(known: &Registry, args: &ObserversArgs) -> Done<Option<Observ
     }))
 }
 
+/// How people must have proved themselves, where anything is asked of that.
+fn asked_of(args: &AuthnArgs) -> Option<AuthnRule> {
+    let rule = AuthnRule {
+        acr: args.acr.clone(),
+        amr: args.amr.clone(),
+        max_age_seconds: args.max_auth_age,
+    };
+    (rule != AuthnRule::default()).then_some(rule)
+}
+
 fn built(args: &ProviderAdd) -> Done<Provider> {
     if args.kind == ProviderKind::Gitlab && !args.audience.starts_with(PROOF_AUDIENCE) {
         return Err(Failure::usage(
@@ -116,6 +131,7 @@ fn built(args: &ProviderAdd) -> Done<Provider> {
     Ok(Provider {
         algorithms: args.algorithms.clone(),
         audience: args.audience.clone(),
+        authn: asked_of(&args.authn),
         issuer: args.issuer.clone(),
         jwks_uri,
         kind: args.kind,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ascribe_core::id::{ContentDigest, StatementId};
-use ascribe_core::identity::{KeysSeen, keys_digest};
+use ascribe_core::identity::{AuthnRule, KeysSeen, keys_digest};
 use ascribe_core::law::Judge as _;
 use ascribe_core::statement::Say;
 use ascribe_core::text::clean;
@@ -191,6 +191,22 @@ fn seen_by(known: &Registry, row: &ProviderRow, key: &ContentDigest) -> String {
     }
 }
 
+/// How people must have proved themselves.
+fn asked_in_words(rule: &AuthnRule) -> String {
+    let named = |what: &str, names: &[String], between: &str| {
+        let names: Vec<String> = names.iter().map(|name| clean(name, 100)).collect();
+        (!names.is_empty()).then(|| format!("{what} {}", names.join(between)))
+    };
+    let asked = [
+        named("acr", &rule.acr, " or "),
+        named("amr", &rule.amr, " and "),
+        rule.max_age_seconds
+            .map(|most| format!("proved at most {most} s before")),
+    ];
+    let asked: Vec<String> = asked.into_iter().flatten().collect();
+    asked.join("; ")
+}
+
 fn show_row(known: &Registry, row: &ProviderRow) {
     let provider = &row.provider;
     let kind = serde_json::to_value(provider.kind).unwrap_or_default();
@@ -206,6 +222,9 @@ fn show_row(known: &Registry, row: &ProviderRow) {
         clean(&provider.issuer, 200),
         clean(&provider.audience, 100),
     ));
+    if let Some(rule) = &provider.authn {
+        say(&format!("  asks     {}", asked_in_words(rule)));
+    }
     match (row.keys_entry, row.fetched) {
         (Some(entry), Some(at)) => say(&format!("  keys     entry {entry}, fetched {at}")),
         _ => say("  keys     not on record yet: the first login fetches them"),

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::{Metadata, Token, ask_for_token, decoded, encoded};
+use super::{Metadata, Token, ask_for_token, decoded, encoded, wanted};
 use crate::client::random;
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::http::Http;
@@ -55,16 +55,19 @@ pub(crate) async fn token(
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes());
         base64url(digest.as_ref())
     };
-    let query = encoded(&[
+    let mut asked = vec![
         ("response_type", "code"),
-        ("client_id", &provider.audience),
-        ("redirect_uri", &redirect),
+        ("client_id", provider.audience.as_str()),
+        ("redirect_uri", redirect.as_str()),
         ("scope", "openid"),
-        ("state", &state),
+        ("state", state.as_str()),
         ("nonce", commitment),
-        ("code_challenge", &challenge),
+        ("code_challenge", challenge.as_str()),
         ("code_challenge_method", "S256"),
-    ]);
+    ];
+    let wanted = wanted(provider);
+    asked.extend(wanted.iter().map(|(name, value)| (*name, value.as_str())));
+    let query = encoded(&asked);
     let join = if authorize.contains('?') { '&' } else { '?' };
     show(&format!("{authorize}{join}{query}"));
     let expect = Expect {

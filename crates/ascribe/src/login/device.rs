@@ -6,7 +6,7 @@ use std::time::Duration;
 use ascribe_core::identity::Provider;
 use serde::Deserialize;
 
-use super::{MAX_ANSWER, Metadata, Token, ask_for_token, encoded, read};
+use super::{MAX_ANSWER, Metadata, Token, ask_for_token, encoded, read, wanted};
 use crate::exit::{Done, Failure, Kind};
 use crate::http::Http;
 
@@ -42,11 +42,13 @@ pub(crate) async fn token(
     )?;
     let endpoint = metadata.endpoint("token", &metadata.token_endpoint)?;
     // A provider that keeps the nonce binds the key after all.
-    let form = [
+    let wanted = wanted(provider);
+    let mut form = vec![
         ("client_id", provider.audience.as_str()),
         ("scope", "openid"),
         ("nonce", commitment),
     ];
+    form.extend(wanted.iter().map(|(name, value)| (*name, value.as_str())));
     let answer = http
         .post(
             start,

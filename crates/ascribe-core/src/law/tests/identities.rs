@@ -8,6 +8,7 @@ use crate::identity::{
 
 mod agents;
 mod assurance;
+mod authn;
 mod bearers;
 mod logins;
 mod observers;
@@ -25,6 +26,7 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> Provider {
     Provider {
         algorithms: vec!["ES256".to_owned()],
         audience: "ascribe".to_owned(),
+        authn: None,
         issuer: format!("https://{name}.example"),
         jwks_uri: format!("https://{name}.example/keys"),
         kind,

@@ -10,7 +10,7 @@ use ascribe_core::statement::Say;
 
 use super::Listing;
 use crate::links::{Link, LinkKind, Signer, Trusted, in_quotes, list, quoted, ticked};
-use crate::logins::{Observed, observers_in_words};
+use crate::logins::{Observed, authn_in_words, observers_in_words};
 use crate::vouchers::Source;
 
 impl<'a> Listing<'a> {
@@ -28,13 +28,14 @@ impl<'a> Listing<'a> {
         };
         let seen = if proof.seen_by_client { "yes" } else { "no" };
         let what = format!(
-            "{} by a token, {}, of provider key {} (keys entry {}, seen also by the client: {seen}{}), assurance {}",
+            "{} by a token, {}, of provider key {} (keys entry {}, seen also by the client: {seen}{}), assurance {}{}",
             self.shown(state.by),
             proof.token,
             proof.provider_key,
             proof.keys_entry,
             observers_in_words(&proof, self.names),
             proof.assurance,
+            authn_in_words(&proof),
         );
         let issuer = quoted(&proof.issuer, 200);
         let mut trust = vec![Trusted::new(issuer, "who that is")];

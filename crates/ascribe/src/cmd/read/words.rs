@@ -90,6 +90,8 @@ fn who_in_words(
         link.principal, link.evidence, link.assurance
     );
     let mut lines = vec![(if agent { "agent" } else { "who" }, who)];
+    let authn = link.authn.as_ref();
+    lines.extend(authn.map(|authn| ("proved", authn.in_words())));
     lines.extend(link.run.as_ref().map(|run| ("run", run_in_words(run))));
     lines.extend(link.code.as_ref().map(|code| ("code", code_in_words(code))));
     let trigger = link.trigger.as_ref();

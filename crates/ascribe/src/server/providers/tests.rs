@@ -125,6 +125,7 @@ fn provider(jwks_uri: String) -> Provider {
     Provider {
         algorithms: vec!["EdDSA".into()],
         audience: "ascribe".into(),
+        authn: None,
         issuer: "https://idp.example".into(),
         jwks_uri,
         kind: ProviderKind::Oidc,
