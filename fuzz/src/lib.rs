@@ -629,6 +629,7 @@ fn asked(key: &SshKey) -> TokenAsked<'_> {
         rz: &[7; 32],
         facts: &FACTS,
         groups: &GROUPS,
+        managers: &[],
     }
 }
 

@@ -61,6 +61,7 @@ fn check(proof: &[u8], bundle: &[u8]) -> Result<Claims, Denied> {
         rz: &[7; 32],
         facts: &["sub"],
         groups: &[],
+        managers: &[],
     };
     SshSignatures.token(&provider, bundle, proof, &asked)
 }

@@ -17,6 +17,9 @@ pub struct Directory {
     /// It speaks by logins: this claim of the provider's tokens lists a person's groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
+    /// The same: this claim names the subject of a person's manager at the same issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_claim: Option<String>,
     /// Name, as records show it.
     pub name: String,
     /// The provider whose subjects its users are: `externalId` is the subject.
@@ -35,6 +38,13 @@ pub struct Directory {
     /// It counts no longer, and what it said is forgotten.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub withdrawn: bool,
+}
+
+impl Directory {
+    /// Does it speak by logins?
+    pub fn is_of_tokens(&self) -> bool {
+        self.claim.is_some() || self.manager_claim.is_some()
+    }
 }
 
 /// Members of the group have the role.

@@ -346,6 +346,9 @@ pub struct Claims {
     pub issued: Timestamp,
     /// RFC 7638 thumbprint (SHA-256) of the provider's key that signed it.
     pub key: ContentDigest,
+    /// Whom claims that rules of directories name call the person's manager, sorted by claim.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<StatedManager>,
     /// What the provider does not say, and why it matters: shown with the actor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -360,6 +363,16 @@ pub struct Claims {
     /// What started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
+}
+
+/// Whom a claim calls the person's manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatedManager {
+    /// The claim's name, as the rule writes it.
+    pub claim: String,
+    /// [`subject`] of issuer and manager.
+    pub subject: ContentDigest,
 }
 
 impl Claims {

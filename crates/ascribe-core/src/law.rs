@@ -145,6 +145,8 @@ pub struct TokenAsked<'a> {
     pub facts: &'a [&'a str],
     /// Groups that are looked for in a person's token: the claim that lists them, and the group.
     pub groups: &'a [(&'a str, &'a str)],
+    /// Names of claims that name a person's manager.
+    pub managers: &'a [&'a str],
 }
 
 /// One finished entry.

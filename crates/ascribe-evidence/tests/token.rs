@@ -5,6 +5,7 @@ mod token {
     mod groups;
     mod hostile;
     mod issuer;
+    mod managers;
     mod proofs;
     mod providers;
     mod python;

@@ -463,7 +463,7 @@ impl Links {
         let told = match &statement.say {
             Say::Login(login) => Some(Told {
                 subjects: vec![login.claims.subject],
-                managers: Vec::new(),
+                managers: login.claims.managers.iter().map(|m| m.subject).collect(),
             }),
             Say::DirectoryFile(file) => Some(Told {
                 subjects: file.users.iter().map(|user| user.subject).collect(),

@@ -94,6 +94,9 @@ pub(crate) struct ProviderView {
     /// Groups that directories look for in tokens of this provider, with the claim that lists them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) groups: Vec<Fact>,
+    /// Claims that directories take for the name of a person's manager.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) managers: Vec<String>,
     /// The provider.
     pub(crate) provider: Provider,
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Denied, Manager, Membership, Place, SERVER, State, rules};
+use super::identities::Before;
+use super::{Denied, LoginState, Manager, Membership, Place, SERVER, State, rules};
 use crate::directory::{
     Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
 };
@@ -116,6 +117,22 @@ impl Word {
     }
 }
 
+/// What a login's token says. Of several logins that count, the newest names the manager, or nobody.
+fn by_token<'a>(directory: &Directory, state: &'a LoginState, is_newest: bool) -> Heard<'a> {
+    let claims = &state.login.claims;
+    let groups = claims.groups.iter();
+    let groups = groups.filter(|group| directory.claim.as_ref() == Some(&group.claim));
+    let named = |claim: &String| directory.manager_claim.as_ref() == Some(claim);
+    let mut managers = claims.managers.iter().filter(|_| is_newest);
+    let manager = managers.find(|manager| named(&manager.claim));
+    Heard {
+        active: true,
+        groups: groups.map(|group| group.value.as_str()).collect(),
+        manager: manager.map(|manager| &manager.subject),
+        place: state.place,
+    }
+}
+
 fn memberships(groups: BTreeMap<DirectoryGroup, Place>) -> Vec<Membership> {
     let groups = groups.into_iter();
     groups
@@ -153,29 +170,34 @@ fn check_way(directory: &Directory) -> Result<(), Denied> {
         return refuse("a directory's files are signed by 16 different people at most");
     }
     let ways = [
-        directory.claim.is_some(),
+        directory.is_of_tokens(),
         !signers.is_empty(),
         directory.token.is_some(),
     ];
     if ways.iter().filter(|way| **way).count() != 1 {
-        return refuse("a directory speaks in one way: over SCIM, in signed files or by a claim");
+        return refuse("a directory speaks in one way: over SCIM, in signed files or by claims");
     }
     let is_claim = |text: &String| {
         (1..=MAX_GROUP).contains(&text.len())
             && !text.chars().any(|c| c.is_whitespace() || is_unsafe(c))
     };
-    match &directory.claim {
-        Some(claim) if !is_claim(claim) => refuse("a claim's name is a word"),
-        Some(_) if directory.suspend => {
-            refuse("tokens say nothing of those who do not log in, so they suspend nobody")
-        }
-        _ => Ok(()),
+    let claims = directory.claim.iter().chain(&directory.manager_claim);
+    if !claims.clone().all(is_claim) {
+        return refuse("a claim's name is a word");
     }
+    if directory.is_of_tokens() && directory.suspend {
+        return refuse("tokens say nothing of those who do not log in, so they suspend nobody");
+    }
+    if directory.manager_claim.is_some() && directory.claim.is_none() && !directory.roles.is_empty()
+    {
+        return refuse("a directory whose tokens list no groups has no rules for them");
+    }
+    Ok(())
 }
 
 /// How it speaks.
 fn way(directory: &Directory) -> (bool, bool) {
-    (directory.claim.is_some(), directory.token.is_some())
+    (directory.is_of_tokens(), directory.token.is_some())
 }
 
 impl State {
@@ -384,11 +406,8 @@ impl State {
         }
     }
 
-    /// After logins ended by themselves: the roles and groups that their people had until then.
-    pub(super) fn lose_groups(
-        &mut self,
-        ended: &[StatementId],
-    ) -> Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)> {
+    /// After logins ended by themselves: the roles, groups and managers that their people had until then.
+    pub(super) fn lose_words(&mut self, ended: &[StatementId]) -> Vec<(PersonId, Before)> {
         if ended.is_empty() || !self.hears_logins() {
             return Vec::new();
         }
@@ -399,9 +418,12 @@ impl State {
         for id in people {
             let word = words.remove(&id).unwrap_or_default();
             if let Some(person) = self.people.get_mut(&id) {
-                let roles = std::mem::replace(&mut person.directory_roles, word.roles);
-                let groups = std::mem::replace(&mut person.groups, memberships(word.groups));
-                before.push((id, roles, groups));
+                let had = Before {
+                    roles: std::mem::replace(&mut person.directory_roles, word.roles),
+                    groups: std::mem::replace(&mut person.groups, memberships(word.groups)),
+                    manager: std::mem::replace(&mut person.manager, word.manager),
+                };
+                before.push((id, had));
             }
         }
         before
@@ -409,7 +431,7 @@ impl State {
 
     fn hears_logins(&self) -> bool {
         let mut all = self.directories.values();
-        all.any(|known| known.directory.claim.is_some())
+        all.any(|known| known.directory.is_of_tokens())
     }
 
     fn give_effect(&mut self, at: Timestamp) {
@@ -494,27 +516,20 @@ impl State {
         subject: &ContentDigest,
         person: PersonId,
     ) -> Vec<Heard<'a>> {
-        if let Some(claim) = &known.directory.claim {
+        if known.directory.is_of_tokens() {
             let logins = self.logins_of.get(&person).into_iter().flatten();
-            let logins = logins.filter_map(|id| self.logins.get(id)).filter(|state| {
+            let logins = logins.filter_map(|id| self.logins.get(id)).map(Box::as_ref);
+            let logins = logins.filter(|state| {
                 state.login.provider == known.directory.provider
                     && state.login.claims.subject == *subject
             });
-            return logins
-                .map(|state| Heard {
-                    active: true,
-                    groups: state
-                        .login
-                        .claims
-                        .groups
-                        .iter()
-                        .filter(|group| group.claim == *claim)
-                        .map(|group| group.value.as_str())
-                        .collect(),
-                    manager: None,
-                    place: state.place,
-                })
-                .collect();
+            let logins: Vec<&LoginState> = logins.collect();
+            let newest = logins.iter().map(|state| state.place.index).max();
+            let heard = logins.into_iter().map(|state| {
+                let is_newest = newest == Some(state.place.index);
+                by_token(&known.directory, state, is_newest)
+            });
+            return heard.collect();
         }
         let listed = known.listed.get(subject).map(|listed| Heard {
             active: listed.active,
@@ -535,6 +550,24 @@ impl State {
             place: user.place,
         });
         listed.into_iter().chain(user).collect()
+    }
+
+    /// Does a directory call somebody this person's manager of whom nothing is known here?
+    pub(super) fn has_unknown_manager(&self, id: PersonId) -> bool {
+        let mut own = self
+            .identities()
+            .filter(|(provider, _, person)| *person == id && self.live_provider(provider).is_ok());
+        own.any(|(provider, subject, person)| {
+            let all = self.directories.values();
+            let live = all.filter(|known| {
+                known.directory.provider == *provider && !known.directory.withdrawn
+            });
+            let mut heard = live.flat_map(|known| self.heard(known, subject, person));
+            heard.any(|heard| {
+                let manager = heard.manager.filter(|_| heard.active);
+                manager.is_some_and(|manager| self.linked(provider, manager).is_none())
+            })
+        })
     }
 
     /// May this directory suspend whoever its provider's subjects stand for?

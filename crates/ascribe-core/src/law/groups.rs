@@ -56,6 +56,11 @@ impl State {
                 .with_help("whoever runs the directory enters the manager there"))
         };
         match self.manager_of(by) {
+            None if self.has_unknown_manager(by) => Err(Denied::new(
+                "manager",
+                "your manager approves here, and whom the directory calls that is linked to nobody",
+            )
+            .with_help("an admin links them: `ascribe identity link`")),
             None => refuse("your manager approves here, and no directory says who that is"),
             Some(manager) if manager.person == by => {
                 refuse("your manager approves here, and the directory says that you are your own")
@@ -119,6 +124,31 @@ impl State {
             "a login states groups that a directory's rules name, sorted",
         )
         .with_help("the rules changed just now: log in again"))
+    }
+
+    /// A login states managers by claims that rules of directories at its provider name, and by no others.
+    pub(super) fn check_stated_managers(&self, login: &Login) -> Result<(), Denied> {
+        let stated = &login.claims.managers;
+        let wanted = self.wanted_managers(&login.provider);
+        if stated.is_sorted_by(|one, next| one.claim < next.claim)
+            && stated
+                .iter()
+                .all(|manager| wanted.contains(manager.claim.as_str()))
+        {
+            return Ok(());
+        }
+        Err(Denied::new(
+            "managers",
+            "a login states managers by claims that a directory's rules name, sorted",
+        )
+        .with_help("the rules changed just now: log in again"))
+    }
+
+    /// The claims by which a login at this provider looks for the person's manager.
+    pub fn wanted_managers(&self, provider: &str) -> BTreeSet<&str> {
+        let all = self.directories.values().map(|known| &known.directory);
+        let live = all.filter(|d| d.provider == provider && !d.withdrawn);
+        live.filter_map(|d| d.manager_claim.as_deref()).collect()
     }
 
     /// The groups that a login at this provider looks for in its token, with the claim that lists them.

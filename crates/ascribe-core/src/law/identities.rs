@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::providers::is_line;
 use super::{
-    AUTH_TIMES, Denied, Judge, Membership, Person, Place, State, TokenAsked, authn, bearers, rules,
+    AUTH_TIMES, Denied, Judge, Manager, Membership, Person, Place, State, TokenAsked, authn,
+    bearers, rules,
 };
 use crate::entry::{Body, SessionOpen};
 use crate::id::{ContentDigest, PersonId, StatementId};
@@ -108,11 +109,18 @@ impl LoginState {
     }
 }
 
-/// Logins that ended by themselves, and the roles and groups that people had before.
+/// Logins that ended by themselves, and what people had before.
 #[must_use]
 pub(super) struct Expired {
     logins: Vec<StatementId>,
-    groups: Vec<(PersonId, BTreeSet<Role>, Vec<Membership>)>,
+    people: Vec<(PersonId, Before)>,
+}
+
+/// What somebody had before a login of theirs ended by itself.
+pub(super) struct Before {
+    pub(super) roles: BTreeSet<Role>,
+    pub(super) groups: Vec<Membership>,
+    pub(super) manager: Option<Manager>,
 }
 
 /// Until when nobody may be shown what this entry seals: a token is a credential until it has expired.
@@ -139,16 +147,17 @@ pub fn check_token(
     login: &Login,
     token: &[u8],
 ) -> Result<(), Denied> {
-    says(judge, (provider, keys), (key, login), token, false)
+    says(judge, (provider, keys), (key, login), token, None)
 }
 
-/// The same; a login is `whole` if it says all that this version of the law makes use of.
+/// The same; a login is whole if it says all that this version of the law makes use of, and names the manager by each of
+/// these claims that the token has.
 fn says(
     judge: &dyn Judge,
     (provider, keys): (&Provider, &[u8]),
     (key, login): (&SshKey, &Login),
     token: &[u8],
-    whole: bool,
+    whole: Option<&[&str]>,
 ) -> Result<(), Denied> {
     if token_digest(token) != login.digest {
         return Err(Denied::new(
@@ -166,15 +175,18 @@ fn says(
     let groups: Vec<(&str, &str)> = groups
         .map(|group| (group.claim.as_str(), group.value.as_str()))
         .collect();
+    let managers = login.claims.managers.iter();
+    let managers: Vec<&str> = managers.map(|manager| manager.claim.as_str()).collect();
     let asked = TokenAsked {
         key,
         rz: &login.rz.0,
         facts: &facts,
         groups: &groups,
+        managers: whole.unwrap_or(&managers),
     };
     let mut said = judge.token(provider, keys, token, &asked)?;
     // Logins of earlier logs do not repeat it.
-    if login.claims.protection.is_none() && !whole {
+    if login.claims.protection.is_none() && whole.is_none() {
         said.protection = None;
     }
     if said == login.claims {
@@ -199,6 +211,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
         groups,
         issued: _,
         key: _,
+        managers,
         missing,
         protection,
         run,
@@ -209,6 +222,7 @@ fn check_texts(claims: &Claims) -> Result<(), Denied> {
     for fact in facts.iter().chain(groups) {
         texts.extend([&fact.claim, &fact.value]);
     }
+    texts.extend(managers.iter().map(|manager| &manager.claim));
     if let Some(code) = code {
         let parts = [&code.commit, &code.reference, &code.repo, &code.workflow];
         texts.extend(parts.into_iter().chain([&code.workflow_commit]).flatten());
@@ -457,6 +471,7 @@ impl State {
         rules::check_key(&key)?;
         self.check_unknown(&fingerprint)?;
         self.check_groups(login)?;
+        self.check_stated_managers(login)?;
         let workload = if people {
             if !login.claims.facts.is_empty() {
                 return Err(Denied::new("claims", "a person's login states no facts"));
@@ -496,8 +511,8 @@ impl State {
         Ok(())
     }
 
-    /// Ends the logins that are over by now, with the groups that their tokens listed. Says what was
-    /// before, for an entry that is refused changes nothing.
+    /// Ends the logins that are over by now, with the groups and managers that their tokens named. Says what
+    /// was before, for an entry that is refused changes nothing.
     pub(super) fn end_expired(&mut self, at: Timestamp) -> Expired {
         let mut logins = Vec::new();
         while let Some((until, id)) = self.live_logins.first().copied()
@@ -506,8 +521,8 @@ impl State {
             self.end_login(id, at);
             logins.push(id);
         }
-        let groups = self.lose_groups(&logins);
-        Expired { logins, groups }
+        let people = self.lose_words(&logins);
+        Expired { logins, people }
     }
 
     /// Takes that back.
@@ -519,9 +534,11 @@ impl State {
                 self.logins_of.entry(login.by).or_default().insert(id);
             }
         }
-        for (by, roles, groups) in expired.groups {
+        for (by, before) in expired.people {
             if let Some(person) = self.people.get_mut(&by) {
-                (person.directory_roles, person.groups) = (roles, groups);
+                person.directory_roles = before.roles;
+                person.groups = before.groups;
+                person.manager = before.manager;
             }
         }
     }
@@ -779,7 +796,9 @@ impl State {
             ));
         };
         let published = (&known.provider, &keys.body.0[..]);
-        says(judge, published, (key, login), token, true)
+        let managers = self.wanted_managers(&login.provider);
+        let managers: Vec<&str> = managers.into_iter().collect();
+        says(judge, published, (key, login), token, Some(&managers))
     }
 }
 

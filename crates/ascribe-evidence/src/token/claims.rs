@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use ascribe_core::directory::subject_of;
 use ascribe_core::id::ContentDigest;
-use ascribe_core::identity::{self, Binding, Claims, Fact, PROOF_AUDIENCE, Provider, ProviderKind};
+use ascribe_core::identity::{
+    self, Binding, Claims, Fact, PROOF_AUDIENCE, Provider, ProviderKind, StatedManager,
+};
 use ascribe_core::law::{Denied, TokenAsked};
 use ascribe_core::time::Timestamp;
 
@@ -64,6 +67,11 @@ pub(super) fn read(
         },
         issued,
         key,
+        managers: if people {
+            managers(provider, claims, asked.managers)?
+        } else {
+            vec![]
+        },
         missing,
         protection,
         run,
@@ -429,6 +437,40 @@ fn groups(claims: &Object<'_>, asked: &[(&str, &str)]) -> Result<Vec<Fact>, Deni
         }
     }
     Ok(groups)
+}
+
+/// Whom the claims asked for call the person's manager, at the same issuer; sorted by claim. One that is missing, empty or
+/// `null` calls nobody that.
+fn managers(
+    provider: &Provider,
+    claims: &Object<'_>,
+    asked: &[&str],
+) -> Result<Vec<StatedManager>, Denied> {
+    let names: BTreeSet<&str> = asked.iter().copied().collect();
+    let mut managers = Vec::new();
+    for name in names {
+        let mut found = Vec::new();
+        find(claims, name, &mut found);
+        let sub = match found.as_slice() {
+            [] | [Json::Null] => Some(""),
+            [one] => one
+                .text()
+                .filter(|sub| sub.is_empty() || short(sub, MAX_SUB)),
+            _ => None,
+        };
+        let sub = sub.ok_or_else(|| {
+            let message =
+                format!("the token's claim `{name}` names no one manager by their subject");
+            Denied::new("token-manager", message)
+        })?;
+        if !sub.is_empty() {
+            managers.push(StatedManager {
+                claim: name.to_owned(),
+                subject: subject_of(provider, sub),
+            });
+        }
+    }
+    Ok(managers)
 }
 
 /// Every claim that `name` may mean: a slash is part of a name, or goes into an object.

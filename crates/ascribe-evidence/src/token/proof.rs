@@ -160,6 +160,7 @@ mod tests {
             rz: &[7; 32],
             facts: &[],
             groups: &[],
+            managers: &[],
         };
         let code = |jkt: ContentDigest| {
             let commitment = identity::key_commitment(asked.key, asked.rz);

@@ -82,6 +82,7 @@ pub(super) fn check(
         groups: vec![],
         issued: claims::instant(begins),
         key: root,
+        managers: vec![],
         missing: about.missing,
         protection: None,
         run: None,

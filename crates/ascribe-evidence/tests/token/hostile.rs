@@ -446,6 +446,19 @@ const SUBJECT: &[Case] = &[
         l.claim("roles/db", json!([]));
         l.groups = vec![("roles/db", "DBA")];
     }, "token-groups"),
+    ("a manager who is a list", Oidc, |l| {
+        l.claim("manager", json!(["boss"]));
+        l.managers = vec!["manager"];
+    }, "token-manager"),
+    ("two managers, of whom somebody might have added one", Oidc, |l| {
+        l.claim("org", json!({"manager": "boss"}));
+        l.claim("org/manager", json!("mallory"));
+        l.managers = vec!["org/manager"];
+    }, "token-manager"),
+    ("a manager with NUL", Oidc, |l| {
+        l.claim("manager", json!("boss\0"));
+        l.managers = vec!["manager"];
+    }, "token-manager"),
     ("a fact that is an object", Kubernetes, |l| l.facts = vec!["kubernetes.io/pod"], "token-fact"),
     ("a fact that is a fraction", Oidc, |l| {
         l.claim("x", json!(1.5));

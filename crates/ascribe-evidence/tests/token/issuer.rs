@@ -182,6 +182,7 @@ pub(super) struct Login {
     pub(super) last: fn(String) -> String,
     pub(super) facts: Vec<&'static str>,
     pub(super) groups: Vec<(&'static str, &'static str)>,
+    pub(super) managers: Vec<&'static str>,
     pub(super) key: SshKey,
     /// What is shown instead.
     pub(super) shown: Option<String>,
@@ -231,6 +232,7 @@ impl Login {
             last: |token| token,
             facts: vec![],
             groups: vec![],
+            managers: vec![],
             key: session_key(),
             shown: None,
         }
@@ -316,6 +318,7 @@ impl Login {
             rz: &RZ,
             facts: &self.facts,
             groups: &self.groups,
+            managers: &self.managers,
         }
     }
     pub(super) fn keys_text(&self) -> String {

@@ -48,6 +48,7 @@ fn a_person_is_issuer_and_subject_and_bound_to_their_key() {
         groups: vec![],
         issued: at(NOW),
         key: thumbprint(ISSUER.jwk("RS256")),
+        managers: vec![],
         missing: vec![],
         protection: None,
         run: None,

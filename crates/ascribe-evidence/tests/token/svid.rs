@@ -251,6 +251,7 @@ impl Scene {
             rz: &RZ,
             facts: &["sub"],
             groups: &[],
+            managers: &[],
         };
         judge.token(&domain(), bundle.to_string().as_bytes(), token, &asked)
     }

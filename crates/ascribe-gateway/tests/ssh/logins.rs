@@ -142,6 +142,7 @@ async fn log_in(
         rz: &rz,
         facts,
         groups: &[],
+        managers: &[],
     };
     let claims = SshSignatures
         .token(&from, &jwks(), token.as_bytes(), &asked)

@@ -549,6 +549,7 @@ impl Realm {
             key: &key,
             rz: &RZ,
             groups: &[],
+            managers: &[],
             facts: match actor.by {
                 By::WorkloadsLogin => &["ref", "repository_id"],
                 By::Svid => &["sub"],

@@ -308,6 +308,7 @@ fn the_token_itself_introduces_no_key() {
         rz: &[5; 32],
         facts: &["project_id", "ref_path"],
         groups: &[],
+        managers: &[],
     };
     let mut random = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).is_ok();
     let proof = prove_token(

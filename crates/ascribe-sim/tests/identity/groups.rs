@@ -121,6 +121,78 @@ fn a_group_of_the_providers_token_approves_while_the_login_lasts() {
 }
 
 #[test]
+fn a_manager_whom_the_providers_token_names_approves_while_the_login_lasts() {
+    let Some(mut idp) = Idp::start() else { return };
+    let world = super::login::linked(&idp);
+    let approver = world.person("approver").0;
+    let operator = world.person("operator").0;
+    let add = ["directory", "add", "org", "--provider", "idp"];
+    let managers = ["--manager-claim", "manager"];
+    world
+        .run_as("approver", &[&add[..], &managers].concat())
+        .exits(0);
+    let listed = world.run(&["directory", "list"]).exits(0).stdout;
+    assert!(listed.contains("by the claim manager"), "{listed}");
+    world.change_target(&["--manager-approves"]);
+    let ask = ["request", &world.place(), "--for", "30m", "--why", WHY];
+    let refused = |why: &str| {
+        let no = world.run_as("operator", &ask).exits(2);
+        assert!(no.stderr.contains(why), "{no:?}");
+    };
+    refused("no directory says who that is");
+    let agent = Agent::start(&world);
+    let login = ["login", "--no-browser", "--for", "1h"];
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    refused("no directory says who that is");
+    // Whom nobody is linked to is nobody's manager, and that is said.
+    idp.manager("00u-boss");
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    refused("linked to nobody");
+    let boss = ["identity", "link", &approver, "--provider", "idp"];
+    world
+        .run_as(
+            "approver",
+            &[&boss[..], &["--subject", "00u-boss"]].concat(),
+        )
+        .exits(0);
+    let grant = world.approve(&world.request(WHY));
+    let people = world.run_as("approver", &["person", "list"]).exits(0);
+    let people = people.lines();
+    let row = people.iter().find(|row| row["id"] == operator.as_str());
+    assert_eq!(row.unwrap()["manager"], approver.as_str());
+
+    let place = world.place();
+    let (account, target) = place.split_once('@').unwrap();
+    let user = format!("{account}+{grant}@{target}");
+    world.ssh(&user, "echo by manager").exits(0);
+    let action = world.actions(&["--text", "by manager"]).remove(0);
+    let session = action["session_id"].as_str().unwrap();
+    world.ended_session(session);
+    let bundle = world.path("manager.bundle");
+    world.json(&["export", session, "-f", bundle.to_str().unwrap()]);
+    let report = world.verify(&bundle, &world.policy()).exits(0);
+    let approval = report.link("approval");
+    let what = approval["what"].as_str().unwrap();
+    assert!(
+        what.contains("is the manager of whoever asked"),
+        "{approval}"
+    );
+    let issuer = &report.link("login")["signed_by"][0]["name"];
+    let trust = approval["trust"].as_array().unwrap();
+    assert!(
+        trust.iter().any(|party| party["who"] == *issuer),
+        "{approval}"
+    );
+
+    // The next login names somebody else, and with the last one ends what it said.
+    idp.manager("00u-other");
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    refused("linked to nobody");
+    agent.run(&world, &["logout"]).exits(0);
+    refused("no directory says who that is");
+}
+
+#[test]
 fn a_signed_file_says_who_approves_and_who_is_gone() {
     let Some(idp) = Idp::start() else { return };
     let world = linked(&idp);

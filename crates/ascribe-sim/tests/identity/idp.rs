@@ -125,6 +125,12 @@ impl Idp {
         assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "grouped");
     }
 
+    /// The person's manager is this account from now on.
+    pub(super) fn manager(&mut self, subject: &str) {
+        writeln!(self.input, "manager {subject}").unwrap();
+        assert_eq!(self.lines.recv_timeout(PATIENCE).unwrap(), "managed");
+    }
+
     /// The person proves themself in this way and by these means from now on, so many seconds before they come.
     pub(super) fn proves(&mut self, acr: &str, amr: &[&str], ago: u64) {
         writeln!(self.input, "proves {acr} {} {ago}", amr.join(",")).unwrap();

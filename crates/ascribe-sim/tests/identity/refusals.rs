@@ -133,6 +133,7 @@ impl Attacker<'_> {
             rz: &RZ,
             facts: &["environment", "repository_id"],
             groups: &[],
+            managers: &[],
         };
         let keys = self.keys();
         let claims =

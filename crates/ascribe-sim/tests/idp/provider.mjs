@@ -2,7 +2,7 @@
 // usage: node provider.mjs CALLER-CLIENT-ID ACCOUNT [SECONDS]
 // An ID token lasts for so many SECONDS, ten minutes otherwise.
 // It prints `listening PORT` and takes one command a line: `rotate` makes a new key and drops the old;
-// `groups NAME,NAME` says in which groups the person is from now on; `proves ACR MEANS,MEANS SECONDS` how they prove
+// `groups NAME,NAME` says in which groups the person is from now on; `manager SUB` who their manager is; `proves ACR MEANS,MEANS SECONDS` how they prove
 // themself, so long before they come.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
@@ -35,6 +35,7 @@ function freshKey() {
 
 const server = createServer((request, response) => handle(request, response));
 let groups = [];
+let manager;
 let proved = {};
 let handle = (_, response) => response.writeHead(503).end();
 
@@ -55,10 +56,10 @@ function start(key) {
     features: { devInteractions: { enabled: false }, deviceFlow: { enabled: true } },
     cookies: { keys: ['test'] },
     ttl: { AccessToken: 600, AuthorizationCode: 60, IdToken: Number(lasts), DeviceCode: 600, Grant: 600, Interaction: 600, Session: 600 },
-    findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub, groups }) }),
+    findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub, groups, manager }) }),
     // `acr` and `auth_time` are told to whoever asks for them.
     acrValues: ['urn:example:pwd', 'urn:example:mfa', 'urn:example:phr'],
-    claims: { openid: ['sub', 'groups', 'amr'], acr: null, auth_time: null },
+    claims: { openid: ['sub', 'groups', 'manager', 'amr'], acr: null, auth_time: null },
     conformIdTokenClaims: false,
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   });
@@ -86,6 +87,10 @@ createInterface({ input: process.stdin })
     if (line.startsWith('groups ')) {
       groups = line.slice(7).split(',');
       console.log('grouped');
+    }
+    if (line.startsWith('manager ')) {
+      manager = line.slice(8);
+      console.log('managed');
     }
     if (line.startsWith('proves ')) {
       const [acr, amr, ago] = line.slice(7).split(' ');

@@ -598,6 +598,7 @@ pub(super) fn asked<'a>(key: &'a SshKey, facts: &'a [&'a str]) -> TokenAsked<'a>
         rz: &RZ,
         facts,
         groups: &[],
+        managers: &[],
     }
 }
 

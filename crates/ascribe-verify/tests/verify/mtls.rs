@@ -161,6 +161,7 @@ fn entered(door: Door, edit: impl FnOnce(&mut TlsProof)) -> (Forge, Bundle) {
         rz: &RZ,
         facts: &["sub"],
         groups: &[],
+        managers: &[],
     };
     let claims = SshSignatures
         .token(&domain, &bundle, &proof, &asked)

@@ -10,7 +10,7 @@ use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Grant, Status};
 use ascribe_core::id::{ContentDigest, ResourceId};
 use ascribe_core::identity::{
-    IdentityLink, Login, ProviderKeys, key_commitment, subject, token_digest,
+    Claims, IdentityLink, Login, ProviderKeys, StatedManager, key_commitment, subject, token_digest,
 };
 use ascribe_core::law::{Judge as _, Place, TokenAsked};
 use ascribe_core::statement::{Role, Say, Uses};
@@ -37,6 +37,7 @@ enum Way {
 fn directory(way: Way) -> Directory {
     Directory {
         claim: matches!(way, Way::Token).then(|| "groups".to_owned()),
+        manager_claim: matches!(way, Way::Token).then(|| "manager".to_owned()),
         name: "corp".to_owned(),
         provider: "idp".to_owned(),
         roles: vec![GroupRole {
@@ -63,10 +64,22 @@ fn subject_of(name: &str) -> ContentDigest {
 
 /// A login of the subject `pat`, whose token lists the group.
 fn log_in(log: &mut Forge, who: Who, keys: Place, link: Place) -> Place {
+    let said = format!(r#""sub":"pat","groups":["{DBA}"]"#);
+    log_in_saying(log, who, (keys, link), &said, |_| ())
+}
+
+/// A login by a token that says this, of which the statement says what `edit` leaves.
+fn log_in_saying(
+    log: &mut Forge,
+    who: Who,
+    (keys, link): (Place, Place),
+    said: &str,
+    edit: impl FnOnce(&mut Claims),
+) -> Place {
     let key = who.key(SESSION);
     let (now, nonce) = (log.now.millis() / 1000, key_commitment(&key, &RZ));
     let claims = format!(
-        r#"{{"iss":"https://idp.example","aud":"ascribe","sub":"pat","groups":["{DBA}"],"nonce":"{nonce}","iat":{now},"exp":{}}}"#,
+        r#"{{"iss":"https://idp.example","aud":"ascribe",{said},"nonce":"{nonce}","iat":{now},"exp":{}}}"#,
         now + 300
     );
     let token = signed(&claims, 1);
@@ -75,10 +88,11 @@ fn log_in(log: &mut Forge, who: Who, keys: Place, link: Place) -> Place {
         rz: &RZ,
         facts: &[],
         groups: &[("groups", DBA)],
+        managers: &["manager"],
     };
-    let claims = SshSignatures
-        .token(&provider(), &jwks(1), token.as_bytes(), &asked)
-        .unwrap();
+    let claims = SshSignatures.token(&provider(), &jwks(1), token.as_bytes(), &asked);
+    let mut claims = claims.unwrap();
+    edit(&mut claims);
     let opening = sealed("token", &token);
     let login = Login {
         bearer: false,
@@ -145,18 +159,23 @@ fn told(log: &mut Forge, who: Who, way: Way, registered: Place, directory: Place
             log.say(Who::Ada, &parents, say, vec![file]).1
         }
         Way::Token => {
-            let keys = ProviderKeys {
-                body: Bytes(jwks(1)),
-                fetched: log.now,
-                headers: vec![],
-                provider: "idp".into(),
-                uri: "https://idp.example/keys".into(),
-            };
-            let parents = [("provider", registered)];
-            let keys = log.record("server", &parents, Body::ProviderKeys(keys), vec![]);
+            let keys = published(log, registered);
             log_in(log, who, keys, link)
         }
     }
+}
+
+/// The provider's keys.
+fn published(log: &mut Forge, registered: Place) -> Place {
+    let keys = ProviderKeys {
+        body: Bytes(jwks(1)),
+        fetched: log.now,
+        headers: vec![],
+        provider: "idp".into(),
+        uri: "https://idp.example/keys".into(),
+    };
+    let parents = [("provider", registered)];
+    log.record("server", &parents, Body::ProviderKeys(keys), vec![])
 }
 
 #[test]
@@ -385,6 +404,91 @@ fn an_approval_by_a_manager_rests_on_both_their_subjects() {
         .flat_map(|link| link.entries.clone())
         .collect();
     assert_eq!(entries, [olu.index, boss.index], "{}", render(&report));
+}
+
+/// Olu's login by a token that says this, an approval by Pat as the manager that it names, and what a verifier says.
+fn by_named_manager(said: &str, edit: impl FnOnce(&mut Claims)) -> (Forge, Place, Report, Bundle) {
+    let (mut log, registered, corp) = with_directory(Way::Token);
+    let olu = link(&mut log, Who::Olu, subject_of("olu"), registered);
+    link(&mut log, Who::Pat, pat(), registered);
+    let keys = published(&mut log, registered);
+    let place = log_in_saying(&mut log, Who::Olu, (keys, olu), said, edit);
+    let target = log.target_with(|target| target.manager_approves = true);
+    let (ask, body) = log.request(target, Uses::Single);
+    let yes = log.approve_by(Who::Pat, ask, &[("manager", place)]);
+    let granted = log.grant(ask, &[yes], body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let id = log.close(session);
+    let bundle = log.bundle(id);
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert!(corp.index > 0);
+    (log, place, report, bundle)
+}
+
+#[test]
+fn a_manager_whom_a_token_names_is_the_providers_word() {
+    let said = r#""sub":"olu","manager":"pat""#;
+    let (log, place, report, mut bundle) = by_named_manager(said, |_| ());
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let [voucher] = report.vouchers.as_slice() else {
+        panic!("{report:#?}")
+    };
+    let source = |token| Source::Token {
+        login: log.statement_at(place),
+        issuer: "https://idp.example".to_owned(),
+        token,
+    };
+    assert_eq!(
+        (voucher.entry, &voucher.source),
+        (place.index, &source("checked"))
+    );
+    assert!(voucher.groups.is_empty());
+    let text = render(&report);
+    let whom = "https://idp.example for who the manager is";
+    assert!(text.contains(whom), "{text}");
+    // The rule that names the claim, whose both subjects are, and the login are links of their own.
+    let rules = of(&report, LinkKind::Directory);
+    assert!(
+        rules[0].what.contains("the claims `groups` and `manager`"),
+        "{rules:?}"
+    );
+    assert_eq!(of(&report, LinkKind::Identity).len(), 2);
+    assert_eq!(of(&report, LinkKind::Login)[0].entries, [place.index]);
+    bundle.openings.retain(|o| o.opening.field != "token");
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    assert_eq!(report.vouchers[0].source, source("sealed"));
+}
+
+#[test]
+fn nobody_is_a_manager_by_what_a_log_writes_into_a_login() {
+    let as_pat = |claims: &mut Claims| {
+        claims.managers = vec![StatedManager {
+            claim: "manager".to_owned(),
+            subject: pat(),
+        }];
+    };
+    let problem = |said: &str, edit: fn(&mut Claims)| {
+        let report = by_named_manager(said, edit).2;
+        assert_eq!(report.verdict, Verdict::Failed, "{said}");
+        report.problems[0].code
+    };
+    // The token is disclosed, and says something else.
+    assert_eq!(
+        problem(r#""sub":"olu","manager":"ada""#, as_pat),
+        "unsigned"
+    );
+    assert_eq!(problem(r#""sub":"olu""#, as_pat), "unsigned");
+    // It names a manager by a claim that no rule names.
+    let other = |claims: &mut Claims| {
+        claims.managers = vec![StatedManager {
+            claim: "boss".to_owned(),
+            subject: pat(),
+        }];
+    };
+    assert_eq!(problem(r#""sub":"olu","boss":"pat""#, other), "unlawful");
+    // Nobody: then there is nobody who could approve.
+    assert_eq!(problem(r#""sub":"olu""#, |_| ()), "unlawful");
 }
 
 #[test]

@@ -168,6 +168,7 @@ async fn logged_in(
         rz: &rz,
         facts: &[],
         groups: &[],
+        managers: &[],
     };
     let claims = SshSignatures
         .token(provider, jwks, token.as_bytes(), &asked)

@@ -244,6 +244,9 @@ pub(crate) struct DirectoryAdd {
     /// count while the login does.
     #[arg(long, value_name = "NAME", conflicts_with = "suspend")]
     pub(crate) claim: Option<String>,
+    /// The same: this claim names a person's manager, by their subject at the same issuer.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["suspend", "signers"])]
+    pub(crate) manager_claim: Option<String>,
     /// Suspend linked people whom it calls inactive.
     #[arg(long)]
     pub(crate) suspend: bool,

@@ -36,13 +36,15 @@ pub(crate) fn directory(cli: &Cli, command: &DirectoryCommand) -> Done {
         DirectoryCommand::List => return list(cli, &known),
         DirectoryCommand::Add(args) => {
             let live = known.directory(&args.name).ok().filter(|d| !d.withdrawn);
-            let speaks_scim = args.claim.is_none() && args.signers.is_empty();
+            let by_claims = args.claim.is_some() || args.manager_claim.is_some();
+            let speaks_scim = !by_claims && args.signers.is_empty();
             let before = live.and_then(|live| live.token);
             let fresh = speaks_scim && before.is_none();
             let digest = before.unwrap_or_else(|| bearer_digest(token.as_bytes()));
             let signers = args.signers.iter().map(|name| known.person(name));
             let directory = Directory {
                 claim: args.claim.clone(),
+                manager_claim: args.manager_claim.clone(),
                 name: args.name.clone(),
                 provider: args.provider.clone(),
                 roles: args.roles.clone(),
@@ -84,9 +86,9 @@ pub(crate) fn directory(cli: &Cli, command: &DirectoryCommand) -> Done {
             Some(_) => {
                 format!("directory `{name}` is registered; the server needs `--scim HOST:PORT`")
             }
-            None if directory.claim.is_some() => {
+            None if directory.is_of_tokens() => {
                 format!(
-                    "directory `{name}` is registered; whoever logs in from now on brings their groups"
+                    "directory `{name}` is registered; whoever logs in from now on brings what their token says"
                 )
             }
             None => format!(
@@ -186,10 +188,12 @@ fn sign_file(cli: &Cli, client: &Client, known: &Registry, name: &str, file: &Pa
 
 /// How a directory speaks.
 fn way(directory: &Directory) -> String {
-    match (&directory.claim, directory.token) {
-        (Some(claim), _) => format!("claim {}", clean(claim, 256)),
-        (None, Some(_)) => "SCIM".to_owned(),
-        (None, None) => "signed files".to_owned(),
+    let claims = directory.claim.iter().chain(&directory.manager_claim);
+    let claims: Vec<String> = claims.map(|claim| clean(claim, 256)).collect();
+    match (claims.as_slice(), directory.token) {
+        ([_, ..], _) => format!("claim {}", claims.join(", ")),
+        ([], Some(_)) => "SCIM".to_owned(),
+        ([], None) => "signed files".to_owned(),
     }
 }
 
@@ -215,6 +219,9 @@ fn list(cli: &Cli, known: &Registry) -> Done {
             directory.provider,
             way(directory)
         ));
+        if let Some(claim) = &directory.manager_claim {
+            say(&format!("  manager  by the claim {}", clean(claim, 256)));
+        }
         for rule in &directory.roles {
             let role = format!("{:?}", rule.role).to_lowercase();
             say(&format!(

@@ -194,11 +194,13 @@ fn introduce(client: &Client, args: &cli::Login, public: &SshKey) -> Done<Introd
     let groups: Vec<(&str, &str)> = groups
         .map(|group| (group.claim.as_str(), group.value.as_str()))
         .collect();
+    let managers: Vec<&str> = view.managers.iter().map(String::as_str).collect();
     let asked = TokenAsked {
         key: public,
         rz: &rz,
         facts: &facts,
         groups: &groups,
+        managers: &managers,
     };
     let token = if view.provider.takes_proofs() {
         let mut random = |bytes: &mut [u8]| aws_lc_rs::rand::fill(bytes).is_ok();

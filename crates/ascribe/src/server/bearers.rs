@@ -250,6 +250,7 @@ impl Tokens {
             rz,
             facts: &facts,
             groups: &[],
+            managers: &[],
         };
         self.judge.token(provider, &keys.body.0, token, &asked)
     }

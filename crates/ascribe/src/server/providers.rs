@@ -230,6 +230,11 @@ pub(crate) fn view(ledger: &Ledger, ask: &ProviderAsk) -> Reply {
                     value: group.to_owned(),
                 })
                 .collect(),
+            managers: state
+                .wanted_managers(&known.provider.name)
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             provider: known.provider.clone(),
         })
     });

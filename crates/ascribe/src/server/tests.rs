@@ -475,6 +475,7 @@ async fn nobody_outside_makes_the_gateways_logins() {
                 groups: Vec::new(),
                 issued: w.api.ledger.now(),
                 key: digest,
+                managers: Vec::new(),
                 missing: Vec::new(),
                 protection: None,
                 run: None,

@@ -20,6 +20,7 @@ pub(super) fn directory() -> Directory {
         suspend: true,
         token: Some(bearer_digest(b"a long random token")),
         claim: None,
+        manager_claim: None,
         signers: vec![],
         withdrawn: false,
     }

@@ -4,7 +4,7 @@ use super::directories::directory;
 use super::identities::{BOT, fact, link};
 use super::*;
 use crate::directory::{Directory, DirectoryFile, DirectoryGroup, FileUser, GroupRole};
-use crate::identity::Logout;
+use crate::identity::{Login, Logout, StatedManager};
 
 const DBA: &str = "DB approvers";
 
@@ -352,6 +352,178 @@ fn where_a_manager_approves_nobody_else_is_enough() {
     w.approve(PAT, longer).unwrap();
     assert_eq!(missing(&w, longer).unwrap(), [None]);
     assert_eq!(no(w.extend(REQ, grant, until)), "manager");
+}
+
+/// The tokens of `idp` name managers, too.
+fn with_managers() -> Directory {
+    Directory {
+        manager_claim: Some("manager".to_owned()),
+        ..tokens()
+    }
+}
+
+fn named(claim: &str, manager: u8) -> StatedManager {
+    StatedManager {
+        claim: claim.to_owned(),
+        subject: link(manager).subject,
+    }
+}
+
+fn under_pat(login: &mut Login) {
+    login.claims.managers = vec![named("manager", PAT)];
+}
+
+impl World {
+    fn with_named_managers() -> Self {
+        let mut w = Self::with_groups();
+        let set = Say::DirectorySet(with_managers());
+        w.say(ADA, set, Vec::new()).unwrap();
+        w.target_with(|t| t.manager_approves = true).unwrap();
+        w
+    }
+    fn manager(&self, n: u8) -> Option<PersonId> {
+        let manager = self.state.manager_of(person(n));
+        manager.map(|manager| manager.person)
+    }
+}
+
+#[test]
+fn a_manager_whom_a_token_names_is_one_while_its_login_counts() {
+    let mut w = World::with_named_managers();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    let (login, key) = w.log_in(REQ, under_pat).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.approve(PAT, ask).unwrap();
+    // The approval links to the login that says so.
+    let approval = Entry::from_bytes(&w.log[w.log.len() - 2]).unwrap();
+    let place = w.state.logins[&login].place;
+    assert_eq!(approval.refs[1].rel, "manager");
+    assert_eq!(approval.refs[1].hash, place.hash);
+    let logout = Say::Logout(Logout { login });
+    w.say_as(REQ, &key, logout, vec![]).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    // Not a second longer than the login.
+    w.log_in(REQ, under_pat).unwrap();
+    w.after(8 * HOUR - 1).head(SERVER).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    let ask = w.request(REQ, |r| r.not_after = r.not_before.plus_millis(2 * HOUR));
+    let ask = ask.unwrap();
+    w.after(1);
+    w.approve(PAT, ask).unwrap();
+    assert_eq!((w.manager(REQ), w.grant_of(ask)), (None, None));
+    // Nor longer than the link of either, the rule, or the directory.
+    w.log_in(REQ, under_pat).unwrap();
+    w.say(ADA, Say::IdentityUnlink(link(PAT)), vec![]).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    let denied = w.request(REQ, |_| ()).unwrap_err();
+    assert!(denied.message.contains("is linked to nobody"), "{denied}");
+    w.say(ADA, Say::IdentityLink(link(PAT)), vec![]).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    w.say(ADA, Say::DirectorySet(tokens()), vec![]).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    w.say(ADA, Say::DirectorySet(with_managers()), vec![])
+        .unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    let withdrawn = Directory {
+        withdrawn: true,
+        ..with_managers()
+    };
+    w.say(ADA, Say::DirectorySet(withdrawn), vec![]).unwrap();
+    assert_eq!(w.manager(REQ), None);
+}
+
+#[test]
+fn the_newest_login_names_the_manager_and_another_source_only_where_it_is_newer() {
+    let mut w = World::with_named_managers();
+    w.log_in(REQ, under_pat).unwrap();
+    // The next one names somebody else, then nobody.
+    w.log_in(REQ, |l| l.claims.managers = vec![named("manager", ADA)])
+        .unwrap();
+    assert_eq!(w.manager(REQ), Some(person(ADA)));
+    let (newest, key) = w.log_in(REQ, |_| ()).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    // Of those that count it is the newest: another's login changes nothing, the end of one does.
+    w.log_in(PAT, |l| l.claims.managers = vec![named("manager", REQ)])
+        .unwrap();
+    assert_eq!(w.manager(REQ), None);
+    let logout = Say::Logout(Logout { login: newest });
+    w.say_as(REQ, &key, logout, vec![]).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(ADA)));
+    // Whoever is their own manager has none who may approve.
+    w.log_in(REQ, |l| l.claims.managers = vec![named("manager", REQ)])
+        .unwrap();
+    assert_eq!(no(w.request(REQ, |_| ())), "manager");
+    // A file that is newer, and a login that is newer than that.
+    w.file(AUD, vec![under(REQ, PAT)]).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    w.log_in(REQ, |l| l.claims.managers = vec![named("manager", ADA)])
+        .unwrap();
+    assert_eq!(w.manager(REQ), Some(person(ADA)));
+    // A login that says nothing takes nothing from the file.
+    w.log_in(REQ, |_| ()).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+}
+
+#[test]
+fn a_login_states_the_managers_that_its_token_names_and_no_others() {
+    let mut w = World::with_named_managers();
+    for managers in [
+        vec![named("boss", PAT)],
+        vec![named("manager", PAT), named("manager", ADA)],
+        vec![named("manager", PAT), named("boss", PAT)],
+    ] {
+        let done = w.log_in(REQ, |l| l.claims.managers = managers);
+        assert!(["managers", "claims"].contains(&no(done)));
+    }
+    let done = w.log_in(BOT, |l| l.claims.managers = vec![named("manager", PAT)]);
+    assert_eq!(no(done), "claims");
+    // Neither another than the token's, nor none where it names one.
+    for stated in [vec![named("manager", ADA)], vec![]] {
+        let mut draft = w.draft(REQ);
+        let mut said = draft.login.claims.clone();
+        said.managers = vec![named("manager", PAT)];
+        draft.login.claims.managers = stated;
+        draft.token = Some(said);
+        assert_eq!(no(w.hand_in(&draft)), "claims");
+    }
+    w.log_in(REQ, under_pat).unwrap();
+}
+
+#[test]
+fn a_claim_for_managers_is_a_way_of_tokens_and_a_word() {
+    let mut w = World::with_groups();
+    let edits: [fn(&mut Directory); 6] = [
+        |d| d.manager_claim = Some("two words".to_owned()),
+        |d| d.manager_claim = Some(String::new()),
+        |d| d.suspend = true,
+        |d| d.signers = vec![person(AUD)],
+        |d| d.token = directory().token,
+        // No claim lists the groups of its rules.
+        |d| (d.name, d.claim) = ("new".to_owned(), None),
+    ];
+    for edit in edits {
+        let mut bad = with_managers();
+        edit(&mut bad);
+        let done = w.say(ADA, Say::DirectorySet(bad.clone()), vec![]);
+        assert_eq!(no(done), "directory", "{bad:?}");
+    }
+    let alone = Directory {
+        name: "new".to_owned(),
+        claim: None,
+        roles: Vec::new(),
+        ..with_managers()
+    };
+    w.say(ADA, Say::DirectorySet(alone), vec![]).unwrap();
+    w.log_in(REQ, under_pat).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    // One that speaks by files does not begin to speak by tokens.
+    let mut other = files();
+    (other.manager_claim, other.signers) = (Some("manager".to_owned()), Vec::new());
+    other.roles.clear();
+    let done = w.say(ADA, Say::DirectorySet(other), vec![]);
+    assert_eq!(no(done), "directory");
 }
 
 #[test]

@@ -71,12 +71,12 @@ pub(super) fn fact(claim: &str, value: &str) -> Fact {
 }
 
 /// A login in the making: what is stated, and what the token says.
-struct Draft {
+pub(super) struct Draft {
     by: u8,
     key: SshKey,
-    login: Login,
+    pub(super) login: Login,
     /// What the token says, where it is not what is stated.
-    token: Option<Claims>,
+    pub(super) token: Option<Claims>,
 }
 
 impl World {
@@ -135,6 +135,7 @@ impl World {
             groups: Vec::new(),
             issued: self.now,
             key: thumbprint(key),
+            managers: Vec::new(),
             missing: Vec::new(),
             protection: None,
             run: None,
@@ -142,7 +143,7 @@ impl World {
             trigger: None,
         }
     }
-    fn draft(&mut self, by: u8) -> Draft {
+    pub(super) fn draft(&mut self, by: u8) -> Draft {
         self.count += 1;
         let nth = u8::try_from(self.count % 250).unwrap();
         let (provider, claims) = if by == BOT {
@@ -186,7 +187,7 @@ impl World {
         }
     }
     /// The token and the statement, handed in.
-    fn hand_in(&mut self, draft: &Draft) -> Result<StatementId, Denied> {
+    pub(super) fn hand_in(&mut self, draft: &Draft) -> Result<StatementId, Denied> {
         let said = draft.token.as_ref().unwrap_or(&draft.login.claims);
         let commitment = key_commitment(&draft.key, &draft.login.rz.0);
         let token = format!("{commitment}\n{}", serde_json::to_string(said).unwrap());

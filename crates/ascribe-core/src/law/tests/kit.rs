@@ -80,6 +80,8 @@ impl Judge for Fake {
         }
         let groups = &mut claims.groups;
         groups.retain(|group| asked.groups.contains(&(&group.claim, &group.value)));
+        let managers = &mut claims.managers;
+        managers.retain(|manager| asked.managers.contains(&manager.claim.as_str()));
         Ok(claims)
     }
     fn provider_keys(&self, body: &[u8]) -> Result<Vec<ContentDigest>, Denied> {

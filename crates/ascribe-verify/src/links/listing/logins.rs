@@ -169,6 +169,17 @@ impl<'a> Listing<'a> {
             }
             Source::Token { login, .. } => {
                 let login = self.state.logins.get(login);
+                // The rule that names the manager's claim.
+                let provider = login.map(|login| &login.login.provider);
+                let rules = self
+                    .state
+                    .directories
+                    .values()
+                    .map(|known| &known.directory);
+                let rules = rules.filter(|set| set.manager_claim.is_some());
+                let rules =
+                    rules.filter(|set| managed.is_some() && Some(&set.provider) == provider);
+                names.extend(rules.map(|set| set.name.as_str()));
                 self.wanted
                     .extend(login.map(|login| login.key.fingerprint()));
             }
@@ -196,10 +207,13 @@ impl<'a> Listing<'a> {
 
     fn speaks(&self, set: &Directory) -> String {
         let signers: Vec<String> = set.signers.iter().map(|id| self.shown(*id)).collect();
-        let how = match (&set.claim, signers.is_empty()) {
-            (Some(claim), _) => format!("by the claim {} of its tokens", ticked(claim, 128)),
-            (None, false) => format!("by files that {} may sign", list(&signers)),
-            (None, true) => "over SCIM, signed by nobody".to_owned(),
+        let claims = set.claim.iter().chain(&set.manager_claim);
+        let claims: Vec<String> = claims.map(|claim| ticked(claim, 128)).collect();
+        let how = match (claims.as_slice(), signers.is_empty()) {
+            ([claim], _) => format!("by the claim {claim} of its tokens"),
+            ([_, ..], _) => format!("by the claims {} of its tokens", list(&claims)),
+            ([], false) => format!("by files that {} may sign", list(&signers)),
+            ([], true) => "over SCIM, signed by nobody".to_owned(),
         };
         let gives = set.roles.iter();
         let gives = gives.map(|rule| {
