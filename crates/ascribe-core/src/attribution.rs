@@ -203,6 +203,9 @@ pub struct SqlRecord {
     /// Which statement of an approved script it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u32>,
+    /// Of a connection: the gateway's port that it was to come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// What became of an action.
@@ -671,6 +674,7 @@ impl Fold {
                     .and_then(|commit| self.opened(commit))
                     .map(|opening| clean_bytes(&opening.bytes.0, SHOWN)),
                 step: sql.step.map(|step| step.number),
+                port: sql.port,
             }),
             outcome,
         }

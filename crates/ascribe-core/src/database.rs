@@ -141,6 +141,9 @@ pub struct SqlIntent {
     /// What it names, where the grant bounds that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+    /// Of a connection: the gateway's port that it is to come from, by which the target's own log knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Which statement of the approved script it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,

@@ -53,6 +53,8 @@ pub struct Sql {
     pub flags: Vec<String>,
     /// What it names, where the grant bounds that.
     pub objects: Vec<String>,
+    /// Of a connection: the port that it is to come from.
+    pub port: Option<u16>,
     /// Which statement of an approved script it is.
     pub step: Option<Step>,
     /// What is kept of its values.
@@ -191,6 +193,7 @@ impl Authorized {
             classes: sql.classes.clone(),
             flags: sql.flags.clone(),
             objects: sql.objects.clone(),
+            port: sql.port,
             step: sql.step,
             values: sql.values.clone().map(|v| seal("values", salts.values, v)),
         });

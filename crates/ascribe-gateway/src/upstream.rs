@@ -1,6 +1,7 @@
 //! The target's side: strict host keys, a short-lived certificate, channels.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use russh::keys::{
     Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
 };
 use russh::{Channel, ChannelMsg, Preferred, cipher};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::channel::{Loans, Screen};
@@ -220,9 +221,86 @@ impl From<russh::Error> for UpstreamError {
     }
 }
 
+/// A port of this machine that nobody else has until it is used: what comes from it is on record before.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved {
+    /// Bound, and the first to be connected; whether it is of IPv4.
+    socket: Option<(TcpSocket, bool)>,
+    port: Option<u16>,
+}
+
+impl Reserved {
+    /// One from which the target is reached. Without one, whatever port there is is used.
+    pub(crate) fn for_target(target: &Target) -> Self {
+        let addresses = target.addresses.iter();
+        let v4 = addresses
+            .filter_map(|text| text.parse().ok())
+            .map(|address: IpAddr| address.is_ipv4())
+            .next();
+        let Some(v4) = v4 else {
+            return Self::default();
+        };
+        match bound(v4, 0) {
+            Ok((socket, port)) => Self {
+                socket: Some((socket, v4)),
+                port: Some(port),
+            },
+            Err(error) => {
+                tracing::warn!("no port could be reserved: {error}");
+                Self::default()
+            }
+        }
+    }
+
+    /// Which it is.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// A socket at this port, or at another where somebody has it meanwhile.
+    fn socket(&mut self, v4: bool) -> io::Result<TcpSocket> {
+        if let Some((socket, _)) = self.socket.take_if(|(_, of_v4)| *of_v4 == v4) {
+            return Ok(socket);
+        }
+        let again = self.port.map(|port| bound(v4, port));
+        match again {
+            Some(Ok((socket, _))) => Ok(socket),
+            Some(Err(_)) | None => unbound(v4),
+        }
+    }
+}
+
+fn unbound(v4: bool) -> io::Result<TcpSocket> {
+    match v4 {
+        true => TcpSocket::new_v4(),
+        false => TcpSocket::new_v6(),
+    }
+}
+
+/// A socket at this port, or at any where it is 0, and the port.
+fn bound(v4: bool, port: u16) -> io::Result<(TcpSocket, u16)> {
+    let socket = unbound(v4)?;
+    let any: IpAddr = match v4 {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    socket.bind(SocketAddr::new(any, port))?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
+}
+
 /// Connects to the first of the pinned addresses that answers. No resolver is asked. One that is silent
 /// leaves time for the others.
 pub(crate) async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStream, UpstreamError> {
+    dial_from(target, own, &mut Reserved::default()).await
+}
+
+/// The same from a port that was reserved.
+pub(crate) async fn dial_from(
+    target: &Target,
+    own: &[SocketAddr],
+    from: &mut Reserved,
+) -> Result<TcpStream, UpstreamError> {
     let mut why = UpstreamError::Connect("it has no address".to_owned());
     let share = CONNECT / u32::try_from(target.addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in target.addresses.iter().filter_map(|text| text.parse().ok()) {
@@ -231,7 +309,8 @@ pub(crate) async fn dial(target: &Target, own: &[SocketAddr]) -> Result<TcpStrea
             why = UpstreamError::Own;
             continue;
         }
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+        let connecting = async { from.socket(address.is_ipv4())?.connect(address).await };
+        match tokio::time::timeout(share, connecting).await {
             Ok(Ok(stream)) => {
                 // A small answer does not wait for a larger one.
                 stream

@@ -9,6 +9,8 @@ use crate::id::{PersonId, SessionId};
 use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
 
+/// The target is connected to.
+const CONNECTION: &str = "pg.connect";
 /// A statement is prepared or bound, and not run with that.
 const PREPARE: &str = "pg.prepare";
 
@@ -16,7 +18,7 @@ const PREPARE: &str = "pg.prepare";
 /// may come, a prepared statement's execution, a function called by its number, a statement under way that is
 /// cancelled, a message too large to be held that is taken in.
 pub(super) const KINDS: [&str; 7] = [
-    "pg.connect",
+    CONNECTION,
     "pg.query",
     PREPARE,
     "pg.execute",
@@ -170,6 +172,9 @@ impl State {
         if !are_words(&sql.classes) || !are_words(&sql.flags) || !are_objects(&sql.objects) {
             return Err(Denied::new("sql", "the statement's classes are malformed"));
         }
+        if sql.port.is_some() && intent.kind != CONNECTION {
+            return Err(Denied::new("sql", "only a connection comes from a port"));
+        }
         if let Some(flag) = sql.flags.iter().find(|f| !postgres.allow.contains(f)) {
             let what = if flag == UNREAD {
                 "the statement cannot be read, so nobody knows what it does".to_owned()
@@ -182,7 +187,7 @@ impl State {
         }
         let grant = &self.grant(session.open.grant)?.grant;
         match &grant.sql {
-            Some(scope) if intent.kind == "pg.connect" => check_connect(scope, &sql.classes),
+            Some(scope) if intent.kind == CONNECTION => check_connect(scope, &sql.classes),
             Some(scope) => self.check_within(scope, intent),
             None => Ok(()),
         }

@@ -193,6 +193,7 @@ impl Recording<'_> {
             classes: vec![EXECUTE.to_owned()],
             flags: Vec::new(),
             objects: self.untold(),
+            port: None,
             step: None,
             values,
         };
@@ -233,6 +234,7 @@ impl Recording<'_> {
                         _ => vec![UNREAD.to_owned()],
                     },
                     objects: Vec::new(),
+                    port: None,
                     step: self.step(text, next),
                     values,
                 };
@@ -259,6 +261,7 @@ impl Recording<'_> {
                 classes: vec![EMPTY.to_owned()],
                 flags: Vec::new(),
                 objects: Vec::new(),
+                port: None,
                 step: None,
                 values,
             };
@@ -292,6 +295,7 @@ impl Recording<'_> {
                 .collect(),
             flags: flags.map(|flag| flag.as_str().to_owned()).collect(),
             objects,
+            port: None,
             step: None,
             values: None,
         }
@@ -369,6 +373,7 @@ pub(super) fn unread() -> Sql {
         classes: vec![UNPARSED.to_owned()],
         flags: vec![UNREAD.to_owned()],
         objects: Vec::new(),
+        port: None,
         step: None,
         values: None,
     }
@@ -380,6 +385,7 @@ pub(super) fn call(function: u32, values: Option<Vec<u8>>) -> Sql {
         classes: vec!["function-call".to_owned()],
         flags: called(function),
         objects: Vec::new(),
+        port: None,
         step: None,
         values,
     }
@@ -456,6 +462,7 @@ pub(super) fn connecting(startup: &Startup, database: &[u8]) -> (Vec<u8>, Sql) {
         classes,
         flags: flags.iter().map(|flag| flag.as_str().to_owned()).collect(),
         objects: Vec::new(),
+        port: None,
         step: None,
         values: None,
     };

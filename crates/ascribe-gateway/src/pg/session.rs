@@ -29,6 +29,7 @@ use super::outcomes::{outcome, refused as answered};
 use super::target::{self, Login, Ready, TargetError};
 use super::{ActsAs, Bearer, Credential, Io, Lease, Shared, relay};
 use crate::life::{Actor, Holder, Life, Shut};
+use crate::upstream::Reserved;
 
 /// A target gets this long until it is ready.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -312,6 +313,8 @@ struct Going {
     who: Vec<String>,
     /// The ports that connections to the target came from, in order.
     ports: Vec<u16>,
+    /// The one that is on record.
+    from: Reserved,
 }
 
 impl Going {
@@ -510,7 +513,10 @@ async fn connect(
     going: &mut Going,
 ) -> Result<Reached, Report> {
     let name = database(startup, &view.account);
-    let (command, sql) = connecting(startup, &name);
+    let (command, mut sql) = connecting(startup, &name);
+    // Should we end before the outcome is on record, this says whose session the target's own log has.
+    going.from = Reserved::for_target(&view.target);
+    sql.port = going.from.port();
     let id = ActionId::new(life.random());
     let action = action_of(session, id, "pg.connect", Some(command), Some(sql));
     let begun = Instant::now();
@@ -723,7 +729,8 @@ impl Way<'_> {
             parameters: &parameters,
         };
         let own = &self.shared.config.own;
-        let connection = target::connect(self.target, own, &mut going.ports).await?;
+        let Going { from, ports, .. } = going;
+        let connection = target::connect(self.target, own, from, ports).await?;
         target::log_in(connection, login).await
     }
 }

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Io;
-use crate::upstream::dial;
+use crate::upstream::{Reserved, dial_from};
 
 /// A read's size, in bytes.
 const PIECE: usize = 4096;
@@ -82,13 +82,14 @@ pub(super) struct Login<'a> {
 pub(super) async fn connect(
     target: &Target,
     own: &[SocketAddr],
+    from: &mut Reserved,
     ports: &mut Vec<u16>,
 ) -> Result<(Box<dyn Io>, Option<Bytes>, u16), TargetError> {
     let postgres = target
         .postgres
         .as_ref()
         .ok_or_else(|| untrusted("it is no database"))?;
-    let mut tcp: TcpStream = dial(target, own)
+    let mut tcp: TcpStream = dial_from(target, own, from)
         .await
         .map_err(|error| untrusted(error.to_string()))?;
     let port = tcp.local_addr()?.port();
@@ -376,7 +377,8 @@ pub(super) async fn cancel(
     process: u32,
     key: &Secret,
 ) -> Result<(), TargetError> {
-    let (mut stream, _, _) = connect(target, own, &mut Vec::new()).await?;
+    let (mut stream, _, _) =
+        connect(target, own, &mut Reserved::default(), &mut Vec::new()).await?;
     stream
         .write_all(&cancel_request(process, key.expose()))
         .await?;

@@ -825,3 +825,44 @@ fn a_large_log_is_read_in_bounded_memory() {
     assert_eq!(report["database_only"], passed);
     assert!(peak < 256 * 1024, "{peak} KiB");
 }
+
+/// The gateway is killed when the server has let it in, and before it could record what came of that.
+#[test]
+fn a_session_whose_gateway_was_killed_while_it_connected_passed_nobody_by() {
+    let mut day = Day::begin(&[]);
+    // The server waits so long between letting somebody in and saying so.
+    day.bank
+        .cluster
+        .sql("postgres", "alter system set post_auth_delay = 3");
+    day.bank.cluster.sql("postgres", "select pg_reload_conf()");
+    day.from = day.logs().map(|log| log.len());
+    let from = day.from[0];
+    let let_in = || {
+        let log = std::fs::read(day.bank.cluster.log_file("csv")).unwrap();
+        let log = String::from_utf8_lossy(&log[from..]).into_owned();
+        log.contains("connection authorized: user=dba database=orders")
+    };
+    let psql = day.bank.psql_in_background(&["-c", "select 'never'"]);
+    wait_for("the session to be let in", PATIENCE, || {
+        let_in().then_some(())
+    });
+    day.bank.server().signal(Signal::KILL);
+    drop(psql);
+    day.bank.restart();
+    let connected = day.bank.actions().pop().unwrap();
+    assert_eq!(connected["what"]["kind"], "pg.connect");
+    assert_eq!(connected["what"]["outcome"]["status"], "unknown");
+    assert_eq!(connected["what"]["outcome"]["notes"], Value::Null);
+    let port = connected["what"]["sql"]["port"].as_u64().unwrap();
+    let [csv, ..] = day.logs();
+    assert!(csv.contains(&format!("127.0.0.1:{port}")), "{port}: {csv}");
+    assert!(!csv.contains("select 'never'"));
+    let report = summary(&day.dry(0));
+    assert_eq!(report["matched"]["sessions"], 1, "{report}");
+    let nothing = json!({ "sessions": 0, "statements": 0 });
+    assert_eq!(report["database_only"], nothing, "{report}");
+    // Without the port that was recorded it would be somebody else's, as one from another port is.
+    day.bank.cluster.intrude("other", "select 'by'").exits(0);
+    let report = summary(&day.dry(4));
+    assert_eq!(report["database_only"]["sessions"], 1, "{report}");
+}

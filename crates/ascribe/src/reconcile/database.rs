@@ -222,7 +222,7 @@ impl Seen {
             (Some(told), Some(code)) => refused && told.as_bytes() == code,
             // The log does not say how.
             (Some(_), None) => refused,
-            (None, _) => received && self.is_broken_off(tried.connecting, session),
+            (None, _) => received && self.is_broken_off(tried, session),
         }
     }
 
@@ -248,9 +248,13 @@ impl Seen {
     }
 
     /// Was it there no longer than we connected? Nobody knows what one that stayed did.
-    fn is_broken_off(&self, (began, ended): (Timestamp, Timestamp), session: Session) -> bool {
+    fn is_broken_off(&self, tried: &Tried, session: Session) -> bool {
+        let (began, ended) = tried.connecting;
         let came = seconds(session.start);
-        let near = |at: Timestamp| at.since(ended).abs() <= BROKEN_OFF_MS;
+        // When a gateway died is not known better than that it was connecting.
+        let early =
+            |at: Timestamp| tried.lost && began <= at.plus_millis(BROKEN_OFF_MS) && at <= ended;
+        let near = |at: Timestamp| at.since(ended).abs() <= BROKEN_OFF_MS || early(at);
         came >= began.plus_millis(-BROKEN_OFF_MS) && self.ended.is_some_and(near)
     }
 }

@@ -20,6 +20,9 @@ const PREPARE: &str = "prepare";
 /// SQLSTATE of a password that is not the role's.
 const WRONG_PASSWORD: &str = "28P01";
 
+/// A gateway gives a target so long until it is ready, in milliseconds.
+const CONNECT_MS: i64 = 10_000;
+
 /// What the command of a `pg.connect` begins with, before the database's name.
 const DATABASE: &[u8] = b"database=";
 
@@ -117,6 +120,8 @@ pub(super) struct Tried {
     user: Option<String>,
     /// What was recorded of the startup message, where it can be read: the database, then parameters.
     command: Option<Vec<u8>>,
+    /// The gateway was gone before it could say what came of it: it ended at some time of these.
+    pub(super) lost: bool,
 }
 
 impl Tried {
@@ -262,15 +267,24 @@ impl Ours {
             let mut notes = outcome.notes.iter();
             notes.find_map(|note| note.strip_prefix(name)?.strip_prefix(' '))
         };
-        let connecting = (record.when.at, outcome.at.unwrap_or(record.when.at));
+        let notes = outcome.notes.iter();
+        let tried = notes.filter_map(|note| note.strip_prefix("tried ")?.parse().ok());
+        let mut tried: Vec<u16> = tried.collect();
+        // The gateway was killed while it connected: the port is on record since before that.
+        let lost = outcome.status == Status::Unknown && tried.is_empty();
+        if lost {
+            tried.extend(record.what.sql.as_ref().and_then(|sql| sql.port));
+        }
+        let until = match lost {
+            true => record.when.at.plus_millis(CONNECT_MS),
+            false => outcome.at.unwrap_or(record.when.at),
+        };
+        let connecting = (record.when.at, until);
         let connected = outcome.status == Status::Succeeded;
         if let Some(session) = self.sessions.get_mut(at) {
             session.connected = connected;
             session.connecting = connecting;
         }
-        let notes = outcome.notes.iter();
-        let tried = notes.filter_map(|note| note.strip_prefix("tried ")?.parse().ok());
-        let tried: Vec<u16> = tried.collect();
         let answered = outcome.sql.as_ref().and_then(|sql| sql.sqlstate.clone());
         let login = noted("login");
         let command = record.what.command_b64.as_deref();
@@ -293,6 +307,7 @@ impl Ours {
                 sqlstate,
                 user: user.map(str::to_owned),
                 command: command.clone(),
+                lost,
             });
         }
         let backend = noted("backend").and_then(|text| text.parse().ok());

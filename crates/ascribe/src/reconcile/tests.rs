@@ -468,6 +468,57 @@ fn a_session_that_the_server_refused_is_ours_by_its_port_once() {
     assert!(joined(ours(None), &format!("{mine}{did}"), &[]).is_bypassed());
 }
 
+/// The gateway was killed before it could say what came of its connection: by the port that was on record before, what the
+/// server has of it is ours, as long as that is nothing but its beginning and its end.
+#[test]
+fn a_session_whose_gateway_died_while_it_connected_is_ours() {
+    let lost = |port: Option<u16>| {
+        let outcome = json!({ "status": "unknown", "notes": [] });
+        let mut record = action(2, 0, "pg.connect", b"database=orders", outcome);
+        record.what.sql.as_mut().unwrap().port = port;
+        let mut ours = Ours::default();
+        ours.take(&record);
+        ours
+    };
+    let who = (T0, 90, 50_000);
+    let ends = |seconds: &str, texts: &[&str]| {
+        let log = session(who, "ascribe/s-0", texts);
+        let end = line(
+            who,
+            "ascribe/s-0",
+            "LOG:  disconnection: session time: 0:00:00.1 user=dba database=orders",
+        );
+        let log = log.replace("03:04:30.000", "03:04:06.000") + &end;
+        log.replace("03:04:30.000", seconds)
+            + "2026-01-02 03:05:30.000 UTC 9 6956f000.9   LOG:  checkpoint complete: x\n"
+    };
+    let of = |port, log: &str| joined(lost(port), log, &[]);
+    for soon in ["03:04:06.100", "03:04:15.000"] {
+        let report = of(Some(50_000), &ends(soon, &[]));
+        assert_eq!(
+            (report.matched.sessions, report.is_bypassed()),
+            (1, false),
+            "{soon}"
+        );
+    }
+    for (port, log) in [
+        // From another port, or none that is known; with a statement; or it stayed.
+        (Some(50_001), ends("03:04:06.100", &[])),
+        (None, ends("03:04:06.100", &[])),
+        (Some(50_000), ends("03:04:06.100", &["select 1"])),
+        (Some(50_000), ends("03:04:40.000", &[])),
+        // Another role.
+        (
+            Some(50_000),
+            ends("03:04:06.100", &[]).replace("user=dba", "user=app"),
+        ),
+    ] {
+        let report = of(port, &log);
+        assert!(report.is_bypassed(), "{log}");
+        assert_eq!(report.database_only.sessions, 1);
+    }
+}
+
 /// Where the log says how it ended, that is compared as well.
 #[test]
 fn a_session_that_the_server_refused_otherwise_is_not_the_one_of_ours() {

@@ -27,6 +27,7 @@ fn sql(classes: &[&str]) -> SqlIntent {
         classes: words(classes),
         flags: Vec::new(),
         objects: Vec::new(),
+        port: None,
         step: None,
         values: None,
     }
@@ -169,6 +170,13 @@ fn what_is_dangerous_by_itself_is_refused_unless_the_target_allows_it() {
     // The connection itself is recorded, and may set what is dangerous.
     let connect = |w: &mut World, sql| w.intent_of("pg.connect", session, |i| i.sql = Some(sql));
     connect(&mut w, sql(&["connect"])).unwrap();
+    // It comes from a port, and nothing else does.
+    let from = |classes: &[&str]| SqlIntent {
+        port: Some(50_000),
+        ..sql(classes)
+    };
+    connect(&mut w, from(&["connect"])).unwrap();
+    assert_eq!(no(w.execute(session, from(&["select"]))), "sql");
     assert_eq!(no(connect(&mut w, flagged("set-role"))), "flag");
     // What the grammar does not know is let through, and on record, where nothing is bounded.
     w.execute(session, sql(&[UNPARSED])).unwrap();
