@@ -197,6 +197,16 @@ pub struct SqlRecord {
     /// What it names, where the grant bounds that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+    /// Where `objects` are from: the `record`, or its `text`, as whoever shows this read it. None where they are not
+    /// told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects_from: Option<String>,
+    /// Functions and procedures that its text names, as whoever shows this read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<String>,
+    /// Why what it names is not told from its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
     /// The values that it was executed with, as the target's rules keep them, where they are disclosed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<String>,
@@ -670,6 +680,9 @@ impl Fold {
                 classes: sql.classes.clone(),
                 flags: sql.flags.clone(),
                 objects: sql.objects.clone(),
+                objects_from: (!sql.objects.is_empty()).then(|| "record".to_owned()),
+                functions: Vec::new(),
+                unread: None,
                 values: values
                     .and_then(|commit| self.opened(commit))
                     .map(|opening| clean_bytes(&opening.bytes.0, SHOWN)),

@@ -117,7 +117,8 @@ pub fn object_name(schema: Option<&str>, name: &str) -> String {
 }
 
 /// The schema of an object's name, as it is written, and what is in it; none where it names no schema.
-pub(crate) fn object_parts(object: &str) -> Option<(&str, &str)> {
+#[must_use]
+pub fn object_parts(object: &str) -> Option<(&str, &str)> {
     let mut quoted = false;
     let dot = object.bytes().position(|byte| {
         // A quote within quotes is doubled.

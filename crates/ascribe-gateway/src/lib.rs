@@ -31,6 +31,7 @@ pub use life::Fill;
 pub use listen::{GatewayConfig, GatewayError, UpstreamAuth, serve};
 pub use pg::{
     ActsAs, Bearer, Bearers, Credential, Credentials, Io, Lease, LoginRole, OauthPlace,
-    PASSWORD_PREFIX, PgArrival, PgConfig, ShownCertificate, TlsSignature, serve as serve_postgres,
+    PASSWORD_PREFIX, PgArrival, PgConfig, ShownCertificate, TlsSignature, functions, relations,
+    serve as serve_postgres,
 };
 pub use places::{Place, Places, Turn};

@@ -45,6 +45,7 @@ mod relay;
 mod session;
 mod target;
 
+pub use action::{functions, relations};
 use budget::Budget;
 use cancel::Cancels;
 pub use certificate::{ShownCertificate, TlsSignature};

@@ -33,6 +33,7 @@ mod postgres {
     mod large;
     mod liars;
     mod mtls;
+    mod named;
     mod oauth;
     mod openbao;
     mod protocol;

@@ -9,6 +9,7 @@ mod cmd;
 mod exit;
 mod http;
 mod login;
+mod objects;
 mod passphrase;
 mod reconcile;
 mod registry;

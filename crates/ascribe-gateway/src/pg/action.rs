@@ -275,18 +275,10 @@ impl Recording<'_> {
         let flags = statement.flags.iter();
         let flags = flags.filter(|flag| **flag != Flag::ChangesReading);
         let bounded = self.scope.is_some_and(|scope| !scope.objects.is_empty());
-        let mut objects = Vec::new();
-        if bounded {
-            // A function is not bounded by its name: it may reach anything.
-            let named = statement.objects.iter();
-            let named = named.filter(|object| object.access != Access::Call);
-            objects.extend(named.map(|o| object_name(o.schema.as_deref(), &o.name)));
-            objects.sort_unstable();
-            objects.dedup();
-            if !statement.complete || statement.approximate {
-                objects.push(UNTOLD.to_owned());
-            }
-        }
+        let objects = match bounded {
+            true => relations(statement),
+            false => Vec::new(),
+        };
         Sql {
             classes: statement
                 .classes
@@ -365,6 +357,32 @@ impl Recording<'_> {
     ) -> Action {
         action_of(self.session, action, kind, Some(command), sql)
     }
+}
+
+/// What a statement names, as intents have it: its relations in order, and `*` where not all of them can be told. A
+/// function is not bounded by its name: it may reach anything.
+#[must_use]
+pub fn relations(statement: &Statement) -> Vec<String> {
+    let mut objects = named(statement, |access| access != Access::Call);
+    if !statement.complete || statement.approximate {
+        objects.push(UNTOLD.to_owned());
+    }
+    objects
+}
+
+/// The functions and procedures that a statement names, in order.
+#[must_use]
+pub fn functions(statement: &Statement) -> Vec<String> {
+    named(statement, |access| access == Access::Call)
+}
+
+fn named(statement: &Statement, is: impl Fn(Access) -> bool) -> Vec<String> {
+    let named = statement.objects.iter().filter(|object| is(object.access));
+    let names = named.map(|o| object_name(o.schema.as_deref(), &o.name));
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// A text that nobody has read.

@@ -391,7 +391,12 @@ fn what_a_statement_names_is_sealed_with_it_unless_the_grant_asks() {
     bank.psql(&["-c", text]).exits(0);
     let done = bank.action(text);
     assert_eq!(done["what"]["sql"]["classes"], json!(["select"]));
-    assert_eq!(done["what"]["sql"]["objects"], Value::Null);
+    // Who may open the text is told from it.
+    assert_eq!(done["what"]["sql"]["objects"], json!(["hunter2 4111"]));
+    assert_eq!(done["what"]["sql"]["objects_from"], "text");
+    let segment = std::fs::read(bank.world.data().join("segments/00000000.seg")).unwrap();
+    let has = |word: &[u8]| segment.windows(word.len()).any(|part| part == word);
+    assert!(has(b"\"classes\":[\"select\"]") && !has(b"hunter2"));
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub(crate) struct Actions {
     /// Whose command or justification holds this text.
     #[arg(long)]
     pub(crate) text: Option<String>,
+    /// Statements on databases that name this: `SCHEMA.NAME`, or `SCHEMA.*`. A name that is written without its schema
+    /// counts for every schema.
+    #[arg(long, value_name = "OBJECT", value_parser = str::parse::<crate::objects::Wanted>)]
+    pub(crate) object: Option<crate::objects::Wanted>,
     /// By runs of this maintenance job.
     #[arg(long, value_name = "NAME")]
     pub(crate) job: Option<String>,
@@ -51,7 +55,7 @@ pub(crate) struct Actions {
     #[arg(long)]
     pub(crate) why: bool,
     /// What was asked for within sessions and refused, instead.
-    #[arg(long, conflicts_with_all = ["actor", "agent", "grant", "ticket", "text", "job", "run", "commit", "why"])]
+    #[arg(long, conflicts_with_all = ["actor", "agent", "grant", "ticket", "text", "object", "job", "run", "commit", "why"])]
     pub(crate) refused: bool,
 }
 

@@ -10,6 +10,7 @@ use crate::api::Query;
 use crate::cli::{Actions, Cli};
 use crate::cmd::{say, say_json};
 use crate::exit::{Attempt as _, Done, Failure};
+use crate::objects;
 use crate::registry::Registry;
 
 fn time(text: Option<&String>) -> Done<Option<Timestamp>> {
@@ -39,7 +40,12 @@ pub(crate) fn actions(cli: &Cli, args: &Actions) -> Done {
     }
     let [answer, known] = ask_all(cli, [&Query::Actions { filter }, &Query::Registry])?;
     let known = registry_of(known)?;
-    let records: Vec<ActionRecord> = serde_json::from_value(answer).attempt("read the answer")?;
+    let mut records: Vec<ActionRecord> =
+        serde_json::from_value(answer).attempt("read the answer")?;
+    objects::tell(&mut records)?;
+    if let Some(wanted) = &args.object {
+        objects::keep(&mut records, wanted);
+    }
     for record in &records {
         if cli.json() {
             say_json(&named(record, &known))?;

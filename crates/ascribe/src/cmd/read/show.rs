@@ -12,6 +12,7 @@ use crate::api::Query;
 use crate::cli::Cli;
 use crate::cmd::{say, say_json};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
+use crate::objects;
 use crate::registry::Registry;
 
 pub(crate) fn show(cli: &Cli, id: &str) -> Done {
@@ -29,12 +30,12 @@ pub(crate) fn show(cli: &Cli, id: &str) -> Done {
     });
     let [known, answer] = ask_all(cli, [&Query::Registry, &Query::Actions { filter }])?;
     let known = registry_of(known)?;
-    let records: Vec<ActionRecord> = serde_json::from_value(answer).attempt("read the answer")?;
+    let mut records: Vec<ActionRecord> =
+        serde_json::from_value(answer).attempt("read the answer")?;
+    records.retain(|r| session.is_some() || r.action_id.to_string() == id);
+    objects::tell(&mut records)?;
     let mut shown = 0;
-    for record in records
-        .iter()
-        .filter(|r| session.is_some() || r.action_id.to_string() == id)
-    {
+    for record in &records {
         shown += 1;
         if cli.json() {
             say_json(&named(record, &known))?

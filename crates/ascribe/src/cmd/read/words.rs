@@ -1,6 +1,6 @@
 //! One action in words, line by line.
 
-use ascribe_core::attribution::{ActionRecord, Link, StreamRecord};
+use ascribe_core::attribution::{ActionRecord, Link, SqlRecord, StreamRecord};
 use ascribe_core::entry::Status;
 use ascribe_core::id::PersonId;
 use ascribe_core::identity::{Code, Protection, Run, Trigger};
@@ -124,6 +124,24 @@ fn who_in_words(
     lines
 }
 
+/// What a statement names, a line each.
+fn objects_in_words(sql: &SqlRecord) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    let from_text = sql.objects_from.as_deref() == Some("text");
+    let by = if from_text { " (by its text)" } else { "" };
+    if !sql.objects.is_empty() {
+        let named = clean(&sql.objects.join(", "), 600);
+        lines.push(("objects", format!("{named}{by}")));
+    }
+    if !sql.functions.is_empty() {
+        let named = clean(&sql.functions.join(", "), 600);
+        lines.push(("functions", format!("{named} (by its text)")));
+    }
+    let unread = sql.unread.as_ref();
+    lines.extend(unread.map(|why| ("objects", format!("not told: {}", clean(why, 300)))));
+    lines
+}
+
 /// What is known of a statement, a line each.
 fn sql_in_words(record: &ActionRecord) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
@@ -131,9 +149,7 @@ fn sql_in_words(record: &ActionRecord) -> Vec<(&'static str, String)> {
         let flags = sql.flags.iter().map(|flag| format!("{flag} (!)"));
         let classes: Vec<String> = sql.classes.iter().cloned().chain(flags).collect();
         lines.push(("class", clean(&classes.join(", "), 600)));
-        if !sql.objects.is_empty() {
-            lines.push(("objects", clean(&sql.objects.join(", "), 600)));
-        }
+        lines.extend(objects_in_words(sql));
         let values = sql.values.as_ref();
         lines.extend(values.map(|values| ("values", clean(values, 2000))));
         let step = sql
