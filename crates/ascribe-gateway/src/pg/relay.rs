@@ -94,6 +94,8 @@ struct Relay<'a> {
     ended: Arc<Ended>,
     /// What the client is told at the end, where it is not why the session ends.
     farewell: Mutex<Option<Report>>,
+    /// Something is copied that is sealed.
+    copying: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,6 +129,7 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         answered: Notify::new(),
         ended: Arc::default(),
         farewell: Mutex::default(),
+        copying: Notify::new(),
     };
     let life = &session.life;
     // However this ends, nothing goes on watching it.
@@ -181,6 +184,7 @@ impl Relay<'_> {
             let down = self.down(target_read, ends.frames, client_write);
             tokio::pin!(up, down);
             tokio::select! {
+                never = self.seal_slow() => match never {},
                 over = &mut up => match over {
                     // It may still be told what became of it.
                     Over::Closed | Over::Left | Over::Io(_) => {

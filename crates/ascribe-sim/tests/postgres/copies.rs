@@ -297,3 +297,55 @@ fn a_copy_that_fails_at_the_target_leaves_the_session_and_its_record_as_they_are
     );
     exported(&bank, &all[0]);
 }
+
+/// What comes slowly is sealed while it comes, in no more entries than seconds, and is there when the gateway dies.
+#[test]
+fn copied_data_that_trickles_is_sealed_while_it_comes() {
+    const LINE: &str = "one of many lines\n";
+    let mut bank = bank(&[]);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    let text = "copy lines from stdin";
+    raw.say(&query(text));
+    raw.until(b'G');
+    let begun = std::time::Instant::now();
+    let pause = std::time::Duration::from_millis(200);
+    let lines = 15;
+    for _ in 0..lines {
+        raw.say(&data(LINE));
+        std::thread::sleep(pause);
+    }
+    let session = wait_for("the copy", PATIENCE, || {
+        let mut actions = bank.actions();
+        actions.retain(|action| action["what"]["command"] == text);
+        Some(actions.pop()?["session_id"].as_str()?.to_owned())
+    });
+    // It is still copied.
+    let sealed = |bank: &Bank| -> Vec<Vec<u8>> {
+        let out = bank.world.json(&["replay", &session]);
+        if out.code != Some(0) {
+            return Vec::new();
+        }
+        let bytes = |chunk: &Value| {
+            assert_eq!(chunk["stream"], "copied-in");
+            ascribe_core::encoding::from_base64url(chunk["bytes"].as_str().unwrap()).unwrap()
+        };
+        out.lines().iter().map(bytes).collect()
+    };
+    let all = wait_for("all that came", PATIENCE, || {
+        let sealed = sealed(&bank);
+        (sealed.concat().len() == lines * LINE.len()).then_some(sealed)
+    });
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+    assert!(
+        (2..=seconds).contains(&all.len()),
+        "{} in {seconds} s",
+        all.len()
+    );
+    bank.server().signal(rustix::process::Signal::KILL);
+    bank.restart();
+    assert_eq!(sealed(&bank).concat(), LINE.repeat(lines).as_bytes());
+    assert_eq!(count(&bank, "lines"), "0");
+    let copy = &copies(&bank, 1)[0];
+    assert_eq!(copy["what"]["outcome"]["status"], "unknown", "{copy}");
+}

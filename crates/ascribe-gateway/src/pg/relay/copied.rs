@@ -2,6 +2,7 @@
 //! passes, and sealed where the target keeps values in full, up to the cap of streams. Forwarding may run
 //! ahead of what is sealed by a bounded queue and no further. The end of copying goes when all that is kept is on record.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +25,7 @@ use super::burst::{Carries, Item};
 use super::forward::{Cleared, forward};
 use super::up::{Course, TOO_MUCH};
 use super::{Over, Relay, Stream, lock};
-use crate::stream::{Halt, Overdue, Recording, record_chunks};
+use crate::stream::{Halt, Overdue, Recording, SEAL_AFTER, record_chunks};
 
 /// Chunks that wait to be sealed, where the session may hold as much: 256 KiB.
 const AHEAD: usize = 8;
@@ -62,7 +63,44 @@ pub(super) enum Beginning {
     Sent(Number),
 }
 
+impl Copies {
+    /// What is recorded of what is copied now.
+    fn recording(&mut self) -> Option<&mut Recording> {
+        self.now.as_mut()?.recording.as_mut()
+    }
+}
+
 impl Relay<'_> {
+    /// Seals what was copied a second ago, though it fills no chunk. One that trickles has an entry a second.
+    pub(super) async fn seal_slow(&self) -> Infallible {
+        loop {
+            self.copying.notified().await;
+            while let Some(due) = self.next_due().await {
+                tokio::time::sleep_until(due.into()).await;
+                let mut copies = self.copies.lock().await;
+                let Some(recording) = copies.recording() else {
+                    break;
+                };
+                let is_due = recording.due().is_some_and(|due| due <= Instant::now());
+                if is_due && let Err(halt) = recording.flush().await {
+                    drop(self.not_kept(&halt));
+                    break;
+                }
+            }
+        }
+    }
+
+    /// When something of what is copied may be due; none where nothing is.
+    async fn next_due(&self) -> Option<Instant> {
+        let mut copies = self.copies.lock().await;
+        let recording = copies.recording()?;
+        Some(
+            recording
+                .due()
+                .unwrap_or_else(|| Instant::now() + SEAL_AFTER),
+        )
+    }
+
     /// Takes copied data of the client.
     pub(super) async fn take_copied(
         &self,
@@ -212,6 +250,7 @@ impl Relay<'_> {
             sealing,
             overdue,
         });
+        self.copying.notify_one();
         Ok(())
     }
 
