@@ -30,8 +30,8 @@ pub use inner::Arrival;
 pub use life::Fill;
 pub use listen::{GatewayConfig, GatewayError, UpstreamAuth, serve};
 pub use pg::{
-    ActsAs, Bearer, Bearers, Credential, Credentials, Io, Lease, LoginRole, OauthPlace,
-    PASSWORD_PREFIX, PgArrival, PgConfig, ShownCertificate, TlsSignature, functions, relations,
-    serve as serve_postgres,
+    ActsAs, Bearer, Bearers, Credential, Credentials, Io, LEDGER_AT_THE_DOOR, Lease, LoginRole,
+    NO_LEDGER, OauthPlace, PASSWORD_PREFIX, PgArrival, PgConfig, ShownCertificate, TlsSignature,
+    functions, relations, serve as serve_postgres,
 };
 pub use places::{Place, Places, Turn};

@@ -49,7 +49,7 @@ pub use action::{functions, relations};
 use budget::Budget;
 use cancel::Cancels;
 pub use certificate::{ShownCertificate, TlsSignature};
-pub use login::PASSWORD_PREFIX;
+pub use login::{LEDGER_AT_THE_DOOR, NO_LEDGER, PASSWORD_PREFIX};
 
 /// Most connections of one address that wait for a place; more are closed at once.
 const MAX_WAITING: usize = 512;

@@ -289,7 +289,7 @@ async fn arrived(
     };
     let (opening, signed) = match submit(shared, signed).await {
         Ok(opened) => opened,
-        Err(why) => return client.turn_away(&fatal("28000", why, "")).await,
+        Err(why) => return client.turn_away(&why.report("28000")).await,
     };
     let entrant = Entrant::signed(opening, signed, Door::Tunnel);
     guest(client, startup, user, entrant).await

@@ -1,6 +1,7 @@
 //! Who it is at the gateway's own port: what a client is asked for, and whose that is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ascribe_core::encoding::from_base64url;
 use ascribe_core::entry::Door;
@@ -16,8 +17,13 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 
 use super::door::{Client, Entered, PIECE, fatal, guest, user};
-use super::session::Entrant;
+use super::session::{Entrant, unrecorded};
 use super::{OauthPlace, Shared, ShownCertificate};
+
+/// The code of a login that the ledger does not take in.
+pub const NO_LEDGER: &str = "ledger";
+/// Whoever is at the door is told within this time that the ledger does not answer: they have to log in within twice as much.
+pub const LEDGER_AT_THE_DOOR: Duration = Duration::from_secs(5);
 
 /// What a signed statement that is a password begins with, so that it is recognised where it leaks.
 pub const PASSWORD_PREFIX: &str = "ascribe-v1.";
@@ -131,6 +137,7 @@ async fn by_certificate(
     let found = shared.config.bearers.log_in_with_certificate(shown)?.await;
     Some(match found {
         Ok(bearer) => Ok(Entrant::shown(bearer, user, Door::Mtls)),
+        Err(denied) if denied.code == NO_LEDGER => Err(Box::new(unrecorded(&denied.message))),
         Err(denied) => {
             let another = "who shows no certificate is asked for a password: `sslcertmode=disable`";
             let hint = denied.help.unwrap_or_else(|| another.to_owned());
@@ -243,10 +250,14 @@ async fn entrant(
     let why = match read_password(secret.expose()) {
         Some(signed) => match submit(shared, signed).await {
             Ok((opening, signed)) => return Ok(Entrant::signed(opening, signed, Door::Password)),
-            Err(why) => why,
+            Err(Unsubmitted::Refused(why)) => why,
+            Err(away @ Unsubmitted::Away(_)) => return Err(Box::new(away.report(code))),
         },
         None if is_token(secret.expose()) => match shared.config.bearers.log_in(secret).await {
             Ok(bearer) => return Ok(Entrant::shown(bearer, user, Door::Bearer)),
+            Err(denied) if denied.code == NO_LEDGER => {
+                return Err(Box::new(unrecorded(&denied.message)));
+            }
             Err(denied) => {
                 let hint = denied.help.unwrap_or_default();
                 return Err(Box::new(fatal(code, denied.message, &hint)));
@@ -277,31 +288,51 @@ fn read_password(secret: &[u8]) -> Option<Signed> {
     serde_json::from_slice(&json).ok()
 }
 
+/// Why a signed statement opens nothing.
+pub(super) enum Unsubmitted {
+    /// It is not good.
+    Refused(String),
+    /// The ledger does not take it in.
+    Away(String),
+}
+
+impl Unsubmitted {
+    /// What the client is told; `code` is for one that is not good.
+    pub(super) fn report(self, code: &'static str) -> Report {
+        match self {
+            Self::Refused(why) => fatal(code, why, ""),
+            Self::Away(why) => unrecorded(&why),
+        }
+    }
+}
+
 /// Puts the statement on record; or why it opens nothing. It opens something for who brings it first: once it is
 /// on record, whoever reads the log could bring a copy.
 pub(super) async fn submit(
     shared: &Arc<Shared>,
     signed: Signed,
-) -> Result<(StatementId, SignedOpening), String> {
+) -> Result<(StatementId, SignedOpening), Unsubmitted> {
+    let refused = |why: &str| Unsubmitted::Refused(why.to_owned());
     let statement = signed
         .statement()
-        .map_err(|error| format!("the signed statement is {error}"))?;
+        .map_err(|error| refused(&format!("the signed statement is {error}")))?;
     if !matches!(statement.say, Say::Connect(_)) {
-        return Err("the signed statement opens no session".to_owned());
+        return Err(refused("the signed statement opens no session"));
     }
     let id = statement.id;
     let recorder = &shared.common.recorder;
     let again = "the signed statement was used before, or is too old";
     if recorder.signed_opening(id).is_some() {
-        return Err(again.to_owned());
+        return Err(refused(again));
     }
     let proposal = Proposal::of_statement(id, signed, Vec::new(), Scope::None);
-    match recorder.record(proposal).await {
-        Ok(_) => {}
-        Err(RecordError::Denied(denied)) => return Err(denied.message),
-        Err(error) => return Err(error.to_string()),
+    match tokio::time::timeout(LEDGER_AT_THE_DOOR, recorder.record(proposal)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(RecordError::Denied(denied))) => return Err(Unsubmitted::Refused(denied.message)),
+        Ok(Err(error)) => return Err(Unsubmitted::Away(error.to_string())),
+        Err(_) => return Err(Unsubmitted::Away("it did not answer in time".to_owned())),
     }
     let opening = recorder.signed_opening(id);
-    let opening = opening.ok_or(again)?;
+    let opening = opening.ok_or_else(|| refused(again))?;
     Ok((id, opening))
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ascribe_core::entry::{CloseReason, Outcome};
+use ascribe_core::id::ActionId;
 use ascribe_sql::Reading;
 use ascribe_wire::pg::frame::Frames;
 use ascribe_wire::pg::server::Report;
-use ascribe_wire::pg::session::Tracker;
+use ascribe_wire::pg::session::{Number, Tracker};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
@@ -94,8 +95,21 @@ struct Relay<'a> {
     ended: Arc<Ended>,
     /// What the client is told at the end, where it is not why the session ends.
     farewell: Mutex<Option<Report>>,
+    /// What is not known to be on record, and so is not sent.
+    unrecorded: Mutex<Option<Unrecorded>>,
     /// Something is copied that is sealed.
     copying: Notify,
+}
+
+/// What a burst holds that is not on record.
+#[derive(Debug, Clone)]
+struct Unrecorded {
+    /// The first message of its burst.
+    from: Number,
+    /// Its first action.
+    action: ActionId,
+    /// What the ledger says of it, once it does.
+    why: String,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -129,6 +143,7 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         answered: Notify::new(),
         ended: Arc::default(),
         farewell: Mutex::default(),
+        unrecorded: Mutex::default(),
         copying: Notify::new(),
     };
     let life = &session.life;

@@ -293,6 +293,10 @@ async fn connect_or_end(
             "the gateway stops"
         }
     };
+    let report = match life.reason() {
+        Some(CloseReason::LedgerUnavailable) => unrecorded("the ledger does not answer"),
+        _ => fatal("57P01", ended, ""),
+    };
     // The target may have let it in already.
     if let Some(id) = going.sent.take() {
         let outcome = Outcome {
@@ -301,7 +305,13 @@ async fn connect_or_end(
         };
         life.report(of.0, outcome).await;
     }
-    Err(fatal("57P01", ended, ""))
+    Err(report)
+}
+
+/// What a client is told where the ledger does not take a session in.
+pub(super) fn unrecorded(why: &str) -> Report {
+    let why = format!("no session without a record: {why}");
+    fatal("58030", why, "try again when the ledger is back")
 }
 
 /// A way to the target, as far as it has come.
@@ -456,10 +466,7 @@ async fn open(
             let (report, refusal) = refuse(denied);
             return record_and(life, report, refusal).await;
         }
-        Err(error) => {
-            let why = format!("no session without a record: {error}");
-            return Err(fatal("58030", why, "try again when the ledger is back"));
-        }
+        Err(error) => return Err(unrecorded(&error.to_string())),
     }
     life.opened(id);
     let rests_on = rests_on(&holder);

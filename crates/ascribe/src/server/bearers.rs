@@ -12,7 +12,9 @@ use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Say, Seen, Signed, SshKey, Statement};
 use ascribe_core::text::clean;
 use ascribe_evidence::{Unchecked, tls_proof};
-use ascribe_gateway::{Bearer, Bearers, ShownCertificate, TlsSignature};
+use ascribe_gateway::{
+    Bearer, Bearers, LEDGER_AT_THE_DOOR, NO_LEDGER, ShownCertificate, TlsSignature,
+};
 use ascribe_ledger::Ledger;
 use ascribe_wire::pg::Secret;
 use tokio::sync::oneshot;
@@ -205,7 +207,7 @@ impl Tokens {
                 logout,
             }),
             Err(RecordError::Denied(denied)) => Err(denied),
-            Err(error) => Err(Denied::new("ledger", error.to_string())),
+            Err(error) => Err(Denied::new(NO_LEDGER, error.to_string())),
         }
     }
 
@@ -222,9 +224,11 @@ impl Tokens {
                 tracing::warn!("a login of a connection that is gone goes on: {error}");
             }
         });
-        waits
-            .await
-            .unwrap_or(Err(RecordError::Unavailable("the server stops".to_owned())))
+        let away = |why: &str| Err(RecordError::Unavailable(why.to_owned()));
+        match tokio::time::timeout(LEDGER_AT_THE_DOOR, waits).await {
+            Ok(answer) => answer.unwrap_or_else(|_| away("the server stops")),
+            Err(_) => away("it did not answer in time"),
+        }
     }
 
     fn meant(&self, shown: &Shown<'_>) -> Result<Meant, Denied> {

@@ -17,7 +17,7 @@ use super::super::door::{fatal, told};
 use super::super::outcomes::outcome;
 use super::burst::{Carries, Item};
 use super::forward::Cleared;
-use super::{Over, Relay, lock};
+use super::{Over, Relay, Unrecorded, lock};
 use crate::life::Shut;
 
 impl Relay<'_> {
@@ -29,7 +29,11 @@ impl Relay<'_> {
         let life = &self.session.life;
         let begun = Instant::now();
         let actions = ready.iter().flat_map(|(_, actions)| actions).cloned();
-        let mut gated = life.gate_all(actions.collect()).await.into_iter();
+        let actions: Vec<Action> = actions.collect();
+        *lock(&self.unrecorded) = unrecorded(&ready, &actions);
+        let gated = life.gate_all(actions).await;
+        self.settle_unrecorded(&gated);
+        let mut gated = gated.into_iter();
         let with_results = |(item, actions): (Item, Vec<Action>)| {
             let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
             (item, actions, results)
@@ -90,6 +94,36 @@ impl Relay<'_> {
         Ok(out)
     }
 
+    /// What the ledger took in is known now; what it may not have is named to the client at the end.
+    fn settle_unrecorded(&self, gated: &[Result<Recorded, Shut>]) {
+        let mut unrecorded = lock(&self.unrecorded);
+        let away = gated.iter().find_map(|result| match result {
+            Err(Shut::NotSent(why)) => Some(why),
+            _ => None,
+        });
+        match (&mut *unrecorded, away) {
+            (Some(unrecorded), Some(why)) => unrecorded.why.clone_from(why),
+            (unrecorded, _) => *unrecorded = None,
+        }
+    }
+
+    /// What the client is told of what is not on record, where nothing before it waits for an answer, whose place that
+    /// would take; and in any case what the end is to say of it.
+    pub(super) fn of_unrecorded(&self) -> Option<(Option<Report>, String)> {
+        let Unrecorded { from, action, why } = lock(&self.unrecorded).take()?;
+        let before = from.0.checked_sub(1).map(Number);
+        let tracker = lock(&self.tracker);
+        let first = before.is_none_or(|before| tracker.is_answered(before));
+        // It may have been told in its turn already.
+        let first = first && !tracker.is_answered(from);
+        let id = format!("action {action}");
+        let report = first.then(|| error("58030", &why, Some(id.clone()), None));
+        Some((
+            report,
+            format!("{id} is not known to be on record, and was not run"),
+        ))
+    }
+
     /// Something recorded is sent now. Where its group has failed meanwhile, the target throws it away.
     fn sent(&self, number: Number, ids: Vec<ActionId>) {
         let mut running = lock(&self.running);
@@ -135,6 +169,14 @@ impl Relay<'_> {
         let outcomes = recorded.map(|(action, _)| outcome(action.action, Status::NotSent, None));
         self.report(outcomes.collect()).await;
     }
+}
+
+/// What a burst holds that the ledger has yet to take in.
+fn unrecorded(ready: &[(Item, Vec<Action>)], actions: &[Action]) -> Option<Unrecorded> {
+    let from = ready.iter().find_map(|(item, _)| item.number)?;
+    let action = actions.first()?.action;
+    let why = "not recorded, so not run: the ledger did not answer".to_owned();
+    Some(Unrecorded { from, action, why })
 }
 
 /// An error that leaves the session as it is.

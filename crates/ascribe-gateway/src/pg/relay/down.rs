@@ -61,19 +61,27 @@ impl Relay<'_> {
                 // A message is under way: another within it would be taken for its content.
                 () = &mut over => Err(Over::Ended),
             };
-            if let Err(over) = passed {
-                return over;
+            let ended = match passed {
+                Ok(ended) => ended,
+                Err(over) => return over,
+            };
+            tokio::select! {
+                biased;
+                () = self.settle(ended) => {}
+                // The client has all that is here, and is told.
+                () = &mut over => {}
             }
         }
     }
 
-    /// Passes on what is there. `replaced` says that the message under way was replaced as a whole.
+    /// Passes on what is there, and says what has ended with that. `replaced` says that the message under way was
+    /// replaced as a whole.
     async fn pass_on(
         &self,
         frames: &mut Frames,
         replaced: &mut bool,
         client: &mut WriteHalf<Stream>,
-    ) -> Result<(), Over> {
+    ) -> Result<Vec<Outcome>, Over> {
         let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
         let mut gathered = BytesMut::new();
         let mut ended = Vec::new();
@@ -110,11 +118,15 @@ impl Relay<'_> {
             client.write_all(&gathered).await?;
         }
         client.flush().await?;
+        Ok(ended)
+    }
+
+    /// Records what became of statements, behind what they copied.
+    async fn settle(&self, ended: Vec<Outcome>) {
         if !ended.is_empty() {
             self.before_outcomes(&ended).await;
         }
         self.report(ended).await;
-        Ok(())
     }
 
     /// What a message of the target means.
@@ -169,9 +181,17 @@ impl Relay<'_> {
         let reason = self.session.life.reason();
         let report = lock(&self.farewell).take();
         let report = report.or(reason.map(|reason| self.why(reason)));
-        let Some(report) = report else { return };
+        let Some(mut report) = report else { return };
+        let mut last = BytesMut::new();
+        if reason == Some(CloseReason::LedgerUnavailable)
+            && let Some((of_statement, detail)) = self.of_unrecorded()
+        {
+            last.extend(of_statement.iter().flat_map(encode::error_response));
+            report.detail = Some(detail.into());
+        }
+        last.extend_from_slice(&encode::error_response(&report));
         let said = async {
-            client.write_all(&encode::error_response(&report)).await?;
+            client.write_all(&last).await?;
             client.shutdown().await
         };
         match tokio::time::timeout(GOODBYE, said).await {
