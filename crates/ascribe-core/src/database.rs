@@ -71,12 +71,13 @@ pub struct SqlScope {
     pub script: Vec<ContentDigest>,
 }
 
-/// A maintenance job: a script that runs again and again, each run a session of its own. Its owner
-/// asks for it, in the name of the workload that runs it, and the target's system owner must approve.
+/// A maintenance job: a script or a command that runs again and again, each run a session of its own. Its owner
+/// asks for it, in the name of the workload that runs it, and the target's system owner must approve. Without a
+/// script it is a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// SHA-256 of the whole file.
+    /// SHA-256 of the whole file, or of the command in the form of [`command_definition`].
     pub definition: ContentDigest,
     /// Name, as people type it.
     pub name: String,
@@ -100,6 +101,24 @@ impl SqlScope {
                 }
         })
     }
+}
+
+/// What the digest of a command begins with: no file of SQL begins so.
+const COMMAND: &[u8] = b"ascribe job command v1\0";
+
+/// The digest of a command that is a job: a program and its arguments, word by word. Their number and each one's
+/// length stand before them, so no two commands are the same bytes.
+#[must_use]
+pub fn command_definition(words: &[impl AsRef<[u8]>]) -> ContentDigest {
+    let length = |count: usize| (count as u64).to_be_bytes();
+    let mut sum = Sha256::new();
+    sum.update(COMMAND);
+    sum.update(length(words.len()));
+    for word in words.iter().map(AsRef::as_ref) {
+        sum.update(length(word.len()));
+        sum.update(word);
+    }
+    ContentDigest(ascribe_tlog::Hash(sum.finalize().into()))
 }
 
 /// An object's name as grants and intents have it. A part that would be taken for two, or for all of a
@@ -300,6 +319,31 @@ mod tests {
         ] {
             assert_eq!(bare(text.as_bytes()), left.as_bytes(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_command_is_its_words_and_nothing_else() {
+        let same = command_definition(&["psql", "-c", "select 1"]);
+        for other in [
+            &["psql", "-c", "select", "1"][..],
+            &["psql", "-cselect 1"],
+            &["psql", "-c", "select 1", ""],
+            &["", "psql", "-c", "select 1"],
+            &["psql\0-c\0select 1"],
+            &[],
+        ] {
+            assert_ne!(command_definition(other), same, "{other:?}");
+        }
+        // As the specification has it.
+        let bytes = [
+            &b"ascribe job command v1\0"[..],
+            &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4],
+            b"psql",
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+            b"-l",
+        ];
+        let digest: [u8; 32] = Sha256::digest(bytes.concat()).into();
+        assert_eq!(command_definition(&["psql", "-l"]).0.0, digest);
     }
 
     #[test]

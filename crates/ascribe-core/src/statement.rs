@@ -8,7 +8,9 @@ use crate::database::{Postgres, Reconciliation, SqlScope};
 use crate::delegation::{Acceptance, Delegation, DelegationRevoke};
 use crate::directory::{Directory, DirectoryFile, DirectoryGroup};
 use crate::encoding::{self, Bytes, EncodingError};
-use crate::id::{Commitment, EntryHash, GrantId, PersonId, Root, SessionId, StatementId};
+use crate::id::{
+    Commitment, ContentDigest, EntryHash, GrantId, PersonId, Root, SessionId, StatementId,
+};
 use crate::identity::{IdentityLink, KeysSeen, Login, Logout, Provider, Workload};
 use crate::sealed::Prose;
 use crate::time::Timestamp;
@@ -359,6 +361,10 @@ pub struct Termination {
 pub struct Connect {
     /// Account on the target.
     pub account: String,
+    /// What a maintenance job runs, as whoever runs it has it: SHA-256 of its file or command. It opens a session only
+    /// if it is the one that was approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<ContentDigest>,
     /// Which grant, where several fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantId>,

@@ -8,6 +8,9 @@ mod postgres {
     mod world;
 
     #[expect(dead_code, reason = "each crate of tests uses its part")]
+    #[path = "../identity/agent.rs"]
+    mod agent;
+    #[expect(dead_code, reason = "each crate of tests uses its part")]
     #[path = "../identity/idp.rs"]
     mod idp;
     #[expect(dead_code, reason = "each crate of tests uses its part")]
@@ -23,6 +26,7 @@ mod postgres {
 
     mod bank;
     mod bearers;
+    mod commands;
     mod copies;
     mod crowds;
     mod doors;

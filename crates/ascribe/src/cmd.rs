@@ -2,6 +2,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod ca;
+pub(crate) mod command;
 pub(crate) mod connect;
 pub(crate) mod delegate;
 pub(crate) mod demo;

@@ -375,6 +375,9 @@ fn sql_details(scope: &SqlScope) -> Vec<String> {
     if !scope.objects.is_empty() {
         lines.push(format!("statements on {}", scope.objects.join(", ")));
     }
+    if scope.job.is_some() && scope.script.is_empty() {
+        lines.push("a command, known by its digest: any statement of these classes".to_owned());
+    }
     if !scope.script.is_empty() {
         lines.push(match scope.script.len() {
             1 => "exactly 1 statement".to_owned(),

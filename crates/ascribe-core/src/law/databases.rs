@@ -4,7 +4,7 @@ use super::{Denied, State};
 use crate::database::{
     CONNECT, EMPTY, Postgres, Reconciliation, SET, SqlScope, UNPARSED, UNREAD, object_parts,
 };
-use crate::entry::{Intent, Outcome};
+use crate::entry::{Intent, Outcome, SessionOpen};
 use crate::id::{PersonId, SessionId};
 use crate::statement::{Request, Role, Target};
 use crate::text::is_unsafe;
@@ -109,8 +109,11 @@ pub(super) fn check_scope(target: &Target, request: &Request) -> Result<(), Deni
     let Some(job) = &scope.job else {
         return Ok(());
     };
-    if scope.script.is_empty() || request.beneficiary.is_none() {
-        return refuse("a job has a script, and a workload that runs it");
+    if request.beneficiary.is_none() {
+        return refuse("a job has a workload that runs it");
+    }
+    if scope.script.is_empty() && scope.classes.is_empty() {
+        return refuse("a job has a script, or it is a command with the classes of its statements");
     }
     if !super::rules::is_name(&job.name) || !is_schedule(&job.schedule) {
         return refuse("a job has a name as targets have one, and says in one line when it runs");
@@ -154,6 +157,34 @@ impl State {
             ));
         }
         Ok(())
+    }
+
+    /// Does whoever opens a session of a job have what was approved? Of a script each statement is compared besides. Of
+    /// a command nothing else is known, so it must be said, and signed.
+    pub(super) fn check_definition(&self, open: &SessionOpen) -> Result<(), Denied> {
+        let opener = open.opening.map(|id| self.opener(id)).transpose()?;
+        let stated = opener.and_then(|opener| opener.connect.definition);
+        let scope = self.grant(open.grant)?.grant.sql.as_ref();
+        let job = scope.and_then(|scope| Some((scope, scope.job.as_ref()?)));
+        let Some((scope, job)) = job else {
+            return match stated {
+                Some(_) => Err(Denied::new("definition", "the grant is for no job")),
+                None => Ok(()),
+            };
+        };
+        let name = &job.name;
+        let why = match stated {
+            Some(stated) if stated == job.definition => return Ok(()),
+            None if !scope.script.is_empty() => return Ok(()),
+            Some(_) => format!("what the job `{name}` runs has changed since it was approved"),
+            None => {
+                format!("the grant is for the command of the job `{name}`, and none was stated")
+            }
+        };
+        let help = format!(
+            "run what was approved: ascribe job run {name}; or have it approved anew: ascribe job add"
+        );
+        Err(Denied::new("definition", why).with_help(help))
     }
 
     /// May this statement be executed in its session?

@@ -351,6 +351,7 @@ impl State {
         let needed = self.target(&open.target)?.target.actor_assurance;
         need_assurance(needed, level, "sessions on this target need")?;
         self.check_opening(open, at)?;
+        self.check_definition(open)?;
         let owner = self.target(&open.target)?.target.system_owner;
         let session = SessionState {
             open: open.clone(),

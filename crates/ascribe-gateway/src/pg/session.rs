@@ -74,6 +74,7 @@ impl Entrant {
             person: bearer.workload,
             key: bearer.key,
             connect: Connect {
+                definition: None,
                 target: user.target.clone(),
                 account: user.role.clone(),
                 grant: user.grant,

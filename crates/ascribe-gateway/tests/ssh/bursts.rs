@@ -122,6 +122,7 @@ async fn client(w: &World, port: u16) -> DuplexStream {
     let stop = CancellationToken::new();
     tokio::spawn(serve_postgres(None, arrivals, door, config, fill, stop));
     let connect = Say::Connect(Connect {
+        definition: None,
         target: "db1".to_owned(),
         account: "root".to_owned(),
         grant: None,

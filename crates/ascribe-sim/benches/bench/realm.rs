@@ -626,6 +626,7 @@ impl Realm {
             }
         };
         let connect = Say::Connect(Connect {
+            definition: None,
             target: "db1".to_owned(),
             account: "root".to_owned(),
             grant: Some(actor.grant),

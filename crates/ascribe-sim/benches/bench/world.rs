@@ -294,6 +294,7 @@ impl World {
     /// What a person signs before a connection.
     pub(crate) fn connect(&self) -> Result<Signed> {
         let connect = Connect {
+            definition: None,
             target: "db1".to_owned(),
             account: "root".to_owned(),
             grant: None,

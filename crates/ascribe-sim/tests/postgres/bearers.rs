@@ -49,7 +49,7 @@ pub(super) fn allow(bank: &Bank) {
     bank.world.approve(asked["request_id"].as_str().unwrap());
 }
 
-fn ask(bank: &Bank, issuer: &Idp, path: &str, fields: &[&str]) -> String {
+pub(super) fn ask(bank: &Bank, issuer: &Idp, path: &str, fields: &[&str]) -> String {
     let mut curl = Command::new(need("curl"));
     curl.args(["-sfG", "-H", &format!("Authorization: Bearer {BEARER}")]);
     for field in fields {
@@ -83,7 +83,7 @@ pub(super) fn psql(bank: &Bank, password: &str, sql: &str) -> Out {
 }
 
 /// How often a word is in a directory's files.
-fn occurrences(dir: &Path, word: &str) -> usize {
+pub(super) fn occurrences(dir: &Path, word: &str) -> usize {
     let files = std::fs::read_dir(dir).unwrap();
     let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
     let word = word.as_bytes();

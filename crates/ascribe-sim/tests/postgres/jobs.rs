@@ -6,17 +6,17 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE};
+use super::bearers::BEARER;
 use super::idp::Idp;
 use super::providers::Provider;
 use super::world::{Out, PATIENCE, wait_for};
 
-const BEARER: &str = "runner-secret";
 const NAME: &str = "close-orders";
 const SCRIPT: &str = "-- close what is done\nupdate orders set open = false where done;\n\
                       insert into closings (at) values (now());\n";
 
 /// A database with the tables of the script, and a workload that the operator answers for.
-fn registered(issuer: &Idp) -> Bank {
+pub(super) fn registered(issuer: &Idp) -> Bank {
     let bank = Bank::without_grant(&[]);
     let keys = format!("{}/jwks", issuer.issuer);
     bank.world.add_provider(&Provider {
@@ -42,7 +42,7 @@ fn script(bank: &Bank, text: &str) -> PathBuf {
     file
 }
 
-fn add(bank: &Bank, file: &Path) {
+pub(super) fn add(bank: &Bank, file: &Path) {
     bank.world
         .run_as("operator", &asking(file.to_str().unwrap()))
         .exits(0);
@@ -68,7 +68,7 @@ fn asking(file: &str) -> [&str; 14] {
     ]
 }
 
-fn approve(bank: &Bank, file: &Path) -> Out {
+pub(super) fn approve(bank: &Bank, file: &Path) -> Out {
     let file = file.to_str().unwrap();
     bank.world
         .run_as("approver", &["job", "approve", NAME, "--file", file])
@@ -81,13 +81,19 @@ fn run(bank: &Bank, issuer: &Idp, file: &Path) -> Out {
         .arg("--file")
         .arg(file)
         .args(["--workload", "deploy-shop", "--database", "orders"])
-        .env("HOME", bank.world.path("nowhere"))
+        .env("HOME", bank.world.path("nowhere"));
+    bank.world.program(in_a_job(command, issuer))
+}
+
+/// What a runner gives a job that may ask for tokens.
+pub(super) fn in_a_job(mut command: Command, issuer: &Idp) -> Command {
+    command
         .env(
             "ACTIONS_ID_TOKEN_REQUEST_URL",
             format!("{}/token?api-version=2", issuer.issuer),
         )
         .env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", BEARER);
-    bank.world.program(command)
+    command
 }
 
 #[test]
@@ -204,7 +210,7 @@ fn a_changed_script_does_not_run_and_the_wrong_one_is_not_approved() {
         "{}",
         out.stderr
     );
-    // A client that does not look is stopped by the law.
+    // Of one that does not look, see `commands.rs`.
     assert_eq!(
         bank.cluster.sql("orders", "select count(*) from closings"),
         "0\n"

@@ -115,7 +115,8 @@ pub(super) fn runs(
     rows
 }
 
-/// What its actions say of a run. Only one in which all of the script succeeded is a success.
+/// What its actions say of a run. Only one in which all of the script succeeded is a success; of a command, one that has
+/// ended and in which nothing failed.
 fn count(row: &mut RunRow, records: &[&ActionRecord]) {
     let mut steps = BTreeSet::new();
     let (mut failed, mut unknown) = (false, false);
@@ -140,7 +141,7 @@ fn count(row: &mut RunRow, records: &[&ActionRecord]) {
         "refused"
     } else if failed {
         "failed"
-    } else if row.ended.is_none() && !whole {
+    } else if row.ended.is_none() && (!whole || row.of == 0) {
         "running"
     } else if unknown {
         "unknown"

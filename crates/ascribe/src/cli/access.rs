@@ -148,9 +148,12 @@ pub(crate) struct Approve {
     /// Approve only if exactly the statements of this file are asked for.
     #[arg(long, value_name = "FILE", conflicts_with = "unread")]
     pub(crate) script: Option<PathBuf>,
-    /// Approve a script or a job without the file that you read.
+    /// Approve a script or a job without the file or the command that you read.
     #[arg(long)]
     pub(crate) unread: bool,
+    /// Approve only if this command is asked for: `ascribe job approve` fills it in.
+    #[arg(skip)]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

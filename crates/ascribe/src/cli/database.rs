@@ -118,6 +118,9 @@ pub(crate) struct SqlRequest {
     /// The maintenance job that it is for, and when that runs: `ascribe job add` fills it in.
     #[arg(skip)]
     pub(crate) job: Option<(String, String)>,
+    /// The command that the job is, where it is no script.
+    #[arg(skip)]
+    pub(crate) command: Vec<String>,
 }
 
 /// A role on a database.
@@ -147,20 +150,11 @@ pub(crate) struct Psql {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
-    /// Ask for a job: a script that a workload runs again and again, each run a session of its own. The target's
-    /// system owner must be among those who approve.
+    /// Ask for a job: a script, or a command, that a workload runs again and again, each run a session of its own. The
+    /// target's system owner must be among those who approve.
     Add(JobAdd),
-    /// Approve a job, if its script is the one in the file.
-    Approve {
-        /// Its name.
-        name: String,
-        /// Its script, as it was handed to you.
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-        /// A remark, sealed.
-        #[arg(long)]
-        remark: Option<String>,
-    },
+    /// Approve a job, if its script is the one in the file, or its command is this one.
+    Approve(JobApprove),
     /// Run a job now, as its workload: what cron calls.
     Run(JobRun),
     /// List jobs.
@@ -172,15 +166,43 @@ pub(crate) enum JobCommand {
     },
 }
 
+/// What a job runs.
+#[derive(Debug, Args)]
+pub(crate) struct JobDefinition {
+    /// The script: SQL alone.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Or the command, word by word: a program that is a client of PostgreSQL's, and what it is called with. No shell
+    /// runs it.
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        conflicts_with = "file",
+        required_unless_present = "file"
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobApprove {
+    /// Its name.
+    pub(crate) name: String,
+    /// As it was handed to you.
+    #[command(flatten)]
+    pub(crate) definition: JobDefinition,
+    /// A remark, sealed.
+    #[arg(long)]
+    pub(crate) remark: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct JobAdd {
     /// Its name.
     pub(crate) name: String,
     /// `ROLE@TARGET`.
     pub(crate) place: String,
-    /// The script: SQL alone.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) definition: JobDefinition,
     /// When it is meant to run, in one line; nothing here starts it.
     #[arg(long)]
     pub(crate) schedule: String,
@@ -196,7 +218,7 @@ pub(crate) struct JobAdd {
     /// How long it may run before it is approved anew; without, as long as the target's rules allow.
     #[arg(long = "for", value_name = "DURATION", value_parser = super::parse::seconds)]
     pub(crate) window: Option<u64>,
-    /// Only statements of this class.
+    /// Only statements of this class. A command has at least one.
     #[arg(long = "class", value_name = "CLASS", value_parser = super::parse::class)]
     pub(crate) classes: Vec<String>,
     /// Only statements on this, `SCHEMA.TABLE` or `SCHEMA.*`.
@@ -208,9 +230,10 @@ pub(crate) struct JobAdd {
 pub(crate) struct JobRun {
     /// Its name.
     pub(crate) name: String,
-    /// The script as it is now: it runs only if it is the one that was approved.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// As it is now: it runs only if it is what was approved. A command finds the way in PGHOST, PGPORT, PGUSER and
+    /// PGDATABASE, and needs no password.
+    #[command(flatten)]
+    pub(crate) definition: JobDefinition,
     /// The database; without it the one that is called like the role.
     #[arg(long, value_name = "NAME")]
     pub(crate) database: Option<String>,

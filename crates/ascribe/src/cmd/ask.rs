@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ascribe_core::database::{Job, SqlScope, bare, object_name};
+use ascribe_core::database::{Job, SqlScope, bare, command_definition, object_name};
 use ascribe_core::id::{ContentDigest, PersonId, StatementId};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{
@@ -15,7 +15,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::connect::shell;
-use super::{prose, registry, remark, say, say_json};
+use super::{command, prose, registry, remark, say, say_json};
 use crate::api::Hello;
 use crate::cli::{self, Cli};
 use crate::client::{Client, now};
@@ -291,14 +291,15 @@ pub(crate) fn script(file: &Path) -> Done<Script> {
 
 /// What statements are asked for.
 fn scope(args: &cli::database::SqlRequest, script: Option<Script>) -> Option<SqlScope> {
-    let job = match (&args.job, &script) {
-        (Some((name, schedule)), Some(script)) => Some(Job {
-            definition: script.definition,
-            name: name.clone(),
-            schedule: schedule.clone(),
-        }),
-        _ => None,
+    let definition = match &script {
+        Some(script) => script.definition,
+        None => command_definition(&args.command),
     };
+    let job = args.job.as_ref().map(|(name, schedule)| Job {
+        definition,
+        name: name.clone(),
+        schedule: schedule.clone(),
+    });
     let scope = SqlScope {
         classes: args.classes.clone(),
         objects: args.objects.clone(),
@@ -343,7 +344,12 @@ fn how_to_approve(ask: StatementId, sql: &cli::database::SqlRequest) -> String {
             "ascribe approve {ask} --script {}",
             clean(&shell(&file.to_string_lossy()), 400)
         ),
-        (_, None) => format!("ascribe approve {ask}"),
+        (Some((name, _)), None) => format!(
+            "ascribe job approve {} -- {}",
+            clean(name, 63),
+            command::shown(&sql.command)
+        ),
+        (None, None) => format!("ascribe approve {ask}"),
     }
 }
 
@@ -450,6 +456,7 @@ pub(crate) fn approve(cli: &Cli, args: &cli::Approve) -> Done {
         accept_windows: args.accept_windows,
         script: args.script.as_deref().map(script).transpose()?,
         unread: args.unread,
+        command: args.command.clone(),
     };
     give(cli, &args.answer, Kind::Approve, &wanted)
 }
@@ -460,6 +467,7 @@ struct Wanted {
     accept_windows: bool,
     script: Option<Script>,
     unread: bool,
+    command: Vec<String>,
 }
 
 pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
@@ -486,17 +494,30 @@ fn tell(known: &Registry, ask: &AskRow) {
     known.tell_unwitnessed([ask.at]);
 }
 
-/// A script is approved by whoever has read it, or says that they have not.
+/// A script or a command is approved by whoever has read it, or says that they have not.
 fn check_read(ask: &AskRow, wanted: &Wanted) -> Done {
     if let Some(script) = &wanted.script {
         return script.is_asked_for(ask.sql.as_ref());
     }
-    let Some(sql) = ask.sql.as_ref().filter(|sql| !sql.script.is_empty()) else {
+    if !wanted.command.is_empty() {
+        remark(&format!("  command {}", command::shown(&wanted.command)));
+        return command::is_asked_for(&wanted.command, ask.sql.as_ref());
+    }
+    let sql = ask.sql.as_ref();
+    let Some(sql) = sql.filter(|sql| !sql.script.is_empty() || command::is_command(sql)) else {
         return Ok(());
     };
     if wanted.unread {
-        remark("approved unread: nobody here compared the script with a file");
+        remark("approved unread: nobody here compared it with a script or a command");
         return Ok(());
+    }
+    if let Some(job) = sql.job.as_ref().filter(|_| command::is_command(sql)) {
+        let name = clean(&job.name, 63);
+        let why = "a command is asked for, and the ledger has only its digest";
+        return Err(Failure::usage(why).help(format!(
+            "give the command that you read, and it is compared: `ascribe job approve {name} -- PROGRAM ARGUMENT ...`; or \
+             say that you have not: `--unread`"
+        )));
     }
     let how = match &sql.job {
         Some(job) => format!("ascribe job approve {} --file FILE", clean(&job.name, 63)),
@@ -506,6 +527,17 @@ fn check_read(ask: &AskRow, wanted: &Wanted) -> Done {
     Err(Failure::usage(why).help(format!(
         "give the file that you read, and it is compared: `{how}`; or say that you have not: `--unread`"
     )))
+}
+
+/// What runs a job; of a command, with the words that are known of it.
+fn how_to_run(name: &str, who: &str, command: Option<&[String]>) -> String {
+    let (file, words) = match command {
+        None => (" --file FILE", String::new()),
+        Some([]) => ("", " -- PROGRAM ARGUMENT ...".to_owned()),
+        Some(words) => ("", format!(" -- {}", command::shown(words))),
+    };
+    let name = clean(name, 63);
+    format!("runs it: ascribe job run {name}{file} --workload {who} --database DATABASE{words}")
 }
 
 fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
@@ -580,10 +612,11 @@ fn give(cli: &Cli, args: &cli::Answer, kind: Kind, wanted: &Wanted) -> Done {
             let who = known.shown(grant.person);
             let job = grant.sql.as_ref().and_then(|sql| sql.job.as_ref());
             let how = match (job, hello.ssh.rsplit_once(':')) {
-                (Some(job), _) => format!(
-                    "runs it: ascribe job run {} --file FILE --workload {who} --database DATABASE",
-                    clean(&job.name, 63)
-                ),
+                (Some(job), _) => {
+                    let is_command = grant.sql.as_ref().is_some_and(command::is_command);
+                    let command = is_command.then_some(&wanted.command[..]);
+                    how_to_run(&job.name, &who, command)
+                }
                 _ if database => format!("connects: ascribe psql {place} -- -d DATABASE"),
                 (None, Some((host, port))) => format!("connects: ssh -p {port} {place}@{host}"),
                 (None, None) => format!("connects: ssh {place}@{}", hello.ssh),

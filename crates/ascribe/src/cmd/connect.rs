@@ -37,6 +37,7 @@ pub(crate) fn connect(cli: &Cli, args: &cli::Connect) -> Done {
     };
     let client = cli.client(false)?;
     let statement = Say::Connect(Connect {
+        definition: None,
         target: target.to_owned(),
         account: account.to_owned(),
         grant,

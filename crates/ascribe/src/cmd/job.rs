@@ -1,17 +1,17 @@
-//! Maintenance jobs: scripts that are approved as they are, and run under a workload's own identity.
+//! Maintenance jobs: scripts and commands that are approved as they are, and run under a workload's own identity.
 //!
-//! A job is a grant for a script. Whoever answers for the workload asks for it, the target's system
-//! owner is among those who approve, and each run is a session of the workload in which exactly the
-//! approved statements may be executed, in order.
+//! A job is a grant for a script or a command. Whoever answers for the workload asks for it, the target's system
+//! owner is among those who approve, and each run is a session of the workload. In one of a script exactly the
+//! approved statements may be executed, in order; in those of a command, statements of the approved classes.
 
 use ascribe_core::text::clean;
 use ascribe_wire::pg::startup::user_name;
 use serde_json::json;
 
 use super::ask::{self, script};
-use super::{login, read, registry, remark, say, say_json, script as sql};
+use super::{command, login, read, registry, remark, say, say_json, script as sql};
 use crate::api::{Query, RunRow};
-use crate::cli::database::{JobAdd, JobCommand, JobRun, SqlRequest};
+use crate::cli::database::{JobAdd, JobApprove, JobCommand, JobRun, SqlRequest};
 use crate::cli::{self, Cli};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
 use crate::registry::{GrantRow, Registry};
@@ -22,7 +22,7 @@ const LASTS: u64 = 4 * 3600;
 pub(crate) fn job(cli: &Cli, command: &JobCommand) -> Done {
     match command {
         JobCommand::Add(args) => add(cli, args),
-        JobCommand::Approve { name, file, remark } => approve(cli, name, file, remark.as_ref()),
+        JobCommand::Approve(args) => approve(cli, args),
         JobCommand::Run(args) => run(cli, args),
         JobCommand::List => list(cli),
         JobCommand::Runs { name } => runs(cli, name),
@@ -33,6 +33,11 @@ pub(crate) fn job(cli: &Cli, command: &JobCommand) -> Done {
 const SOME_TIME: u64 = 3600;
 
 fn add(cli: &Cli, args: &JobAdd) -> Done {
+    if args.definition.file.is_none() && args.classes.is_empty() {
+        let why = "a command says of which classes its statements are: nothing else bounds them";
+        return Err(Failure::usage(why)
+            .help("for instance `--class select --class update`, before the `--` of the command"));
+    }
     let known = registry(&cli.client(false)?)?;
     let on = args.place.rsplit_once('@').map(|(_, target)| target);
     let target = known.targets.iter().find(|target| on == Some(&target.name));
@@ -52,8 +57,9 @@ fn add(cli: &Cli, args: &JobAdd) -> Done {
     let sql = SqlRequest {
         classes: args.classes.clone(),
         objects: args.objects.clone(),
-        script: Some(args.file.clone()),
+        script: args.definition.file.clone(),
         job: Some((args.name.clone(), args.schedule.clone())),
+        command: args.definition.command.clone(),
     };
     ask::request(
         cli,
@@ -107,7 +113,8 @@ fn tell_of_others(known: &Registry, args: &JobAdd) {
     }
 }
 
-fn approve(cli: &Cli, name: &str, file: &std::path::Path, text: Option<&String>) -> Done {
+fn approve(cli: &Cli, args: &JobApprove) -> Done {
+    let name = args.name.as_str();
     let known = registry(&cli.client(false)?)?;
     let open = known.asks.iter().filter(|ask| {
         let job = ask.sql.as_ref().and_then(|sql| sql.job.as_ref());
@@ -124,20 +131,21 @@ fn approve(cli: &Cli, name: &str, file: &std::path::Path, text: Option<&String>)
                 clean(name, 63),
                 ids.join(", ")
             ))
-            .help("approve one of them: ascribe approve ID --script FILE"));
+            .help("approve one of them: ascribe approve ID --script FILE; of commands, cancel what is not meant"));
         }
     };
     let answer = cli::Answer {
         id,
-        remark: text.cloned(),
+        remark: args.remark.clone(),
     };
     ask::approve(
         cli,
         &cli::Approve {
             answer,
             accept_windows: false,
-            script: Some(file.to_owned()),
+            script: args.definition.file.clone(),
             unread: false,
+            command: args.definition.command.clone(),
         },
     )
 }
@@ -168,7 +176,7 @@ fn grant_of<'a>(grants: &'a [GrantRow], name: &str) -> Done<&'a GrantRow> {
 }
 
 fn run(cli: &Cli, args: &JobRun) -> Done {
-    let script = script(&args.file)?;
+    let script = args.definition.file.as_deref().map(script).transpose()?;
     let client = match &args.workload {
         Some(workload) => login::for_one_run(
             cli,
@@ -190,11 +198,21 @@ fn run(cli: &Cli, args: &JobRun) -> Done {
     };
     let jobs = client.hello()?.jobs;
     let grant = grant_of(&jobs, &args.name)?;
-    script.is_asked_for(grant.sql.as_ref()).map_err(|changed| {
+    let words = &args.definition.command;
+    let approved = match &script {
+        Some(script) => script.is_asked_for(grant.sql.as_ref()),
+        None => command::is_asked_for(words, grant.sql.as_ref()),
+    };
+    approved.map_err(|changed| {
+        let what = if script.is_some() {
+            "script"
+        } else {
+            "command"
+        };
         Failure::new(
             Kind::Denied,
             format!(
-                "the job's script has changed since it was approved: {}",
+                "the job's {what} has changed since it was approved: {}",
                 changed.message
             ),
         )
@@ -204,7 +222,10 @@ fn run(cli: &Cli, args: &JobRun) -> Done {
     let user = user_name(place.as_bytes())
         .map_err(|error| Failure::usage(format!("`{place}`: {error}")))?;
     let database = args.database.as_deref().unwrap_or(&grant.account);
-    let done = sql::run(client, user, database, &script.texts, |done| {
+    let Some(script) = script else {
+        return command::run(client, &user, (&place, database), words);
+    };
+    let done = sql::run(client, &user, database, &script, |done| {
         if cli.json() {
             say_json(&json!({
                 "statement": done.number, "of": done.of, "tag": done.tag,
@@ -218,6 +239,14 @@ fn run(cli: &Cli, args: &JobRun) -> Done {
         remark(&format!("next: ascribe job runs {}", clean(&args.name, 63)));
     }
     done
+}
+
+/// What it runs, in a few words.
+fn extent(sql: &ascribe_core::database::SqlScope) -> String {
+    match command::is_command(sql) {
+        true => format!("a command ({})", clean(&sql.classes.join(", "), 200)),
+        false => format!("{} statements", sql.script.len()),
+    }
 }
 
 fn list(cli: &Cli) -> Done {
@@ -235,12 +264,12 @@ fn list(cli: &Cli) -> Done {
             "grant": grant.id, "runs": grant.sessions.len(),
         });
         let line = format!(
-            "{:<20} {:<10} {place}  by {}  {}  {} statements  approved by {} until {}  {} runs",
+            "{:<20} {:<10} {place}  by {}  {}  {}  approved by {} until {}  {} runs",
             clean(&job.name, 63),
             grant.status,
             known.shown(grant.person),
             clean(&job.schedule, 80),
-            sql.script.len(),
+            extent(sql),
             by.join(", "),
             grant.not_after,
             grant.sessions.len()
@@ -260,11 +289,11 @@ fn list(cli: &Cli) -> Done {
                 "request": ask.id,
             });
             let line = format!(
-                "{:<20} waits for approval  {}  {}  {} statements",
+                "{:<20} waits for approval  {}  {}  {}",
                 clean(&job.name, 63),
                 clean(&ask.what, 120),
                 clean(&job.schedule, 80),
-                sql.script.len()
+                extent(sql)
             );
             Some((row, line))
         });
@@ -315,6 +344,13 @@ fn runs(cli: &Cli, name: &str) -> Done {
 
 /// A run's end, with how much of the script was done where that is not all.
 fn how_it_ended(run: &RunRow) -> String {
+    if run.of == 0 {
+        // A command has no steps.
+        return match run.refused {
+            0 => clean(&run.status, 20),
+            refused => format!("{refused} refused"),
+        };
+    }
     let steps = format!("{} of {} steps", run.steps, run.of);
     match run.status.as_str() {
         "succeeded" => "succeeded".to_owned(),

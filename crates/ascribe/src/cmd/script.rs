@@ -10,6 +10,7 @@ use ascribe_wire::pg::startup::{UserName, startup_message};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::ask::Script;
 use super::remark;
 use super::serve::runtime;
 use super::tunnel::{self, Way};
@@ -29,9 +30,9 @@ pub(super) struct Step {
 /// Runs all of it, and tells of each statement.
 pub(super) fn run(
     client: Client,
-    user: UserName,
+    user: &UserName,
     database: &str,
-    texts: &[Vec<u8>],
+    script: &Script,
     mut tell: impl FnMut(Step) -> Done,
 ) -> Done {
     runtime()?.block_on(async {
@@ -39,15 +40,16 @@ pub(super) fn run(
             .grant
             .map_or(String::new(), |grant| format!("+{grant}"));
         let name = format!("{}{grant}@{}", user.role, user.target);
-        let stream = tunnel::open(&Arc::new(client), &Arc::new(user)).await?;
+        let wish = tunnel::wish(user, Some(script.definition));
+        let stream = tunnel::open(&Arc::new(client), &Arc::new(wish)).await?;
         let mut talk = Talk {
             stream,
             frames: Frames::new(Side::Server),
             read: BytesMut::new(),
         };
         talk.greet(&name, database).await?;
-        for (at, text) in texts.iter().enumerate() {
-            let (number, of) = (at + 1, texts.len());
+        for (at, text) in script.texts.iter().enumerate() {
+            let (number, of) = (at + 1, script.texts.len());
             let tag = talk
                 .query(text)
                 .await?

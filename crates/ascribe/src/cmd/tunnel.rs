@@ -2,10 +2,11 @@
 //! with clients as they are.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
 use ascribe_core::encoding::base64url;
+use ascribe_core::id::ContentDigest;
 use ascribe_core::statement::{Connect, Say, Signed};
 use ascribe_gateway::PASSWORD_PREFIX;
 use ascribe_wire::pg::encode::error_response;
@@ -50,19 +51,21 @@ fn place(text: &str) -> Done<UserName> {
     })
 }
 
-fn statement(user: &UserName) -> Say {
-    Say::Connect(Connect {
+/// What opens a session here; `definition` is what a job runs.
+pub(super) fn wish(user: &UserName, definition: Option<ContentDigest>) -> Connect {
+    Connect {
+        definition,
         target: user.target.clone(),
         account: user.role.clone(),
         grant: user.grant,
-    })
+    }
 }
 
 /// Prints a signed statement in the form of a password.
 pub(crate) fn token(cli: &Cli, args: &database::Token) -> Done {
     let user = place(&args.place)?;
     let client = cli.client(false)?;
-    let (_, signed) = client.signed(&client.hello()?, statement(&user))?;
+    let (_, signed) = client.signed(&client.hello()?, Say::Connect(wish(&user, None)))?;
     let text = serde_json::to_vec(&signed).attempt("encode the statement")?;
     let password = format!("{PASSWORD_PREFIX}{}", base64url(&text));
     if cli.json() {
@@ -90,7 +93,7 @@ pub(crate) fn tunnel(cli: &Cli, args: &database::Tunnel) -> Done {
             remark("the way from here to the gateway is encrypted; ends with Ctrl-C");
         }
         tokio::select! {
-            done = lend(client, user, listener) => done,
+            done = lend(client, wish(&user, None), listener) => done,
             () = signals.wait() => Ok(()),
         }
     })
@@ -99,39 +102,48 @@ pub(crate) fn tunnel(cli: &Cli, args: &database::Tunnel) -> Done {
 /// Runs psql on a tunnel of its own, and ends with it.
 pub(crate) fn psql(cli: &Cli, args: &database::Psql) -> Done {
     let user = place(&args.place)?;
-    let client = Arc::new(cli.client(false)?);
-    let status = runtime()?.block_on(async {
-        let (listener, address) = listen(0).await?;
-        let mut command = Command::new("psql");
-        command
-            .args(&args.arguments)
-            .env("PGHOST", "127.0.0.1")
-            .env("PGPORT", address.port().to_string())
-            .env("PGUSER", &args.place)
-            // It is encrypted from this program on, which is as far as psql goes.
-            .env("PGSSLMODE", "disable")
-            .env("PGCHANNELBINDING", "disable")
-            .env_remove("PGHOSTADDR")
-            .env_remove("PGSERVICE");
-        // The signals of the terminal are psql's, which runs in the same group.
-        let signals = Signals::listen()?;
-        let running = tokio::task::spawn_blocking(move || command.status());
-        tokio::select! {
-            status = running => status.attempt("run psql")?.map_err(|error| {
-                Failure::usage(format!("psql cannot be run: {error}"))
-                    .help("install a PostgreSQL client, or use `ascribe tunnel` with another one")
-            }),
-            done = lend(client, user, listener) => Err(done.err().unwrap_or_else(|| {
-                Failure::new(Kind::Failure, "the tunnel has ended")
-            })),
-            () = signals.terminated() => Err(Failure::new(Kind::Failure, "ended")),
-        }
+    let client = cli.client(false)?;
+    let mut command = Command::new("psql");
+    command.args(&args.arguments).env("PGUSER", &args.place);
+    let status = run(client, wish(&user, None), command)?.map_err(|error| {
+        Failure::usage(format!("psql cannot be run: {error}"))
+            .help("install a PostgreSQL client, or use `ascribe tunnel` with another one")
     })?;
     if status.success() {
         return Ok(());
     }
     // psql has said why. Its own code is what scripts look at.
     std::process::exit(status.code().unwrap_or(1));
+}
+
+/// Runs a client of PostgreSQL's on a tunnel of its own, and ends with it. What it is told: how it ended, or why it could
+/// not be run.
+pub(super) fn run(
+    client: Client,
+    wish: Connect,
+    mut command: Command,
+) -> Done<std::io::Result<ExitStatus>> {
+    runtime()?.block_on(async {
+        let (listener, address) = listen(0).await?;
+        command
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", address.port().to_string())
+            // It is encrypted from this program on, which is as far as the client goes.
+            .env("PGSSLMODE", "disable")
+            .env("PGCHANNELBINDING", "disable")
+            .env_remove("PGHOSTADDR")
+            .env_remove("PGSERVICE");
+        // The signals of the terminal are the client's, which runs in the same group.
+        let signals = Signals::listen()?;
+        let running = tokio::task::spawn_blocking(move || command.status());
+        tokio::select! {
+            status = running => status.attempt("run the client"),
+            done = lend(Arc::new(client), wish, listener) => Err(done.err().unwrap_or_else(|| {
+                Failure::new(Kind::Failure, "the tunnel has ended")
+            })),
+            () = signals.terminated() => Err(Failure::new(Kind::Failure, "ended")),
+        }
+    })
 }
 
 async fn listen(port: u16) -> Done<(TcpListener, SocketAddr)> {
@@ -143,8 +155,8 @@ async fn listen(port: u16) -> Done<(TcpListener, SocketAddr)> {
 }
 
 /// Takes this user's programs through to the gateway, each with an opening of its own.
-async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Done {
-    let (user, tasks) = (Arc::new(user), TaskTracker::new());
+async fn lend(client: Arc<Client>, wish: Connect, listener: TcpListener) -> Done {
+    let (wish, tasks) = (Arc::new(wish), TaskTracker::new());
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -161,7 +173,7 @@ async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Don
         }
         let local = listener.local_addr().attempt("listen")?;
         let mine = is_mine(peer, local);
-        let (client, user) = (Arc::clone(&client), Arc::clone(&user));
+        let (client, wish) = (Arc::clone(&client), Arc::clone(&wish));
         tasks.spawn(async move {
             if !mine && !cancels(&socket).await {
                 tracing::warn!("{peer} was turned away: it is not known to be a program of yours");
@@ -169,7 +181,7 @@ async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Don
                 let hint = "run one of your own: ascribe tunnel ROLE@TARGET";
                 return turn_away(socket, &fatal(why, hint), STRANGER_TIMEOUT).await;
             }
-            if let Err(error) = carry(&client, &user, socket).await {
+            if let Err(error) = carry(&client, &wish, socket).await {
                 tracing::warn!("{error}");
             }
         });
@@ -180,11 +192,11 @@ async fn lend(client: Arc<Client>, user: UserName, listener: TcpListener) -> Don
 pub(super) type Way = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Signs an opening and goes to the gateway with it.
-pub(super) async fn open(client: &Arc<Client>, user: &Arc<UserName>) -> Done<Way> {
-    let (signer, wish) = (Arc::clone(client), Arc::clone(user));
+pub(super) async fn open(client: &Arc<Client>, wish: &Arc<Connect>) -> Done<Way> {
+    let (signer, wish) = (Arc::clone(client), Arc::clone(wish));
     let opened = tokio::task::spawn_blocking(move || {
         let hello = signer.hello()?;
-        signer.signed(&hello, statement(&wish))
+        signer.signed(&hello, Say::Connect(Connect::clone(&wish)))
     });
     let (_, signed) = opened.await.attempt("sign the opening")??;
     reach(client, signed).await
@@ -233,9 +245,9 @@ async fn say_no(socket: &mut TcpStream, report: &Report) -> std::io::Result<()> 
     socket.shutdown().await
 }
 
-async fn carry(client: &Arc<Client>, user: &Arc<UserName>, mut socket: TcpStream) -> Done {
+async fn carry(client: &Arc<Client>, wish: &Arc<Connect>, mut socket: TcpStream) -> Done {
     socket.set_nodelay(true).attempt("set up the connection")?;
-    let mut gateway = match open(client, user).await {
+    let mut gateway = match open(client, wish).await {
         Ok(gateway) => gateway,
         Err(error) => {
             let report = fatal(&error.to_string(), "");

@@ -7,6 +7,7 @@ use crate::database::{
     UNPARSED, Values,
 };
 use crate::id::ContentDigest;
+use crate::identity::Binding;
 use crate::statement::{Anywhere, Connect, Forward};
 
 fn postgres() -> Postgres {
@@ -56,6 +57,7 @@ impl World {
     }
     fn open_database(&mut self, grant: GrantId) -> Result<SessionId, Denied> {
         let say = Say::Connect(Connect {
+            definition: None,
             target: "db1".to_owned(),
             account: "root".to_owned(),
             grant: None,
@@ -309,6 +311,10 @@ fn what_is_asked_for_fits_the_target() {
             s.job = Some(job("nightly", "at night"));
             s.script = vec![digest("a")];
         }),
+        scope(&|s| {
+            s.job = Some(job("nightly", "at night"));
+            s.classes = words(&["select"]);
+        }),
     ]
     .into_iter()
     .enumerate()
@@ -381,19 +387,25 @@ fn a_job_waits_for_the_systems_owner() {
         script: vec![digest("a")],
         ..SqlScope::default()
     };
-    let ask = |w: &mut World| {
-        let scope = scope.clone();
+    let ask_for = |w: &mut World, scope: SqlScope| {
         w.request(REQ, |request| {
             request.beneficiary = Some(person(BOT));
             request.sql = Some(scope);
         })
     };
+    let ask = |w: &mut World| ask_for(w, scope.clone());
     // Who cannot say yes is not waited for.
     for owner in [ADA, REQ] {
         w.say(ADA, own(owner), vec![]).unwrap();
         assert_eq!(no(ask(&mut w)), "job-owner");
     }
     w.say(ADA, own(QUI), vec![]).unwrap();
+    // A command says what its statements are.
+    let mut unbounded = scope.clone();
+    unbounded.script = Vec::new();
+    assert_eq!(no(ask_for(&mut w, unbounded.clone())), "sql");
+    unbounded.classes = words(&["select"]);
+    ask_for(&mut w, unbounded).unwrap();
     let asked = ask(&mut w).unwrap();
     // Another's yes makes the quorum, and is not enough.
     w.approve(PAT, asked).unwrap();
@@ -403,6 +415,133 @@ fn a_job_waits_for_the_systems_owner() {
     let granted = &w.state.grants[&grant].grant;
     assert_eq!(granted.sql, Some(scope));
     assert_eq!(granted.person, person(BOT));
+}
+
+/// A grant for a job of the workload's, and the login that it comes with.
+fn job(scope: SqlScope) -> (World, GrantId, (StatementId, SshKey)) {
+    let mut w = World::with_providers();
+    let mut db1 = target("db1");
+    db1.host_keys = Vec::new();
+    db1.postgres = Some(postgres());
+    db1.system_owner = person(QUI);
+    w.say(ADA, Say::TargetSet(db1), vec![]).unwrap();
+    let job = Job {
+        definition: digest("approved"),
+        name: "nightly".to_owned(),
+        schedule: "at night".to_owned(),
+    };
+    let asked = w.request(REQ, |request| {
+        request.beneficiary = Some(person(BOT));
+        request.uses = Uses::Reusable;
+        request.sql = Some(SqlScope {
+            job: Some(job),
+            ..scope
+        });
+    });
+    let asked = asked.unwrap();
+    w.approve(QUI, asked).unwrap();
+    let grant = w.grant_of(asked).unwrap();
+    let login = w.log_in(BOT, |_| ()).unwrap();
+    (w, grant, login)
+}
+
+fn run(
+    w: &mut World,
+    grant: GrantId,
+    (login, key): &(StatementId, SshKey),
+    definition: Option<ContentDigest>,
+) -> Result<SessionId, Denied> {
+    let say = Say::Connect(Connect {
+        definition,
+        target: "db1".to_owned(),
+        account: "root".to_owned(),
+        grant: None,
+    });
+    let opening = w.say_as(BOT, key, say, Vec::new())?.0;
+    let (mut open, from) = w.session_for(grant);
+    (open.door, open.opened_by) = (Door::Tunnel, OpenedBy::Signed);
+    (open.opening, open.login) = (Some(opening), Some(*login));
+    open.key = key.fingerprint();
+    let id = open.session;
+    w.record("gw", Body::SessionOpen(open), vec![from])?;
+    Ok(id)
+}
+
+#[test]
+fn a_session_of_a_job_is_opened_with_what_was_approved() {
+    let approved = Some(digest("approved"));
+    let changed = Some(digest("changed"));
+    let command = SqlScope {
+        classes: words(&["select"]),
+        ..SqlScope::default()
+    };
+    let (mut w, grant, login) = job(command);
+    for stated in [None, changed, Some(digest(""))] {
+        assert_eq!(no(run(&mut w, grant, &login, stated)), "definition");
+    }
+    let session = run(&mut w, grant, &login, approved).unwrap();
+    w.execute(session, sql(&["select"])).unwrap();
+    for outside in [sql(&["select", "delete"]), sql(&[UNPARSED]), sql(&[])] {
+        assert_eq!(no(w.execute(session, outside)), "outside-grant");
+    }
+    // Another connection of the same run.
+    run(&mut w, grant, &login, approved).unwrap();
+
+    // Of a script each statement is compared, so it need not be said, and must not be said wrongly.
+    let script = SqlScope {
+        script: vec![digest("a")],
+        ..SqlScope::default()
+    };
+    let (mut w, grant, login) = job(script);
+    assert_eq!(no(run(&mut w, grant, &login, changed)), "definition");
+    run(&mut w, grant, &login, None).unwrap();
+    let session = run(&mut w, grant, &login, approved).unwrap();
+    assert_eq!(
+        no(w.step("pg.query", session, (0, "b"), "b")),
+        "outside-grant"
+    );
+    w.step("pg.query", session, (0, "a"), "a").unwrap();
+
+    // Where there is no job there is nothing to state.
+    let mut w = World::database(|_| ());
+    let grant = w.grant(|_| ());
+    let say = Say::Connect(Connect {
+        definition: approved,
+        target: "db1".to_owned(),
+        account: "root".to_owned(),
+        grant: None,
+    });
+    let opening = w.say(REQ, say, Vec::new()).unwrap().0;
+    let (mut open, from) = w.session_for(grant);
+    (open.door, open.opened_by) = (Door::Tunnel, OpenedBy::Signed);
+    open.opening = Some(opening);
+    let opened = w.record("gw", Body::SessionOpen(open), vec![from]);
+    assert_eq!(no(opened), "definition");
+}
+
+/// Nothing that is shown at the door says what a command is.
+#[test]
+fn a_command_is_not_run_by_a_door_where_nobody_signs() {
+    let scope = SqlScope {
+        classes: words(&["select"]),
+        ..SqlScope::default()
+    };
+    let (mut w, grant, (login, key)) = job(scope);
+    let (mut open, from) = w.session_for(grant);
+    (open.door, open.login, open.key) = (Door::Tunnel, Some(login), key.fingerprint());
+    let opened = w.record("gw", Body::SessionOpen(open), vec![from]);
+    assert_eq!(no(opened), "opening");
+    let (login, key) = w
+        .log_in(BOT, |login| {
+            login.claims.binding = Binding::None;
+            login.until = login.claims.expires;
+            login.bearer = true;
+        })
+        .unwrap();
+    let (mut open, from) = w.session_for(grant);
+    (open.door, open.login, open.key) = (Door::Bearer, Some(login), key.fingerprint());
+    let opened = w.record("gw", Body::SessionOpen(open), vec![from]);
+    assert_eq!(no(opened), "definition");
 }
 
 #[test]

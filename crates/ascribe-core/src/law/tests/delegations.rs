@@ -489,6 +489,7 @@ fn an_agent_asks_nothing_answers_nothing_and_reads_nothing() {
     // Its own opening it does sign, in its person's name and nobody else's.
     let connect = || {
         Say::Connect(Connect {
+            definition: None,
             target: "db1".to_owned(),
             account: "root".to_owned(),
             grant: None,

@@ -262,6 +262,7 @@ impl World {
 
 fn connect() -> Say {
     Say::Connect(Connect {
+        definition: None,
         target: "db1".to_owned(),
         account: "root".to_owned(),
         grant: None,

@@ -6,6 +6,7 @@ use crate::statement::{Anywhere, Connect, Destination, Forward, Listen, SocketPa
 
 fn connect() -> Connect {
     Connect {
+        definition: None,
         target: "db1".to_owned(),
         account: "root".to_owned(),
         grant: None,
