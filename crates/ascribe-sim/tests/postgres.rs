@@ -36,6 +36,7 @@ mod postgres {
     mod kills;
     mod large;
     mod liars;
+    mod malformed;
     mod mtls;
     mod named;
     mod oauth;
@@ -47,6 +48,7 @@ mod postgres {
     mod security_keys;
     mod smuggled;
     mod statements;
+    mod tokens;
     mod tokio_driver;
     mod vault;
 }

@@ -9,7 +9,9 @@ import { createInterface } from 'node:readline';
 const [bearer] = process.argv.slice(2);
 const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const kid = randomUUID();
-const b64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+// What is null is left out: a claim of the frame that this token does not have.
+const present = (_, value) => value === null ? undefined : value;
+const b64 = (value) => Buffer.from(JSON.stringify(value, present)).toString('base64url');
 
 function sign(claims) {
   const text = `${b64({ typ: 'JWT', alg: 'RS256', kid })}.${b64(claims)}`;

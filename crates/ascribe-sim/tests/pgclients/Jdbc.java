@@ -14,7 +14,9 @@ public class Jdbc {
         for (var mode : new String[] {"simple", "extended", "extendedForPrepared", "extendedCacheEverything"}) {
             var set = new Properties();
             set.setProperty("user", env.get("PGUSER"));
-            set.setProperty("sslmode", "disable");
+            set.setProperty("sslmode", env.get("PGSSLMODE"));
+            if (env.containsKey("PGSSLROOTCERT")) set.setProperty("sslrootcert", env.get("PGSSLROOTCERT"));
+            if (env.containsKey("PGPASSWORD")) set.setProperty("password", env.get("PGPASSWORD"));
             set.setProperty("preferQueryMode", mode);
             try (var conn = DriverManager.getConnection(url, set)) {
                 try (var plain = conn.createStatement()) {

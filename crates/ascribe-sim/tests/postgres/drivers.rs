@@ -13,7 +13,7 @@ use super::world::{Out, PATIENCE, Running, maybe, need, wait_for};
 pub(super) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pgclients");
 
 /// The clients of `pgclients/requirements.txt`.
-fn installed() -> Option<&'static Path> {
+pub(super) fn installed() -> Option<&'static Path> {
     static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let sources = Path::new(SOURCES).join("requirements.txt");
     let place = PLACE.get_or_init(|| packages("pgclients", &sources));
@@ -155,7 +155,7 @@ fn runs(bank: &Bank, command: Command) -> Out {
 }
 
 #[track_caller]
-fn says_done(bank: &Bank, command: Command) {
+pub(super) fn says_done(bank: &Bank, command: Command) {
     let out = runs(bank, command).exits(0);
     assert_eq!(out.stdout, "done\n", "{}", out.stderr);
 }
@@ -180,10 +180,11 @@ fn asyncpg_works() {
     says_done(&bank, command);
 }
 
-#[test]
-fn jdbc_works() {
+/// Java, and the driver that it has.
+pub(super) fn jdbc() -> Option<(PathBuf, &'static Path)> {
     let jar = Path::new("/usr/share/java/postgresql.jar");
-    let Some(java) = maybe("java").filter(|_| jar.exists() && maybe("javac").is_some()) else {
+    let java = maybe("java").filter(|_| jar.exists() && maybe("javac").is_some());
+    if java.is_none() {
         std::io::Write::write_fmt(
             &mut std::io::stderr(),
             format_args!(
@@ -191,8 +192,13 @@ fn jdbc_works() {
             ),
         )
         .unwrap();
-        return;
-    };
+    }
+    Some((java?, jar))
+}
+
+#[test]
+fn jdbc_works() {
+    let Some((java, jar)) = jdbc() else { return };
     let bank = Bank::open();
     let (_tunnel, port) = bank.tunnel();
     let mut command = client(&java, port);

@@ -16,10 +16,10 @@ use super::raw::{Raw, bind, execute, parse, query, sync};
 use super::world::{PATIENCE, Running, need, wait_for};
 
 /// A session's statement.
-type Ran = (String, String);
+pub(super) type Ran = (String, String);
 
 /// What the database says was run in sessions of ours, and how often.
-fn logged(log: &str) -> HashMap<Ran, usize> {
+pub(super) fn logged(log: &str) -> HashMap<Ran, usize> {
     let mut ran = HashMap::new();
     for line in log.lines() {
         let mut words = line.split_whitespace();
