@@ -5,7 +5,7 @@ use serde_json::json;
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp};
 use super::login::{linked, log_in};
-use super::world::{Out, World};
+use super::world::{Out, PATIENCE, Running, World, wait_for};
 
 const PWD: &str = "urn:example:pwd";
 const MFA: &str = "urn:example:mfa";
@@ -125,4 +125,32 @@ fn people_get_in_by_what_the_provider_says_of_how_they_proved_themselves() {
         note.unwrap()["message"],
         "3 login(s) by provider `idp` were refused: acr 1, amr 1, auth-time 1"
     );
+}
+
+#[test]
+fn a_login_on_another_device_is_asked_for_the_same() {
+    let Some(mut idp) = Idp::start() else { return };
+    let world = linked(&idp);
+    let agent = Agent::start(&world);
+    let asked = ["--acr", MFA, "--amr", "otp", "--max-auth-age", "10m"];
+    register(&world, &idp, &asked).exits(0);
+    for (amr, code) in [(&["pwd"][..], 2), (&["pwd", "otp"], 0)] {
+        std::fs::remove_file(world.path("cookies")).unwrap_or_default();
+        idp.proves(MFA, amr, 0);
+        let login = agent.command(&world, &["login", "--device", "--for", "1h"]);
+        let login = Running::start(login, &world.path("logs"), false);
+        let (address, shown) = wait_for("code", PATIENCE, || {
+            let said = login.stderr();
+            let line = said.lines().find(|line| line.starts_with("open http"))?;
+            let mut words = line.split(' ');
+            Some((words.nth(1)?.to_owned(), words.next_back()?.to_owned()))
+        });
+        idp.confirm(&world, &address, &shown);
+        login.wait(PATIENCE).exits(code);
+    }
+    agent.ssh(&world, "echo by device").exits(0);
+    let action = world.actions(&["--text", "by device"]).remove(0);
+    let told = &action["who"]["chain"][0]["authn"];
+    assert_eq!(told["acr"], MFA, "{action}");
+    assert!(told["at"].is_string(), "{action}");
 }
