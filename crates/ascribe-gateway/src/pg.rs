@@ -149,6 +149,9 @@ pub trait Bearers: Send + Sync {
         None
     }
 
+    /// Puts on record that a signed opening was refused, where whoever it names signed it.
+    fn refused<'a>(&'a self, signed: &'a Signed, code: &'static str) -> BoxFuture<'a, ()>;
+
     /// The issuer of the provider that is registered under this name.
     fn issuer(&self, _provider: &str) -> Option<String> {
         None

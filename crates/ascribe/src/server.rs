@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
-use ascribe_core::id::{EntryId, PersonId, Root, SessionId, StatementId};
+use ascribe_core::id::{PersonId, Root, SessionId, StatementId};
 use ascribe_core::identity::Login;
-use ascribe_core::law::{SERVER, commitments};
+use ascribe_core::law::commitments;
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::sealed::Opening;
 use ascribe_core::statement::{Read, Say, Signed, Statement};
@@ -494,7 +494,7 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             if let Say::Login(login) = &statement.say {
                 api.count_refused(login, denied.code);
             }
-            api.record_refusal(&statement, &signed, denied.code).await;
+            refusals::record(&api.ledger, &*api.judge, &signed, denied.code).await;
             Reply::denied(&api.named(denied))
         }
         Err(RecordError::Unavailable(why)) => Reply::failure(
@@ -627,46 +627,6 @@ impl Api {
             .ledger
             .with_state(|state| state.providers.contains_key(name));
         self.refused.count(known.then_some(name), code);
-    }
-
-    /// A refusal of an authenticated person is an entry.
-    async fn record_refusal(&self, statement: &Statement, signed: &Signed, code: &str) {
-        let key = self.judge.sshsig(
-            &statement.say.namespace(),
-            signed.text.as_bytes(),
-            &signed.sig.0,
-        );
-        let Some(key) = key.map(|key| key.fingerprint()) else {
-            return;
-        };
-        let agent = self.ledger.agent_by_key(&key);
-        let person = self.ledger.person_by_key(&key);
-        let person = person.or(agent.as_ref().map(|agent| agent.person));
-        let authentic = person == Some(statement.by);
-        let Ok(entry) = crate::client::random() else {
-            return;
-        };
-        if !authentic || code == "replay" {
-            return;
-        }
-        let refusal = ascribe_core::entry::Refusal {
-            delegation: agent.map(|agent| agent.delegation),
-            person: statement.by,
-            what: statement.say.tag().to_owned(),
-            code: code.to_owned(),
-            session: None,
-            detail: None,
-        };
-        let proposal = Proposal {
-            id: EntryId::new(entry),
-            writer: SERVER.to_owned(),
-            body: Body::Refusal(refusal),
-            openings: Vec::new(),
-            scope: Scope::None,
-        };
-        if let Err(error) = self.ledger.record(proposal).await {
-            tracing::error!("a refusal could not be recorded: {error}");
-        }
     }
 }
 

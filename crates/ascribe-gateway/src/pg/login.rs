@@ -325,10 +325,13 @@ pub(super) async fn submit(
     if recorder.signed_opening(id).is_some() {
         return Err(refused(again));
     }
-    let proposal = Proposal::of_statement(id, signed, Vec::new(), Scope::None);
+    let proposal = Proposal::of_statement(id, signed.clone(), Vec::new(), Scope::None);
     match tokio::time::timeout(LEDGER_AT_THE_DOOR, recorder.record(proposal)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(RecordError::Denied(denied))) => return Err(Unsubmitted::Refused(denied.message)),
+        Ok(Err(RecordError::Denied(denied))) => {
+            shared.config.bearers.refused(&signed, denied.code).await;
+            return Err(Unsubmitted::Refused(denied.message));
+        }
         Ok(Err(error)) => return Err(Unsubmitted::Away(error.to_string())),
         Err(_) => return Err(Unsubmitted::Away("it did not answer in time".to_owned())),
     }

@@ -8,7 +8,7 @@ use ascribe_core::database::{Postgres, Values};
 use ascribe_core::entry::Body;
 use ascribe_core::law::Denied;
 use ascribe_core::record::{BoxFuture, Scope};
-use ascribe_core::statement::{Connect, Say, Target};
+use ascribe_core::statement::{Connect, Say, Signed, Target};
 use ascribe_gateway::{
     Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
 };
@@ -51,6 +51,10 @@ impl Credentials for Nothing {
 impl Bearers for Nothing {
     fn log_in<'a>(&'a self, _: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
+    }
+
+    fn refused<'a>(&'a self, _signed: &'a Signed, _code: &'static str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 }
 

@@ -114,6 +114,38 @@ fn a_signed_statement_that_is_on_record_is_no_password() {
         .exits(0);
 }
 
+/// A signed statement that the ledger does not take opens nothing, and is on record as refused: each time, since somebody signed
+/// each, and never for a copy of one that is on record.
+#[test]
+fn a_signed_statement_that_is_refused_is_on_record_under_its_signer() {
+    let bank = Bank::open();
+    let refused = || {
+        let listed = bank.world.json(&["actions", "--refused"]).lines();
+        let listed = listed.into_iter().filter(|one| one["what"] == "connect");
+        listed.map(|one| one["code"].clone()).collect::<Vec<_>>()
+    };
+    let token = bank
+        .world
+        .run_as("operator", &["token", "nobody@orders-db"]);
+    let token = token.exits(0).line()["password"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let out = bank.psql_at_the_port(&token, "sslmode=verify-full", "select 12");
+    assert!(
+        out.exits(2).stderr.contains("nobody"),
+        "the account is told"
+    );
+    assert_eq!(refused(), ["account"]);
+    let good = bank.token();
+    bank.psql_at_the_port(&good, "sslmode=verify-full", "select 13")
+        .exits(0);
+    bank.psql_at_the_port(&good, "sslmode=verify-full", "select 13")
+        .exits(2);
+    assert_eq!(refused(), ["account"]);
+    assert!(!bank.cluster.log().contains("select 12"));
+}
+
 #[test]
 fn without_a_grant_nobody_comes_in() {
     let bank = Bank::without_grant(&["--database", "orders"]);

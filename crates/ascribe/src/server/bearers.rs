@@ -20,7 +20,7 @@ use ascribe_wire::pg::Secret;
 use tokio::sync::oneshot;
 
 use super::providers::Keeper;
-use super::refusals::Refusals;
+use super::refusals::{self, Refusals};
 use crate::client::random;
 use crate::exit::{Attempt as _, Failure};
 use crate::signer::{Signer, fresh_key, ssh_key_of};
@@ -110,6 +110,10 @@ impl Bearers for Tokens {
                 }
             }
         }))
+    }
+
+    fn refused<'a>(&'a self, signed: &'a Signed, code: &'static str) -> BoxFuture<'a, ()> {
+        Box::pin(refusals::record(&self.ledger, &*self.judge, signed, code))
     }
 
     fn issuer(&self, provider: &str) -> Option<String> {

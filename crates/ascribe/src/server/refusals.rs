@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::directory::{DirectoryRefusal, RefusedCount};
-use ascribe_core::entry::Body;
+use ascribe_core::entry::{Body, Refusal};
 use ascribe_core::id::EntryId;
 use ascribe_core::identity::LoginRefusal;
-use ascribe_core::law::SERVER;
+use ascribe_core::law::{Judge, SERVER};
 use ascribe_core::record::{Proposal, Recorder as _, Scope};
+use ascribe_core::statement::Signed;
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Most reasons that are counted apart; what is refused for any other is in one sum.
 const MAX_CODES: usize = 63;
 const OTHER: &str = "other";
+/// Reasons by which somebody's statement is refused who need not have brought it now: it is on record here or elsewhere, and
+/// whoever reads that has a copy.
+const ANYBODYS: [&str; 3] = ["clock", "log", "replay"];
 /// Reasons that are failures of ours.
 const OURS: [&str; 2] = ["internal", "ledger"];
 
@@ -209,6 +213,43 @@ impl Refusals {
         };
         let done = self.ledger.record(proposal).await;
         done.map(drop).attempt("record what was refused")
+    }
+}
+
+/// A refusal of what somebody whom we know signed is an entry that names them.
+pub(crate) async fn record(ledger: &Ledger, judge: &dyn Judge, signed: &Signed, code: &str) {
+    let Ok(statement) = signed.statement() else {
+        return;
+    };
+    let (namespace, text) = (statement.say.namespace(), signed.text.as_bytes());
+    let key = judge.sshsig(&namespace, text, &signed.sig.0);
+    let Some(key) = key.map(|key| key.fingerprint()) else {
+        return;
+    };
+    let agent = ledger.agent_by_key(&key);
+    let person = ledger.person_by_key(&key);
+    let person = person.or(agent.as_ref().map(|agent| agent.person));
+    if person != Some(statement.by) || ANYBODYS.contains(&code) {
+        return;
+    }
+    let Ok(entry) = random() else { return };
+    let refusal = Refusal {
+        delegation: agent.map(|agent| agent.delegation),
+        person: statement.by,
+        what: statement.say.tag().to_owned(),
+        code: code.to_owned(),
+        session: None,
+        detail: None,
+    };
+    let proposal = Proposal {
+        id: EntryId::new(entry),
+        writer: SERVER.to_owned(),
+        body: Body::Refusal(refusal),
+        openings: Vec::new(),
+        scope: Scope::None,
+    };
+    if let Err(error) = ledger.record(proposal).await {
+        tracing::error!("a refusal could not be recorded: {error}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ascribe_core::law::Denied;
 use ascribe_core::record::BoxFuture;
+use ascribe_core::statement::Signed;
 use ascribe_gateway::{
     Bearer, Bearers, Credential, Credentials, PgArrival, PgConfig, serve_postgres,
 };
@@ -46,6 +47,10 @@ struct NoBearers;
 impl Bearers for NoBearers {
     fn log_in<'a>(&'a self, _token: &'a Secret) -> BoxFuture<'a, Result<Bearer, Denied>> {
         Box::pin(async { Err(Denied::new("password", "no token is taken here")) })
+    }
+
+    fn refused<'a>(&'a self, _signed: &'a Signed, _code: &'static str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
     }
 }
 
