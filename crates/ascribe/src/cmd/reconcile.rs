@@ -67,7 +67,7 @@ fn postgres(cli: &Cli, args: &ReconcilePostgres) -> Done {
             _ => "the log's times are in a zone that has only a name",
         };
         return Err(Failure::usage(why).help(
-            "log with log_timezone = 'UTC'; the README says what else the server must be told",
+            "log with log_timezone = 'UTC'; docs/guide/databases.md says what else the server must be told",
         ));
     };
     let ours = trail(cli, &targets, extent.began.unwrap_or(first), last)?;
