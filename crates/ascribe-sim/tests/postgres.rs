@@ -47,6 +47,7 @@ mod postgres {
     mod regression;
     mod security_keys;
     mod smuggled;
+    mod stalls;
     mod statements;
     mod tokens;
     mod tokio_driver;

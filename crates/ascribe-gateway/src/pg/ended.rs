@@ -41,19 +41,28 @@ impl Ended {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes outcomes, in order.
-    pub(super) async fn add(&self, life: &Life, session: SessionId, outcomes: Vec<Outcome>) {
-        for outcome in outcomes {
-            let count = {
-                let mut waiting = self.waiting();
-                waiting.proposals.push(life.outcome(session, outcome));
-                waiting.proposals.len() - waiting.proposed
-            };
-            match count {
-                1 => self.some.notify_one(),
-                AT_ONCE.. => self.record(life).await,
-                _ => {}
-            }
+    /// Takes outcomes, in order. They are recorded soon.
+    pub(super) fn take(&self, life: &Life, session: SessionId, outcomes: Vec<Outcome>) {
+        let mut waiting = self.waiting();
+        let none = waiting.proposals.len() == waiting.proposed;
+        let outcomes = outcomes.into_iter();
+        let before = waiting.proposals.len();
+        waiting
+            .proposals
+            .extend(outcomes.map(|outcome| life.outcome(session, outcome)));
+        if none && waiting.proposals.len() > before {
+            self.some.notify_one();
+        }
+    }
+
+    /// Records them where there are many.
+    pub(super) async fn if_many(&self, life: &Life) {
+        let many = {
+            let waiting = self.waiting();
+            waiting.proposals.len() - waiting.proposed >= AT_ONCE
+        };
+        if many {
+            self.record(life).await;
         }
     }
 

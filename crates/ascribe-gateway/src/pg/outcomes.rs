@@ -45,6 +45,8 @@ pub(super) struct Running {
     runs: HashMap<Number, Run>,
     /// Done, in groups whose end may yet undo it.
     settling: Vec<(Number, Outcome)>,
+    /// Over, in order, and not taken to be recorded yet: whoever is cut short in that loses none.
+    pub(super) over: Vec<Outcome>,
     copied_in: Option<Copied>,
     copied_out: Option<Copied>,
     /// Ended by an error before it was sent: the server throws it away.
@@ -153,8 +155,8 @@ impl Running {
         take(self.copied_out.get_or_insert_default(), bodies);
     }
 
-    /// The outcomes that follow from what the server said.
-    pub(super) fn hear(&mut self, events: Vec<Event>, ready: bool, out: &mut Vec<Outcome>) {
+    /// What follows from what the server said.
+    pub(super) fn hear(&mut self, events: Vec<Event>, ready: bool) {
         for event in events {
             match event.what {
                 What::Done(done) => self.done(event.number, done),
@@ -171,12 +173,14 @@ impl Running {
             self.early.clear();
         }
         if ready || self.settling.len() > MAX_SETTLING {
-            out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
+            let settled = self.settling.drain(..).map(|(_, outcome)| outcome);
+            self.over.extend(settled);
         }
     }
 
-    /// What was sent and has no end.
-    pub(super) fn unknown(&mut self, out: &mut Vec<Outcome>) {
+    /// All that is over, and what was sent and has no end.
+    pub(super) fn last(&mut self) -> Vec<Outcome> {
+        let mut out = std::mem::take(&mut self.over);
         out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
         // Its last byte was not sent.
         let cut = self.taken_in.take();
@@ -194,6 +198,7 @@ impl Running {
                 });
             }
         }
+        out
     }
 
     fn done(&mut self, number: Number, done: Done) {
@@ -309,16 +314,17 @@ mod tests {
     #[test]
     fn what_an_error_threw_away_before_it_was_sent_has_an_outcome() {
         let mut running = Running::default();
-        let mut out = Vec::new();
         let (number, action) = (Number(7), ActionId::new([7; 16]));
         let what = What::End(End::Skipped);
-        running.hear(vec![Event { number, what }], false, &mut out);
+        running.hear(vec![Event { number, what }], false);
         running.sent(number, vec![action]);
-        running.hear(Vec::new(), true, &mut out);
+        running.hear(Vec::new(), true);
+        let out = running.over.clone();
         let [done] = &out[..] else { panic!("{out:?}") };
         assert_eq!((done.action, done.status), (action, Status::Failed));
         assert_eq!(done.notes, ["skipped"]);
-        running.unknown(&mut out);
-        assert_eq!(out.len(), 1);
+        // Whoever did not come to take it loses nothing.
+        assert_eq!(running.last(), out);
+        assert!(running.last().is_empty());
     }
 }

@@ -104,9 +104,9 @@ struct Relay<'a> {
 /// What a burst holds that is not on record.
 #[derive(Debug, Clone)]
 struct Unrecorded {
-    /// The first message of its burst.
+    /// The first message of what is not: nothing of it was sent.
     from: Number,
-    /// Its first action.
+    /// What it would have run.
     action: ActionId,
     /// What the ledger says of it, once it does.
     why: String,
@@ -151,9 +151,8 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
     let _over = life.over.clone().drop_guard();
     watch(session, Arc::clone(&relay.ended));
     relay.both(ends).await;
-    let mut left = Vec::new();
-    lock(&relay.running).unknown(&mut left);
-    relay.report(left).await;
+    let left = lock(&relay.running).last();
+    relay.report(left);
     life.over.cancel();
     relay.ended.finish(life).await;
 }
@@ -235,8 +234,8 @@ impl Relay<'_> {
         self.last_of_copied().await;
     }
 
-    async fn report(&self, outcomes: Vec<Outcome>) {
+    fn report(&self, outcomes: Vec<Outcome>) {
         let session = self.session;
-        self.ended.add(&session.life, session.id, outcomes).await;
+        self.ended.take(&session.life, session.id, outcomes);
     }
 }

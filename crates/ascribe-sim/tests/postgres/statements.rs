@@ -1,6 +1,5 @@
 //! What statements become, and what is not let through.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE};
 use super::raw::{Raw, bind, execute, kinds, parse, query, sync};
-use super::world::{PATIENCE, Running, maybe, wait_for};
+use super::world::{PATIENCE, wait_for};
 
 #[test]
 fn a_refused_statement_is_an_error_and_the_connection_goes_on() {
@@ -422,131 +421,6 @@ fn psql_watches_until_it_is_interrupted() {
     let shown = out.stdout.matches("seen").count();
     assert!(shown >= 3, "{out:?}");
     assert!(seen() >= shown, "{out:?}");
-}
-
-/// Nothing of what the ledger does not take in reaches the server, and its client is told so.
-#[test]
-fn without_the_ledger_nothing_is_forwarded_and_that_is_said() {
-    let Some(strace) = maybe("strace") else {
-        std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!("SKIPPED: `strace` is not installed\n"),
-        )
-        .unwrap();
-        return;
-    };
-    let bank = Bank::open();
-    let (_tunnel, port) = bank.tunnel();
-    let mut raw = Raw::ready(port);
-    raw.ask(&query("select 'before'"));
-    let mut command = Command::new(&strace);
-    command
-        .args(["-f", "-o"])
-        .arg(bank.world.path("trace"))
-        .arg("-P")
-        .arg(bank.world.data().join("segments/00000000.seg"))
-        .args(["-e", "inject=fdatasync:delay_enter=60000000"])
-        .args(["-p", &bank.server().id().to_string()]);
-    let mut tracer = Running::start(command, &bank.world.path("logs"), false);
-    let attached = wait_for("tracer", PATIENCE, || {
-        let attached = tracer.stderr().contains(" attached");
-        (attached || tracer.ended().is_some()).then_some(attached)
-    });
-    if !attached {
-        std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!(
-                "SKIPPED: strace may not attach here: {}\n",
-                tracer.stderr().trim()
-            ),
-        )
-        .unwrap();
-        return;
-    }
-    raw.say(&query("select 'unrecorded'"));
-    let begun = Instant::now();
-    let said = raw.rest();
-    assert!(begun.elapsed() < Duration::from_secs(25));
-    // The statement is refused in its own name, and then the session ends.
-    let [refused, last] = &said[..] else {
-        panic!("{said:?}")
-    };
-    assert_eq!(
-        (refused.code(), last.code()),
-        ("58030".to_owned(), "58030".to_owned())
-    );
-    let text = refused.text();
-    assert!(
-        text.contains("SERROR") && text.contains("not recorded, so not run"),
-        "{text}"
-    );
-    assert!(text.contains("Daction a-"), "{text}");
-    let text = last.text();
-    assert!(
-        text.contains("SFATAL") && text.contains("the ledger cannot record"),
-        "{text}"
-    );
-    assert!(
-        text.contains("is not known to be on record, and was not run"),
-        "{text}"
-    );
-    // Nor is anybody let in, which they are told.
-    let said = Raw::begun(port, &[]).rest();
-    let [refused] = &said[..] else {
-        panic!("{said:?}")
-    };
-    assert_eq!(refused.code(), "58030");
-    assert!(
-        refused.text().contains("no session without a record"),
-        "{refused:?}"
-    );
-    let log = bank.cluster.log();
-    assert!(log.contains("select 'before'") && !log.contains("select 'unrecorded'"));
-}
-
-/// A statement runs when the next one cannot be recorded: what is refused is not said in the place of what ran.
-#[test]
-fn without_the_ledger_a_statement_that_runs_is_not_said_to_be_refused() {
-    let Some(strace) = maybe("strace") else {
-        return;
-    };
-    let bank = Bank::open();
-    let (_tunnel, port) = bank.tunnel();
-    let mut raw = Raw::ready(port);
-    raw.ask(&query("select 'before'"));
-    raw.say(&query("select pg_sleep(60)"));
-    wait_for("the sleep", PATIENCE, || {
-        let asleep = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'";
-        (bank.cluster.sql("orders", asleep).trim() == "1").then_some(())
-    });
-    let mut command = Command::new(&strace);
-    command
-        .args(["-f", "-o"])
-        .arg(bank.world.path("trace"))
-        .arg("-P")
-        .arg(bank.world.data().join("segments/00000000.seg"))
-        .args(["-e", "inject=fdatasync:delay_enter=60000000"])
-        .args(["-p", &bank.server().id().to_string()]);
-    let mut tracer = Running::start(command, &bank.world.path("logs"), false);
-    let attached = wait_for("tracer", PATIENCE, || {
-        let attached = tracer.stderr().contains(" attached");
-        (attached || tracer.ended().is_some()).then_some(attached)
-    });
-    if !attached {
-        return;
-    }
-    raw.say(&query("select 'unrecorded'"));
-    let said = raw.rest();
-    let [last] = &said[..] else {
-        panic!("{said:?}")
-    };
-    assert_eq!(last.code(), "58030");
-    let text = last.text();
-    assert!(
-        text.contains("SFATAL") && text.contains("is not known to be on record, and was not run"),
-        "{text}"
-    );
-    assert!(!bank.cluster.log().contains("select 'unrecorded'"));
 }
 
 #[test]

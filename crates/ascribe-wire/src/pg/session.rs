@@ -317,6 +317,16 @@ impl Tracker {
         })
     }
 
+    /// Does what is denied of this message end its group?
+    #[must_use]
+    pub fn is_denied_as_group(&self, number: Number) -> bool {
+        let at = self.pending.binary_search_by_key(&number, |one| one.number);
+        let one = at.ok().and_then(|at| self.pending.get(at));
+        let simple =
+            |awaits: &Awaits| matches!(awaits, Awaits::Query { .. } | Awaits::Function { .. });
+        !one.is_some_and(|one| simple(&one.awaits))
+    }
+
     /// Takes what is pending from here up to the next Sync away; tells what of it was recorded.
     fn drop_group(&mut self, from: usize, dropped: &mut Vec<Number>) {
         let behind = self.pending.split_off(from);

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use ascribe_core::entry::Status;
+use ascribe_core::entry::{CloseReason, Status};
 use ascribe_core::gate::{Action, Recorded};
 use ascribe_core::id::ActionId;
 use ascribe_core::law::Denied;
-use ascribe_core::record::GrantView;
+use ascribe_core::record::{GrantView, Proposal};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::server::Report;
 use ascribe_wire::pg::session::{End, Number};
@@ -20,6 +20,9 @@ use super::forward::Cleared;
 use super::{Over, Relay, Unrecorded, lock};
 use crate::life::Shut;
 
+/// A message, what it is recorded as, and what became of that.
+type Judged = (Item, Vec<Action>, Vec<Result<Recorded, Shut>>);
+
 impl Relay<'_> {
     /// Records all of it at once, and says what may be forwarded.
     pub(super) async fn clear(
@@ -30,21 +33,33 @@ impl Relay<'_> {
         let begun = Instant::now();
         let actions = ready.iter().flat_map(|(_, actions)| actions).cloned();
         let actions: Vec<Action> = actions.collect();
-        *lock(&self.unrecorded) = unrecorded(&ready, &actions);
+        let silent = "not recorded, so not run: the ledger did not answer";
+        *lock(&self.unrecorded) = unrecorded(&ready, 0, silent);
+        self.ended.if_many(life).await;
         let gated = life.gate_all(actions).await;
-        self.settle_unrecorded(&gated);
+        self.settle_unrecorded(&ready, &gated);
         let mut gated = gated.into_iter();
         let with_results = |(item, actions): (Item, Vec<Action>)| {
             let results: Vec<_> = gated.by_ref().take(actions.len()).collect();
             (item, actions, results)
         };
-        let mut ready: VecDeque<_> = ready.into_iter().map(with_results).collect();
+        let mut ready: VecDeque<Judged> = ready.into_iter().map(with_results).collect();
+        for refusal in self.refusals(&ready) {
+            life.record_refusal(refusal).await;
+        }
+        if life.over.is_cancelled() {
+            for (_, actions, results) in &ready {
+                self.not_sent(actions, results);
+            }
+            return Err(Over::Ended);
+        }
+        // From here to the target nothing waits: what is not too late now goes now.
         let mut out = Vec::new();
         let mut dropping = false;
         while let Some((item, actions, results)) = ready.pop_front() {
             dropping &= !matches!(item.what, Carries::Sync);
             if dropping && !matches!(item.what, Carries::Flush) {
-                self.not_sent(&actions, &results).await;
+                self.not_sent(&actions, &results);
                 continue;
             }
             let Some(number) = item.number else { continue };
@@ -55,14 +70,13 @@ impl Relay<'_> {
                 }
                 Carries::Refused(code, why) => Some(error(code, why, None, None)),
                 Carries::Runs(_) | Carries::Begins(_) | Carries::Readies(_, None) => {
-                    self.refusal(&actions, &results, begun).await
+                    self.refusal(&actions, &results, begun)
                 }
                 // It goes where what runs it goes.
                 Carries::Readies(_, Some(by)) => {
-                    let run = ready.iter().find(|(later, ..)| later.number == Some(*by));
-                    let (_, actions, results) =
-                        run.ok_or_else(|| Over::Wrong("a message that is lost".to_owned()))?;
-                    let refusal = self.refusal(actions, results, begun).await;
+                    let (_, actions, results) = run(&ready, *by)
+                        .ok_or_else(|| Over::Wrong("a message that is lost".to_owned()))?;
+                    let refusal = self.refusal(actions, results, begun);
                     if refusal.is_none() {
                         out.push(Cleared::Free(item.bytes));
                         continue;
@@ -80,7 +94,7 @@ impl Relay<'_> {
                 out.push(Cleared::Recorded(recorded, item.bytes));
                 continue;
             };
-            self.not_sent(&actions, &results).await;
+            self.not_sent(&actions, &results);
             if item.rest {
                 return Err(Over::Wrong(String::from_utf8_lossy(&report.message).into()));
             }
@@ -94,17 +108,50 @@ impl Relay<'_> {
         Ok(out)
     }
 
-    /// What the ledger took in is known now; what it may not have is named to the client at the end.
-    fn settle_unrecorded(&self, gated: &[Result<Recorded, Shut>]) {
-        let mut unrecorded = lock(&self.unrecorded);
-        let away = gated.iter().find_map(|result| match result {
-            Err(Shut::NotSent(why)) => Some(why),
-            _ => None,
-        });
-        match (&mut *unrecorded, away) {
-            (Some(unrecorded), Some(why)) => unrecorded.why.clone_from(why),
-            (unrecorded, _) => *unrecorded = None,
+    /// What the ledger took in is known now. Where it may not have all of it, nothing more is run, and what it may not have
+    /// is named to the client at the end.
+    fn settle_unrecorded(&self, ready: &[(Item, Vec<Action>)], gated: &[Result<Recorded, Shut>]) {
+        let away = gated
+            .iter()
+            .enumerate()
+            .find_map(|(at, result)| match result {
+                Err(Shut::NotSent(why)) => Some((at, why)),
+                _ => None,
+            });
+        *lock(&self.unrecorded) = away.and_then(|(at, why)| unrecorded(ready, at, why));
+        if away.is_some() {
+            self.session.life.end(CloseReason::LedgerUnavailable);
         }
+    }
+
+    /// The entries that say what of a burst was refused. What is thrown away behind a refusal is none.
+    fn refusals(&self, ready: &VecDeque<Judged>) -> Vec<Proposal> {
+        let mut found = Vec::new();
+        let mut dropping = false;
+        for (item, actions, results) in ready {
+            dropping &= !matches!(item.what, Carries::Sync);
+            let Some(number) = item.number.filter(|_| !dropping) else {
+                continue;
+            };
+            let judged = match &item.what {
+                Carries::Nothing | Carries::Sync | Carries::Flush => continue,
+                Carries::Refused(..) => None,
+                Carries::Runs(_) | Carries::Begins(_) | Carries::Readies(_, None) => {
+                    Some((actions, results))
+                }
+                Carries::Readies(_, Some(by)) => {
+                    run(ready, *by).map(|(_, actions, results)| (actions, results))
+                }
+            };
+            let refused = judged.map(|(actions, results)| first_refused(actions, results));
+            if let Some(Some((action, Shut::NotRecorded(denied)))) = refused {
+                let life = &self.session.life;
+                found.extend(life.refusal(action.kind, denied.code, &detail(action)));
+            }
+            let stays = matches!(refused, Some(None));
+            dropping = !stays && lock(&self.tracker).is_denied_as_group(number);
+        }
+        found
     }
 
     /// What the client is told of what is not on record, where nothing before it waits for an answer, whose place that
@@ -134,28 +181,22 @@ impl Relay<'_> {
     }
 
     /// Why a message must not be forwarded, as its client is told, if so.
-    async fn refusal(
+    fn refusal(
         &self,
         actions: &[Action],
         results: &[Result<Recorded, Shut>],
         begun: Instant,
     ) -> Option<Report> {
         let life = &self.session.life;
-        for (action, result) in actions.iter().zip(results) {
-            let id = action.action;
-            match result {
-                Ok(_) => {}
-                Err(Shut::NotRecorded(denied)) => {
-                    if let Some(refusal) = life.refusal(action.kind, denied.code, &detail(action)) {
-                        life.record_refusal(refusal).await;
-                    }
-                    return Some(denied_error(denied, &self.session.view, id));
-                }
-                Err(Shut::NotSent(why)) => {
-                    let id = format!("action {id}");
-                    return Some(error("58030", why, Some(id), None));
-                }
+        match first_refused(actions, results) {
+            Some((action, Shut::NotRecorded(denied))) => {
+                return Some(denied_error(denied, &self.session.view, action.action));
             }
+            Some((action, Shut::NotSent(why))) => {
+                let id = format!("action {}", action.action);
+                return Some(error("58030", why, Some(id), None));
+            }
+            None => {}
         }
         let first = results.first().and_then(|result| result.as_ref().ok())?;
         let why = life.too_late(first, begun)?;
@@ -163,20 +204,42 @@ impl Relay<'_> {
     }
 
     /// What was recorded of a message that is not forwarded is said to be so.
-    async fn not_sent(&self, actions: &[Action], results: &[Result<Recorded, Shut>]) {
+    fn not_sent(&self, actions: &[Action], results: &[Result<Recorded, Shut>]) {
         let recorded = actions.iter().zip(results);
         let recorded = recorded.filter(|(_, result)| !matches!(result, Err(Shut::NotRecorded(_))));
         let outcomes = recorded.map(|(action, _)| outcome(action.action, Status::NotSent, None));
-        self.report(outcomes.collect()).await;
+        self.report(outcomes.collect());
     }
 }
 
-/// What a burst holds that the ledger has yet to take in.
-fn unrecorded(ready: &[(Item, Vec<Action>)], actions: &[Action]) -> Option<Unrecorded> {
-    let from = ready.iter().find_map(|(item, _)| item.number)?;
-    let action = actions.first()?.action;
-    let why = "not recorded, so not run: the ledger did not answer".to_owned();
-    Some(Unrecorded { from, action, why })
+/// The message that runs it.
+fn run(ready: &VecDeque<Judged>, by: Number) -> Option<&Judged> {
+    ready.iter().find(|(later, ..)| later.number == Some(by))
+}
+
+/// The first action of a message that must not be sent, and why.
+fn first_refused<'a>(
+    actions: &'a [Action],
+    results: &'a [Result<Recorded, Shut>],
+) -> Option<(&'a Action, &'a Shut)> {
+    let mut judged = actions.iter().zip(results);
+    judged.find_map(|(action, result)| Some((action, result.as_ref().err()?)))
+}
+
+/// Of a burst, what the ledger has not taken in, or may not have: the action that is the `at`th of all. What readies it goes with it.
+fn unrecorded(ready: &[(Item, Vec<Action>)], at: usize, why: &str) -> Option<Unrecorded> {
+    let mut actions = ready
+        .iter()
+        .flat_map(|(item, actions)| actions.iter().map(move |action| (item, action)));
+    let (item, action) = actions.nth(at)?;
+    let number = item.number?;
+    let readies = |item: &Item| matches!(item.what, Carries::Readies(_, Some(by)) if by == number);
+    let first = ready.iter().find(|(item, _)| readies(item));
+    Some(Unrecorded {
+        from: first.and_then(|(item, _)| item.number).unwrap_or(number),
+        action: action.action,
+        why: why.to_owned(),
+    })
 }
 
 /// An error that leaves the session as it is.

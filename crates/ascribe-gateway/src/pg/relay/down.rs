@@ -1,16 +1,19 @@
 //! From the target to the client: answers are told apart and passed on as they came; and the last word.
 
-use ascribe_core::entry::{CloseReason, Outcome};
+use std::io;
+
+use ascribe_core::entry::CloseReason;
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece};
 use ascribe_wire::pg::server::{self, Report};
 use ascribe_wire::pg::session::{SessionError, Turn};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::Instant;
 
 use super::super::door::fatal;
 use super::readings::read_as;
-use super::{GATHER, GOODBYE, Over, PIECE, Relay, Stream, lock, taken};
+use super::{GATHER, GOODBYE, LAST_WORDS, Over, PIECE, Relay, Stream, lock, taken};
 
 /// The same of a target that has more to say.
 const MAX_PIECE: usize = 128 * 1024;
@@ -25,8 +28,12 @@ impl Relay<'_> {
     ) -> Over {
         let mut read = BytesMut::new();
         let mut replaced = false;
+        let mut gone = None;
         let over = self.session.life.over.cancelled();
         tokio::pin!(over);
+        // What it still says is heard where its client is gone: what was run has an outcome.
+        let deaf = tokio::time::sleep(LAST_WORDS);
+        tokio::pin!(deaf);
         let mut piece = PIECE;
         loop {
             read.reserve(piece);
@@ -39,6 +46,7 @@ impl Relay<'_> {
                     }
                     return Over::Ended;
                 }
+                () = &mut deaf, if gone.is_some() => return gone.map_or(Over::Closed, Over::Io),
                 count = target.read_buf(&mut read) => count,
             };
             match count {
@@ -55,36 +63,42 @@ impl Relay<'_> {
                 }
                 Err(error) => return Over::Io(error),
             }
+            let reader = gone.is_none().then_some(&mut client);
             let passed = tokio::select! {
                 biased;
-                passed = self.pass_on(&mut frames, &mut replaced, &mut client) => passed,
+                passed = self.pass_on(&mut frames, &mut replaced, reader) => passed,
                 // A message is under way: another within it would be taken for its content.
                 () = &mut over => Err(Over::Ended),
             };
-            let ended = match passed {
-                Ok(ended) => ended,
+            match passed {
+                Ok(()) => {}
+                Err(Over::Io(error)) => {
+                    tracing::debug!("a client was gone before its target's answer: {error}");
+                    deaf.as_mut().reset(Instant::now() + LAST_WORDS);
+                    gone = Some(error);
+                }
                 Err(over) => return over,
-            };
+            }
             tokio::select! {
                 biased;
-                () = self.settle(ended) => {}
+                () = self.settle() => {}
                 // The client has all that is here, and is told.
                 () = &mut over => {}
             }
         }
     }
 
-    /// Passes on what is there, and says what has ended with that. `replaced` says that the message under way was
-    /// replaced as a whole.
+    /// Hears all that is there, and passes it on to a client that is not gone. `replaced` says that the message under way
+    /// was replaced as a whole.
     async fn pass_on(
         &self,
         frames: &mut Frames,
         replaced: &mut bool,
-        client: &mut WriteHalf<Stream>,
-    ) -> Result<Vec<Outcome>, Over> {
+        mut client: Option<&mut WriteHalf<Stream>>,
+    ) -> Result<(), Over> {
         let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
         let mut gathered = BytesMut::new();
-        let mut ended = Vec::new();
+        let mut lost = None;
         while let Some(piece) = frames.next().map_err(|error| wrong(error.to_string()))? {
             let mut bytes = piece.bytes().clone();
             let message = match &piece {
@@ -95,7 +109,7 @@ impl Relay<'_> {
             };
             if let Some(message) = message {
                 let message = message.map_err(|error| wrong(error.to_string()))?;
-                let turn = self.hear(&message, &piece, &mut ended);
+                let turn = self.hear(&message, &piece);
                 let turn = turn.map_err(|error| wrong(error.to_string()))?;
                 *replaced = matches!(turn, Turn::Replace(_));
                 if let Turn::Replace(other) = turn {
@@ -104,38 +118,43 @@ impl Relay<'_> {
             } else if *replaced {
                 continue;
             }
-            if bytes.len() >= GATHER {
-                if !gathered.is_empty() {
-                    client.write_all(&gathered.split()).await?;
-                }
-                client.write_all(&bytes).await?;
+            let Some(writer) = &mut client else { continue };
+            let written = if bytes.len() >= GATHER {
+                write(writer, &gathered.split(), &bytes).await
             } else {
                 gathered.extend_from_slice(&bytes);
+                Ok(())
+            };
+            // What else is here is heard.
+            if let Err(error) = written {
+                (lost, client) = (Some(error), None);
             }
         }
         self.answered.notify_one();
-        if !gathered.is_empty() {
-            client.write_all(&gathered).await?;
+        if let Some(writer) = client {
+            write(writer, &gathered, &[]).await?;
+            writer.flush().await?;
         }
-        client.flush().await?;
-        Ok(ended)
+        match lost {
+            Some(error) => Err(Over::Io(error)),
+            None => Ok(()),
+        }
     }
 
     /// Records what became of statements, behind what they copied.
-    async fn settle(&self, ended: Vec<Outcome>) {
-        if !ended.is_empty() {
-            self.before_outcomes(&ended).await;
+    async fn settle(&self) {
+        let over = lock(&self.running).over.clone();
+        if !over.is_empty() {
+            self.before_outcomes(&over).await;
+            // Nobody else adds to them.
+            let over = std::mem::take(&mut lock(&self.running).over);
+            self.report(over);
         }
-        self.report(ended).await;
+        self.ended.if_many(&self.session.life).await;
     }
 
     /// What a message of the target means.
-    fn hear(
-        &self,
-        message: &server::Message,
-        piece: &Piece,
-        ended: &mut Vec<Outcome>,
-    ) -> Result<Turn, SessionError> {
+    fn hear(&self, message: &server::Message, piece: &Piece) -> Result<Turn, SessionError> {
         if let server::Message::ParameterStatus(name, value) = message {
             read_as(&mut lock(&self.reading), name, value);
         }
@@ -147,7 +166,7 @@ impl Relay<'_> {
         }
         let outcomes = lock(&self.tracker).server(message, piece.bytes().len())?;
         if !outcomes.events.is_empty() || outcomes.ready.is_some() {
-            running.hear(outcomes.events, outcomes.ready.is_some(), ended);
+            running.hear(outcomes.events, outcomes.ready.is_some());
         }
         Ok(outcomes.turn)
     }
@@ -200,6 +219,15 @@ impl Relay<'_> {
             Err(_) => tracing::debug!("a client did not take why it was cut off"),
         }
     }
+}
+
+async fn write(client: &mut WriteHalf<Stream>, first: &[u8], then: &[u8]) -> io::Result<()> {
+    for bytes in [first, then] {
+        if !bytes.is_empty() {
+            client.write_all(bytes).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Why a session has ended, for its client.
