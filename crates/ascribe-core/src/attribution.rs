@@ -487,8 +487,8 @@ impl Fold {
             | Body::DirectoryRefusal(_)
             | Body::LoginRefusal(_) => {}
             Body::Refusal(refusal) => {
-                let refused = besides::Refused::within(index, entry, refusal);
-                self.refused.extend(refused);
+                let refused = besides::Refused::new(index, entry, refusal);
+                self.refused.push(refused);
             }
             Body::Cosigned(cosigned) => {
                 let seen = (cosigned.size, seen_by(cosigned.before));

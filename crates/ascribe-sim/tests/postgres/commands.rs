@@ -322,9 +322,11 @@ fn a_client_that_does_not_look_is_stopped_by_the_law_where_a_script_was_approved
     liar.connects(None, "select 'one'").exits(0);
     drop(liar);
     let refused = bank.world.json(&["actions", "--refused"]).lines();
-    let two = refused
-        .iter()
-        .find(|one| one["detail"].as_str().unwrap().ends_with("select 'two'"));
+    let two = refused.iter().find(|one| {
+        one["detail"]
+            .as_str()
+            .is_some_and(|d| d.ends_with("select 'two'"))
+    });
     assert_eq!(two.unwrap()["code"], "outside-grant", "{refused:?}");
     assert!(!bank.cluster.log().contains("select 'two'"));
     assert_eq!(refused_openings(&mut bank), 1);

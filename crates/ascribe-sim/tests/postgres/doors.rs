@@ -137,6 +137,14 @@ fn a_signed_statement_that_is_refused_is_on_record_under_its_signer() {
         "the account is told"
     );
     assert_eq!(refused(), ["account"]);
+    // It had no session, so it is not among those on a target; the list says so.
+    let told = bank.world.run(&["actions", "--refused"]).exits(0).stdout;
+    assert!(
+        told.contains("Olu Operator  (no session)  connect  refused (account)"),
+        "{told}"
+    );
+    let there = ["actions", "--refused", "--target", "orders-db"];
+    assert_eq!(bank.world.json(&there).lines().len(), 0);
     let good = bank.token();
     bank.psql_at_the_port(&good, "sslmode=verify-full", "select 13")
         .exits(0);

@@ -92,7 +92,9 @@ pub(super) fn runs(
                 .and_then(|login| state.logins.get(&login));
             let run = login.and_then(|login| login.login.claims.run.as_ref());
             let own = records.iter().filter(|record| record.session_id == *id);
-            let refused = refusals.iter().filter(|refusal| refusal.session_id == *id);
+            let refused = refusals
+                .iter()
+                .filter(|refusal| refusal.session_id == Some(*id));
             let mut row = RunRow {
                 session: *id,
                 begun: session.at,

@@ -54,7 +54,8 @@ pub(crate) struct Actions {
     /// database have it where `--target` is given.
     #[arg(long)]
     pub(crate) why: bool,
-    /// What was asked for within sessions and refused, instead.
+    /// What was asked for and refused, instead: within sessions, and before there was one. Only the former are in a
+    /// session, as an account and on a target.
     #[arg(long, conflicts_with_all = ["actor", "agent", "grant", "ticket", "text", "object", "job", "run", "commit", "why"])]
     pub(crate) refused: bool,
 }

@@ -229,6 +229,9 @@ impl Ours {
             "pg.call",
             "refusals",
         ];
+        let Some(session) = record.session_id else {
+            return;
+        };
         if !statements.contains(&record.what.as_str()) {
             return;
         }
@@ -237,7 +240,7 @@ impl Ours {
         let id = id.and_then(|rest| rest.split(' ').next()?.parse().ok());
         self.refused.push(Refused {
             id,
-            session: record.session_id,
+            session,
             at: record.at,
             code: record.code.clone(),
         });

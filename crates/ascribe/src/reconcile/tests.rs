@@ -1013,3 +1013,7 @@ fn what_was_refused_is_ours_alone() {
     assert_eq!(ids, [Some(id), None]);
     assert!(!report.is_bypassed());
 }
+    // Nor did what had no session reach a database.
+    let mut opening = refusal("pg.query", "", 1);
+    (opening.session_id, opening.account, opening.target) = (None, None, None);
+    ours.refuse(&opening);

@@ -122,6 +122,12 @@ pub(super) fn refused_action(record: &RefusedRecord) -> (Option<&str>, &str) {
     }
 }
 
+/// The account and target of its session, if it had one.
+pub(super) fn refused_where(record: &RefusedRecord) -> Option<String> {
+    let (account, target) = record.account.as_ref().zip(record.target.as_ref())?;
+    Some(format!("{}@{}", clean(account, 64), clean(target, 64)))
+}
+
 fn list_refused(cli: &Cli, filter: Box<Filter>) -> Done {
     let [answer, known] = ask_all(cli, [&Query::Refusals { filter }, &Query::Registry])?;
     let known = registry_of(known)?;
@@ -133,14 +139,16 @@ fn list_refused(cli: &Cli, filter: Box<Filter>) -> Done {
             continue;
         }
         let (id, text) = refused_action(record);
+        let text = match text {
+            "" if record.session_id.is_none() => String::new(),
+            text => format!(" `{}`", clean(text, 100)),
+        };
         say(&format!(
-            "{}  {}  {}@{}  {} `{}`  refused ({})  {}",
+            "{}  {}  {}  {}{text}  refused ({})  {}",
             record.at,
             known.shown(record.person),
-            clean(&record.account, 64),
-            clean(&record.target, 64),
+            refused_where(record).unwrap_or_else(|| "(no session)".to_owned()),
             clean(&record.what, 40),
-            clean(text, 100),
             clean(&record.code, 40),
             clean(id.unwrap_or_default(), 60),
         ));

@@ -5,7 +5,7 @@ use ascribe_core::id::SessionId;
 use ascribe_core::text::clean;
 use serde_json::Value;
 
-use super::actions::refused_action;
+use super::actions::{refused_action, refused_where};
 use super::words::sentence;
 use super::{Named, ask, ask_all, named, names_of, registry_of};
 use crate::api::Query;
@@ -70,7 +70,7 @@ fn show_refused(cli: &Cli, id: &str, known: &Registry) -> Done<bool> {
         return Ok(true);
     }
     say(&format!(
-        "{:<10} {} ({})\n{:<10} {} `{}`\n{:<10} {}@{}\n{:<10} refused ({}); it never ran\n{:<10} {}\n{:<10} {}\n{:<10} entry {}",
+        "{:<10} {} ({})\n{:<10} {} `{}`\n{:<10} {}\n{:<10} refused ({}); it never ran\n{:<10} {}\n{:<10} {}\n{:<10} entry {}",
         "who",
         known.shown(record.person),
         record.person,
@@ -78,14 +78,15 @@ fn show_refused(cli: &Cli, id: &str, known: &Registry) -> Done<bool> {
         clean(&record.what, 40),
         clean(refused_action(record).1, 2000),
         "where",
-        clean(&record.account, 64),
-        clean(&record.target, 64),
+        refused_where(record).unwrap_or_default(),
         "outcome",
         clean(&record.code, 40),
         "when",
         record.at,
         "session",
-        record.session_id,
+        record
+            .session_id
+            .map_or_else(String::new, |id| id.to_string()),
         "proof",
         record.index,
     ));
