@@ -425,7 +425,7 @@ impl Bank {
         yes.line()["grant_id"].as_str().unwrap().to_owned()
     }
 
-    fn psql_command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn psql_command(&self, arguments: &[&str]) -> Command {
         let key = self.world.person("operator").1;
         let mut command = self.world.ascribe(&["--key"]);
         command.arg(key).args(["psql", PLACE, "--"]);

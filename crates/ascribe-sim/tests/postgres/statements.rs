@@ -1,5 +1,9 @@
 //! What statements become, and what is not let through.
 
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -7,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE};
 use super::raw::{Raw, bind, execute, kinds, parse, query, sync};
-use super::world::{PATIENCE, wait_for};
+use super::world::{PATIENCE, Running, wait_for};
 
 #[test]
 fn a_refused_statement_is_an_error_and_the_connection_goes_on() {
@@ -421,6 +425,79 @@ fn psql_watches_until_it_is_interrupted() {
     let shown = out.stdout.matches("seen").count();
     assert!(shown >= 3, "{out:?}");
     assert!(seen() >= shown, "{out:?}");
+}
+
+/// A client that says when it is there, and what it is told.
+const OBEDIENT: &str = "#!/bin/sh\n\
+    for signal in TERM HUP INT; do trap \"echo told $signal; exit 7\" $signal; done\n\
+    echo there\nwhile :; do sleep 0.05; done\n";
+const DEAF: &str = "#!/bin/sh\ntrap '' TERM\necho there\nwhile :; do sleep 0.05; done\n";
+
+/// Who ends `ascribe psql` ends its client as well, and is told how that ended.
+#[test]
+fn a_client_ends_with_the_program_that_runs_it() {
+    let bank = Bank::open();
+    let asleep = "select count(*) from pg_stat_activity where query = 'select pg_sleep(600)'";
+    let sleepers = |count: &str| {
+        let is_so = || (bank.cluster.sql("orders", asleep).trim() == count).then_some(());
+        wait_for("the sleep", PATIENCE, is_so);
+    };
+    let psql = bank.psql_in_background(&["-c", "select pg_sleep(600)"]);
+    sleepers("1");
+    psql.signal(Signal::TERM);
+    let out = psql.wait(Duration::from_secs(5));
+    assert_eq!(out.code, Some(128 + 15), "{out:?}");
+    sleepers("0");
+
+    let programs = bank.world.path("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let client = |text: &str, by: &[&str]| {
+        let program = programs.join("psql");
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+        let own = bank.psql_command(&[]);
+        let mut command = Command::new(by.first().map_or(own.get_program(), OsStr::new));
+        command.args(by.get(1..).unwrap_or_default());
+        if !by.is_empty() {
+            command.arg(own.get_program());
+        }
+        command.args(own.get_args()).env("PATH", &path);
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let running = Running::start(command, &bank.world.path("logs"), true);
+        let there = || running.stdout().contains("there").then_some(());
+        wait_for("the client", PATIENCE, there);
+        running
+    };
+    for (signal, name) in [
+        (Signal::TERM, "TERM"),
+        (Signal::HUP, "HUP"),
+        // It is at no terminal, from which it would come to the client anyway.
+        (Signal::INT, "INT"),
+    ] {
+        let running = client(OBEDIENT, &[]);
+        running.signal(signal);
+        let out = running.wait(Duration::from_secs(5));
+        assert_eq!(out.code, Some(7), "{name}: {out:?}");
+        assert!(out.stdout.contains(&format!("told {name}\n")), "{out:?}");
+    }
+    let deaf = client(DEAF, &[]);
+    deaf.signal(Signal::TERM);
+    let out = deaf.wait(Duration::from_secs(20));
+    assert_eq!(out.code, Some(128 + 9), "{out:?}");
+    // What was ignored before stays ignored.
+    let mut kept = client(OBEDIENT, &["nohup"]);
+    kept.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(kept.ended().is_none());
+    kept.signal(Signal::TERM);
+    let out = kept.wait(Duration::from_secs(5));
+    assert!(out.stdout.ends_with("there\ntold TERM\n"), "{out:?}");
 }
 
 #[test]

@@ -61,5 +61,5 @@ pub(super) fn run(
         return Ok(());
     }
     // It has said why. Its own code is what whoever runs the job looks at.
-    std::process::exit(status.code().unwrap_or(1));
+    tunnel::end_as(status)
 }

@@ -506,11 +506,6 @@ impl Signals {
 }
 
 impl Signals {
-    /// Waits until the process is told to end. Ctrl-C is meant for somebody else.
-    pub(crate) async fn terminated(mut self) {
-        self.term.recv().await;
-    }
-
     /// Waits until somebody ends the process.
     pub(crate) async fn wait(mut self) {
         tokio::select! {

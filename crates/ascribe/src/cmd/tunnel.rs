@@ -2,6 +2,7 @@
 //! with clients as they are.
 
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
@@ -13,10 +14,13 @@ use ascribe_wire::pg::encode::error_response;
 use ascribe_wire::pg::server::Report;
 use ascribe_wire::pg::startup::{First, StartupError, UserName, first, user_name};
 use bytes::BytesMut;
+use rustix::process::Signal;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +44,9 @@ const TURN_AWAY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5)
 const STRANGER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 /// Most bytes that are read of who is turned away: a request for each kind of encryption and a first packet.
 const MAX_TURNED_AWAY: usize = 16 * 1024;
+
+/// A client that was told to end gets so long for it: less than the ten seconds that some supervisors give.
+const END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// A connection that neither end has closed, in the kernel's table.
 const ESTABLISHED: &str = "01";
@@ -109,21 +116,28 @@ pub(crate) fn psql(cli: &Cli, args: &database::Psql) -> Done {
         Failure::usage(format!("psql cannot be run: {error}"))
             .help("install a PostgreSQL client, or use `ascribe tunnel` with another one")
     })?;
+    // psql has said why. Its own code is what scripts look at.
+    end_as(status)
+}
+
+/// Ends as the client did; where a signal ended it, with the code that shells have for that.
+pub(super) fn end_as(status: ExitStatus) -> Done {
     if status.success() {
         return Ok(());
     }
-    // psql has said why. Its own code is what scripts look at.
-    std::process::exit(status.code().unwrap_or(1));
+    let signal = status.signal().map(|number| 128 + number);
+    std::process::exit(status.code().or(signal).unwrap_or(1));
 }
 
-/// Runs a client of PostgreSQL's on a tunnel of its own, and ends with it. What it is told: how it ended, or why it could
-/// not be run.
+/// Runs a client of PostgreSQL's on a tunnel of its own, and ends with it. Who tells this program to end tells the client.
+/// What is returned: how it ended, or why it could not be run.
 pub(super) fn run(
     client: Client,
     wish: Connect,
     mut command: Command,
 ) -> Done<std::io::Result<ExitStatus>> {
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let (listener, address) = listen(0).await?;
         command
             .env("PGHOST", "127.0.0.1")
@@ -133,17 +147,115 @@ pub(super) fn run(
             .env("PGCHANNELBINDING", "disable")
             .env_remove("PGHOSTADDR")
             .env_remove("PGSERVICE");
-        // The signals of the terminal are the client's, which runs in the same group.
-        let signals = Signals::listen()?;
-        let running = tokio::task::spawn_blocking(move || command.status());
+        // Before it is there: what comes meanwhile waits.
+        let signals = Passed::listen()?;
+        let mut child = match tokio::process::Command::from(command).spawn() {
+            Ok(child) => child,
+            Err(error) => return Ok(Err(error)),
+        };
         tokio::select! {
-            status = running => status.attempt("run the client"),
-            done = lend(Arc::new(client), wish, listener) => Err(done.err().unwrap_or_else(|| {
-                Failure::new(Kind::Failure, "the tunnel has ended")
-            })),
-            () = signals.terminated() => Err(Failure::new(Kind::Failure, "ended")),
+            status = signals.until_it_ends(&mut child) => status.attempt("run the client").map(Ok),
+            done = lend(Arc::new(client), wish, listener) => {
+                pass(&child, Signal::TERM);
+                let status = soon(&mut child).await.attempt("run the client")?;
+                tracing::debug!("the client ended with {status}");
+                Err(done.err().unwrap_or_else(|| {
+                    Failure::new(Kind::Failure, "the tunnel has ended")
+                }))
+            }
         }
-    })
+    });
+    // Somebody may be asked for a signature yet, for a connection that nobody waits for.
+    runtime.shutdown_background();
+    done
+}
+
+/// Signals that are for the client as well. Those that were ignored when this program began stay ignored, by it and by
+/// the client: `nohup`.
+struct Passed {
+    term: tokio::signal::unix::Signal,
+    int: Option<tokio::signal::unix::Signal>,
+    hup: Option<tokio::signal::unix::Signal>,
+}
+
+impl Passed {
+    fn listen() -> Done<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let listen = |kind| signal(kind).attempt("wait for signals");
+        let unless_ignored = |kind: SignalKind| match is_ignored(&status, kind) {
+            true => Ok(None),
+            false => listen(kind).map(Some),
+        };
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: unless_ignored(SignalKind::interrupt())?,
+            hup: unless_ignored(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the client's end. It is told to end when we are, and has some time for it; what Ctrl-C means it
+    /// decides.
+    async fn until_it_ends(mut self, child: &mut Child) -> std::io::Result<ExitStatus> {
+        loop {
+            let signal = tokio::select! {
+                status = child.wait() => return status,
+                _ = self.term.recv() => Signal::TERM,
+                () = heard(&mut self.hup) => Signal::HUP,
+                () = heard(&mut self.int) => Signal::INT,
+            };
+            if signal != Signal::INT {
+                pass(child, signal);
+                return soon(child).await;
+            }
+            // From the terminal it comes to all of its group.
+            if !is_in_the_foreground() {
+                pass(child, signal);
+            }
+        }
+    }
+}
+
+/// Waits for a signal that may be ignored.
+async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Is this signal ignored (proc(5), `/proc/PID/status`)? Where there is no such file, it is not.
+fn is_ignored(status: &str, kind: SignalKind) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| (mask >> (kind.as_raw_value() - 1)) & 1 == 1)
+}
+
+/// Does what is typed at the terminal come to this process and its children?
+fn is_in_the_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty").ok();
+    let group = terminal.and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+    group == Some(rustix::process::getpgrp())
+}
+
+/// Sends a signal on. As long as nobody waited for its end, the process is there.
+fn pass(child: &Child, signal: Signal) {
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
+        rustix::process::kill_process(id, signal).unwrap_or_default();
+    }
+}
+
+/// Waits for a client that was told to end, and ends it where it does not.
+async fn soon(child: &mut Child) -> std::io::Result<ExitStatus> {
+    match tokio::time::timeout(END_TIMEOUT, child.wait()).await {
+        Ok(status) => status,
+        Err(_) => {
+            child.start_kill()?;
+            child.wait().await
+        }
+    }
 }
 
 async fn listen(port: u16) -> Done<(TcpListener, SocketAddr)> {
