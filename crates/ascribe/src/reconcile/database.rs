@@ -251,7 +251,7 @@ impl Seen {
     fn is_broken_off(&self, tried: &Tried, session: Session) -> bool {
         let (began, ended) = tried.connecting;
         let came = seconds(session.start);
-        // When a gateway died is not known better than that it was connecting.
+        // When nobody knows what came of it, it was some time while we were connecting.
         let early =
             |at: Timestamp| tried.lost && began <= at.plus_millis(BROKEN_OFF_MS) && at <= ended;
         let near = |at: Timestamp| at.since(ended).abs() <= BROKEN_OFF_MS || early(at);

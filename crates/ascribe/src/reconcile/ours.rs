@@ -120,7 +120,7 @@ pub(super) struct Tried {
     user: Option<String>,
     /// What was recorded of the startup message, where it can be read: the database, then parameters.
     command: Option<Vec<u8>>,
-    /// The gateway was gone before it could say what came of it: it ended at some time of these.
+    /// Nobody knows what came of it: it ended at some time of these.
     pub(super) lost: bool,
 }
 
@@ -273,14 +273,18 @@ impl Ours {
         let notes = outcome.notes.iter();
         let tried = notes.filter_map(|note| note.strip_prefix("tried ")?.parse().ok());
         let mut tried: Vec<u16> = tried.collect();
-        // The gateway was killed while it connected: the port is on record since before that.
+        // It was over before there was a connection, or the gateway was killed: the port is on record since before that.
         let lost = outcome.status == Status::Unknown && tried.is_empty();
         if lost {
             tried.extend(record.what.sql.as_ref().and_then(|sql| sql.port));
         }
-        let until = match lost {
-            true => record.when.at.plus_millis(CONNECT_MS),
-            false => outcome.at.unwrap_or(record.when.at),
+        let until = match (lost, outcome.at) {
+            // Whoever wrote the outcome, nothing was under way any more; after a crash that may be long after.
+            (true, at) => {
+                let longest = record.when.at.plus_millis(CONNECT_MS);
+                at.map_or(longest, |at| at.min(longest))
+            }
+            (false, at) => at.unwrap_or(record.when.at),
         };
         let connecting = (record.when.at, until);
         let connected = outcome.status == Status::Succeeded;

@@ -469,12 +469,14 @@ fn a_session_that_the_server_refused_is_ours_by_its_port_once() {
 }
 
 /// The gateway was killed before it could say what came of its connection: by the port that was on record before, what the
-/// server has of it is ours, as long as that is nothing but its beginning and its end.
+/// server has of it is ours, as long as that is nothing but its beginning and its end. A gateway that lives says when it
+/// was over, and nothing later is ours.
 #[test]
-fn a_session_whose_gateway_died_while_it_connected_is_ours() {
-    let lost = |port: Option<u16>| {
+fn a_session_of_which_nobody_knows_what_came_is_ours_while_it_was_connecting() {
+    let lost = |port: Option<u16>, until: Option<i64>| {
         let outcome = json!({ "status": "unknown", "notes": [] });
         let mut record = action(2, 0, "pg.connect", b"database=orders", outcome);
+        record.what.outcome.at = until.map(at);
         record.what.sql.as_mut().unwrap().port = port;
         let mut ours = Ours::default();
         ours.take(&record);
@@ -492,15 +494,24 @@ fn a_session_whose_gateway_died_while_it_connected_is_ours() {
         log.replace("03:04:30.000", seconds)
             + "2026-01-02 03:05:30.000 UTC 9 6956f000.9   LOG:  checkpoint complete: x\n"
     };
-    let of = |port, log: &str| joined(lost(port), log, &[]);
-    for soon in ["03:04:06.100", "03:04:15.000"] {
-        let report = of(Some(50_000), &ends(soon, &[]));
+    // Recovery says it much later, if anything does.
+    let of = |port, log: &str| joined(lost(port, Some(3600)), log, &[]);
+    for (soon, until) in [
+        ("03:04:06.100", Some(3600)),
+        ("03:04:15.000", Some(3600)),
+        ("03:04:15.000", None),
+        ("03:04:06.100", Some(1)),
+    ] {
+        let log = ends(soon, &[]);
+        let report = joined(lost(Some(50_000), until), &log, &[]);
         assert_eq!(
             (report.matched.sessions, report.is_bypassed()),
             (1, false),
-            "{soon}"
+            "{soon} {until:?}"
         );
     }
+    let later = joined(lost(Some(50_000), Some(1)), &ends("03:04:15.000", &[]), &[]);
+    assert!(later.is_bypassed(), "it was over, and somebody stayed");
     for (port, log) in [
         // From another port, or none that is known; with a statement; or it stayed.
         (Some(50_001), ends("03:04:06.100", &[])),
@@ -1005,6 +1016,10 @@ fn what_was_refused_is_ours_alone() {
     ours.refuse(&refusal("pg.cancel", "", 1));
     ours.refuse(&refusal("forwarding", "", 1));
     ours.refuse(&refusal("pg.query", "action ", 4_000_000));
+    // Nor did what had no session reach a database.
+    let mut opening = refusal("pg.query", "", 1);
+    (opening.session_id, opening.account, opening.target) = (None, None, None);
+    ours.refuse(&opening);
     let log = session(OURS, "x", &["select 1", "select 2"]);
     let report = joined(ours, &log, &[]);
     assert_eq!(report.ours_only.statements, 2);
@@ -1013,7 +1028,3 @@ fn what_was_refused_is_ours_alone() {
     assert_eq!(ids, [Some(id), None]);
     assert!(!report.is_bypassed());
 }
-    // Nor did what had no session reach a database.
-    let mut opening = refusal("pg.query", "", 1);
-    (opening.session_id, opening.account, opening.target) = (None, None, None);
-    ours.refuse(&opening);
