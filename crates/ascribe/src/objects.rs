@@ -3,8 +3,9 @@
 //! gateway had.
 
 use ascribe_core::attribution::{ActionRecord, SqlRecord};
-use ascribe_core::database::{EMPTY, UNPARSED, object_parts};
+use ascribe_core::database::{EMPTY, UNPARSED, object_name, object_parts};
 use ascribe_core::encoding::from_base64url;
+use ascribe_core::text::clean;
 use ascribe_gateway::{functions, relations};
 use ascribe_sql::{Answer, Class, Classifier, Encoding, Reading, Statement};
 
@@ -45,9 +46,9 @@ pub(crate) fn tell(records: &mut [ActionRecord]) -> Done {
                 }
                 left -= text.len();
             }
-            let reading = reading_of(sql, text);
+            let (reading, certain) = (reading_of(sql, text), text.is_ascii());
             let found = classifier.classify(std::mem::take(text).into(), reading);
-            read_from(sql, found.await);
+            read_from(sql, found.await, certain);
         }
     });
     Ok(())
@@ -69,7 +70,8 @@ fn text_of(record: &mut ActionRecord) -> Option<(&mut SqlRecord, Vec<u8>)> {
 }
 
 /// How the gateway read it, as far as that makes a difference: what it took apart has no backslash that could have been
-/// read in two ways, and bytes beyond ASCII only of an encoding that hides no quote.
+/// read in two ways, and bytes beyond ASCII only of an encoding that hides no quote. Which letters these are is not
+/// on record: what is UTF-8 by its form may be two letters to the server where one is shown.
 fn reading_of(sql: &SqlRecord, text: &[u8]) -> Reading {
     let replication = Class::Replication.as_str();
     Reading {
@@ -82,21 +84,24 @@ fn reading_of(sql: &SqlRecord, text: &[u8]) -> Reading {
     }
 }
 
-/// Takes over what the text names, if it reads as it did when it was recorded.
-fn read_from(sql: &mut SqlRecord, found: Answer) {
+/// Takes over what the text names, if it reads as it did when it was recorded; `certain` where its letters are.
+fn read_from(sql: &mut SqlRecord, found: Answer, certain: bool) {
     let by_name = sql.classes == [Class::Execute.as_str()];
     let one = match &found {
         Ok(list) => match &list[..] {
             [one] if is_recorded(&sql.classes, one) => Ok(one),
             _ => Err("it reads otherwise now than when it was recorded".to_owned()),
         },
-        Err(why) => Err(ascribe_core::text::clean(&why.to_string(), 200)),
+        Err(why) => Err(clean(&why.to_string(), 200)),
     };
     match one {
         Ok(one) => {
             sql.functions = functions(one);
             if sql.objects.is_empty() {
                 sql.objects = relations(one);
+                if !certain && !sql.objects.iter().any(|name| name == UNTOLD) {
+                    sql.objects.push(UNTOLD.to_owned());
+                }
                 sql.objects_from = Some("text".to_owned());
             }
         }
@@ -116,11 +121,13 @@ fn is_recorded(classes: &[String], one: &Statement) -> bool {
     recorded().eq(now.clone()) || recorded().eq(now.chain(besides))
 }
 
-/// An object that is asked for: `SCHEMA.NAME`, or all of a schema.
+/// An object that is asked for: `SCHEMA.NAME`, or all of a schema. As in SQL, a name without quotes is in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     schema: String,
     name: Option<String>,
+    /// It was written with capitals and without quotes, which may have been meant otherwise.
+    folded: bool,
 }
 
 impl std::str::FromStr for Wanted {
@@ -128,10 +135,21 @@ impl std::str::FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (schema, name) = object_parts(text).ok_or("objects are SCHEMA.NAME or SCHEMA.*")?;
+        let capitals = |part: &str| !part.starts_with('"') && part != part.to_ascii_lowercase();
         Ok(Self {
-            schema: schema.to_owned(),
-            name: (name != UNTOLD).then(|| name.to_owned()),
+            schema: part(schema),
+            name: (name != UNTOLD).then(|| part(name)),
+            folded: capitals(schema) || capitals(name),
         })
+    }
+}
+
+/// A part of a name as it is recorded: folded unless it is quoted, with quotes only where it needs them.
+fn part(written: &str) -> String {
+    let quoted = written.strip_prefix('"');
+    match quoted.and_then(|rest| rest.strip_suffix('"')) {
+        Some(within) => object_name(None, &within.replace("\"\"", "\"")),
+        None => written.to_ascii_lowercase(),
     }
 }
 
@@ -161,6 +179,13 @@ pub(crate) fn keep(records: &mut Vec<ActionRecord>, wanted: &Wanted) {
         untold += usize::from(!fits && !all);
         fits
     });
+    if wanted.folded {
+        let name = wanted.name.as_deref().unwrap_or(UNTOLD);
+        let name = clean(&format!("{}.{name}", wanted.schema), 200);
+        remark(&format!(
+            "looking for `{name}`: names are in lower case unless they are quoted, as in --object 'public.\"Orders\"'"
+        ));
+    }
     if untold > 0 {
         remark(&format!(
             "of {untold} more it is not known what they name, in full or at all: without `--object` they are listed"
@@ -185,8 +210,31 @@ mod tests {
             port: None,
         };
         let found = ascribe_sql::read(text.as_bytes(), reading_of(&sql, text.as_bytes()));
-        read_from(&mut sql, found.map(Into::into));
+        read_from(&mut sql, found.map(Into::into), text.is_ascii());
         sql
+    }
+
+    /// The same letters are others to a server whose client said LATIN1.
+    #[test]
+    fn what_is_not_ascii_is_approximate() {
+        assert_eq!(
+            of(&["select"], "select 1 from größe").objects,
+            ["größe", "*"]
+        );
+        let literal = of(&["select"], "select 'é' from t");
+        assert_eq!(
+            (literal.objects, literal.unread),
+            (vec!["t".to_owned(), "*".to_owned()], None)
+        );
+        let mut sql = SqlRecord {
+            objects: Vec::new(),
+            objects_from: None,
+            ..of(&["select"], "select 1")
+        };
+        let text = b"select 1 from gr\xf6\xdfe";
+        let found = ascribe_sql::read(text, reading_of(&sql, text));
+        read_from(&mut sql, found.map(Into::into), text.is_ascii());
+        assert_eq!(sql.objects, ["größe", "*"]);
     }
 
     #[test]
@@ -226,7 +274,7 @@ mod tests {
         };
         let text = b"select f() from public.a, b";
         let found = ascribe_sql::read(text, reading_of(&sql, text));
-        read_from(&mut sql, found.map(Into::into));
+        read_from(&mut sql, found.map(Into::into), true);
         assert_eq!(sql.objects, ["public.a"]);
         assert_eq!(sql.objects_from.as_deref(), Some("record"));
         assert_eq!(sql.functions, ["f"]);
@@ -245,6 +293,20 @@ mod tests {
         ] {
             assert_eq!((one.is(named), all.is(named)), (is_one, is_all), "{named}");
         }
+        for (written, same) in [
+            ("Public.ORDERS", "public.orders"),
+            ("public.\"orders\"", "public.orders"),
+            ("\"public\".*", "public.*"),
+        ] {
+            let (written, same): (Wanted, Wanted) =
+                (written.parse().unwrap(), same.parse().unwrap());
+            assert_eq!((&written.schema, &written.name), (&same.schema, &same.name));
+        }
+        let quoted: Wanted = "public.\"Orders\"".parse().unwrap();
+        assert!(quoted.is("public.Orders") && !quoted.is("public.orders") && !quoted.folded);
+        let dotted: Wanted = "public.\"a.B\"\"\"".parse().unwrap();
+        assert!(dotted.is("public.\"a.B\"\"\""));
+        assert!("Public.t".parse::<Wanted>().unwrap().folded && !one.folded);
         for wrong in ["orders", "*", "", ".a"] {
             assert!(wrong.parse::<Wanted>().is_err(), "{wrong}");
         }

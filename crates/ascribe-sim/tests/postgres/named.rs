@@ -37,6 +37,16 @@ fn is_found_by_what_it_names(bank: &Bank, joined: &str, insert: &str) {
         "{touched:?}"
     );
     assert_eq!(by("audit.count"), [joined]);
+    assert_eq!(by("PUBLIC.Orders"), touched);
+    let folded = ["actions", "--object", "public.Orders"];
+    let folded = bank.world.run(&folded).exits(0);
+    assert!(
+        folded.stderr.contains("looking for `public.orders`"),
+        "{folded:?}"
+    );
+    let quoted = ["actions", "--object", "public.\"Orders\""];
+    let quoted = bank.world.run(&quoted).exits(0);
+    assert_eq!(quoted.stdout.trim(), "no action fits", "{quoted:?}");
     assert_eq!(by("public.nothing"), <[String; 0]>::default());
     let shown = bank.world.run(&["actions", "--object", "public.nothing"]);
     assert!(
@@ -96,8 +106,8 @@ fn whoever_may_open_a_text_is_told_what_it_names() {
     let quoted = sql(&bank, "select * from \"Caf\u{e9}.x\", ORDERS");
     assert_eq!(
         quoted["objects"],
-        json!(["\"Caf\u{e9}.x\"", "orders"]),
-        "{quoted}"
+        json!(["\"Caf\u{e9}.x\"", "orders", "*"]),
+        "which letters these were to the server is not on record: {quoted}"
     );
     // What was not taken apart then is not now; what ran by a name says so.
     let told = sql(&bank, gone);
