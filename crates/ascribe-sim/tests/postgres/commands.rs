@@ -57,11 +57,17 @@ fn add(bank: &Bank, classes: &[&str], words: &[String]) -> Out {
     )
 }
 
-fn approve(bank: &Bank, words: &[String]) -> Out {
+/// Approves these words with these options.
+fn approve(bank: &Bank, options: &[&str], words: &[String]) -> Out {
     let words = words.iter().map(String::as_str);
-    let yes = ["job", "approve", NAME, "--"].into_iter().chain(words);
-    bank.world.tell("approver", &yes.collect::<Vec<_>>())
+    let yes = ["job", "approve", NAME].into_iter();
+    let yes = yes.chain(options.iter().copied()).chain(["--"]);
+    bank.world
+        .tell("approver", &yes.chain(words).collect::<Vec<_>>())
 }
+
+/// What a command of two classes is approved with.
+const BOTH: [&str; 4] = ["--class", "update", "--class", "select"];
 
 /// What a line of cron's does: the same words again.
 fn run(bank: &Bank, issuer: &Idp, words: &[String]) -> Out {
@@ -86,12 +92,12 @@ fn is_approved_by_its_words(bank: &Bank, words: &[String], typed: &str) {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let blind = bank.world.tell("approver", &["approve", id]).exits(3);
-    for way in ["job approve tidy -- PROGRAM", "--unread"] {
+    for way in ["job approve tidy --class CLASS -- PROGRAM", "--unread"] {
         assert!(blind.stderr.contains(way), "{blind:?}");
     }
     let mut other = words.to_vec();
     other.push("-e".to_owned());
-    let wrong = approve(bank, &other).exits(2);
+    let wrong = approve(bank, &BOTH, &other).exits(2);
     assert!(
         wrong
             .stderr
@@ -100,7 +106,24 @@ fn is_approved_by_its_words(bank: &Bank, words: &[String], typed: &str) {
     );
     let script = ["approve", id, "--script", words.last().unwrap().as_str()];
     bank.world.tell("approver", &script).exits(2);
-    let yes = approve(bank, words).exits(0);
+    // The words say nothing of what it may do.
+    let unbounded = approve(bank, &[], words).exits(3);
+    assert!(
+        unbounded.stderr.contains("all that bounds it"),
+        "{unbounded:?}"
+    );
+    let narrow = approve(bank, &BOTH[2..], words).exits(2);
+    let why = "statements of class update are asked for too, which you did not state";
+    assert!(narrow.stderr.contains(why), "{narrow:?}");
+    let wide = [&BOTH[..], &["--class", "ddl"]].concat();
+    let wide = approve(bank, &wide, words).exits(2);
+    let why = "statements of class ddl are not asked for";
+    assert!(wide.stderr.contains(why), "{wide:?}");
+    let objects = [&BOTH[..], &["--object", "public.orders"]].concat();
+    let objects = approve(bank, &objects, words).exits(2);
+    let why = "statements on public.orders are not asked for";
+    assert!(objects.stderr.contains(why), "{objects:?}");
+    let yes = approve(bank, &BOTH, words).exits(0);
     assert!(yes.stderr.contains(&format!("command {typed}")), "{yes:?}");
     assert!(
         yes.stdout
@@ -126,7 +149,11 @@ fn a_command_is_approved_by_its_words_and_bounded_by_its_classes() {
         .join(" ")
         .replace("ON_ERROR_STOP=1", "'ON_ERROR_STOP=1'");
     let added = add(&bank, &["select", "update"], &words).exits(0);
-    let next = format!("next: Ada Approver runs `ascribe job approve {NAME} -- {typed}`");
+    let request = bank.world.run_as("operator", &["requests"]).line();
+    let next = format!(
+        "next: Ada Approver runs `ascribe show {}`, then `ascribe job approve {NAME} --class select --class update -- {typed}`",
+        request["id"].as_str().unwrap()
+    );
     assert!(added.stdout.contains(&next), "{added:?}");
 
     is_approved_by_its_words(&bank, &words, &typed);
@@ -181,12 +208,81 @@ fn a_command_is_approved_by_its_words_and_bounded_by_its_classes() {
     );
     let missing = ["/nowhere/program".to_owned()];
     add(&bank, &["select"], &missing).exits(0);
-    approve(&bank, &missing).exits(0);
+    approve(&bank, &["--class", "select"], &missing).exits(0);
     run(&bank, &issuer, &missing).exits(3);
     bank.stop();
     bank.world
         .verify(&bank.world.data(), &bank.world.policy())
         .exits(0);
+}
+
+/// Who asks under a name that is waited for already keeps nobody from approving what they read.
+#[test]
+fn of_several_requests_of_one_name_the_one_that_was_read_is_approved() {
+    let Some(issuer) = Idp::of_jobs(BEARER) else {
+        return;
+    };
+    let bank = registered(&issuer);
+    let words = |of: &[&str]| -> Vec<String> { of.iter().map(ToString::to_string).collect() };
+    let (read, other) = (words(&["tidy", "", "a\nb"]), words(&["tidy", "", "a\\nb"]));
+    let asked = |classes: &[&str], words: &[String]| -> String {
+        let out = add(&bank, classes, words).exits(0).stdout;
+        let id = out.split_whitespace().find(|word| word.starts_with("st-"));
+        id.unwrap_or_else(|| panic!("{out}")).to_owned()
+    };
+    let first = asked(&["select"], &read);
+    asked(&["select"], &other);
+    let select = ["--class", "select"];
+    let unknown = approve(&bank, &select, &words(&["tidy"])).exits(2);
+    assert!(
+        unknown.stderr.contains("is for this command"),
+        "{unknown:?}"
+    );
+    let yes = approve(&bank, &select, &read).exits(0);
+    assert!(yes.stderr.contains("command tidy '' $'a\\nb'\n"), "{yes:?}");
+    assert!(yes.stdout.contains("-- tidy '' $'a\\nb'"), "{yes:?}");
+    let open = || -> Vec<String> {
+        let rows = bank
+            .world
+            .run_as("operator", &["requests"])
+            .exits(0)
+            .lines();
+        let ids = rows
+            .iter()
+            .map(|row| row["id"].as_str().unwrap().to_owned());
+        ids.collect()
+    };
+    assert!(!open().contains(&first));
+    // The same words with other classes; and the same altogether, where only the id tells which.
+    let wider = asked(&["select", "delete"], &other);
+    let both = ["--class", "select", "--class", "delete"];
+    approve(&bank, &both, &other).exits(0);
+    assert!(!open().contains(&wider));
+    let twin = asked(&["select"], &other);
+    let which = approve(&bank, &select, &other).exits(3);
+    assert!(
+        which.stderr.contains(&twin) && which.stderr.contains("--request ID"),
+        "{which:?}"
+    );
+    approve(
+        &bank,
+        &[&select[..], &["--request", &first]].concat(),
+        &other,
+    )
+    .exits(1);
+    approve(
+        &bank,
+        &[&select[..], &["--request", &twin]].concat(),
+        &other,
+    )
+    .exits(0);
+    let left = open();
+    assert!(left.len() == 1 && left[0] != twin, "{left:?}");
+    // A script is told from commands of its name by itself, too.
+    let file = file(&bank, SQL);
+    let file = file.to_str().unwrap();
+    let script = ["job", "approve", NAME, "--file", file];
+    bank.world.tell("approver", &script).exits(2);
 }
 
 /// A client that does not look: the workload's own key, with whatever it wants to state.
@@ -274,7 +370,7 @@ fn a_client_that_does_not_look_is_stopped_by_the_law_where_a_command_was_approve
     let file = file(&bank, SQL);
     let words = words(&file);
     add(&bank, &["select"], &words).exits(0);
-    approve(&bank, &words).exits(0);
+    approve(&bank, &["--class", "select"], &words).exits(0);
     let liar = Liar::log_in(&bank, &issuer);
     let other = command_definition(&["psql"]);
     let out = liar.connects(Some(other), "select 'let in'").exits(2);

@@ -154,6 +154,9 @@ pub(crate) struct Approve {
     /// Approve only if this command is asked for: `ascribe job approve` fills it in.
     #[arg(skip)]
     pub(crate) command: Vec<String>,
+    /// And only if it is bounded so.
+    #[arg(skip)]
+    pub(crate) bounds: crate::cmd::command::Bounds,
 }
 
 #[derive(Debug, Args)]

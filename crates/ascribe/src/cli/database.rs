@@ -190,6 +190,16 @@ pub(crate) struct JobApprove {
     /// As it was handed to you.
     #[command(flatten)]
     pub(crate) definition: JobDefinition,
+    /// A class of statements that it may have, as asked for: of a command, all of them, for nothing else bounds it.
+    /// `ascribe show` with the request's id has them.
+    #[arg(long = "class", value_name = "CLASS", value_parser = super::parse::class)]
+    pub(crate) classes: Vec<String>,
+    /// What its statements may name, if you want that compared too.
+    #[arg(long = "object", value_name = "OBJECT")]
+    pub(crate) objects: Vec<String>,
+    /// Which request, where several are for the same.
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<StatementId>,
     /// A remark, sealed.
     #[arg(long)]
     pub(crate) remark: Option<String>,

@@ -14,8 +14,9 @@ use ascribe_core::time::Timestamp;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::command::{self, Bounds};
 use super::connect::shell;
-use super::{command, prose, registry, remark, say, say_json};
+use super::{prose, registry, remark, say, say_json};
 use crate::api::Hello;
 use crate::cli::{self, Cli};
 use crate::client::{Client, now};
@@ -332,25 +333,33 @@ fn who_approves(known: &Registry, ask: &AskRow) -> String {
     }
 }
 
-/// What whoever approves types.
+/// What whoever approves types; of what they compare, first what shows all that is asked for.
 fn how_to_approve(ask: StatementId, sql: &cli::database::SqlRequest) -> String {
-    match (&sql.job, &sql.script) {
+    let how = match (&sql.job, &sql.script) {
         (Some((name, _)), Some(file)) => format!(
             "ascribe job approve {} --file {}",
-            clean(name, 63),
-            clean(&shell(&file.to_string_lossy()), 400)
+            shell(name),
+            shell(&file.to_string_lossy())
         ),
         (_, Some(file)) => format!(
             "ascribe approve {ask} --script {}",
-            clean(&shell(&file.to_string_lossy()), 400)
+            shell(&file.to_string_lossy())
         ),
-        (Some((name, _)), None) => format!(
-            "ascribe job approve {} -- {}",
-            clean(name, 63),
-            command::shown(&sql.command)
-        ),
-        (None, None) => format!("ascribe approve {ask}"),
-    }
+        (Some((name, _)), None) => {
+            let classes = sql.classes.iter().map(|class| ("class", class));
+            let objects = sql.objects.iter().map(|object| ("object", object));
+            let bounds = classes.chain(objects);
+            let bounds = bounds.map(|(option, value)| format!(" --{option} {}", shell(value)));
+            format!(
+                "ascribe job approve {}{} -- {}",
+                shell(name),
+                bounds.collect::<String>(),
+                command::shown(&sql.command)
+            )
+        }
+        (None, None) => return format!("`ascribe approve {ask}`"),
+    };
+    format!("`ascribe show {ask}`, then `{how}`")
 }
 
 pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
@@ -432,7 +441,7 @@ pub(crate) fn request(cli: &Cli, args: &cli::Request) -> Done {
             grant.id, grant.not_after, grant.id
         )),
         None => say(&format!(
-            "request {id} for {} from {begin} until {not_after}\nnext: {} runs `{}`",
+            "request {id} for {} from {begin} until {not_after}\nnext: {} runs {}",
             args.what,
             ask.map_or("(nobody yet)".to_owned(), |ask| who_approves(
                 &registry, ask
@@ -457,6 +466,7 @@ pub(crate) fn approve(cli: &Cli, args: &cli::Approve) -> Done {
         script: args.script.as_deref().map(script).transpose()?,
         unread: args.unread,
         command: args.command.clone(),
+        bounds: args.bounds.clone(),
     };
     give(cli, &args.answer, Kind::Approve, &wanted)
 }
@@ -468,6 +478,7 @@ struct Wanted {
     script: Option<Script>,
     unread: bool,
     command: Vec<String>,
+    bounds: Bounds,
 }
 
 pub(crate) fn answer(cli: &Cli, args: &cli::Answer, kind: Kind) -> Done {
@@ -496,14 +507,24 @@ fn tell(known: &Registry, ask: &AskRow) {
 
 /// A script or a command is approved by whoever has read it, or says that they have not.
 fn check_read(ask: &AskRow, wanted: &Wanted) -> Done {
+    let sql = ask.sql.as_ref();
+    let is_bounded_so = || sql.map_or(Ok(()), |sql| wanted.bounds.are_asked_for(sql));
     if let Some(script) = &wanted.script {
-        return script.is_asked_for(ask.sql.as_ref());
+        script.is_asked_for(sql)?;
+        return is_bounded_so();
     }
     if !wanted.command.is_empty() {
         remark(&format!("  command {}", command::shown(&wanted.command)));
-        return command::is_asked_for(&wanted.command, ask.sql.as_ref());
+        command::is_asked_for(&wanted.command, sql)?;
+        if wanted.bounds.classes.is_empty() {
+            let why = "the classes of a command's statements are all that bounds it: state those that it may have";
+            return Err(Failure::usage(why).help(format!(
+                "`ascribe show {}` has those that are asked for: --class CLASS, for each of them",
+                ask.id
+            )));
+        }
+        return is_bounded_so();
     }
-    let sql = ask.sql.as_ref();
     let Some(sql) = sql.filter(|sql| !sql.script.is_empty() || command::is_command(sql)) else {
         return Ok(());
     };
@@ -515,8 +536,8 @@ fn check_read(ask: &AskRow, wanted: &Wanted) -> Done {
         let name = clean(&job.name, 63);
         let why = "a command is asked for, and the ledger has only its digest";
         return Err(Failure::usage(why).help(format!(
-            "give the command that you read, and it is compared: `ascribe job approve {name} -- PROGRAM ARGUMENT ...`; or \
-             say that you have not: `--unread`"
+            "give the command that you read, and it is compared: `ascribe job approve {name} --class CLASS -- PROGRAM ARGUMENT ...`; \
+             or say that you have not: `--unread`"
         )));
     }
     let how = match &sql.job {

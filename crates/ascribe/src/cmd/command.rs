@@ -1,6 +1,7 @@
 //! Jobs that are a command: its words are compared with what was approved, and it runs on a tunnel of its own. The law
 //! compares the digest of the words that is stated, and bounds each statement; which program it really is nobody proves.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use ascribe_core::database::{SqlScope, command_definition};
@@ -12,10 +13,10 @@ use super::tunnel;
 use crate::client::Client;
 use crate::exit::{Done, Failure, Kind};
 
-/// The command as somebody types it.
+/// The command as somebody types it, all of it: who approves it must see what they approve.
 pub(super) fn shown(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| shell(word)).collect();
-    clean(&words.join(" "), 4000)
+    words.join(" ")
 }
 
 /// Is what is asked for a job that is a command?
@@ -38,6 +39,45 @@ pub(super) fn is_asked_for(words: &[String], scope: Option<&SqlScope>) -> Done {
         .help("compare it, word by word, with whoever asked; another command needs a new request"))
 }
 
+/// What bounds its statements, as somebody states it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bounds {
+    pub(crate) classes: Vec<String>,
+    pub(crate) objects: Vec<String>,
+}
+
+impl Bounds {
+    /// Are they those that are asked for? Objects that are not stated are not compared: those that are asked for only
+    /// narrow it.
+    pub(super) fn are_asked_for(&self, scope: &SqlScope) -> Done {
+        let same = |what: &str, stated: &[String], asked: &[String]| {
+            let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
+            let (stated, asked) = (set(stated), set(asked));
+            let names = |list: &mut dyn Iterator<Item = &String>| {
+                let names: Vec<String> = list.map(|name| clean(name, 200)).collect();
+                names.join(", ")
+            };
+            let more = names(&mut asked.difference(&stated));
+            let less = names(&mut stated.difference(&asked));
+            let why = match (more.is_empty(), less.is_empty()) {
+                (true, true) => return Ok(()),
+                (false, _) => format!("{what} {more} are asked for too, which you did not state"),
+                (true, false) => format!("{what} {less} are not asked for"),
+            };
+            Err(Failure::new(Kind::Denied, why).help(
+                "compare it with whoever asked: `ascribe show` with the request's id has all",
+            ))
+        };
+        if !self.classes.is_empty() {
+            same("statements of class", &self.classes, &scope.classes)?;
+        }
+        if !self.objects.is_empty() {
+            same("statements on", &self.objects, &scope.objects)?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs it, and ends with it.
 pub(super) fn run(
     client: Client,
@@ -57,9 +97,6 @@ pub(super) fn run(
     let status = tunnel::run(client, wish, command)?.map_err(|error| {
         Failure::usage(format!("`{}` cannot be run: {error}", clean(program, 400)))
     })?;
-    if status.success() {
-        return Ok(());
-    }
     // It has said why. Its own code is what whoever runs the job looks at.
     tunnel::end_as(status)
 }

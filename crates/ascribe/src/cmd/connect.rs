@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use ascribe_core::statement::{Connect, Say};
+use ascribe_core::text::is_unsafe;
 use serde_json::json;
 
 use super::{registry, say, say_json};
@@ -114,16 +115,32 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// A word of a shell command.
+/// A word of a shell command, as it can be typed and without anything that a terminal would act on. No two texts
+/// are written alike.
 pub(crate) fn shell(text: &str) -> String {
-    if text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "/._-+:@".contains(c))
-    {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
     }
+    if !text.chars().any(is_unsafe) {
+        return format!("'{}'", text.replace('\'', "'\\''"));
+    }
+    // As POSIX has it since 2024, and bash, ksh and zsh since long before.
+    let mut word = "$'".to_owned();
+    for c in text.chars() {
+        match c {
+            '\n' => word.push_str("\\n"),
+            '\t' => word.push_str("\\t"),
+            '\r' => word.push_str("\\r"),
+            '\'' | '\\' => word.extend(['\\', c]),
+            c if is_unsafe(c) => {
+                let bytes = c.to_string().into_bytes();
+                word.extend(bytes.iter().map(|byte| format!("\\{byte:03o}")));
+            }
+            c => word.push(c),
+        }
+    }
+    word + "'"
 }
 
 /// The names that the person may want to type: all targets, exactly as they are registered.
@@ -245,4 +262,43 @@ pub(crate) fn ssh_config(cli: &Cli, args: &cli::SshConfig) -> Done {
         quoted(&dir.join("ssh_config").display().to_string())
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_written_as_a_shell_reads_them() {
+        for (text, word) in [
+            ("/usr/bin/tidy", "/usr/bin/tidy"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            // What is typed as a backslash and a letter is not what stands for a line's end.
+            ("a\\nb", "'a\\nb'"),
+            ("a\nb", "$'a\\nb'"),
+            ("\\\n'", "$'\\\\\\n\\''"),
+            ("\u{1b}[2Jé\u{202e}", "$'\\033[2Jé\\342\\200\\256'"),
+        ] {
+            assert_eq!(shell(text), word);
+        }
+        let long = "x".repeat(100_000);
+        assert_eq!(shell(&long), long);
+    }
+
+    /// What bash makes of it is the word again.
+    #[test]
+    fn bash_reads_words_as_they_were() {
+        let all: String = (1..=0x7f_u32)
+            .filter_map(char::from_u32)
+            .chain(['é', '\u{85}', '\u{200b}', '\u{e0041}', '7'])
+            .collect();
+        for text in ["", "a b", "it's", "a\\nb", "a\nb", "\u{1b}7", &all] {
+            let line = format!("printf %s {}", shell(text));
+            let mut bash = std::process::Command::new("bash");
+            let said = bash.args(["-c", &line]).output().unwrap();
+            assert_eq!(said.stdout, text.as_bytes(), "{line}");
+        }
+    }
 }

@@ -4,12 +4,15 @@
 //! owner is among those who approve, and each run is a session of the workload. In one of a script exactly the
 //! approved statements may be executed, in order; in those of a command, statements of the approved classes.
 
+use ascribe_core::database::{SqlScope, command_definition};
+use ascribe_core::id::StatementId;
 use ascribe_core::text::clean;
 use ascribe_wire::pg::startup::user_name;
 use serde_json::json;
 
 use super::ask::{self, script};
-use super::{command, login, read, registry, remark, say, say_json, script as sql};
+use super::command::{self, Bounds};
+use super::{login, read, registry, remark, say, say_json, script as sql};
 use crate::api::{Query, RunRow};
 use crate::cli::database::{JobAdd, JobApprove, JobCommand, JobRun, SqlRequest};
 use crate::cli::{self, Cli};
@@ -114,28 +117,13 @@ fn tell_of_others(known: &Registry, args: &JobAdd) {
 }
 
 fn approve(cli: &Cli, args: &JobApprove) -> Done {
-    let name = args.name.as_str();
     let known = registry(&cli.client(false)?)?;
-    let open = known.asks.iter().filter(|ask| {
-        let job = ask.sql.as_ref().and_then(|sql| sql.job.as_ref());
-        ask.status == "open" && job.is_some_and(|job| job.name == name)
-    });
-    let ids: Vec<_> = open.map(|ask| ask.id).collect();
-    let id = match ids.as_slice() {
-        [] => return Err(no_job(name, "no job waits for approval that")),
-        [id] => *id,
-        several => {
-            let ids: Vec<String> = several.iter().map(ToString::to_string).collect();
-            return Err(Failure::usage(format!(
-                "several requests are for a job `{}`: {}",
-                clean(name, 63),
-                ids.join(", ")
-            ))
-            .help("approve one of them: ascribe approve ID --script FILE; of commands, cancel what is not meant"));
-        }
+    let bounds = Bounds {
+        classes: args.classes.clone(),
+        objects: args.objects.clone(),
     };
     let answer = cli::Answer {
-        id,
+        id: meant(&known, args, &bounds)?,
         remark: args.remark.clone(),
     };
     ask::approve(
@@ -146,8 +134,57 @@ fn approve(cli: &Cli, args: &JobApprove) -> Done {
             script: args.definition.file.clone(),
             unread: false,
             command: args.definition.command.clone(),
+            bounds,
         },
     )
+}
+
+/// Which request is meant: the one of this name; of several, the one for what was handed over, within these bounds.
+fn meant(known: &Registry, args: &JobApprove, bounds: &Bounds) -> Done<StatementId> {
+    let name = args.name.as_str();
+    let open = known.asks.iter().filter(|ask| ask.status == "open");
+    let open = open.filter_map(|ask| Some((ask.id, ask.sql.as_ref()?)));
+    let named = open.filter(|(_, sql)| sql.job.as_ref().is_some_and(|job| job.name == name));
+    let mut found: Vec<(StatementId, &SqlScope)> = named
+        .filter(|(id, _)| args.request.is_none_or(|meant| meant == *id))
+        .collect();
+    match found.as_slice() {
+        [] => return Err(no_job(name, "no job waits for approval that")),
+        [(id, _)] => return Ok(*id),
+        _ => {}
+    }
+    let listed = |found: &[(StatementId, &SqlScope)]| {
+        let ids: Vec<String> = found.iter().map(|(id, _)| id.to_string()).collect();
+        ids.join(", ")
+    };
+    let (all, shown) = (listed(&found), clean(name, 63));
+    let (what, here) = match args.definition.file.as_deref() {
+        Some(file) => ("script", script(file)?.definition),
+        None => ("command", command_definition(&args.definition.command)),
+    };
+    let is_it = |sql: &SqlScope| sql.job.as_ref().is_some_and(|job| job.definition == here);
+    found.retain(|(_, sql)| is_it(sql));
+    if found.is_empty() {
+        let why = format!("no request for a job `{shown}` is for this {what}: there are {all}");
+        return Err(Failure::new(Kind::Denied, why)
+            .help("compare it with whoever asked; a changed one needs a new request"));
+    }
+    if found.len() > 1 {
+        let so = |(_, sql): &(StatementId, &SqlScope)| bounds.are_asked_for(sql).is_ok();
+        let so: Vec<_> = found.iter().copied().filter(so).collect();
+        found = if so.is_empty() { found } else { so };
+    }
+    match found.as_slice() {
+        [(id, _)] => Ok(*id),
+        several => {
+            let several = listed(several);
+            let why =
+                format!("several requests for a job `{shown}` are for this {what}: {several}");
+            Err(Failure::usage(why).help(
+                "`ascribe show ID` has how they differ; then approve one of them: `--request ID`",
+            ))
+        }
+    }
 }
 
 fn no_job(name: &str, what: &str) -> Failure {
