@@ -59,12 +59,15 @@ pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 13;
+pub const LAW_VERSION: u32 = 14;
 /// Since this version of entries a grant needs a target's system owner who is there, and a rule that a fork's pull request could meet
 /// needs a confirmation.
 const OWNERS_AND_FORKS: u8 = 2;
 /// Since this version nobody proved themself to a provider in the future.
 const AUTH_TIMES: u8 = 3;
+/// Since this version a manager's yes is one only if they were the manager when they gave it, and the newest word says who the manager is
+/// also where it names somebody whom nothing is known of.
+const MANAGERS: u8 = 3;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
@@ -293,6 +296,12 @@ pub struct Approval {
     pub key: String,
     /// Where.
     pub place: Place,
+    /// The entry that says that they were the manager of whoever asked, where the target wants the manager's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<Place>,
+    /// Entries that say that they were in a group that it depended on: by the target's rules, or for the role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Place>,
 }
 
 /// What is asked.
@@ -334,7 +343,10 @@ pub struct Ask {
     pub asked: Asked,
     /// Where.
     pub place: Place,
-    /// Each yes, in order.
+    /// Entries that say that they were in a group that gave them the role for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Place>,
+    /// Each person's newest yes, in order.
     pub approvals: Vec<Approval>,
     /// Where it stands.
     pub status: AskStatus,

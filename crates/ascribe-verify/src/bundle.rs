@@ -272,7 +272,7 @@ impl Replay {
             sessions.keep(index, entry, hash);
         }
         self.fold.push_with(index, entry, said, hash);
-        self.logins.keep(index, entry, said);
+        self.logins.keep(&self.state, index, entry, said);
         self.vouchers.keep(&self.state, index, entry, said);
         if let Some(links) = &mut self.links {
             links.keep(&self.state, index, entry, said, hash);

@@ -93,13 +93,22 @@ pub(crate) struct Logins {
     keys: BTreeMap<u64, Bytes>,
     /// Logins by their entry.
     statements: BTreeMap<u64, StatementId>,
+    /// The claims by which a login had to name the person's manager, by its entry, where there were any.
+    managers: BTreeMap<u64, Vec<String>>,
     /// What observers saw, by provider and observer, in order.
     words: BTreeMap<String, BTreeMap<PersonId, Vec<(u64, KeysSeen)>>>,
     checked: BTreeSet<StatementId>,
 }
 
 impl Logins {
-    pub(crate) fn keep(&mut self, index: u64, entry: &Entry, said: Option<&Statement>) {
+    /// Keeps an entry that `state` has just taken in.
+    pub(crate) fn keep(
+        &mut self,
+        state: &State,
+        index: u64,
+        entry: &Entry,
+        said: Option<&Statement>,
+    ) {
         match &entry.body {
             Body::ProviderKeys(keys) => {
                 self.keys.insert(index, keys.body.clone());
@@ -109,8 +118,13 @@ impl Logins {
                     return;
                 };
                 match &statement.say {
-                    Say::Login(_) => {
+                    Say::Login(login) => {
                         self.statements.insert(index, statement.id);
+                        let wanted = state.wanted_managers(&login.provider).into_iter();
+                        let wanted: Vec<String> = wanted.map(str::to_owned).collect();
+                        if !wanted.is_empty() {
+                            self.managers.insert(index, wanted);
+                        }
                     }
                     Say::KeysSeen(seen) => {
                         let words = self.words.entry(seen.provider.clone()).or_default();
@@ -135,7 +149,10 @@ impl Logins {
         let login = state.logins.get(id).ok_or_else(absent)?;
         let keys = self.keys.get(&login.keys.index).ok_or_else(absent)?;
         let (provider, key) = (&login.provider, &login.key);
-        check_token(&SshSignatures, provider, &keys.0, key, &login.login, token)?;
+        let managers = self.managers.get(&index).into_iter().flatten();
+        let managers: Vec<&str> = managers.map(String::as_str).collect();
+        let (judge, login) = (&SshSignatures, &login.login);
+        check_token(judge, provider, &keys.0, key, login, token, &managers)?;
         self.checked.insert(*id);
         Ok(())
     }

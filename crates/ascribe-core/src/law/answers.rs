@@ -1,7 +1,7 @@
 //! Yes and no to what was asked: who may give them, and what a yes that completes a quorum does.
 
 use super::identities::{BOUND, need_assurance};
-use super::{Approval, Ask, AskStatus, Asked, Denied, Place, State};
+use super::{Approval, Ask, AskStatus, Asked, Denied, MANAGERS, Place, State};
 use crate::id::{PersonId, StatementId};
 use crate::statement::{Answer, Role, Say, SshKey, Target};
 use crate::time::Timestamp;
@@ -67,7 +67,7 @@ impl State {
         let ask = self.open_ask(answer)?;
         self.check_answerer(by, ask)?;
         self.check_approver_key(ask, key)?;
-        if ask.approvals.iter().any(|approval| approval.by == by) {
+        if !self.may_still_approve(by, ask) {
             return Err(Denied::new("duplicate", "you approved this before"));
         }
         if self.person(ask.by)?.is_away() {
@@ -93,12 +93,25 @@ impl State {
                 "what was asked for has ended already",
             ));
         }
+        let manager = self.as_manager(by, ask)?;
+        let mut groups = match &ask.asked {
+            Asked::Proposal(_) => Vec::new(),
+            Asked::Request(_) | Asked::Extension(_) | Asked::Emergency(_) => {
+                self.role_words(by, Role::Approver)
+            }
+        };
+        let group = self.check_approver_group(by, ask)?;
+        groups.extend(group.filter(|place| !groups.contains(place)));
         let mut carried = ask.clone();
+        // Of two of the same person the second counts.
+        carried.approvals.retain(|approval| approval.by != by);
         carried.approvals.push(Approval {
             by,
             at,
             key: key.fingerprint(),
             place,
+            manager,
+            groups,
         });
         if let Asked::Proposal(say) = &carried.asked
             && self.is_carried(&carried)
@@ -115,6 +128,19 @@ impl State {
         }
         self.asks.insert(answer.of, carried);
         Ok(())
+    }
+
+    /// Has this person not said yes yet, or may they once more? Whoever is the manager of whoever asked may, and was not when they
+    /// said it; and where nothing lacks any more since a manager or the target's rules changed, everybody may, so that it carries.
+    pub(super) fn may_still_approve(&self, by: PersonId, ask: &Ask) -> bool {
+        let Some(own) = ask.approvals.iter().find(|own| own.by == by) else {
+            return true;
+        };
+        if self.version < MANAGERS || matches!(ask.asked, Asked::Proposal(_)) {
+            return false;
+        }
+        let as_manager = self.as_manager(by, ask).is_ok_and(|place| place.is_some());
+        (as_manager && own.manager.is_none()) || self.is_carried(ask)
     }
 
     /// The rules of the target that a request or an extension is about.

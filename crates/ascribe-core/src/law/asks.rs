@@ -14,12 +14,17 @@ impl State {
         asked: Asked,
         place: Place,
     ) {
+        let groups = match asked {
+            Asked::Request(_) => self.role_words(by, Role::Requester),
+            Asked::Extension(_) | Asked::Emergency(_) | Asked::Proposal(_) => Vec::new(),
+        };
         let ask = Ask {
             by,
             at,
             key: key.fingerprint(),
             asked,
             place,
+            groups,
             approvals: Vec::new(),
             status: AskStatus::Open,
         };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::identities::Before;
-use super::{Denied, LoginState, Manager, Membership, Place, SERVER, State, rules};
+use super::{Denied, LoginState, MANAGERS, Manager, Membership, Place, SERVER, State, rules};
 use crate::directory::{
     Directory, DirectoryChange, DirectoryFile, DirectoryGroup, GroupRole, ResourceKind,
 };
@@ -92,8 +92,8 @@ struct Word {
     /// Each group, and the newest entry that says so.
     groups: BTreeMap<DirectoryGroup, Place>,
     roles: BTreeSet<Role>,
-    /// As the newest entry says.
-    manager: Option<Manager>,
+    /// The newest entry that says who the manager is, and who that is here.
+    manager: Option<(Place, Option<PersonId>)>,
 }
 
 impl Word {
@@ -114,6 +114,27 @@ impl Word {
                 *place = heard.place;
             }
         }
+    }
+}
+
+impl Word {
+    /// An entry names the manager, who may be nobody here.
+    fn name_manager(&mut self, place: Place, person: Option<PersonId>) {
+        let counts = self.manager.is_none_or(|(known, before)| {
+            let same = known.index == place.index;
+            known.index < place.index || (same && before.is_none())
+        });
+        if counts {
+            self.manager = Some((place, person));
+        }
+    }
+
+    fn manager(&self) -> Option<Manager> {
+        let (place, person) = self.manager?;
+        Some(Manager {
+            person: person?,
+            place,
+        })
     }
 }
 
@@ -287,10 +308,23 @@ impl State {
         if let Some(known) = self.directories.get_mut(&change.directory) {
             known.put(change, entry.at, place);
         }
-        if linked.is_some() {
+        if linked.is_some() || (self.version >= MANAGERS && self.manages(change)) {
             self.hear_directories(entry.at);
         }
         Ok(())
+    }
+
+    /// Is this user the manager of somebody who is known here?
+    fn manages(&self, change: &DirectoryChange) -> bool {
+        let Some(known) = self.directories.get(&change.directory) else {
+            return false;
+        };
+        self.identities().any(|(provider, subject, _)| {
+            let own = known.subjects.get(subject);
+            let own = own.and_then(|id| known.resources.get(id));
+            let manager = own.and_then(|own| own.said.manager);
+            known.directory.provider == *provider && manager == Some(change.id)
+        })
     }
 
     pub(super) fn take_directory_file(
@@ -418,10 +452,11 @@ impl State {
         for id in people {
             let word = words.remove(&id).unwrap_or_default();
             if let Some(person) = self.people.get_mut(&id) {
+                let manager = word.manager();
                 let had = Before {
                     roles: std::mem::replace(&mut person.directory_roles, word.roles),
                     groups: std::mem::replace(&mut person.groups, memberships(word.groups)),
-                    manager: std::mem::replace(&mut person.manager, word.manager),
+                    manager: std::mem::replace(&mut person.manager, manager),
                 };
                 before.push((id, had));
             }
@@ -444,9 +479,9 @@ impl State {
             // Whoever is left must be enough to let anybody in again.
             let spared = !suspended.is_empty() && self.check_admins_without(id).is_err();
             if let Some(person) = self.people.get_mut(&id) {
+                person.manager = word.manager();
                 person.directory_roles = word.roles;
                 person.groups = memberships(word.groups);
-                person.manager = word.manager;
                 person.suspended = if spared { BTreeMap::new() } else { suspended };
                 person.spared = spared;
                 away.extend((!person.suspended.is_empty()).then_some(id));
@@ -494,14 +529,12 @@ impl State {
                 for heard in self.heard(known, subject, person) {
                     let word = words.entry(person).or_default();
                     word.take(known, &heard);
-                    let manager = heard.manager.filter(|_| heard.active);
-                    let manager = manager.and_then(|subject| self.linked(provider, subject));
-                    let place = heard.place;
-                    let newer = |known: &Manager| known.place.index < place.index;
-                    if let Some(person) = manager
-                        && word.manager.as_ref().is_none_or(newer)
-                    {
-                        word.manager = Some(Manager { person, place });
+                    let Some(subject) = heard.manager.filter(|_| heard.active) else {
+                        continue;
+                    };
+                    let manager = self.linked(provider, subject);
+                    if manager.is_some() || self.version >= MANAGERS {
+                        word.name_manager(heard.place, manager);
                     }
                 }
             }

@@ -7,7 +7,7 @@ use super::{Ask, Denied, Manager, Place, State};
 use crate::directory::DirectoryGroup;
 use crate::id::PersonId;
 use crate::identity::Login;
-use crate::statement::Target;
+use crate::statement::{Role, Target};
 
 impl State {
     /// The entry that says that an approver is in one of the groups that the target names; none where it
@@ -41,6 +41,23 @@ impl State {
         .with_help("where groups come from your provider's tokens, log in first: `ascribe login`"))
     }
 
+    /// The entries that say that somebody is in a group that gives this role, which no administrator gave them by name.
+    pub(super) fn role_words(&self, by: PersonId, role: Role) -> Vec<Place> {
+        let Some(own) = self.people.get(&by).filter(|p| !p.roles.contains(&role)) else {
+            return Vec::new();
+        };
+        let gives = |group: &DirectoryGroup| {
+            let known = self.directories.get(&group.directory);
+            let mut rules = known.into_iter().flat_map(|known| &known.directory.roles);
+            rules.any(|rule| rule.group == group.group && rule.role == role)
+        };
+        let places = own.groups.iter().filter(|own| gives(&own.group));
+        let mut places: Vec<Place> = places.map(|own| own.place).collect();
+        places.sort_by_key(|place| place.index);
+        places.dedup();
+        places
+    }
+
     /// The manager of somebody, as directories have it.
     pub fn manager_of(&self, id: PersonId) -> Option<&Manager> {
         self.people.get(&id)?.manager.as_ref()
@@ -67,6 +84,12 @@ impl State {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// Has the manager of whoever asked to say yes, while no directory says who that is?
+    pub fn lacks_manager(&self, ask: &Ask) -> bool {
+        let target = self.target_of(ask).ok().flatten();
+        target.is_some_and(|target| target.manager_approves) && self.manager_of(ask.by).is_none()
     }
 
     /// The entry that says that somebody approves as the manager of whoever asked, where the target wants that.

@@ -135,7 +135,8 @@ pub fn withheld_until(body: &Body) -> Option<Timestamp> {
 }
 
 /// Does this token, shown with that key, say what the login states, by the provider's keys of then? A login that says nothing
-/// of protection may be of a log that knew of none.
+/// of protection may be of a log that knew of none. `managers` are the claims that directories at the provider took for the name of a
+/// person's manager when the login was taken: what the token has of them, the login states.
 ///
 /// # Errors
 /// When it does not, with the reason.
@@ -146,18 +147,27 @@ pub fn check_token(
     key: &SshKey,
     login: &Login,
     token: &[u8],
+    managers: &[&str],
 ) -> Result<(), Denied> {
-    says(judge, (provider, keys), (key, login), token, None)
+    let whole = false;
+    says(
+        judge,
+        (provider, keys),
+        (key, login),
+        token,
+        managers,
+        whole,
+    )
 }
 
-/// The same; a login is whole if it says all that this version of the law makes use of, and names the manager by each of
-/// these claims that the token has.
+/// The same; a login is whole if it says all that this version of the law makes use of.
 fn says(
     judge: &dyn Judge,
     (provider, keys): (&Provider, &[u8]),
     (key, login): (&SshKey, &Login),
     token: &[u8],
-    whole: Option<&[&str]>,
+    managers: &[&str],
+    whole: bool,
 ) -> Result<(), Denied> {
     if token_digest(token) != login.digest {
         return Err(Denied::new(
@@ -175,18 +185,16 @@ fn says(
     let groups: Vec<(&str, &str)> = groups
         .map(|group| (group.claim.as_str(), group.value.as_str()))
         .collect();
-    let managers = login.claims.managers.iter();
-    let managers: Vec<&str> = managers.map(|manager| manager.claim.as_str()).collect();
     let asked = TokenAsked {
         key,
         rz: &login.rz.0,
         facts: &facts,
         groups: &groups,
-        managers: whole.unwrap_or(&managers),
+        managers,
     };
     let mut said = judge.token(provider, keys, token, &asked)?;
     // Logins of earlier logs do not repeat it.
-    if login.claims.protection.is_none() && whole.is_none() {
+    if login.claims.protection.is_none() && !whole {
         said.protection = None;
     }
     if said == login.claims {
@@ -731,6 +739,22 @@ impl State {
         behind.chain(own).collect()
     }
 
+    /// The logins whose tokens say what those who signed the request or an approval of it needed: that they were in a group, or the
+    /// manager of whoever asked.
+    pub fn logins_vouching(&self, open: &SessionOpen) -> BTreeSet<StatementId> {
+        let grant = self.grants.get(&open.grant);
+        let ask = grant.and_then(|grant| self.asks.get(&grant.request));
+        let extended = grant.into_iter().flat_map(|grant| &grant.extensions);
+        let approvals = grant.into_iter().flat_map(|grant| &grant.approvals);
+        let approvals = approvals.chain(extended.flat_map(|extended| &extended.approvals));
+        let said = approvals.flat_map(|yes| yes.groups.iter().chain(&yes.manager));
+        let said = said.chain(ask.into_iter().flat_map(|ask| &ask.groups));
+        let said: BTreeSet<u64> = said.map(|place| place.index).collect();
+        let logins = self.logins.iter();
+        let vouching = logins.filter(|(_, login)| said.contains(&login.place.index));
+        vouching.map(|(id, _)| *id).collect()
+    }
+
     /// How strongly a key shows who signs with it, 0 to 4: its login's, or that of an enrolled key.
     pub fn assurance(&self, fingerprint: &str) -> u8 {
         match self.login_of_key(fingerprint) {
@@ -798,7 +822,7 @@ impl State {
         let published = (&known.provider, &keys.body.0[..]);
         let managers = self.wanted_managers(&login.provider);
         let managers: Vec<&str> = managers.into_iter().collect();
-        says(judge, published, (key, login), token, Some(&managers))
+        says(judge, published, (key, login), token, &managers, true)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::Approval;
 use super::identities::need_assurance;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, Manager, OpenAction, Opener, PartBytes, Person,
-    Place, SessionState, State, TargetState, databases,
+    Ask, AskStatus, Asked, Denied, GrantState, MANAGERS, Manager, OpenAction, Opener, PartBytes,
+    Person, Place, SessionState, State, TargetState, databases,
 };
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
@@ -81,7 +81,7 @@ impl State {
         Err(Denied::new("role", format!("this needs the role `{name}`")))
     }
 
-    /// People who may approve this ask and have not.
+    /// People who may approve this ask and have not, or may do so again.
     pub fn approvers(&self, ask: &Ask) -> Vec<PersonId> {
         let role = if matches!(ask.asked, Asked::Proposal(_)) {
             Role::Admin
@@ -91,7 +91,7 @@ impl State {
         self.people
             .iter()
             .filter(|(id, person)| {
-                person.may(role) && **id != ask.by && ask.approvals.iter().all(|a| a.by != **id)
+                person.may(role) && **id != ask.by && self.may_still_approve(**id, ask)
             })
             .filter(|(id, _)| self.check_approver_group(**id, ask).is_ok())
             .map(|(id, _)| *id)
@@ -128,13 +128,19 @@ impl State {
             .filter(|p| !given(p))
             .map(|p| Some(*p))
             .collect();
-        let lacking = (quorum as usize).saturating_sub(ask.approvals.len());
+        let as_manager = |person: &PersonId| {
+            let mut given = ask.approvals.iter().filter(|a| a.by == *person);
+            given.any(|a| a.manager.is_some() || self.version < MANAGERS)
+        };
         match manager {
             Some(Some(Manager { person, .. }))
-                if given(person) || missing.contains(&Some(*person)) => {}
+                if as_manager(person) || missing.contains(&Some(*person)) => {}
             Some(manager) => missing.push(manager.map(|manager| manager.person)),
             None => {}
         }
+        // Whoever says yes again is one of the quorum already.
+        let again = missing.iter().flatten().filter(|person| given(person));
+        let lacking = (quorum as usize).saturating_sub(ask.approvals.len()) + again.count();
         while missing.len() < lacking {
             missing.push(None);
         }

@@ -8,7 +8,7 @@ use ascribe_core::directory::{
 };
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::{Body, Grant, Status};
-use ascribe_core::id::{ContentDigest, ResourceId};
+use ascribe_core::id::{ContentDigest, ResourceId, SessionId};
 use ascribe_core::identity::{
     Claims, IdentityLink, Login, ProviderKeys, StatedManager, key_commitment, subject, token_digest,
 };
@@ -408,6 +408,17 @@ fn an_approval_by_a_manager_rests_on_both_their_subjects() {
 
 /// Olu's login by a token that says this, an approval by Pat as the manager that it names, and what a verifier says.
 fn by_named_manager(said: &str, edit: impl FnOnce(&mut Claims)) -> (Forge, Place, Report, Bundle) {
+    let (log, _, place, id) = session_by_named_manager(said, edit);
+    let bundle = log.bundle(id);
+    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
+    (log, place, report, bundle)
+}
+
+/// The same: the log, where the provider was registered and Olu logged in, and the session.
+fn session_by_named_manager(
+    said: &str,
+    edit: impl FnOnce(&mut Claims),
+) -> (Forge, Place, Place, SessionId) {
     let (mut log, registered, corp) = with_directory(Way::Token);
     let olu = link(&mut log, Who::Olu, subject_of("olu"), registered);
     link(&mut log, Who::Pat, pat(), registered);
@@ -420,10 +431,161 @@ fn by_named_manager(said: &str, edit: impl FnOnce(&mut Claims)) -> (Forge, Place
     let mut session = log.open(&granted, "root");
     log.run(&mut session);
     let id = log.close(session);
-    let bundle = log.bundle(id);
-    let report = verify_bundle(&bundle.to_bytes().unwrap(), &log.policy());
     assert!(corp.index > 0);
-    (log, place, report, bundle)
+    (log, registered, place, id)
+}
+
+#[test]
+fn rules_that_change_later_take_nobody_from_what_a_manager_rests_on() {
+    let said = r#""sub":"olu","manager":"pat""#;
+    let (mut log, registered, _, id) = session_by_named_manager(said, |_| ());
+    let links = |log: &Forge| {
+        let report = verify_bundle(&log.bundle(id).to_bytes().unwrap(), &log.policy());
+        assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+        let links = [LinkKind::Directory, LinkKind::Identity, LinkKind::Login];
+        links.map(|kind| {
+            of(&report, kind)
+                .into_iter()
+                .cloned()
+                .collect::<Vec<Link>>()
+        })
+    };
+    let before = links(&log);
+    let counts = before.each_ref().map(Vec::len);
+    assert_eq!(counts, [1, 2, 1]);
+    // The directory's tokens name no manager any more, another's do, and then it is withdrawn.
+    for edit in [
+        |set: &mut Directory| set.manager_claim = None,
+        |set: &mut Directory| {
+            set.name = "new".into();
+        },
+        |set: &mut Directory| (set.withdrawn, set.manager_claim) = (true, None),
+    ] {
+        let mut set = directory(Way::Token);
+        edit(&mut set);
+        let parents = [("provider", registered)];
+        log.say(Who::Ada, &parents, Say::DirectorySet(set), vec![]);
+        assert_eq!(links(&log), before);
+    }
+}
+
+#[test]
+fn rules_that_change_later_take_nobody_from_what_a_group_rests_on() {
+    for way in [Way::Scim, Way::File, Way::Token] {
+        let (mut log, registered, corp) = with_directory(way);
+        let said = told(&mut log, Who::Pat, way, registered, corp);
+        let group = DirectoryGroup {
+            directory: "corp".to_owned(),
+            group: DBA.to_owned(),
+        };
+        let target = log.target_with(|target| target.approver_groups = vec![group]);
+        let asked = log.request(target, Uses::Single);
+        let (before, bundle) = approved(&mut log, asked, Who::Pat, &[("group", said)]);
+        for withdrawn in [false, true] {
+            let mut set = directory(way);
+            (set.roles, set.withdrawn) = (vec![], withdrawn);
+            let parents = [("provider", registered)];
+            log.say(Who::Ada, &parents, Say::DirectorySet(set), vec![]);
+            let bytes = log.bundle(bundle.header.session).to_bytes();
+            let report = verify_bundle(&bytes.unwrap(), &log.policy());
+            assert_eq!(report.vouchers, before.vouchers);
+            let kinds = [LinkKind::Directory, LinkKind::Identity, LinkKind::Approval];
+            for kind in kinds {
+                assert!(!of(&before, kind).is_empty());
+                assert_eq!(of(&report, kind), of(&before, kind));
+            }
+        }
+    }
+}
+
+/// A session of Olu's by their enrolled key, after a login that leaves out whom its token names.
+fn after_leaving_out(way: Way) -> Report {
+    let (mut log, registered, _) = with_directory(way);
+    let olu = link(&mut log, Who::Olu, subject_of("olu"), registered);
+    let keys = published(&mut log, registered);
+    let said = r#""sub":"olu","manager":"pat""#;
+    let edit = |claims: &mut Claims| claims.managers.clear();
+    log_in_saying(&mut log, Who::Olu, (keys, olu), said, edit);
+    let target = log.target();
+    let (ask, body) = log.request(target, Uses::Single);
+    let yes = log.approve(Who::Pat, ask);
+    let granted = log.grant(ask, &[yes], body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    // What was looked for then counts.
+    let withdrawn = Directory {
+        withdrawn: true,
+        ..directory(way)
+    };
+    let parents = [("provider", registered)];
+    log.say(Who::Ada, &parents, Say::DirectorySet(withdrawn), vec![]);
+    let id = log.close(session);
+    verify_bundle(&log.bundle(id).to_bytes().unwrap(), &log.policy())
+}
+
+#[test]
+fn a_login_leaves_out_no_manager_whom_its_token_names() {
+    let report = after_leaving_out(Way::Token);
+    assert_eq!(report.verdict, Verdict::Failed, "{report:#?}");
+    assert_eq!(report.problems[0].code, "unsigned");
+    // Where no rule names the claim, nobody looked for it.
+    let report = after_leaving_out(Way::File);
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+}
+
+/// Pat says yes, is the manager after that by a file, and Ada says yes; then Pat once more, where that is so.
+fn after_the_yes(version: u8, again: bool) -> Report {
+    let (mut log, registered, corp) = with_directory(Way::File);
+    log.version = version;
+    for (who, subject) in [(Who::Olu, "olu"), (Who::Pat, "pat"), (Who::Bot, "bot")] {
+        link(&mut log, who, subject_of(subject), registered);
+    }
+    let under = |log: &mut Forge, manager: &str| {
+        let file = sealed("file", format!("olu\t{manager}\n"));
+        let say = Say::DirectoryFile(DirectoryFile {
+            directory: "corp".into(),
+            file: file.commitment(),
+            users: vec![FileUser {
+                groups: vec![],
+                manager: Some(subject_of(manager)),
+                subject: subject_of("olu"),
+            }],
+        });
+        log.say(Who::Ada, &[("directory", corp)], say, vec![file]).1
+    };
+    under(&mut log, "bot");
+    let target = log.target_with(|target| target.manager_approves = true);
+    let (ask, body) = log.request(target, Uses::Single);
+    let first = log.approve(Who::Pat, ask);
+    let said = under(&mut log, "pat");
+    let second = log.approve(Who::Ada, ask);
+    let approvals = match again {
+        false => [first, second],
+        true => [second, log.approve_by(Who::Pat, ask, &[("manager", said)])],
+    };
+    let granted = log.grant(ask, &approvals, body);
+    let mut session = log.open(&granted, "root");
+    log.run(&mut session);
+    let id = log.close(session);
+    verify_bundle(&log.bundle(id).to_bytes().unwrap(), &log.policy())
+}
+
+#[test]
+fn no_grant_rests_on_a_manager_who_said_yes_before_being_one() {
+    let report = after_the_yes(3, false);
+    assert_eq!(report.verdict, Verdict::Failed, "{report:#?}");
+    assert_eq!(report.problems[0].code, "unlawful");
+    let report = after_the_yes(3, true);
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let who = report.vouchers.iter().map(|voucher| voucher.approver);
+    assert_eq!(who.collect::<Vec<_>>(), [Who::Pat.id()]);
+    assert_eq!(of(&report, LinkKind::Identity).len(), 2);
+    assert_eq!(of(&report, LinkKind::Approval).len(), 2);
+    // A log of earlier entries is judged as it was, and says yes twice to nobody.
+    let report = after_the_yes(2, false);
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    assert!(report.vouchers.is_empty());
+    assert_eq!(after_the_yes(2, true).verdict, Verdict::Failed);
 }
 
 #[test]

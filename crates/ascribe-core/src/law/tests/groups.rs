@@ -466,6 +466,194 @@ fn the_newest_login_names_the_manager_and_another_source_only_where_it_is_newer(
     assert_eq!(w.manager(REQ), Some(person(PAT)));
 }
 
+fn manager_is(n: u8) -> impl FnOnce(&mut Login) {
+    move |login| login.claims.managers = vec![named("manager", n)]
+}
+
+#[test]
+fn a_yes_is_the_managers_only_if_they_were_the_manager_when_they_gave_it() {
+    for quorum in [1, 2] {
+        let mut w = World::with_named_managers();
+        w.target_with(|t| (t.manager_approves, t.quorum) = (true, quorum))
+            .unwrap();
+        w.say(ADA, Say::IdentityLink(link(QUI)), vec![]).unwrap();
+        w.log_in(REQ, under_pat).unwrap();
+        let ask = w.request(REQ, |_| ()).unwrap();
+        let first = w.approve(QUI, ask).unwrap();
+        assert_eq!(no(w.approve(QUI, ask)), "duplicate");
+        // Whoever asks shows a token that makes of the approver the manager.
+        w.log_in(REQ, manager_is(QUI)).unwrap();
+        let open = &w.state.asks[&ask.0];
+        let missing = w.state.missing_approvals(open).unwrap();
+        let expected = [Some(person(QUI)), None];
+        assert_eq!(missing, expected[..quorum as usize]);
+        assert_eq!(w.state.approvers(open), [person(PAT), person(QUI)]);
+        // Before version 3 that was enough.
+        let mut before = w.state.clone();
+        before.version = 2;
+        let missing = before.missing_approvals(open).unwrap();
+        assert_eq!(missing, expected[1..quorum as usize]);
+        assert_eq!(before.approvers(open), [person(PAT)]);
+        let other = w.approve(PAT, ask).unwrap();
+        assert_eq!(w.grant_of(ask), None);
+        let open = &w.state.asks[&ask.0];
+        let missing = w.state.missing_approvals(open).unwrap();
+        assert_eq!(missing, [Some(person(QUI))]);
+        assert_eq!(no(w.approve(PAT, ask)), "duplicate");
+        // They say yes once more, which takes the place of the first and has the link.
+        let second = w.approve(QUI, ask).unwrap();
+        let grant = w.grant_of(ask).unwrap();
+        let refs = |back: usize| {
+            let entry = Entry::from_bytes(&w.log[w.log.len() - back]).unwrap();
+            let refs = entry.refs.into_iter();
+            refs.map(|r| (r.rel, r.hash)).collect::<Vec<_>>()
+        };
+        assert_eq!(refs(2)[1].0, "manager");
+        let approvals = [other, second].map(|yes| ("approval".to_owned(), yes.1));
+        assert_eq!(refs(1)[1..], approvals);
+        assert!(approvals.iter().all(|(_, hash)| *hash != first.1));
+        let by = w.state.grants[&grant].approvals.iter();
+        let by: Vec<_> = by.map(|yes| (yes.by, yes.manager.is_some())).collect();
+        assert_eq!(by, [(person(PAT), false), (person(QUI), true)]);
+        assert_eq!(no(w.approve(QUI, ask)), "settled");
+    }
+}
+
+#[test]
+fn who_was_the_manager_before_they_approve_says_yes_once() {
+    let mut w = World::with_named_managers();
+    w.target_with(|t| (t.manager_approves, t.quorum) = (true, 2))
+        .unwrap();
+    w.log_in(REQ, under_pat).unwrap();
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.approve(PAT, ask).unwrap();
+    // The link stays the one that the yes has.
+    w.log_in(REQ, under_pat).unwrap();
+    let missing = |w: &World, ask: AskRef| {
+        let missing = w.state.missing_approvals(&w.state.asks[&ask.0]);
+        missing.unwrap()
+    };
+    assert_eq!(missing(&w, ask), [None]);
+    assert_eq!(no(w.approve(PAT, ask)), "duplicate");
+    // Another manager is wanted now, and the first again where the first is the manager again.
+    w.say(ADA, Say::IdentityLink(link(QUI)), vec![]).unwrap();
+    w.log_in(REQ, manager_is(QUI)).unwrap();
+    assert_eq!(missing(&w, ask), [Some(person(QUI))]);
+    let (newest, key) = w.log_in(REQ, |_| ()).unwrap();
+    assert_eq!(missing(&w, ask), [None]);
+    assert!(w.state.lacks_manager(&w.state.asks[&ask.0]));
+    w.approve(QUI, ask).unwrap();
+    assert_eq!(w.grant_of(ask), None);
+    w.log_in(REQ, under_pat).unwrap();
+    // Nothing lacks, and nobody else is left: another yes of either carries it.
+    assert_eq!(missing(&w, ask), []);
+    let open = &w.state.asks[&ask.0];
+    assert_eq!(w.state.approvers(open), [person(PAT), person(QUI)]);
+    let mut before = w.state.clone();
+    before.version = 2;
+    assert!(before.approvers(open).is_empty());
+    w.approve(QUI, ask).unwrap();
+    let approvals = &w.state.grants[&w.grant_of(ask).unwrap()].approvals;
+    assert_eq!(approvals.len(), 2);
+    let logout = Say::Logout(Logout { login: newest });
+    w.say_as(REQ, &key, logout, vec![]).unwrap();
+    // So it is where a target asks for less than it did.
+    let mut w = World::with(|t| t.quorum = 2);
+    let ask = w.request(REQ, |_| ()).unwrap();
+    w.approve(QUI, ask).unwrap();
+    assert_eq!(no(w.approve(QUI, ask)), "duplicate");
+    w.target_with(|_| ()).unwrap();
+    w.approve(QUI, ask).unwrap();
+    assert_eq!(w.state.grants[&w.grant_of(ask).unwrap()].approvals.len(), 1);
+}
+
+#[test]
+fn the_newest_word_about_a_manager_counts_also_if_it_names_nobody_here() {
+    let mut w = World::with_named_managers();
+    w.file(AUD, vec![under(REQ, PAT)]).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    w.log_in(REQ, manager_is(AUD)).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    let denied = w.request(REQ, |_| ()).unwrap_err();
+    assert!(denied.message.contains("is linked to nobody"), "{denied}");
+    // Before version 3 an older word counted then.
+    let mut before = w.state.clone();
+    before.version = 2;
+    before.hear_directories(w.now);
+    let manager = before.manager_of(person(REQ));
+    assert_eq!(manager.map(|m| m.person), Some(person(PAT)));
+    // A newer one takes its place, and a link makes somebody of nobody.
+    w.file(AUD, vec![under(REQ, PAT)]).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    w.log_in(REQ, manager_is(AUD)).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    w.say(ADA, Say::IdentityLink(link(AUD)), vec![]).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(AUD)));
+}
+
+#[test]
+fn of_two_claims_of_one_token_the_one_counts_that_names_somebody() {
+    for (one, other) in [(AUD, PAT), (PAT, AUD)] {
+        let mut w = World::with_named_managers();
+        let boss = Directory {
+            name: "boss".to_owned(),
+            manager_claim: Some("boss".to_owned()),
+            ..with_managers()
+        };
+        w.say(ADA, Say::DirectorySet(boss), vec![]).unwrap();
+        w.log_in(REQ, |l| {
+            l.claims.managers = vec![named("boss", one), named("manager", other)];
+        })
+        .unwrap();
+        assert_eq!(w.manager(REQ), Some(person(PAT)));
+    }
+}
+
+#[test]
+fn over_scim_a_manager_who_becomes_somebody_unknown_is_nobody_at_once() {
+    let mut w = World::with_groups();
+    w.say(ADA, Say::DirectorySet(directory()), vec![]).unwrap();
+    w.file(AUD, vec![under(REQ, PAT)]).unwrap();
+    let boss = crate::id::ResourceId::new([AUD; 16]);
+    // The directory does not say yet who that is.
+    w.hear(REQ, |c| c.manager = Some(boss)).unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+    w.hear(AUD, |_| ()).unwrap();
+    assert_eq!(w.manager(REQ), None);
+    w.hear(AUD, |c| (c.active, c.resource) = (false, None))
+        .unwrap();
+    assert_eq!(w.manager(REQ), Some(person(PAT)));
+}
+
+#[test]
+fn logins_that_say_what_an_approval_needed_are_found() {
+    let mut w = World::with_named_managers();
+    let (olu, _) = w.log_in(REQ, under_pat).unwrap();
+    let (pat, _) = w.log_in_with(PAT, &[DBA]).unwrap();
+    w.log_in_with(QUI, &[]).unwrap_err();
+    w.target_with(|t| {
+        (t.manager_approves, t.approver_groups) = (true, vec![group("sso")]);
+    })
+    .unwrap();
+    let grant = w.grant(|_| ());
+    let session = w.open(grant).unwrap();
+    let open = &w.state.sessions[&session].open;
+    assert!(w.state.logins_behind(open).is_empty());
+    assert_eq!(w.state.logins_vouching(open), [olu, pat].into());
+    // Nobody who has the role by name needs a group for it; an auditor needs it.
+    w.say(ADA, Say::IdentityLink(link(AUD)), vec![]).unwrap();
+    w.target_with(|_| ()).unwrap();
+    for (by, wanted) in [(PAT, None), (AUD, Some(()))] {
+        let (login, _) = w.log_in_with(by, &[DBA]).unwrap();
+        let ask = w.request(REQ, |_| ()).unwrap();
+        w.approve(by, ask).unwrap();
+        let session = w.open(w.grant_of(ask).unwrap()).unwrap();
+        let open = &w.state.sessions[&session].open;
+        let expected = wanted.map(|()| login).into_iter().collect();
+        assert_eq!(w.state.logins_vouching(open), expected);
+    }
+}
+
 #[test]
 fn a_login_states_the_managers_that_its_token_names_and_no_others() {
     let mut w = World::with_named_managers();

@@ -1,10 +1,10 @@
 //! Logins, and what administrators and directories said of whoever logged in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ascribe_core::directory::{Directory, DirectoryGroup};
 use ascribe_core::id::{ContentDigest, PersonId, StatementId};
-use ascribe_core::identity::{Condition, Provider, Workload};
+use ascribe_core::identity::{Condition, Login, Provider, Workload};
 use ascribe_core::law::{Ask, Asked, LoginLink, LoginState};
 use ascribe_core::statement::Say;
 
@@ -169,17 +169,10 @@ impl<'a> Listing<'a> {
             }
             Source::Token { login, .. } => {
                 let login = self.state.logins.get(login);
-                // The rule that names the manager's claim.
-                let provider = login.map(|login| &login.login.provider);
-                let rules = self
-                    .state
-                    .directories
-                    .values()
-                    .map(|known| &known.directory);
-                let rules = rules.filter(|set| set.manager_claim.is_some());
-                let rules =
-                    rules.filter(|set| managed.is_some() && Some(&set.provider) == provider);
-                names.extend(rules.map(|set| set.name.as_str()));
+                // The rules that named the manager's claim.
+                if let Some(login) = login.filter(|_| managed.is_some()) {
+                    names.extend(self.naming_managers(&login.login, at));
+                }
                 self.wanted
                     .extend(login.map(|login| login.key.fingerprint()));
             }
@@ -203,6 +196,25 @@ impl<'a> Listing<'a> {
         if let Some((_, key)) = kept.files.get(&entry) {
             self.wanted.push(key.clone());
         }
+    }
+
+    /// The directories by whose rules the managers count whom a login names, at that time.
+    fn naming_managers(&self, login: &Login, at: u64) -> BTreeSet<&'a str> {
+        let mut newest: BTreeMap<&str, &Directory> = BTreeMap::new();
+        for ask in self.proposals(at, |say| matches!(say, Say::DirectorySet(_))) {
+            if let Asked::Proposal(Say::DirectorySet(set)) = &ask.asked {
+                newest.entry(&set.name).or_insert(set);
+            }
+        }
+        let named = |set: &&Directory| {
+            let mut stated = login.claims.managers.iter();
+            stated.any(|manager| set.manager_claim.as_ref() == Some(&manager.claim))
+        };
+        let live = newest.into_values().filter(|set| !set.withdrawn);
+        let live = live
+            .filter(|set| set.provider == login.provider)
+            .filter(named);
+        live.map(|set| set.name.as_str()).collect()
     }
 
     fn speaks(&self, set: &Directory) -> String {

@@ -641,7 +641,15 @@ fn a_login_repeats_how_its_run_was_protected() {
     ] {
         login.claims.protection = states;
         let (provider, keys) = (&known.provider, &keys.body.0);
-        let done = check_token(&Fake, provider, keys, &draft.key, &login, token.as_bytes());
+        let done = check_token(
+            &Fake,
+            provider,
+            keys,
+            &draft.key,
+            &login,
+            token.as_bytes(),
+            &[],
+        );
         assert_eq!(done.is_ok(), good);
     }
 }
