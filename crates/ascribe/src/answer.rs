@@ -495,7 +495,8 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
         let chain = open.and_then(|open| Some(state.delegation_chain(open.delegation?)));
         let chain = chain.unwrap_or_default().into_iter().map(|(id, _)| id);
         let logins = open.map_or_else(BTreeSet::new, |open| state.logins_behind(open));
-        let logins = logins.into_iter().map(|(_, login)| login);
+        let vouching = open.map_or_else(BTreeSet::new, |open| state.logins_vouching(open));
+        let logins = logins.into_iter().map(|(_, login)| login).chain(vouching);
         let request = grant.map(|g| g.request);
         reasons = request.into_iter().chain(chain).chain(logins).collect();
     });

@@ -38,7 +38,7 @@ use crate::api::Query;
 use crate::cli::{Cli, Output};
 use crate::client::{Client, Server, config_dir, random, read_json};
 use crate::exit::{Done, Failure};
-use crate::registry::Registry;
+use crate::registry::{AskRow, Registry};
 use crate::signer::Signer;
 
 /// What a running server leaves in its data directory for local commands.
@@ -225,6 +225,20 @@ impl Registry {
                 lasting(age)
             ));
         }
+    }
+
+    /// Those without whose yes an ask does not take effect; some of them have to say it once more.
+    pub(crate) fn must_approve(&self, ask: &AskRow) -> Vec<String> {
+        let must = ask.must_approve.iter().map(|person| {
+            let name = self.shown(*person);
+            match ask.approved_by.contains(person) {
+                true => format!("{name} (again, as the manager: they were not when they approved)"),
+                false => name,
+            }
+        });
+        let lacks = "the manager of whoever asks (no directory says who that is)";
+        must.chain(ask.lacks_manager.then(|| lacks.to_owned()))
+            .collect()
     }
 
     /// How a person is shown.

@@ -152,6 +152,9 @@ pub(crate) struct AskRow {
     /// Those whose yes is missing and who must give it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) must_approve: Vec<PersonId>,
+    /// The manager of whoever asks must, too, and no directory says who that is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lacks_manager: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -317,6 +320,7 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                 can_approve: state.approvers(ask),
                 missing: missing.len(),
                 must_approve: missing.into_iter().flatten().collect(),
+                lacks_manager: ask.status == AskStatus::Open && state.lacks_manager(ask),
             };
             match &ask.asked {
                 Asked::Request(request) => {

@@ -1,9 +1,11 @@
 //! Approvers by group: as a provider's tokens list it, and as a signed file does.
 
+use std::process::Command;
+
 use super::agent::Agent;
 use super::idp::{CLIENT, Idp, SUBJECT};
 use super::login::log_in;
-use super::world::World;
+use super::world::{World, need};
 
 const GROUP: &str = "DB approvers";
 const WHY: &str = "a look at the stuck replica";
@@ -190,6 +192,74 @@ fn a_manager_whom_the_providers_token_names_approves_while_the_login_lasts() {
     refused("linked to nobody");
     agent.run(&world, &["logout"]).exits(0);
     refused("no directory says who that is");
+}
+
+/// Whoever asks has a token that calls another the manager, after that one said yes.
+#[test]
+fn who_becomes_the_manager_after_their_yes_says_it_again() {
+    let Some(mut idp) = Idp::start() else { return };
+    let world = super::login::linked(&idp);
+    let approver = world.person("approver").0;
+    let by_approver = |args: &[&str]| world.run_as("approver", args);
+    let key = world.path("cat");
+    let mut keygen = Command::new(need("ssh-keygen"));
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key);
+    world.program(keygen).exits(0);
+    let public = key.with_extension("pub");
+    let add = ["person", "add", "Cat", "--role", "approver", "--public-key"];
+    by_approver(&[&add[..], &[public.to_str().unwrap()]].concat()).exits(0);
+    let add = ["directory", "add", "org", "--provider", "idp"];
+    by_approver(&[&add[..], &["--manager-claim", "manager"]].concat()).exits(0);
+    for (who, subject) in [("Cat", "00u-cat"), (&approver, "00u-boss")] {
+        let link = ["identity", "link", who, "--provider", "idp"];
+        by_approver(&[&link[..], &["--subject", subject]].concat()).exits(0);
+    }
+    world.change_target(&["--manager-approves"]);
+    let agent = Agent::start(&world);
+    let login = ["login", "--no-browser", "--for", "1h"];
+    idp.manager("00u-cat");
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    let request = world.request(WHY);
+    let asked = || {
+        let told = world.tell("approver", &["requests"]).exits(0).stdout;
+        let row = by_approver(&["requests"]).exits(0).line();
+        (told, row)
+    };
+    let (told, row) = asked();
+    assert!(told.contains("; Cat must be among them"), "{told}");
+    assert_eq!(row["missing"], 1);
+    let yes = world.tell("approver", &["approve", &request]).exits(0);
+    let said = yes.stdout.trim_end().to_owned();
+    assert!(said.ends_with("1 more approval(s) needed: Cat"), "{said}");
+    let again = by_approver(&["approve", &request]).exits(2);
+    assert!(again.stderr.contains("you approved this before"));
+
+    // That gives nothing effect, and what is awaited is said as it is.
+    idp.manager("00u-boss");
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    let (told, row) = asked();
+    assert!(
+        told.contains("(again, as the manager: they were not when they approved) must be"),
+        "{told}"
+    );
+    assert!(!told.contains("witnesses"), "{told}");
+    assert_eq!(row["must_approve"][0], approver.as_str());
+    agent.run(&world, &["logout"]).exits(0);
+    agent.run(&world, &["logout"]).exits(0);
+    let (told, row) = asked();
+    assert!(
+        told.contains("the manager of whoever asks (no directory says who that is) must be"),
+        "{told}"
+    );
+    assert_eq!(
+        (&row["missing"], &row["lacks_manager"]),
+        (&1.into(), &true.into())
+    );
+    log_in(&world, &idp, agent.command(&world, &login)).exits(0);
+    let grant = world.approve(&request);
+    assert!(grant.starts_with("g-"), "{grant}");
 }
 
 #[test]

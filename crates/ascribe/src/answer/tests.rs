@@ -1,5 +1,6 @@
 //! Whom a token is shown to: nobody, before it has expired.
 
+use ascribe_core::directory::Directory;
 use ascribe_core::encoding::base64url;
 use ascribe_core::entry::{CloseReason, Door, OpenedBy, Refusal, SessionClose, SessionOpen};
 use ascribe_core::id::EntryId;
@@ -14,7 +15,7 @@ use ascribe_core::statement::{Answer, PersonAdd, Request, Role, Seen, Statement,
 use ascribe_evidence::SshSignatures;
 use ascribe_ledger::{Drivers, InitOptions, SystemClock, SystemRng};
 use ascribe_tlog::{SigningKey, TrustPolicy, leaf_hash};
-use ascribe_verify::{LinkKind, verify_bundle};
+use ascribe_verify::{LinkKind, Source as Whose, verify_bundle};
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
 use super::*;
@@ -24,6 +25,7 @@ use crate::signer::{Signer, ssh_key_of};
 const ORIGIN: &str = "ledger.example/answer";
 const ADA: u8 = 1;
 const OLU: u8 = 2;
+const BEN: u8 = 3;
 /// Seed of Olu's session key.
 const SESSION: u8 = 9;
 
@@ -56,6 +58,7 @@ fn ledger(dir: &std::path::Path) -> Ledger {
         admins: vec![
             enrol(ADA, &[Role::Admin, Role::Approver]),
             enrol(OLU, &[Role::Requester]),
+            enrol(BEN, &[Role::Admin]),
         ],
         ..InitOptions::new(ORIGIN, &dir.join("wrap.key"))
     };
@@ -150,7 +153,7 @@ async fn logged_in(
     let (rz, now) = ([7; 32], ledger.now().millis() / 1000);
     let nonce = key_commitment(&key, &rz);
     let claims = format!(
-        r#"{{"iss":"{}","aud":"ascribe","sub":"olu","nonce":"{nonce}","iat":{now},"exp":{}}}"#,
+        r#"{{"iss":"{}","aud":"ascribe","sub":"olu","manager":"ada","nonce":"{nonce}","iat":{now},"exp":{}}}"#,
         provider.issuer,
         now + 300
     );
@@ -163,12 +166,17 @@ async fn logged_in(
         "{signed}.{}",
         base64url(&issuer.sign_raw(signed.as_bytes()))
     );
+    let wanted = ledger.with_state(|state| {
+        let wanted = state.wanted_managers(&provider.name).into_iter();
+        wanted.map(str::to_owned).collect::<Vec<String>>()
+    });
+    let managers: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let asked = TokenAsked {
         key: &key,
         rz: &rz,
         facts: &[],
         groups: &[],
-        managers: &[],
+        managers: &managers,
     };
     let claims = SshSignatures
         .token(provider, jwks, token.as_bytes(), &asked)
@@ -191,7 +199,11 @@ async fn logged_in(
 
 /// Olu's session by that login, opened and closed.
 async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
-    let session = opened(ledger, login).await;
+    let session = opened(ledger, Some(login)).await;
+    closed(ledger, session).await
+}
+
+async fn closed(ledger: &Ledger, session: SessionId) -> SessionId {
     let close = SessionClose {
         actions: 0,
         entries: 0,
@@ -202,8 +214,9 @@ async fn session(ledger: &Ledger, login: StatementId) -> SessionId {
     session
 }
 
-/// The same, that goes on.
-async fn opened(ledger: &Ledger, login: StatementId) -> SessionId {
+/// The same, that goes on; without a login by Olu's enrolled key.
+async fn opened(ledger: &Ledger, login: Option<StatementId>) -> SessionId {
+    let seed = login.map_or(OLU, |_| SESSION);
     let why = Opening::new(
         "justification",
         [5; 32],
@@ -236,8 +249,8 @@ async fn opened(ledger: &Ledger, login: StatementId) -> SessionId {
         door: Door::Direct,
         from: from.commitment(),
         grant,
-        key: ssh_key_of(signer(SESSION).public()).unwrap().fingerprint(),
-        login: Some(login),
+        key: ssh_key_of(signer(seed).public()).unwrap().fingerprint(),
+        login,
         opened_by: OpenedBy::Testimony,
         opening: None,
         person: id(OLU),
@@ -251,7 +264,7 @@ async fn opened(ledger: &Ledger, login: StatementId) -> SessionId {
 /// Something was refused in Olu's session, which the server closed.
 async fn interrupted(ledger: &Ledger) -> SessionId {
     let (login, _) = olu(ledger).await;
-    let session = opened(ledger, login).await;
+    let session = opened(ledger, Some(login)).await;
     let refusal = Refusal {
         code: "forwarding".into(),
         delegation: None,
@@ -279,6 +292,43 @@ async fn ended(ledger: &Ledger) -> (StatementId, Timestamp, SessionId) {
 
 /// Olu's login, and until when its token counts.
 async fn olu(ledger: &Ledger) -> (StatementId, Timestamp) {
+    let (provider, issuer, jwks) = idp();
+    registered(ledger, &provider, &jwks).await;
+    logged_in(ledger, &provider, &issuer, &jwks).await
+}
+
+/// The same, while tokens name managers: Olu's is Ada, who approves. A session of Olu's by their enrolled key has ended.
+async fn managed(ledger: &Ledger) -> (StatementId, Timestamp, SessionId) {
+    let (provider, issuer, jwks) = idp();
+    registered(ledger, &provider, &jwks).await;
+    let org = Directory {
+        claim: None,
+        manager_claim: Some("manager".into()),
+        name: "org".into(),
+        provider: provider.name.clone(),
+        roles: vec![],
+        signers: vec![],
+        suspend: false,
+        token: None,
+        withdrawn: false,
+    };
+    let boss = IdentityLink {
+        person: id(ADA),
+        provider: provider.name.clone(),
+        subject: subject(&provider.issuer, "ada"),
+    };
+    let mut target = ledger.with_state(|state| state.targets["db1"].target.clone());
+    target.manager_approves = true;
+    says(ledger, (ADA, ADA), Say::DirectorySet(org), vec![]).await;
+    says(ledger, (BEN, BEN), Say::IdentityLink(boss), vec![]).await;
+    says(ledger, (ADA, ADA), Say::TargetSet(target), vec![]).await;
+    let (login, expires) = logged_in(ledger, &provider, &issuer, &jwks).await;
+    let session = opened(ledger, None).await;
+    (login, expires, closed(ledger, session).await)
+}
+
+/// The provider, its key, and the keys that it publishes.
+fn idp() -> (Provider, SigningKey, Vec<u8>) {
     let issuer = SigningKey::from_seed("idp.example", &[5; 32]).unwrap();
     let x = base64url(&issuer.verifier().public_key());
     let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
@@ -294,8 +344,7 @@ async fn olu(ledger: &Ledger) -> (StatementId, Timestamp) {
         observers: None,
         withdrawn: false,
     };
-    registered(ledger, &provider, jwks.as_bytes()).await;
-    logged_in(ledger, &provider, &issuer, jwks.as_bytes()).await
+    (provider, issuer, jwks.into_bytes())
 }
 
 fn trusting(ledger: &Ledger) -> TrustPolicy {
@@ -401,4 +450,33 @@ async fn a_bundle_holds_its_logins_token_once_that_has_expired() {
     let fold = View::default().caught_up(&ledger).unwrap();
     let sealed = ledger.with_state(|state| state.logins[&login].login.token);
     assert!(fold.opened(sealed).is_none());
+}
+
+/// A token that says who may approve is shown as those are whose keys signed: nobody else could have made it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_holds_the_token_that_names_the_manager_who_approved() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let (login, expires, session) = managed(&ledger).await;
+    let report = |now: Timestamp| {
+        let bundle = exported(&ledger, session, now);
+        verify_bundle(&bundle.to_bytes().unwrap(), &trusting(&ledger))
+    };
+    let safe = expires.plus_millis(60_000);
+    for (now, shown) in [(safe.plus_millis(-1), "sealed"), (safe, "checked")] {
+        let report = report(now);
+        let [voucher] = report.vouchers.as_slice() else {
+            panic!("{report:#?}")
+        };
+        let source = Whose::Token {
+            login,
+            issuer: "https://idp.example".into(),
+            token: shown,
+        };
+        assert_eq!(voucher.source, source);
+        let mut links = report.links.iter();
+        let approval = links.find(|link| link.link == LinkKind::Approval).unwrap();
+        let log_alone = approval.trust.iter().any(|party| party.who == "the log");
+        assert_eq!(log_alone, shown == "sealed", "{approval:?}");
+    }
 }

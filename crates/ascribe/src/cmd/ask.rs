@@ -316,15 +316,17 @@ fn who_approves(known: &Registry, ask: &AskRow) -> String {
         let names: Vec<String> = people.map(|person| known.shown(*person)).collect();
         names.join(", ")
     };
-    let must = names(&mut ask.must_approve.iter());
+    let must = known.must_approve(ask);
     let others = ask.can_approve.iter();
     let others = names(&mut others.filter(|person| !ask.must_approve.contains(person)));
-    let number = ask.missing.saturating_sub(ask.must_approve.len());
+    let number = ask.missing.saturating_sub(must.len());
+    let more = number > 0;
     let number = match number {
         1 => "one".to_owned(),
         number => number.to_string(),
     };
-    match (must.is_empty(), ask.missing > ask.must_approve.len()) {
+    let (none, must) = (must.is_empty(), must.join(", "));
+    match (none, more) {
         (true, _) if others.is_empty() => "(nobody yet)".to_owned(),
         (true, _) => format!("{number} of {others}"),
         (false, false) => must,

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{registry, say, say_json};
 use crate::cli::{Cli, Listing};
 use crate::exit::{Done, Failure, Kind};
+use crate::registry::{AskRow, Registry};
 
 pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
     let known = registry(&cli.client(true)?)?;
@@ -21,18 +22,9 @@ pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
             say_json(ask)?;
             continue;
         }
-        let who: Vec<String> = ask.can_approve.iter().map(|p| known.shown(*p)).collect();
-        let wait = if ask.status == "open" && ask.missing == 0 {
-            "waits until witnesses have seen its approvals".to_owned()
-        } else if ask.status == "open" {
-            let must: Vec<String> = ask.must_approve.iter().map(|p| known.shown(*p)).collect();
-            let must = match must.is_empty() {
-                true => String::new(),
-                false => format!("; {} must be among them", must.join(", ")),
-            };
-            format!("waits for {} of {}{must}", ask.missing, who.join(", "))
-        } else {
-            ask.status.clone()
+        let wait = match ask.status.as_str() {
+            "open" => waits(&known, ask),
+            status => status.to_owned(),
         };
         let ticket = ask.ticket.as_ref().map_or(String::new(), |t| {
             clean(&format!("  {}:{}", t.system, t.id), 80)
@@ -60,6 +52,30 @@ pub(crate) fn requests(cli: &Cli, args: &Listing) -> Done {
         known.tell_unwitnessed(shown.map(|ask| ask.at));
     }
     Ok(())
+}
+
+/// What an open request waits for.
+fn waits(known: &Registry, ask: &AskRow) -> String {
+    let who: Vec<String> = ask.can_approve.iter().map(|p| known.shown(*p)).collect();
+    let who = who.join(", ");
+    let of_grant = matches!(ask.kind.as_str(), "request" | "extension");
+    match (ask.missing, of_grant) {
+        // A manager or the target's rules changed.
+        (0, true) => {
+            format!(
+                "lacks no approval any more: the next one gives it effect, also another of {who}"
+            )
+        }
+        (0, false) => "waits until witnesses have seen its approvals".to_owned(),
+        (missing, _) => {
+            let must = known.must_approve(ask);
+            let must = match must.is_empty() {
+                true => String::new(),
+                false => format!("; {} must be among them", must.join(", ")),
+            };
+            format!("waits for {missing} of {who}{must}")
+        }
+    }
 }
 
 pub(crate) fn grants(cli: &Cli, args: &Listing) -> Done {
