@@ -531,6 +531,14 @@ impl State {
         }
     }
 
+    /// The same, judging by the rules of the newest version, as the next entry is judged: to answer what it would meet.
+    pub fn to_look_ahead(origin: &str) -> Self {
+        Self {
+            version: crate::entry::VERSION,
+            ..Self::new(origin)
+        }
+    }
+
     /// The same for a bundle about one session: entries that are not law may be missing, but of
     /// that session none.
     pub fn excerpt(origin: &str, session: SessionId) -> Self {

@@ -220,7 +220,7 @@ fn directories_of(state: &State) -> BTreeMap<String, DirectoryState> {
 fn copied(source: &dyn Source) -> State {
     let mut copy = State::default();
     source.look(&mut |state| {
-        copy = State::new(&state.origin);
+        copy = State::to_look_ahead(&state.origin);
         copy.genesis.clone_from(&state.genesis);
         copy.size = state.size;
         copy.last_at = state.last_at;

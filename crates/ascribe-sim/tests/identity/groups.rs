@@ -247,7 +247,6 @@ fn who_becomes_the_manager_after_their_yes_says_it_again() {
     assert!(!told.contains("witnesses"), "{told}");
     assert_eq!(row["must_approve"][0], approver.as_str());
     agent.run(&world, &["logout"]).exits(0);
-    agent.run(&world, &["logout"]).exits(0);
     let (told, row) = asked();
     assert!(
         told.contains("the manager of whoever asks (no directory says who that is) must be"),
