@@ -68,7 +68,8 @@ impl State {
         self.check_answerer(by, ask)?;
         self.check_approver_key(ask, key)?;
         if !self.may_still_approve(by, ask) {
-            return Err(Denied::new("duplicate", "you approved this before"));
+            return Err(Denied::new("duplicate", "you approved this before")
+                .with_help("`ascribe requests` says whose approval it waits for"));
         }
         if self.person(ask.by)?.is_away() {
             return Err(Denied::new("left", "whoever asked for this has left"));
