@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ascribe_core::encoding::Bytes;
 use ascribe_core::entry::Body;
-use ascribe_core::id::EntryId;
+use ascribe_core::id::{ContentDigest, EntryId};
 use ascribe_core::identity::{Fact, Login, Provider, ProviderKeys};
 use ascribe_core::law::{ProviderState, SERVER};
 use ascribe_core::record::{Proposal, Recorder as _, Scope};
@@ -26,6 +26,8 @@ const EVERY: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_secs(2);
 /// Largest set of keys, in bytes: an entry holds it as it is.
 const MAX_KEYS: usize = 40 * 1024;
+/// A login waits no longer for that.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Headers that say how long an answer counts.
 const HEADERS: [&str; 4] = ["age", "cache-control", "date", "expires"];
 
@@ -69,41 +71,53 @@ impl Keeper {
 
     /// Before a login is judged: a key that we do not know may be newer than what we know, and keys that
     /// are too old to count may be published still.
-    pub(crate) async fn before(&self, login: &Login) {
-        let unknown = || {
-            let now = self.ledger.now();
-            self.ledger.with_state(|state| {
-                let known = state.providers.get(&login.provider)?;
-                let keys = known.keys.as_ref();
-                let fits = keys.is_some_and(|keys| {
-                    let most = known.provider.max_keys_age_ms();
-                    keys.thumbprints.contains(&login.claims.key) && now.since(keys.fetched) < most
-                });
-                (!fits && !known.provider.withdrawn).then(|| known.provider.clone())
-            })
-        };
-        let Some(provider) = unknown() else { return };
-        let last = self.turn(&provider);
-        let mut last = last.lock().await;
-        // Whoever had the turn before may have found it.
-        let Some(provider) = unknown() else { return };
-        self.fetch_in_time(&provider, &mut last).await;
-    }
-
-    /// Before a token is refused whose key we do not know: asks its provider, unless somebody did since we came.
-    pub(crate) async fn again(&self, provider: &Provider) {
-        let came = Instant::now();
-        let last = self.turn(provider);
-        let mut last = last.lock().await;
-        if last.is_none_or(|asked| asked < came) {
-            self.fetch_in_time(provider, &mut last).await;
+    pub(crate) async fn before(self: &Arc<Self>, login: &Login) {
+        let (name, key) = (login.provider.clone(), login.claims.key);
+        if let Some(provider) = self.lacks(&name, &key) {
+            // Whoever had the turn before may have found it.
+            let still = move |keeper: &Self| keeper.lacks(&name, &key).is_some();
+            self.ask(provider, still).await;
         }
     }
 
-    async fn fetch_in_time(&self, provider: &Provider, last: &mut Option<Instant>) {
-        let waited = last.map_or(PAUSE, |last| last.elapsed());
-        tokio::time::sleep(PAUSE.saturating_sub(waited)).await;
-        tell(provider, self.fetch(provider, last).await);
+    /// The provider, if this key is not among those of it that count.
+    fn lacks(&self, provider: &str, key: &ContentDigest) -> Option<Provider> {
+        let now = self.ledger.now();
+        self.ledger.with_state(|state| {
+            let known = state.providers.get(provider)?;
+            let fits = known.keys.as_ref().is_some_and(|keys| {
+                let most = known.provider.max_keys_age_ms();
+                keys.thumbprints.contains(key) && now.since(keys.fetched) < most
+            });
+            (!fits && !known.provider.withdrawn).then(|| known.provider.clone())
+        })
+    }
+
+    /// Before a token is refused whose key we do not know.
+    pub(crate) async fn again(self: &Arc<Self>, provider: &Provider) {
+        self.ask(provider.clone(), |_| true).await;
+    }
+
+    /// Asks a provider in its turn, unless somebody did since we came, or it is not wanted any more. Goes on with that
+    /// when it takes too long to wait for.
+    async fn ask(
+        self: &Arc<Self>,
+        provider: Provider,
+        wanted: impl Fn(&Self) -> bool + Send + 'static,
+    ) {
+        let came = Instant::now();
+        let keeper = Arc::clone(self);
+        let asking = tokio::spawn(async move {
+            let last = keeper.turn(&provider);
+            let mut last = last.lock().await;
+            if last.is_none_or(|asked| asked < came) && wanted(&keeper) {
+                let waited = last.map_or(PAUSE, |last| last.elapsed());
+                tokio::time::sleep(PAUSE.saturating_sub(waited)).await;
+                tell(&provider, keeper.fetch(&provider, &mut last).await);
+            }
+        });
+        // What it came to is on record, or in the server's log.
+        drop(tokio::time::timeout(LONGEST, asking).await);
     }
 
     async fn refresh(&self, provider: &Provider) -> Done {
