@@ -65,6 +65,8 @@ pub(crate) struct Api {
     pub(crate) keeper: Arc<providers::Keeper>,
     /// Which logins were refused.
     pub(crate) refused: Arc<refusals::Refusals>,
+    /// What people signed that was refused.
+    pub(crate) refused_signed: Arc<refusals::OfSigned>,
     /// What the log's witnesses said.
     pub(crate) witnesses: Arc<crate::witness::client::Seen>,
 }
@@ -426,12 +428,9 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             return Reply::failure("invalid", "malformed", format!("the statement is {error}"));
         }
     };
-    if let Say::Login(login) = &statement.say
-        && login.bearer
-    {
-        api.count_refused(login, "bearer");
-        let why = "only the gateway logs in whoever shows a token as a password";
-        return Reply::failure("denied", "bearer", why);
+    if let Say::Login(login) = &statement.say {
+        let proposal = proposal(&statement, signed, openings);
+        return log_in(api, login, proposal).await;
     }
     let body = Body::Statement(signed.clone());
     let query = match &statement.say {
@@ -481,23 +480,54 @@ async fn take(api: &Arc<Api>, signed: Signed, openings: Vec<Opening>) -> Reply {
             "this read was answered before; sign it again",
         );
     }
-    if let Say::Login(login) = &statement.say {
-        api.keeper.before(login).await;
-    }
     match api.ledger.record(proposal).await {
         Ok(receipt) => {
             // A read sees everything sequenced before it.
             let before = receipt.index;
             done(api, Some(receipt.into()), query, statement.by, before).await
         }
-        Err(RecordError::Denied(denied)) => {
-            if let Say::Login(login) = &statement.say {
-                api.count_refused(login, denied.code);
+        Err(error) => {
+            if let RecordError::Denied(denied) = &error {
+                api.refused_signed.record(&signed, denied.code).await;
             }
-            refusals::record(&api.ledger, &*api.judge, &signed, denied.code).await;
-            Reply::denied(&api.named(denied))
+            not_recorded(api, error)
         }
-        Err(RecordError::Unavailable(why)) => Reply::failure(
+    }
+}
+
+/// Takes in a login. Once the ledger is asked it is decided, whether or not anybody waits for that.
+async fn log_in(api: &Arc<Api>, login: &Login, proposal: Proposal) -> Reply {
+    let came = api.came(login);
+    if login.bearer {
+        came.refused("bearer");
+        let why = "only the gateway logs in whoever shows a token as a password";
+        return Reply::failure("denied", "bearer", why);
+    }
+    // One that is on record is answered as it was.
+    let known = |state: &ascribe_core::law::State| state.index_of(&proposal.id).is_some();
+    if !api.ledger.with_state(known) {
+        api.keeper.before(login).await;
+    }
+    let ledger = Arc::clone(&api.ledger);
+    let decided = api.refused.go_on(async move {
+        let answer = ledger.record(proposal).await;
+        came.decided(&answer);
+        answer
+    });
+    match decided.await {
+        Ok(Ok(receipt)) => Reply::Done {
+            receipt: Some(receipt.into()),
+            answer: serde_json::Value::Null,
+        },
+        Ok(Err(error)) => not_recorded(api, error),
+        Err(_) => Reply::failure("failure", "internal", "the server stops"),
+    }
+}
+
+fn not_recorded(api: &Api, error: RecordError) -> Reply {
+    match error {
+        RecordError::Denied(denied) => Reply::denied(&api.named(denied)),
+        RecordError::Unavailable(why) => Reply::failure(
             "failure",
             "unavailable",
             format!("the ledger cannot record: {why}"),
@@ -620,13 +650,13 @@ impl Api {
         denied
     }
 
-    /// A login is by nobody whom we know, so its refusal is counted.
-    fn count_refused(&self, login: &Login, code: &'static str) {
+    /// A login is by nobody whom we know, so that it came is what is kept of one that is refused.
+    fn came(&self, login: &Login) -> refusals::Came {
         let name = login.provider.as_str();
         let known = self
             .ledger
             .with_state(|state| state.providers.contains_key(name));
-        self.refused.count(known.then_some(name), code);
+        self.refused.came(known.then(|| name.to_owned()))
     }
 }
 

@@ -135,14 +135,16 @@ impl State {
         Ok(statement)
     }
 
-    /// The same, read already. Says who signed it.
-    fn check_signed_at(
-        &self,
-        judge: &dyn Judge,
-        at: Timestamp,
-        (signed, statement): (&Signed, &Statement),
-        index: u64,
-    ) -> Result<Author, Denied> {
+    /// Is this a statement for this log, signed now, and not taken before? Whose it is, is not looked at.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_fresh(&self, at: Timestamp, statement: &Statement) -> Result<(), Denied> {
+        let at = self.last_at.map_or(at, |last| last.max(at));
+        self.check_new(at, statement, self.size)
+    }
+
+    fn check_new(&self, at: Timestamp, statement: &Statement, index: u64) -> Result<(), Denied> {
         if statement.v != 1 {
             return Err(Denied::new("version", "unknown statement version"));
         }
@@ -165,6 +167,18 @@ impl State {
         if self.statements.contains(&statement.id) {
             return Err(Denied::new("replay", "this statement was taken before"));
         }
+        Ok(())
+    }
+
+    /// What `check_signed` checks, of a statement that was read already. Says who signed it.
+    fn check_signed_at(
+        &self,
+        judge: &dyn Judge,
+        at: Timestamp,
+        (signed, statement): (&Signed, &Statement),
+        index: u64,
+    ) -> Result<Author, Denied> {
+        self.check_new(at, statement, index)?;
         let key = signer(judge, signed, &statement.say)?;
         self.check_actor(statement.by)?;
         let fingerprint = key.fingerprint();

@@ -35,7 +35,7 @@ use crate::exit::{Attempt as _, Done, Failure};
 use crate::server::bearers::Tokens;
 use crate::server::postgres::{Files, Sources};
 use crate::server::providers::Keeper;
-use crate::server::refusals::{Of, Refusals};
+use crate::server::refusals::{Of, OfSigned, Refusals};
 use crate::server::scim::Scim;
 use crate::server::vault::Vault;
 use crate::server::{Api, Naming};
@@ -333,18 +333,21 @@ async fn open(dir: &Path) -> Done<(Arc<Ledger>, Arc<dyn Judge>)> {
     Ok((Arc::new(ledger), judge))
 }
 
-/// What takes logins: providers' keys, the count of those that are refused, and what is shown at databases' doors.
-fn logins(
-    ledger: &Arc<Ledger>,
-    judge: &Arc<dyn Judge>,
-) -> Done<(Arc<Keeper>, Arc<Refusals>, Tokens)> {
+/// Which logins were refused, and what else that people signed.
+type Refused = (Arc<Refusals>, Arc<OfSigned>);
+
+/// What takes logins: providers' keys, what is refused, and what is shown at databases' doors.
+fn logins(ledger: &Arc<Ledger>, judge: &Arc<dyn Judge>) -> Done<(Arc<Keeper>, Refused, Tokens)> {
     let keeper = Arc::new(Keeper::new(Arc::clone(ledger))?);
-    let refused = Arc::new(Refusals::new(Of::Logins, Arc::clone(ledger)));
+    let refused = (
+        Arc::new(Refusals::new(Of::Logins, Arc::clone(ledger))),
+        Arc::new(OfSigned::new(Arc::clone(ledger), Arc::clone(judge))),
+    );
     let bearers = Tokens::new(
         Arc::clone(ledger),
         Arc::clone(&keeper),
         Arc::clone(judge),
-        Arc::clone(&refused),
+        refused.clone(),
     );
     Ok((keeper, refused, bearers))
 }
@@ -398,11 +401,12 @@ pub(crate) async fn start(
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let databases = Databases::listen(postgres, dir, &tasks, &stop).await?;
-    let (keeper, refused, bearers) = logins(&ledger, &judge)?;
+    let (keeper, (refused, refused_signed), bearers) = logins(&ledger, &judge)?;
     let witnesses = Arc::new(client::Seen::default());
     let api = Arc::new(Api {
         keeper: Arc::clone(&keeper),
         refused: Arc::clone(&refused),
+        refused_signed,
         ledger: Arc::clone(&ledger),
         judge,
         first_entry,

@@ -20,7 +20,7 @@ use ascribe_wire::pg::Secret;
 use tokio::sync::oneshot;
 
 use super::providers::Keeper;
-use super::refusals::{self, Refusals};
+use super::refusals::{Came, OfSigned, Refusals};
 use crate::client::random;
 use crate::exit::{Attempt as _, Failure};
 use crate::signer::{Signer, fresh_key, ssh_key_of};
@@ -30,8 +30,9 @@ pub(crate) struct Tokens {
     ledger: Arc<Ledger>,
     keeper: Arc<Keeper>,
     judge: Arc<dyn Judge>,
-    /// Which logins were refused.
+    /// Which logins were refused, and what else that people signed.
     refused: Arc<Refusals>,
+    refused_signed: Arc<OfSigned>,
 }
 
 /// The law gives a session key no longer life, in milliseconds.
@@ -69,6 +70,15 @@ struct Meant {
     /// Each one's id, and the claims that its rule names.
     workloads: Vec<(PersonId, String)>,
     facts: Vec<String>,
+}
+
+/// A login that is good by all that we know.
+struct Ready {
+    workload: PersonId,
+    /// The fingerprint of its key.
+    key: String,
+    login: Proposal,
+    logout: Proposal,
 }
 
 impl Bearers for Tokens {
@@ -113,7 +123,7 @@ impl Bearers for Tokens {
     }
 
     fn refused<'a>(&'a self, signed: &'a Signed, code: &'static str) -> BoxFuture<'a, ()> {
-        Box::pin(refusals::record(&self.ledger, &*self.judge, signed, code))
+        Box::pin(self.refused_signed.record(signed, code))
     }
 
     fn issuer(&self, provider: &str) -> Option<String> {
@@ -129,13 +139,15 @@ impl Tokens {
         ledger: Arc<Ledger>,
         keeper: Arc<Keeper>,
         judge: Arc<dyn Judge>,
-        refused: Arc<Refusals>,
+        refused: (Arc<Refusals>, Arc<OfSigned>),
     ) -> Self {
+        let (refused, refused_signed) = refused;
         Self {
             ledger,
             keeper,
             judge,
             refused,
+            refused_signed,
         }
     }
 
@@ -151,14 +163,29 @@ impl Tokens {
     }
 
     async fn take(&self, shown: Shown<'_>) -> Result<Bearer, Denied> {
-        let taken = self.let_in(&shown).await;
-        taken.map_err(|denied| {
-            let provider = self.provider_of(&shown.said, shown.what);
-            self.counted(provider.as_deref(), denied)
-        })
+        let provider = self.provider_of(&shown.said, shown.what);
+        let came = self.refused.came(provider);
+        let ready = match self.ready(&shown).await {
+            Ok(ready) => ready,
+            Err(denied) => {
+                came.refused(denied.code);
+                return Err(denied);
+            }
+        };
+        let (workload, key) = (ready.workload, ready.key.clone());
+        match self.on_record(ready, came).await {
+            Ok(logout) => Ok(Bearer {
+                workload,
+                key,
+                logout,
+            }),
+            Err(RecordError::Denied(denied)) => Err(denied),
+            Err(error) => Err(Denied::new(NO_LEDGER, error.to_string())),
+        }
     }
 
-    async fn let_in(&self, shown: &Shown<'_>) -> Result<Bearer, Denied> {
+    /// Checks what was shown, and makes the login and what ends it.
+    async fn ready(&self, shown: &Shown<'_>) -> Result<Ready, Denied> {
         let key = fresh_key().map_err(internal)?;
         let public = ssh_key_of(key.public_key()).map_err(internal)?;
         let rz: [u8; 32] = random().map_err(internal)?;
@@ -203,25 +230,23 @@ impl Tokens {
         // Nobody signs with it any more.
         drop(signer);
         let proposal = Proposal::of_statement(id, signed, vec![sealed], Scope::Login(id));
-        let logout = Proposal::of_statement(end_id, end, Vec::new(), Scope::None);
-        match self.on_record(proposal, logout).await {
-            Ok(logout) => Ok(Bearer {
-                workload,
-                key: public.fingerprint(),
-                logout,
-            }),
-            Err(RecordError::Denied(denied)) => Err(denied),
-            Err(error) => Err(Denied::new(NO_LEDGER, error.to_string())),
-        }
+        Ok(Ready {
+            workload,
+            key: public.fingerprint(),
+            login: proposal,
+            logout: Proposal::of_statement(end_id, end, Vec::new(), Scope::None),
+        })
     }
 
     /// Records a login and gives what ends it. Where whoever waits for that is gone before, it ends at once: nobody else
     /// could sign for it.
-    async fn on_record(&self, login: Proposal, logout: Proposal) -> Result<Proposal, RecordError> {
+    async fn on_record(&self, ready: Ready, came: Came) -> Result<Proposal, RecordError> {
+        let Ready { login, logout, .. } = ready;
         let ledger = Arc::clone(&self.ledger);
         let (answer, waits) = oneshot::channel();
-        tokio::spawn(async move {
+        self.refused.go_on(async move {
             let recorded = ledger.record(login).await.map(|_| logout);
+            came.decided(&recorded);
             if let Err(Ok(logout)) = answer.send(recorded)
                 && let Err(error) = ledger.record(logout).await
             {

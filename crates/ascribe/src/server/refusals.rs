@@ -1,21 +1,25 @@
-//! What was refused to whoever is nobody here, on record: requests over SCIM, and logins. It is counted, and written
+//! What was refused, on record. To whoever is nobody here, requests over SCIM and logins: that is counted, and written
 //! now and then, so that whoever asks for nothing but refusals fills no disk. The first of them is written within a
-//! second, the next after a minute, and as long as it goes on after twice as long each time, up to an hour.
+//! second, the next after a minute, and as long as it goes on after twice as long each time, up to an hour. To
+//! somebody whom we know, what they signed: that is an entry each.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ascribe_core::directory::{DirectoryRefusal, RefusedCount};
 use ascribe_core::entry::{Body, Refusal};
-use ascribe_core::id::EntryId;
+use ascribe_core::id::{EntryId, PersonId};
 use ascribe_core::identity::LoginRefusal;
-use ascribe_core::law::{Judge, SERVER};
-use ascribe_core::record::{Proposal, Recorder as _, Scope};
-use ascribe_core::statement::Signed;
+use ascribe_core::law::{Judge, SERVER, SIGNER_SKEW_MS, State};
+use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
+use ascribe_core::statement::{Say, Signed};
 use ascribe_core::time::Timestamp;
 use ascribe_ledger::Ledger;
+use ascribe_tlog::{Hash, leaf_hash};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::client::random;
 use crate::exit::{Attempt as _, Done};
@@ -28,11 +32,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Most reasons that are counted apart; what is refused for any other is in one sum.
 const MAX_CODES: usize = 63;
 const OTHER: &str = "other";
-/// Reasons by which somebody's statement is refused who need not have brought it now: it is on record here or elsewhere, and
-/// whoever reads that has a copy.
-const ANYBODYS: [&str; 3] = ["clock", "log", "replay"];
+/// The reason of a login that was given up before it was decided on: by who asked, for want of time, or at a stop.
+const GONE: &str = "gone";
 /// Reasons that are failures of ours.
 const OURS: [&str; 2] = ["internal", "ledger"];
+/// A signed statement counts no longer than this after it first came: it may be from five minutes ahead, and is then good
+/// for five more.
+const FRESH: Duration = Duration::from_millis(2 * SIGNER_SKEW_MS.unsigned_abs());
+/// Most refusals of what people signed that are on record within that time, and most of one person.
+const MOST: usize = 4096;
+const MOST_OF_ONE: usize = 256;
+/// What is being decided on when the server stops has this time to be counted.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What was refused since the last entry.
 #[derive(Debug)]
@@ -131,6 +142,39 @@ pub(crate) struct Refusals {
     ledger: Arc<Ledger>,
     /// By directory or provider, and of those who named no registered one: as many as there are, and one.
     buckets: Mutex<BTreeMap<Option<String>, Bucket>>,
+    /// What the ledger decides on, whether or not anybody waits for that.
+    under_way: TaskTracker,
+}
+
+/// A login that came in. Whatever becomes of whoever asked, it is counted, unless it is taken in or the server failed.
+#[must_use]
+pub(super) struct Came {
+    refusals: Arc<Refusals>,
+    provider: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl Came {
+    /// It is refused for this reason.
+    pub(super) fn refused(mut self, code: &'static str) {
+        self.code = Some(code);
+    }
+
+    /// What the ledger answered.
+    pub(super) fn decided<T>(mut self, answer: &Result<T, RecordError>) {
+        self.code = match answer {
+            Err(RecordError::Denied(denied)) => Some(denied.code),
+            Ok(_) | Err(RecordError::Unavailable(_)) => None,
+        };
+    }
+}
+
+impl Drop for Came {
+    fn drop(&mut self) {
+        if let Some(code) = self.code {
+            self.refusals.count(self.provider.as_deref(), code);
+        }
+    }
 }
 
 impl Refusals {
@@ -139,7 +183,25 @@ impl Refusals {
             of,
             ledger,
             buckets: Mutex::default(),
+            under_way: TaskTracker::new(),
         }
+    }
+
+    /// A login came in that names this registered provider, or none.
+    pub(super) fn came(self: &Arc<Self>, provider: Option<String>) -> Came {
+        Came {
+            refusals: Arc::clone(self),
+            provider,
+            code: Some(GONE),
+        }
+    }
+
+    /// Goes on with this when nobody waits for it any more.
+    pub(super) fn go_on<T: Send + 'static>(
+        &self,
+        deciding: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.under_way.spawn(deciding)
     }
 
     /// Counts a refusal. What the server failed to do is none. Whoever calls this has found that a directory or a
@@ -165,8 +227,17 @@ impl Refusals {
         }
     }
 
-    /// Writes whatever is left.
+    /// Writes whatever is left. Nothing comes in any more.
     pub(crate) async fn finish(&self) {
+        self.under_way.close();
+        if tokio::time::timeout(LAST, self.under_way.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the ledger takes too long: some logins that were refused are not counted"
+            );
+        }
         self.write(|bucket| bucket.tally.take()).await;
     }
 
@@ -216,40 +287,110 @@ impl Refusals {
     }
 }
 
-/// A refusal of what somebody whom we know signed is an entry that names them.
-pub(crate) async fn record(ledger: &Ledger, judge: &dyn Judge, signed: &Signed, code: &str) {
-    let Ok(statement) = signed.statement() else {
-        return;
-    };
-    let (namespace, text) = (statement.say.namespace(), signed.text.as_bytes());
-    let key = judge.sshsig(&namespace, text, &signed.sig.0);
-    let Some(key) = key.map(|key| key.fingerprint()) else {
-        return;
-    };
-    let agent = ledger.agent_by_key(&key);
-    let person = ledger.person_by_key(&key);
-    let person = person.or(agent.as_ref().map(|agent| agent.person));
-    if person != Some(statement.by) || ANYBODYS.contains(&code) {
-        return;
+/// Refusals of what somebody signed whom we know: each is an entry that names them. Anybody may have a copy of what they
+/// signed, so it has to be for this log and signed just now, and makes one entry, however often and by whichever way it
+/// is brought.
+pub(crate) struct OfSigned {
+    ledger: Arc<Ledger>,
+    judge: Arc<dyn Judge>,
+    written: Mutex<Written>,
+}
+
+/// What is on record, as long as it could be brought again.
+#[derive(Debug, Default)]
+struct Written {
+    /// By the digest of what was signed. The id alone would let somebody sign many things under one.
+    all: BTreeMap<Hash, (PersonId, Instant)>,
+    /// How many are not on record because there were too many.
+    left_out: u64,
+}
+
+impl Written {
+    /// Is it new, and is there room for it? It is not new any more then.
+    fn takes(&mut self, text: Hash, by: PersonId, now: Instant) -> bool {
+        self.all
+            .retain(|_, (_, since)| now.saturating_duration_since(*since) <= FRESH);
+        if self.all.contains_key(&text) {
+            return false;
+        }
+        let theirs = self
+            .all
+            .values()
+            .filter(|(person, _)| *person == by)
+            .count();
+        if self.all.len() >= MOST || theirs >= MOST_OF_ONE {
+            self.left_out = self.left_out.saturating_add(1);
+            // Who makes many fills no other log with them.
+            if self.left_out.is_power_of_two() {
+                let count = self.left_out;
+                tracing::warn!(
+                    "too much that people signed is refused: {count} refusal(s) so far are not on record"
+                );
+            }
+            return false;
+        }
+        self.all.insert(text, (by, now));
+        true
     }
-    let Ok(entry) = random() else { return };
-    let refusal = Refusal {
-        delegation: agent.map(|agent| agent.delegation),
-        person: statement.by,
-        what: statement.say.tag().to_owned(),
-        code: code.to_owned(),
-        session: None,
-        detail: None,
-    };
-    let proposal = Proposal {
-        id: EntryId::new(entry),
-        writer: SERVER.to_owned(),
-        body: Body::Refusal(refusal),
-        openings: Vec::new(),
-        scope: Scope::None,
-    };
-    if let Err(error) = ledger.record(proposal).await {
-        tracing::error!("a refusal could not be recorded: {error}");
+}
+
+impl OfSigned {
+    pub(crate) fn new(ledger: Arc<Ledger>, judge: Arc<dyn Judge>) -> Self {
+        Self {
+            ledger,
+            judge,
+            written: Mutex::default(),
+        }
+    }
+
+    /// Puts it on record, if it is new and theirs. A login is by nobody whom we know, whichever key it introduces.
+    pub(super) async fn record(&self, signed: &Signed, code: &str) {
+        let Ok(statement) = signed.statement() else {
+            return;
+        };
+        let (by, now) = (statement.by, self.ledger.now());
+        let fresh = |state: &State| state.check_fresh(now, &statement).is_ok();
+        if matches!(statement.say, Say::Login(_)) || !self.ledger.with_state(fresh) {
+            return;
+        }
+        let (namespace, text) = (statement.say.namespace(), signed.text.as_bytes());
+        let key = self.judge.sshsig(&namespace, text, &signed.sig.0);
+        let Some(key) = key.map(|key| key.fingerprint()) else {
+            return;
+        };
+        let agent = self.ledger.agent_by_key(&key);
+        let person = self.ledger.person_by_key(&key);
+        if person.or(agent.as_ref().map(|agent| agent.person)) != Some(by) {
+            return;
+        }
+        let text = leaf_hash(text);
+        let new = self.written().takes(text, by, Instant::now());
+        let Some(entry) = random().ok().filter(|_| new) else {
+            return;
+        };
+        let refusal = Refusal {
+            delegation: agent.map(|agent| agent.delegation),
+            person: by,
+            what: statement.say.tag().to_owned(),
+            code: code.to_owned(),
+            session: None,
+            detail: None,
+        };
+        let proposal = Proposal {
+            id: EntryId::new(entry),
+            writer: SERVER.to_owned(),
+            body: Body::Refusal(refusal),
+            openings: Vec::new(),
+            scope: Scope::None,
+        };
+        if let Err(error) = self.ledger.record(proposal).await {
+            tracing::error!("a refusal could not be recorded: {error}");
+            self.written().all.remove(&text);
+        }
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -299,6 +440,35 @@ mod tests {
         let counts = bucket.tally.unwrap().counts;
         assert_eq!((counts.len(), counts[OTHER]), (64, 14));
         assert_eq!(counts.values().sum::<u64>(), 140);
+    }
+
+    /// Nobody has more on record than there is room for, nor takes the room of everybody else; and what was left out is not
+    /// taken for written.
+    #[test]
+    fn what_is_on_record_of_what_people_signed_is_bounded() {
+        let text = |nth: usize| leaf_hash(&nth.to_be_bytes());
+        let person = |nth: u8| PersonId::new([nth; 16]);
+        let begin = Instant::now();
+        let mut written = Written::default();
+        for nth in 0..MOST_OF_ONE {
+            assert!(written.takes(text(nth), person(1), begin), "{nth}");
+            assert!(!written.takes(text(nth), person(1), begin), "{nth}");
+        }
+        assert_eq!(written.left_out, 0);
+        let (more, later) = (text(MOST), begin + FRESH);
+        assert!(!written.takes(more, person(1), later));
+        assert_eq!(written.left_out, 1);
+        assert!(written.takes(more, person(2), later));
+        for nth in 0..MOST - MOST_OF_ONE - 1 {
+            let by = person(u8::try_from(3 + nth / MOST_OF_ONE).unwrap());
+            assert!(written.takes(text(MOST + 1 + nth), by, later), "{nth}");
+        }
+        assert!(!written.takes(text(2 * MOST), person(99), later));
+        assert_eq!((written.all.len(), written.left_out), (MOST, 2));
+        // The first ones cannot be brought any more: they are too old.
+        let end = later + Duration::from_millis(1);
+        assert!(written.takes(text(2 * MOST), person(1), end));
+        assert_eq!(written.all.len(), MOST - MOST_OF_ONE + 1);
     }
 
     #[test]

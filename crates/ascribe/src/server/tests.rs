@@ -3,8 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use ascribe_core::id::{SessionId, StatementId};
+use ascribe_core::entry::Entry;
+use ascribe_core::id::{GrantId, SessionId, StatementId};
+use ascribe_core::identity::{Provider, ProviderKind};
+use ascribe_core::sealed::Prose;
 use ascribe_core::statement::{PersonAdd, Role, Seen, View as Shown};
+use ascribe_gateway::Bearers as _;
 use ascribe_ledger::{InitOptions, SystemClock, SystemRng};
 use serde_json::{Value, json};
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
@@ -20,6 +24,7 @@ use crate::signer::{Signer, ssh_key_of};
 const PATIENCE: Duration = Duration::from_secs(30);
 const ADA: PersonId = PersonId::new([1; 16]);
 const ORIGIN: &str = "ledger.example/api";
+const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
 struct World {
     api: Arc<Api>,
@@ -66,11 +71,14 @@ impl World {
         let ledger = Arc::new(ledger(dir.path(), &ada));
         let keeper = providers::Keeper::new(Arc::clone(&ledger)).unwrap();
         let refused = refusals::Refusals::new(refusals::Of::Logins, Arc::clone(&ledger));
+        let judge: Arc<dyn ascribe_core::law::Judge> = Arc::new(ascribe_evidence::SshSignatures);
+        let signed = refusals::OfSigned::new(Arc::clone(&ledger), Arc::clone(&judge));
         let api = Arc::new(Api {
             keeper: Arc::new(keeper),
             refused: Arc::new(refused),
+            refused_signed: Arc::new(signed),
             ledger,
-            judge: Arc::new(ascribe_evidence::SshSignatures),
+            judge,
             first_entry: String::new(),
             ssh: String::new(),
             ssh_host_key: String::new(),
@@ -124,9 +132,9 @@ impl World {
         exchange(self.tls(1).await, &serde_json::to_vec(call).unwrap()).await
     }
 
-    /// A statement of Ada's, as it is submitted.
-    fn submit(&self, say: Say, opening: Opening) -> Value {
-        let statement = Statement {
+    /// A statement of Ada's.
+    fn statement(&self, say: Say) -> Statement {
+        Statement {
             v: 1,
             log: ORIGIN.to_owned(),
             by: ADA,
@@ -137,9 +145,115 @@ impl World {
                 root: Root(ascribe_tlog::Hash::ZERO),
             },
             say,
+        }
+    }
+
+    /// The same, as it is submitted.
+    fn submit(&self, say: Say, opening: Opening) -> Value {
+        let signed = self.ada.sign(&self.statement(say)).unwrap();
+        submission(&signed, &[opening])
+    }
+
+    /// What takes tokens at a database's door.
+    fn tokens(&self) -> bearers::Tokens {
+        let api = &self.api;
+        bearers::Tokens::new(
+            Arc::clone(&api.ledger),
+            Arc::clone(&api.keeper),
+            Arc::clone(&api.judge),
+            (Arc::clone(&api.refused), Arc::clone(&api.refused_signed)),
+        )
+    }
+
+    /// Registers a provider of jobs whose keys are there.
+    async fn provider(&self, jwks_uri: String) {
+        let provider = Provider {
+            algorithms: vec!["EdDSA".to_owned()],
+            audience: "ascribe".to_owned(),
+            authn: None,
+            issuer: ISSUER.to_owned(),
+            jwks_uri,
+            kind: ProviderKind::Github,
+            max_keys_age_seconds: None,
+            name: "github".to_owned(),
+            observers: None,
+            withdrawn: false,
         };
+        let statement = self.statement(Say::ProviderSet(provider));
         let signed = self.ada.sign(&statement).unwrap();
-        json!({ "op": "submit", "signed": signed, "openings": [opening] })
+        let proposal = proposal(&statement, signed, vec![]);
+        self.api.ledger.record(proposal).await.unwrap();
+    }
+
+    /// A login with a token that nobody signed, under a key that the provider does not have.
+    fn login(&self, bearer: bool) -> Value {
+        let token = Opening::new("token", [6; 32], b"eyJ".to_vec());
+        let digest = ascribe_core::id::ContentDigest(ascribe_tlog::Hash::ZERO);
+        let login = Login {
+            bearer,
+            claims: ascribe_core::identity::Claims {
+                acr: None,
+                amr: Vec::new(),
+                auth_time: None,
+                binding: ascribe_core::identity::Binding::None,
+                code: None,
+                expires: self.api.ledger.now().plus_millis(60_000),
+                facts: Vec::new(),
+                groups: Vec::new(),
+                issued: self.api.ledger.now(),
+                key: digest,
+                managers: Vec::new(),
+                missing: Vec::new(),
+                protection: None,
+                run: None,
+                subject: digest,
+                trigger: None,
+            },
+            digest,
+            provider: "github".to_owned(),
+            rz: Bytes(vec![0; 32]),
+            saw: None,
+            token: token.commitment(),
+            until: self.api.ledger.now().plus_millis(60_000),
+        };
+        self.submit(Say::Login(Box::new(login)), token)
+    }
+
+    /// The whole ledger's bodies.
+    fn bodies(&self) -> Vec<Body> {
+        let ledger = &*self.api.ledger;
+        let entries = Ledger::entries(ledger, 0..ledger.size()).unwrap();
+        let bodies = entries
+            .iter()
+            .map(|bytes| Entry::from_bytes(bytes).unwrap());
+        bodies.map(|entry| entry.body).collect()
+    }
+
+    /// What was refused under somebody's name.
+    fn refused(&self) -> Vec<(String, String)> {
+        let refused = self.bodies().into_iter().filter_map(|body| match body {
+            Body::Refusal(refusal) => Some(refusal),
+            _ => None,
+        });
+        let refused = refused.inspect(|refusal| assert_eq!(refusal.person, ADA));
+        refused
+            .map(|refusal| (refusal.what, refusal.code))
+            .collect()
+    }
+
+    /// How many logins by the provider were refused, by the code.
+    async fn counted(&self) -> BTreeMap<String, u64> {
+        self.api.refused.finish().await;
+        let mut counts = BTreeMap::new();
+        for body in self.bodies() {
+            let Body::LoginRefusal(refusal) = body else {
+                continue;
+            };
+            for one in refusal.refused {
+                *counts.entry(one.code).or_default() += one.count;
+            }
+        }
+        counts
     }
 
     fn read(&self, query: &Query) -> Value {
@@ -158,6 +272,37 @@ impl World {
         };
         self.submit(Say::PersonAdd(add), name)
     }
+}
+
+fn submission(signed: &Signed, openings: &[Opening]) -> Value {
+    json!({ "op": "submit", "signed": signed, "openings": openings })
+}
+
+/// Publishes a key that no login names. Gives its address.
+fn published() -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let key = ascribe_tlog::SigningKey::from_seed("idp.example", &[5; 32]).unwrap();
+    let x = ascribe_core::encoding::base64url(&key.verifier().public_key());
+    let keys = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", keys.len());
+    let answer = format!("{head}connection: close\r\n\r\n{keys}");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            if stream.read(&mut [0; 4096]).is_ok() {
+                stream.write_all(answer.as_bytes()).unwrap_or_default();
+            }
+        }
+    });
+    format!("http://{address}/keys")
+}
+
+/// Takes connections and answers none, as long as it is held. Gives its address, too.
+fn silent() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, format!("http://{address}/keys"))
 }
 
 /// Sends one call and hears the answer.
@@ -459,40 +604,137 @@ fn a_query_that_is_not_what_the_statement_says_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_outside_makes_the_gateways_logins() {
     let w = World::new().await;
-    let login = |bearer: bool| {
-        let token = Opening::new("token", [6; 32], b"eyJ".to_vec());
-        let digest = ascribe_core::id::ContentDigest(ascribe_tlog::Hash::ZERO);
-        let login = ascribe_core::identity::Login {
-            bearer,
-            claims: ascribe_core::identity::Claims {
-                acr: None,
-                amr: Vec::new(),
-                auth_time: None,
-                binding: ascribe_core::identity::Binding::None,
-                code: None,
-                expires: w.api.ledger.now().plus_millis(60_000),
-                facts: Vec::new(),
-                groups: Vec::new(),
-                issued: w.api.ledger.now(),
-                key: digest,
-                managers: Vec::new(),
-                missing: Vec::new(),
-                protection: None,
-                run: None,
-                subject: digest,
-                trigger: None,
-            },
-            digest,
-            provider: "github".to_owned(),
-            rz: Bytes(vec![0; 32]),
-            saw: None,
-            token: token.commitment(),
-            until: w.api.ledger.now().plus_millis(60_000),
-        };
-        w.submit(Say::Login(Box::new(login)), token)
-    };
-    let told = w.call(&login(true)).await;
+    let told = w.call(&w.login(true)).await;
     assert_eq!(told["refused"]["code"], "bearer", "{told}");
-    let told = w.call(&login(false)).await;
+    let told = w.call(&w.login(false)).await;
     assert_eq!(told["refused"]["code"], "no-provider", "{told}");
+    // Signed with a key of Ada's, they are still nobody's.
+    assert_eq!(w.refused(), []);
+    let counts = [("bearer", 1), ("no-provider", 1)];
+    assert_eq!(w.counted().await, counted(&counts));
+}
+
+fn counted(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let counts = counts
+        .iter()
+        .map(|(code, count)| ((*code).to_owned(), *count));
+    counts.collect()
+}
+
+/// Anybody may have a copy of what Ada signed: for another log, long ago, or just now, which is refused once under her name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_brought_again_is_refused_under_its_signers_name_once() {
+    let w = World::new().await;
+    let door = w.tokens();
+    let reason = Opening::new("reason", [8; 32], b"they told me to".to_vec());
+    let asked = || {
+        let ask = ascribe_core::statement::Revocation {
+            grant: GrantId::new([1; 16]),
+            reason: Prose::of(&reason),
+        };
+        w.statement(Say::Revocation(ask))
+    };
+    let brought = async |statement: &Statement| {
+        let signed = w.ada.sign(statement).unwrap();
+        let openings = [reason.clone(), Opening::new("reason", [9; 32], vec![])];
+        let mut codes = Vec::new();
+        for openings in [&openings[..1], &openings[1..], &[], &openings[..1]] {
+            let told = w.call(&submission(&signed, openings)).await;
+            let code = told["refused"]["code"].as_str().unwrap().to_owned();
+            door.refused(&signed, "no-grant").await;
+            codes.push(code);
+        }
+        codes
+    };
+    let mut others = asked();
+    others.log = "ledger.example/other".to_owned();
+    let mut old = asked();
+    old.at = old.at.plus_millis(-300 * 86_400_000);
+    let mut early = asked();
+    early.at = early.at.plus_millis(600_000);
+    for statement in [&others, &old, &early] {
+        let codes = brought(statement).await;
+        assert!(codes.contains(&"openings".to_owned()), "{codes:?}");
+        assert_eq!(w.refused(), [], "{codes:?}");
+    }
+    let new = asked();
+    let codes = brought(&new).await;
+    assert!(codes.iter().all(|code| code != "replay"), "{codes:?}");
+    let first = ("revocation".to_owned(), codes[0].clone());
+    assert_eq!(w.refused(), [first.clone()]);
+    // Another is another, also under the same id, and not if somebody else signed it.
+    let mut next = asked();
+    next.id = new.id;
+    door.refused(&w.ada.sign(&next).unwrap(), "no-grant").await;
+    let third = w.stranger.sign(&asked()).unwrap();
+    door.refused(&third, "no-grant").await;
+    let second = ("revocation".to_owned(), "no-grant".to_owned());
+    assert_eq!(w.refused(), [first, second]);
+    // What was taken in is refused to nobody who brings it later.
+    let person = w.person_add();
+    let told = w.call(&person).await;
+    assert!(told["done"]["receipt"].is_object(), "{told}");
+    let signed: Signed = serde_json::from_value(person["signed"].clone()).unwrap();
+    door.refused(&signed, "openings").await;
+    assert_eq!(w.refused().len(), 2);
+}
+
+/// However many come at once, each is answered in time and counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_come_together_are_all_answered_and_counted() {
+    let w = World::new().await;
+    w.provider(published()).await;
+    let begun = std::time::Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let (stream, login) = (w.tls(1).await, w.login(false));
+        calls.spawn(async move { exchange(stream, &serde_json::to_vec(&login).unwrap()).await });
+    }
+    let told = calls.join_all().await;
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    let mut counts = BTreeMap::new();
+    for told in &told {
+        let code = told["refused"]["code"].as_str().unwrap().to_owned();
+        *counts.entry(code).or_default() += 1;
+    }
+    assert_eq!(counts.values().sum::<u64>(), 30);
+    assert_eq!(w.counted().await, counts);
+}
+
+/// A login that waits when the server stops, or whose client has waited long enough, is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_are_given_up_are_counted() {
+    let w = World::new().await;
+    let (_held, address) = silent();
+    w.provider(address).await;
+    // At a database's door.
+    let now = w.api.ledger.now().millis() / 1000;
+    let said =
+        json!({ "iss": ISSUER, "aud": "ascribe", "sub": "job", "iat": now, "exp": now + 60 });
+    let parts = [
+        r#"{"alg":"EdDSA"}"#.to_owned(),
+        said.to_string(),
+        "x".repeat(64),
+    ];
+    let token = parts.map(|part| ascribe_core::encoding::base64url(part.as_bytes()));
+    let token = ascribe_wire::pg::Secret::new(token.join(".").as_bytes());
+    let door = w.tokens();
+    let waited = tokio::time::timeout(LOOK, door.log_in(&token)).await;
+    assert!(waited.is_err(), "it was decided");
+    // At the API.
+    let mut stream = w.tls(1).await;
+    let login = serde_json::to_vec(&w.login(false)).unwrap();
+    stream
+        .write_u32(u32::try_from(login.len()).unwrap())
+        .await
+        .unwrap();
+    stream.write_all(&login).await.unwrap();
+    stream.flush().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    w.stop.cancel();
+    // Until all that it was asked has ended.
+    while Arc::strong_count(&w.api) > 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(w.counted().await, counted(&[("gone", 2)]));
 }
