@@ -51,8 +51,9 @@ impl Refusals {
         let logins = self.logins.iter().map(|(provider, counts)| {
             let all = counts.values().copied().fold(0, u64::saturating_add);
             let whose = match provider {
-                Some(name) => format!("by provider `{}`", clean(name, 63)),
-                None => "by no registered provider".to_owned(),
+                // Whoever asks chooses what they name.
+                Some(name) => format!("that named provider `{}`", clean(name, 63)),
+                None => "that named no registered provider".to_owned(),
             };
             let why: Vec<String> = counts
                 .iter()

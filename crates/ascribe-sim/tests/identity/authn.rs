@@ -123,7 +123,7 @@ fn people_get_in_by_what_the_provider_says_of_how_they_proved_themselves() {
     let note = notes.iter().find(|note| note["code"] == "login_refused");
     assert_eq!(
         note.unwrap()["message"],
-        "3 login(s) by provider `idp` were refused: acr 1, amr 1, auth-time 1"
+        "3 login(s) that named provider `idp` were refused: acr 1, amr 1, auth-time 1"
     );
 }
 

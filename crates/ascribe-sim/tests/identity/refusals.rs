@@ -423,11 +423,11 @@ fn each_hostile_login_is_refused_and_counted_by_its_reason_and_nothing_of_it_is_
     assert_eq!(
         said,
         [
-            "40 login(s) by no registered provider were refused: no-provider 40",
-            "11 login(s) by provider `github` were refused: claims 1, conditions 1, token-alg 1, token-aud 1, \
+            "40 login(s) that named no registered provider were refused: no-provider 40",
+            "11 login(s) that named provider `github` were refused: claims 1, conditions 1, token-alg 1, token-aud 1, \
              token-commitment 2, token-fork 1, token-form 1, token-header-key 1, token-replay 1, token-time 1",
-            "1 login(s) by provider `idp` were refused: no-identity 1",
-            "1 login(s) by provider `spire` were refused: svid-possession 1",
+            "1 login(s) that named provider `idp` were refused: no-identity 1",
+            "1 login(s) that named provider `spire` were refused: svid-possession 1",
         ]
     );
 }

@@ -160,7 +160,7 @@ fn another_repositorys_job_is_not_the_workload() {
     let note = notes.iter().find(|note| note["code"] == "login_refused");
     assert_eq!(
         note.unwrap()["message"],
-        "4 login(s) by provider `github` were refused: conditions 4"
+        "4 login(s) that named provider `github` were refused: conditions 4"
     );
 }
 

@@ -237,8 +237,8 @@ fn whoevers_token_it_is_not_gets_nothing() {
     assert_eq!(
         said,
         [
-            "3 login(s) by no registered provider were refused: token-form 2, token-iss 1",
-            "9 login(s) by provider `github` were refused: conditions 1, token-aud 2, token-commitment 1, \
+            "3 login(s) that named no registered provider were refused: token-form 2, token-iss 1",
+            "9 login(s) that named provider `github` were refused: conditions 1, token-aud 2, token-commitment 1, \
              token-fork 1, token-signature 2, token-time 2",
         ]
     );

@@ -265,8 +265,8 @@ fn counted(scene: &mut Scene) {
     assert_eq!(
         said,
         [
-            "2 login(s) by no registered provider were refused: token-iss 2",
-            "9 login(s) by provider `spire` were refused: conditions 1, svid-ca 2, svid-id 2, svid-root 2, svid-tls 1, \
+            "2 login(s) that named no registered provider were refused: token-iss 2",
+            "9 login(s) that named provider `spire` were refused: conditions 1, svid-ca 2, svid-id 2, svid-root 2, svid-tls 1, \
              token-time 1",
         ]
     );

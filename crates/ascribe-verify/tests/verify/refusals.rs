@@ -76,8 +76,8 @@ fn what_was_refused_is_told_of_a_whole_log_and_of_a_bundle() {
         assert_eq!(
             said,
             [
-                "18014398509481982 login(s) by no registered provider were refused: no-provider 18014398509481982",
-                "43 login(s) by provider `idp` were refused: no-identity 2, token-aud 41",
+                "18014398509481982 login(s) that named no registered provider were refused: no-provider 18014398509481982",
+                "43 login(s) that named provider `idp` were refused: no-identity 2, token-aud 41",
             ]
         );
         assert!(render(&report).contains("no-identity 2, token-aud 41"));
