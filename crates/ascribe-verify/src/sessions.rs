@@ -15,9 +15,9 @@ use crate::witnesses::Witnessed;
 pub struct Sessions {
     /// All.
     pub all: u64,
-    /// Those that have ended, of which somebody else than the log signed every link: the actor or the writer the
-    /// opening, the writer all that was done, witnesses the time.
-    pub by_others: u64,
+    /// Those that have ended as witnesses saw, and of which opening, record and close are all under heads that their
+    /// writers signed. On whose word the rest of their chains rests, is not looked at.
+    pub signed_and_seen: u64,
     /// Those whose opening no actor signed: who came in is testimony, as what was done always is.
     pub testimony: u64,
     /// Those with entries that no signed head covers: the log alone says whose these are.
@@ -113,7 +113,7 @@ impl Kept {
             let log_alone = alone.contains(id);
             counts.log_alone += u64::from(log_alone);
             let ended = self.closed.get(id).is_some_and(|index| *index < seen);
-            counts.by_others += u64::from(ended && !log_alone);
+            counts.signed_and_seen += u64::from(ended && !log_alone);
         }
         counts
     }
@@ -123,9 +123,9 @@ impl Kept {
 pub(crate) fn in_words(sessions: &Sessions) -> Option<String> {
     (sessions.all > 0).then(|| {
         format!(
-            "  sessions  {} in all; every link of {} is signed by others than the log; {} began with TESTIMONY, \
-             signed by no actor; of {} the log alone says whose some entries are",
-            sessions.all, sessions.by_others, sessions.testimony, sessions.log_alone
+            "  sessions  {} in all; every entry of {} is under a head that its writer signed, and witnesses saw the end \
+             of these; {} began with TESTIMONY, signed by no actor; of {} the log alone says whose some entries are",
+            sessions.all, sessions.signed_and_seen, sessions.testimony, sessions.log_alone
         )
     })
 }

@@ -582,16 +582,18 @@ fn bundle(source: &dyn Source, session: SessionId, now: Timestamp) -> Done<Bundl
     })
 }
 
-/// Chooses a session's entries: all law entries, the session's own, and writers' heads from its opening on, until they
-/// cover all of it.
+/// Chooses a session's entries: all law entries, the session's own, and writers' heads, those while it was open and
+/// those after it that fix what was written last. What lies between is not in a bundle where it is another session's:
+/// of what comes before that, no head after it shows whose it is.
 struct Pick {
     session: SessionId,
     /// Its request, its delegations and the logins behind it: why and by whom they were made is disclosed.
     reasons: BTreeSet<StatementId>,
     found: bool,
     closed: Option<u64>,
-    /// Whoever wrote something of it, with the number of the newest in their chain, until a head covers that.
-    unfixed: BTreeMap<String, u64>,
+    /// Whoever wrote something of it, with the number of the newest in their chain, and of the last that follows it in
+    /// the bundle without a gap, until a head names one of these.
+    unfixed: BTreeMap<String, (u64, u64)>,
     actions: BTreeSet<ActionId>,
     /// Entries of which it matters when witnesses saw them, and that no witnesses' word covers yet.
     unseen: Vec<u64>,
@@ -634,10 +636,22 @@ impl Pick {
     /// Is the entry in the bundle, and are its openings?
     fn wants(&mut self, index: u64, entry: &Entry) -> Option<bool> {
         let mine = self.is_of_session(&entry.body);
+        let wanted = self.chosen(mine, index, entry);
+        let writer = &entry.writer;
         if mine {
-            let writer = &entry.writer;
-            self.unfixed.insert(writer.id.clone(), writer.seq);
+            let newest = (writer.seq, writer.seq);
+            self.unfixed.insert(writer.id.clone(), newest);
+        } else if wanted.is_some()
+            && let Some((_, last)) = self.unfixed.get_mut(&writer.id)
+            && *last + 1 == writer.seq
+        {
+            *last = writer.seq;
         }
+        wanted
+    }
+
+    /// The same, of an entry that is one of the session or not.
+    fn chosen(&mut self, mine: bool, index: u64, entry: &Entry) -> Option<bool> {
         match &entry.body {
             Body::Genesis(_) => Some(true),
             Body::Grant(grant) => {
@@ -684,12 +698,12 @@ impl Pick {
             Body::Head(head) => {
                 let goes_on = self.found && self.closed.is_none();
                 // After its close, those that fix what was written last.
-                let last = self.unfixed.get(&entry.writer.id);
-                let covers = last.is_some_and(|seq| head.seq >= *seq);
-                if covers {
+                let newest = self.unfixed.get(&entry.writer.id);
+                let fixes = newest.is_some_and(|(own, last)| (*own..=*last).contains(&head.seq));
+                if fixes {
                     self.unfixed.remove(&entry.writer.id);
                 }
-                (goes_on || covers).then_some(false)
+                (goes_on || fixes).then_some(false)
             }
             Body::Cosigned(cosigned) => {
                 self.witnessed = Some((cosigned.size, cosigned.note.clone()));

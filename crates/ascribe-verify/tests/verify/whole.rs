@@ -138,9 +138,9 @@ fn sessions_are_counted_by_whose_word_they_rest_on() {
     let first = running(&mut log);
     log.close(first);
     log.head("gw");
-    let expected = |by_others, log_alone, all| Sessions {
+    let expected = |signed_and_seen, log_alone, all| Sessions {
         all,
-        by_others,
+        signed_and_seen,
         testimony: all,
         log_alone,
     };
@@ -154,8 +154,8 @@ fn sessions_are_counted_by_whose_word_they_rest_on() {
     assert_eq!(seen.0, expected(1, 1, 2));
     assert!(
         seen.1.contains(
-            "  sessions  2 in all; every link of 1 is signed by others than the log; 2 began with TESTIMONY, \
-             signed by no actor; of 1 the log alone says whose some entries are"
+            "  sessions  2 in all; every entry of 1 is under a head that its writer signed, and witnesses saw the end \
+             of these; 2 began with TESTIMONY, signed by no actor; of 1 the log alone says whose some entries are"
         ),
         "{}",
         seen.1
@@ -168,6 +168,34 @@ fn sessions_are_counted_by_whose_word_they_rest_on() {
     assert_eq!(counts(&log, Some(log.size())).0, expected(1, 1, 2));
     log.head("gw");
     assert_eq!(counts(&log, Some(log.size())).0, expected(2, 0, 2));
+}
+
+/// Where sessions went on side by side, heads name entries of both: in the bundle of one, what lies between is absent, and of
+/// what comes before the gap the log alone says whose it is. The whole ledger has no gap.
+#[test]
+fn a_bundle_rests_on_the_log_for_what_another_sessions_entries_part_from_a_head() {
+    let mut log = Forge::new(100, &[Who::Ada, Who::Olu]);
+    let granted = log.granted(Uses::Reusable);
+    let [mut first, mut second] = [0, 1].map(|_| log.open(&granted, "root"));
+    log.run(&mut first);
+    log.run(&mut second);
+    log.run(&mut first);
+    let first = log.close(first);
+    log.head("gw");
+    let second = log.close(second);
+    log.head("gw");
+    let alone = |report: &Report| {
+        let records = report.links.iter().filter(|l| l.link == LinkKind::Record);
+        let trusted = records.flat_map(|link| &link.trust);
+        let log = trusted.filter(|trusted| trusted.who == "the log");
+        let what = log.filter_map(|trusted| trusted.what.clone());
+        what.collect::<Vec<_>>()
+    };
+    for (session, which) in [(first, "2 of these 5"), (second, "2 of these 3")] {
+        let said = format!("whose {which} are: no signed head here covers them");
+        assert_eq!(alone(&bundle(&log, session)), [said]);
+        assert!(alone(&report(&log, Some(session))).is_empty());
+    }
 }
 
 #[test]

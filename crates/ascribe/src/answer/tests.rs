@@ -239,7 +239,11 @@ async fn opened(ledger: &Ledger, login: Option<StatementId>) -> SessionId {
         remark: None,
     };
     says(ledger, (ADA, ADA), Say::Approval(yes), vec![]).await;
-    let grant = ledger.with_state(|state| *state.grants.keys().next().unwrap());
+    let theirs = |state: &State| {
+        let mut all = state.grants.iter();
+        *all.find(|(_, grant)| grant.request == of).unwrap().0
+    };
+    let grant = ledger.with_state(theirs);
     let session = SessionId::new(random().unwrap());
     let from = Opening::new("from", [6; 32], b"192.0.2.9:1".to_vec());
     let open = SessionOpen {
@@ -265,6 +269,13 @@ async fn opened(ledger: &Ledger, login: Option<StatementId>) -> SessionId {
 async fn interrupted(ledger: &Ledger) -> SessionId {
     let (login, _) = olu(ledger).await;
     let session = opened(ledger, Some(login)).await;
+    refuse(ledger, session).await;
+    interrupt(ledger, session).await;
+    session
+}
+
+/// Something is refused in it.
+async fn refuse(ledger: &Ledger, session: SessionId) {
     let refusal = Refusal {
         code: "forwarding".into(),
         delegation: None,
@@ -273,15 +284,18 @@ async fn interrupted(ledger: &Ledger) -> SessionId {
         session: Some(session),
         what: "forwarding".into(),
     };
+    record(ledger, "gateway", Body::Refusal(refusal), vec![]).await;
+}
+
+/// The server closes it.
+async fn interrupt(ledger: &Ledger, session: SessionId) {
     let close = SessionClose {
         actions: 0,
         entries: 1,
         reason: CloseReason::Interrupted,
         session,
     };
-    record(ledger, "gateway", Body::Refusal(refusal), vec![]).await;
     record(ledger, SERVER, Body::SessionClose(close), vec![]).await;
-    session
 }
 
 /// Olu logged in, and their session has ended.
@@ -379,6 +393,74 @@ async fn a_bundle_holds_a_head_of_each_who_wrote_something() {
     ledger.sign_head("gateway").await.unwrap();
     let both = [("1 refusal(s)".to_owned(), 1), ("1 close".to_owned(), 1)];
     assert_eq!(signers(), both);
+}
+
+/// Where another session's entry comes between, a later head fixes nothing here, and is not in the bundle: the log alone says
+/// whose it is. The ledger has all that lies between. What is in every bundle parts nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_holds_no_head_that_fixes_nothing_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let (login, _) = olu(&ledger).await;
+    let parted = opened(&ledger, login).await;
+    let next = opened(&ledger, login).await;
+    refuse(&ledger, parted).await;
+    refuse(&ledger, next).await;
+    // An opening is in every bundle.
+    opened(&ledger, login).await;
+    let closed = ledger.size();
+    interrupt(&ledger, parted).await;
+    interrupt(&ledger, next).await;
+    ledger.sign_head("gateway").await.unwrap();
+    let heads = |bundle: &Bundle| {
+        let later = bundle
+            .entries
+            .iter()
+            .filter(|proven| proven.index >= closed);
+        let later = later.map(|proven| Entry::from_bytes(proven.entry.as_bytes()).unwrap());
+        let heads = later.filter(|entry| matches!(entry.body, Body::Head(_)));
+        heads.map(|entry| entry.writer.id).collect::<Vec<_>>()
+    };
+    let trust = trusting(&ledger);
+    let refusals = |report: ascribe_verify::Report| {
+        assert_eq!(
+            report.verdict,
+            ascribe_verify::Verdict::Verified,
+            "{report:#?}"
+        );
+        let mut links = report.links.into_iter();
+        let record = links.find(|link| link.what == "1 refusal(s)").unwrap();
+        let log = record
+            .trust
+            .iter()
+            .filter(|trusted| trusted.who == "the log");
+        let what = log.filter_map(|trusted| trusted.what.clone());
+        (record.signed_by.len(), what.collect::<Vec<_>>())
+    };
+    let alone = "whose these are: no signed head here covers them".to_owned();
+    for (session, expected) in [(parted, (0, vec![alone])), (next, (1, vec![]))] {
+        let bundle = exported(&ledger, session, ledger.now());
+        let later = heads(&bundle);
+        assert!(later.iter().all(|writer| writer == "server"), "{later:?}");
+        let found = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
+        assert_eq!(refusals(found), expected);
+        let asked = ascribe_verify::Asked {
+            session: Some(session),
+            ..ascribe_verify::Asked::default()
+        };
+        let note = Ledger::checkpoint_note(&ledger);
+        let entries = Ledger::entries(&ledger, 0..ledger.size()).unwrap();
+        let all = ascribe_verify::verify_asked(
+            asked,
+            note.as_bytes(),
+            &entries,
+            &[],
+            &trust,
+            "withheld",
+            &mut |_| (),
+        );
+        assert_eq!(refusals(all), (1, vec![]));
+    }
 }
 
 /// Whoever wrote the close signed it; what they wrote later stays out.
