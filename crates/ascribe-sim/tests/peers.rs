@@ -203,6 +203,79 @@ mod peers {
         (testdata.join("trust.policy"), paths)
     }
 
+    /// What is counted of a provider names it, and has the entry that set it, or the yes to that, as its parent.
+    const COUNTED: &str = r#"
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import check
+
+def said(log, index, say):
+    seen = {"size": 0, "root": check.spell(bytes(32))}
+    text = {"v": 1, "log": "x", "by": "p", "at": "t", "id": f"s-{index}", "seen": seen, "say": say}
+    text = json.dumps(text, sort_keys=True, separators=(",", ":"))
+    log.statement(index, {"text": text, "sig": ""})
+
+log = check.Log("x", None)
+said(log, 3, {"provider-set": {"name": "idp"}})
+said(log, 4, {"directory-set": {"name": "idp"}})
+said(log, 5, {"approval": {"of": "s-3"}})
+said(log, 6, {"provider-set": {"name": "other"}})
+said(log, 7, {"offboard": {"person": "p"}})
+said(log, 8, {"approval": {"of": "s-7"}})
+for named, whose, parents in json.loads(sys.argv[2]):
+    body = {"from": "a", "refused": [{"code": "c", "count": 1}], "until": "b"}
+    if whose is not None:
+        body[named] = whose
+    refs = [{"rel": rel, "hash": "", "index": at} for rel, at in parents]
+    entry = {"at": "c", "refs": refs, "writer": {"id": "server"}}
+    try:
+        log.counted(9, entry, body, named)
+        print("ok")
+    except check.Refused as why:
+        print(why)
+"#;
+
+    #[test]
+    fn what_is_counted_has_the_provider_or_directory_that_it_names_as_its_parent() {
+        let Some(python) = find("python3") else {
+            skipped("the checks in Python", "python3 is not installed");
+            return;
+        };
+        let good = serde_json::json!([
+            ["provider", null, []],
+            ["provider", "idp", [["provider", 3]]],
+            ["provider", "idp", [["provider", 5]]],
+            ["provider", "other", [["provider", 6]]],
+            ["directory", "idp", [["directory", 4]]],
+        ]);
+        let bad = serde_json::json!([
+            ["provider", null, [["provider", 3]]],
+            ["provider", "idp", []],
+            ["provider", "idp", [["target", 3]]],
+            ["provider", "idp", [["directory", 4]]],
+            ["provider", "idp", [["provider", 4]]],
+            ["provider", "idp", [["provider", 6]]],
+            ["provider", "idp", [["provider", 8]]],
+            ["provider", "idp", [["provider", 3], ["provider", 5]]],
+            ["provider", "nobody", [["provider", 3]]],
+            ["provider", "nobody", [["provider", 2]]],
+            ["directory", "idp", [["provider", 3]]],
+            ["directory", "other", [["directory", 6]]],
+        ]);
+        for (cases, said) in [(good, "ok"), (bad, "entry 9: its parent")] {
+            let out = Command::new(&python)
+                .args(["-B", "-c", COUNTED])
+                .arg(here("tests/peers"))
+                .arg(cases.to_string())
+                .output()
+                .unwrap();
+            let lines = String::from_utf8(out.stdout.clone()).unwrap();
+            let lines: Vec<&str> = lines.lines().collect();
+            let expected = vec![said; cases.as_array().unwrap().len()];
+            assert_eq!(lines, expected, "{out:#?}");
+        }
+    }
+
     #[test]
     fn the_binary_exits_with_0_or_4_as_a_vectors_name_says() {
         let _alone = alone();

@@ -369,6 +369,8 @@ class Log:
         self.delegated, self.agents, self.taken = {}, {}, {}
         self.statements, self.seen, self.ids, self.counts = [], [], set(), {}
         self.owner, self.closed = {}, set()
+        # Which provider or directory an entry set, or said yes to; the same by the statement.
+        self.sets, self.asked = {}, {}
 
     def take(self, index, data):
         demand(len(data) <= 65535, "an entry is too large")
@@ -403,7 +405,8 @@ class Log:
         if kind == "session.open":
             self.login(index, body, entry.get("refs", []))
         if kind in ("directory.refusal", "login.refusal"):
-            self.counted(index, entry, body)
+            named = "provider" if kind == "login.refusal" else "directory"
+            self.counted(index, entry, body, named)
         if kind == "head":
             self.head(index, entry["writer"]["id"], body)
         if kind == "cosigned":
@@ -452,6 +455,10 @@ class Log:
             self.keys.setdefault(what["person"], set()).add(what["key"])
         if kind == "key-revoke":
             self.keys.get(what["person"], set()).discard(what["key"])
+        if kind in ("provider-set", "directory-set"):
+            self.sets[index] = self.asked[say["id"]] = (kind.removesuffix("-set"), what["name"])
+        if kind == "approval" and what["of"] in self.asked:
+            self.sets[index] = self.asked[what["of"]]
         return kind == "read"
 
     def signers(self, by, kind, what, signature):
@@ -484,16 +491,18 @@ class Log:
             keys = {key} & self.agents.get(body["person"], set()) if person == body["person"] else set()
         demand(body["key"] in map(fingerprint, keys), f"entry {index}: the login's key")
 
-    def counted(self, index, entry, body):
-        """How many refusals the server counts, by reason."""
+    def counted(self, index, entry, body, named):
+        """How many refusals the server counts, by reason, of a provider or a directory that there is, or of none."""
+        demand(set(body) - {named} == {"from", "refused", "until"}, f"entry {index}: its body")
         demand(entry["writer"]["id"] == "server", f"entry {index}: counted by another")
         demand(body["from"] <= body["until"] <= entry["at"], f"entry {index}: when it was refused")
         found = [exactly(one, "code", "count") for one in body["refused"]]
         codes = [code for code, _ in found]
         demand(1 <= len(codes) <= 64 and codes == sorted(set(codes)), f"entry {index}: the codes")
         demand(all(count > 0 for _, count in found), f"entry {index}: a count of none")
-        whose = body.get("provider", body.get("directory"))
-        demand(len(entry.get("refs", [])) == (whose is not None), f"entry {index}: its parent")
+        parents = [(ref["rel"], self.sets.get(ref["index"])) for ref in entry.get("refs", [])]
+        wanted = [(named, (named, body[named]))] if named in body else []
+        demand(parents == wanted, f"entry {index}: its parent")
 
     def head(self, index, writer, head):
         seq, hash_, sig = exactly(head, "seq", "hash", "sig")
