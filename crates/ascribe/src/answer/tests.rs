@@ -15,7 +15,9 @@ use ascribe_core::statement::{Answer, PersonAdd, Request, Role, Seen, Statement,
 use ascribe_evidence::SshSignatures;
 use ascribe_ledger::{Drivers, InitOptions, SystemClock, SystemRng};
 use ascribe_tlog::{SigningKey, TrustPolicy, leaf_hash};
-use ascribe_verify::{LinkKind, Source as Whose, verify_bundle};
+use ascribe_verify::{
+    Asked, LinkKind, Report, Source as Whose, Verdict, verify_asked, verify_bundle,
+};
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
 use super::*;
@@ -402,65 +404,66 @@ async fn a_bundle_holds_no_head_that_fixes_nothing_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path());
     let (login, _) = olu(&ledger).await;
-    let parted = opened(&ledger, login).await;
-    let next = opened(&ledger, login).await;
+    let parted = opened(&ledger, Some(login)).await;
+    let next = opened(&ledger, Some(login)).await;
     refuse(&ledger, parted).await;
     refuse(&ledger, next).await;
-    // An opening is in every bundle.
-    opened(&ledger, login).await;
-    let closed = ledger.size();
-    interrupt(&ledger, parted).await;
-    interrupt(&ledger, next).await;
-    ledger.sign_head("gateway").await.unwrap();
-    let heads = |bundle: &Bundle| {
-        let later = bundle
-            .entries
-            .iter()
-            .filter(|proven| proven.index >= closed);
-        let later = later.map(|proven| Entry::from_bytes(proven.entry.as_bytes()).unwrap());
-        let heads = later.filter(|entry| matches!(entry.body, Body::Head(_)));
-        heads.map(|entry| entry.writer.id).collect::<Vec<_>>()
-    };
-    let trust = trusting(&ledger);
-    let refusals = |report: ascribe_verify::Report| {
-        assert_eq!(
-            report.verdict,
-            ascribe_verify::Verdict::Verified,
-            "{report:#?}"
-        );
-        let mut links = report.links.into_iter();
-        let record = links.find(|link| link.what == "1 refusal(s)").unwrap();
-        let log = record
-            .trust
-            .iter()
-            .filter(|trusted| trusted.who == "the log");
-        let what = log.filter_map(|trusted| trusted.what.clone());
-        (record.signed_by.len(), what.collect::<Vec<_>>())
-    };
-    let alone = "whose these are: no signed head here covers them".to_owned();
-    for (session, expected) in [(parted, (0, vec![alone])), (next, (1, vec![]))] {
-        let bundle = exported(&ledger, session, ledger.now());
-        let later = heads(&bundle);
-        assert!(later.iter().all(|writer| writer == "server"), "{later:?}");
-        let found = verify_bundle(&bundle.to_bytes().unwrap(), &trust);
-        assert_eq!(refusals(found), expected);
-        let asked = ascribe_verify::Asked {
-            session: Some(session),
-            ..ascribe_verify::Asked::default()
-        };
-        let note = Ledger::checkpoint_note(&ledger);
-        let entries = Ledger::entries(&ledger, 0..ledger.size()).unwrap();
-        let all = ascribe_verify::verify_asked(
-            asked,
-            note.as_bytes(),
-            &entries,
-            &[],
-            &trust,
-            "withheld",
-            &mut |_| (),
-        );
-        assert_eq!(refusals(all), (1, vec![]));
+    for session in [parted, next] {
+        interrupt(&ledger, session).await;
     }
+    ledger.sign_head("gateway").await.unwrap();
+    // An opening is in every bundle, and with it a head is signed.
+    let last = opened(&ledger, Some(login)).await;
+    refuse(&ledger, last).await;
+    interrupt(&ledger, last).await;
+    opened(&ledger, Some(login)).await;
+    let alone = "whose these are: no signed head here covers them".to_owned();
+    let expected = [(parted, vec![alone]), (next, vec![]), (last, vec![])];
+    for (session, expected) in expected {
+        let fixed = expected.is_empty();
+        let bundle = exported(&ledger, session, ledger.now());
+        assert_eq!(heads_after_its_close(&bundle).contains("gateway"), fixed);
+        let report = verify_bundle(&bundle.to_bytes().unwrap(), &trusting(&ledger));
+        assert_eq!(refusal_rests_on(report), (fixed, expected));
+        assert_eq!(refusal_rests_on(whole(&ledger, session)), (true, vec![]));
+    }
+}
+
+/// Who signed a head that comes after the close of the bundle's session.
+fn heads_after_its_close(bundle: &Bundle) -> BTreeSet<String> {
+    let entries = bundle.entries.iter();
+    let entries = entries.map(|proven| Entry::from_bytes(proven.entry.as_bytes()).unwrap());
+    let close = |entry: &Entry| {
+        let Body::SessionClose(close) = &entry.body else {
+            return false;
+        };
+        close.session == bundle.header.session
+    };
+    let later = entries.skip_while(|entry| !close(entry));
+    let heads = later.filter(|entry| matches!(entry.body, Body::Head(_)));
+    heads.map(|entry| entry.writer.id).collect()
+}
+
+/// Is the one refusal under a head of its writer, and what is the log trusted for?
+fn refusal_rests_on(report: Report) -> (bool, Vec<String>) {
+    assert_eq!(report.verdict, Verdict::Verified, "{report:#?}");
+    let mut links = report.links.into_iter();
+    let record = links.find(|link| link.what == "1 refusal(s)").unwrap();
+    let log = record.trust.into_iter().filter(|one| one.who == "the log");
+    let what = log.filter_map(|one| one.what).collect();
+    (!record.signed_by.is_empty(), what)
+}
+
+/// What the whole ledger shows of one session.
+fn whole(ledger: &Ledger, session: SessionId) -> Report {
+    let asked = Asked {
+        session: Some(session),
+        ..Asked::default()
+    };
+    let note = Ledger::checkpoint_note(ledger);
+    let entries = Ledger::entries(ledger, 0..ledger.size()).unwrap();
+    let (note, trust) = (note.as_bytes(), trusting(ledger));
+    verify_asked(asked, note, &entries, &[], &trust, "withheld", &mut |_| ())
 }
 
 /// Whoever wrote the close signed it; what they wrote later stays out.
