@@ -661,7 +661,7 @@ async fn what_is_brought_again_is_refused_under_its_signers_name_once() {
     let codes = brought(&new).await;
     assert!(codes.iter().all(|code| code != "replay"), "{codes:?}");
     let first = ("revocation".to_owned(), codes[0].clone());
-    assert_eq!(w.refused(), [first.clone()]);
+    assert_eq!(w.refused(), std::slice::from_ref(&first));
     // Another is another, also under the same id, and not if somebody else signed it.
     let mut next = asked();
     next.id = new.id;
