@@ -72,6 +72,8 @@ const MANAGERS: u8 = 3;
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.
 pub const SIGNER_SKEW_MS: i64 = 300_000;
+/// How long ago a statement may have been judged that is asked about again, in milliseconds.
+pub const JUDGED_AGO_MS: i64 = 60_000;
 /// Longest break-glass grant, in milliseconds.
 pub const BREAK_GLASS_MS: i64 = 3_600_000;
 /// How many of a writer's newest entries a head may name.

@@ -370,7 +370,13 @@ impl Life {
 
     /// Records a refusal. Without that the session ends.
     pub(crate) async fn record_refusal(&self, proposal: Proposal) {
-        if let Err(error) = self.record(proposal).await {
+        self.record_refusals(vec![proposal]).await;
+    }
+
+    /// Records several, together. Without that the session ends.
+    pub(crate) async fn record_refusals(&self, proposals: Vec<Proposal>) {
+        let recorded = self.record_all(proposals).await.into_iter();
+        if let Some(error) = recorded.filter_map(Result::err).next() {
             tracing::error!("a refusal could not be recorded, the session ends: {error}");
             self.end(CloseReason::LedgerUnavailable);
         }

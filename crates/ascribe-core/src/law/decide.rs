@@ -232,11 +232,13 @@ impl State {
         said: &Said<'_>,
     ) -> Result<Sequenced, Denied> {
         let at = self.last_at.map_or(at, |last| last.max(at));
-        // What the entry links to is as it is at its own time.
+        // What the entry links to is as it is at its own time, by the rules that it goes by.
+        let version = core::mem::replace(&mut self.version, VERSION);
         let expired = self.end_expired(at);
         let placed = self.place_at(judge, at, named, body, said);
         if placed.is_err() {
             self.revive(expired);
+            self.version = version;
         }
         placed
     }

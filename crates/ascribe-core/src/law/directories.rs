@@ -319,12 +319,15 @@ impl State {
         let Some(known) = self.directories.get(&change.directory) else {
             return false;
         };
-        self.identities().any(|(provider, subject, _)| {
-            let own = known.subjects.get(subject);
-            let own = own.and_then(|id| known.resources.get(id));
-            let manager = own.and_then(|own| own.said.manager);
-            known.directory.provider == *provider && manager == Some(change.id)
-        })
+        // Most are nobody's, linked or not.
+        let mut managed = known.resources.values();
+        managed.any(|one| one.said.manager == Some(change.id))
+            && self.identities().any(|(provider, subject, _)| {
+                let own = known.subjects.get(subject);
+                let own = own.and_then(|id| known.resources.get(id));
+                let manager = own.and_then(|own| own.said.manager);
+                known.directory.provider == *provider && manager == Some(change.id)
+            })
     }
 
     pub(super) fn take_directory_file(

@@ -4,7 +4,7 @@
 
 use super::identities::signer;
 use super::sessions::is_fresh;
-use super::{Asked, Denied, Judge, Place, SIGNER_SKEW_MS, Said, State};
+use super::{Asked, Denied, JUDGED_AGO_MS, Judge, Place, SIGNER_SKEW_MS, Said, State};
 use crate::id::StatementId;
 use crate::statement::{Say, Signed, SshKey, Statement};
 use crate::time::Timestamp;
@@ -141,7 +141,9 @@ impl State {
     /// When it is not.
     pub fn check_fresh(&self, at: Timestamp, statement: &Statement) -> Result<(), Denied> {
         let at = self.last_at.map_or(at, |last| last.max(at));
-        self.check_new(at, statement, self.size)
+        // It was judged a little ago.
+        let judged = statement.at.clamp(at.plus_millis(-JUDGED_AGO_MS), at);
+        self.check_new(judged, statement, self.size)
     }
 
     fn check_new(&self, at: Timestamp, statement: &Statement, index: u64) -> Result<(), Denied> {

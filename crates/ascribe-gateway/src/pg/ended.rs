@@ -4,11 +4,12 @@
 //! more, and what the session runs next would wait behind its sync. A server that is killed meanwhile
 //! leaves them unknown, as it would in the middle of that sync.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ascribe_core::entry::Outcome;
-use ascribe_core::id::SessionId;
+use ascribe_core::id::{EntryId, SessionId};
 use ascribe_core::record::Proposal;
 use tokio::sync::Notify;
 
@@ -34,6 +35,25 @@ struct Waiting {
     proposals: Vec<Proposal>,
     /// So many of them are proposed already.
     proposed: usize,
+}
+
+impl Waiting {
+    /// These are on record, or never will be. Some of them may have been proposed by two, and are gone already.
+    fn forget(&mut self, ids: &HashSet<EntryId>) {
+        let Self {
+            proposals,
+            proposed,
+        } = self;
+        let mut at = 0;
+        let mut before = 0;
+        proposals.retain(|proposal| {
+            let done = ids.contains(&proposal.id);
+            before += usize::from(done && at < *proposed);
+            at += 1;
+            !done
+        });
+        *proposed -= before;
+    }
 }
 
 impl Ended {
@@ -74,17 +94,12 @@ impl Ended {
             let begun = std::mem::replace(&mut waiting.proposed, all);
             waiting.proposals.iter().skip(begun).cloned().collect()
         };
-        let Some(first) = batch.first().map(|proposal| proposal.id) else {
+        if batch.is_empty() {
             return;
-        };
-        let count = batch.len();
-        life.settle(batch).await;
-        let waiting = &mut *self.waiting();
-        let at = waiting.proposals.iter().position(|p| p.id == first);
-        if let Some(at) = at {
-            waiting.proposals.drain(at..at + count);
-            waiting.proposed = waiting.proposed.saturating_sub(count);
         }
+        let ids: HashSet<EntryId> = batch.iter().map(|proposal| proposal.id).collect();
+        life.settle(batch).await;
+        self.waiting().forget(&ids);
     }
 
     /// Records all of them, and those again that somebody may have proposed in vain: proposed twice, an
@@ -107,5 +122,40 @@ impl Ended {
             }
             self.record(life).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ascribe_core::entry::{Body, Status};
+    use ascribe_core::id::ActionId;
+    use ascribe_core::record::Scope;
+
+    use super::*;
+    use crate::pg::outcomes::outcome;
+
+    #[test]
+    fn what_two_have_proposed_is_forgotten_once_and_nothing_else() {
+        let id = |n: u8| EntryId::new([n; 16]);
+        let proposal = |n: u8| Proposal {
+            id: id(n),
+            writer: "gateway".to_owned(),
+            body: Body::Outcome(outcome(ActionId::new([n; 16]), Status::Unknown, None)),
+            openings: Vec::new(),
+            scope: Scope::None,
+        };
+        // The first four are proposed: 1 and 2 by whoever was cut short, all by the last one, 3 and 4 by another.
+        let mut waiting = Waiting {
+            proposals: (1..=5).map(proposal).collect(),
+            proposed: 4,
+        };
+        let left = |waiting: &Waiting| {
+            let ids = waiting.proposals.iter().map(|proposal| proposal.id);
+            (ids.collect::<Vec<_>>(), waiting.proposed)
+        };
+        waiting.forget(&[id(3), id(4)].into());
+        assert_eq!(left(&waiting), (vec![id(1), id(2), id(5)], 2));
+        waiting.forget(&[id(1), id(2), id(3), id(4)].into());
+        assert_eq!(left(&waiting), (vec![id(5)], 0));
     }
 }

@@ -66,7 +66,7 @@ pub(super) struct Ends {
 enum Over {
     /// Its sender has closed it.
     Closed,
-    /// The client said that it leaves.
+    /// The client said that it leaves, or was found to have left.
     Left,
     /// The session ends.
     Ended,
@@ -221,7 +221,10 @@ impl Relay<'_> {
                     }
                     let ended = matches!(over, Over::Ended);
                     if !ended && life.reason().is_none() {
-                        life.end(CloseReason::TargetFailed);
+                        life.end(match over {
+                            Over::Left => CloseReason::Disconnected,
+                            _ => CloseReason::TargetFailed,
+                        });
                     }
                     true
                 }

@@ -150,9 +150,9 @@ fn a_command_is_approved_by_its_words_and_bounded_by_its_classes() {
         .replace("ON_ERROR_STOP=1", "'ON_ERROR_STOP=1'");
     let added = add(&bank, &["select", "update"], &words).exits(0);
     let request = bank.world.run_as("operator", &["requests"]).line();
+    let id = request["id"].as_str().unwrap();
     let next = format!(
-        "next: Ada Approver runs `ascribe show {}`, then `ascribe job approve {NAME} --class select --class update -- {typed}`",
-        request["id"].as_str().unwrap()
+        "next: Ada Approver runs `ascribe show {id}`, then `ascribe job approve {NAME} --request {id} --class select --class update -- {typed}`",
     );
     assert!(added.stdout.contains(&next), "{added:?}");
 

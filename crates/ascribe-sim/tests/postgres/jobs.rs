@@ -228,9 +228,9 @@ fn who_adds_and_approves_a_job_is_told_what_it_is_and_what_comes_next() {
     let shown = file.to_str().unwrap().to_owned();
     let added = bank.world.tell("operator", &asking(&shown)).exits(0);
     let request = bank.world.run_as("operator", &["requests"]).line();
+    let id = request["id"].as_str().unwrap();
     let next = format!(
-        "next: Ada Approver runs `ascribe show {}`, then `ascribe job approve {NAME} --file {shown}`",
-        request["id"].as_str().unwrap()
+        "next: Ada Approver runs `ascribe show {id}`, then `ascribe job approve {NAME} --request {id} --file {shown}`",
     );
     assert!(added.stdout.contains(&next), "{added:?}");
     assert!(

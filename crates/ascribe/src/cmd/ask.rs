@@ -339,7 +339,7 @@ fn who_approves(known: &Registry, ask: &AskRow) -> String {
 fn how_to_approve(ask: StatementId, sql: &cli::database::SqlRequest) -> String {
     let how = match (&sql.job, &sql.script) {
         (Some((name, _)), Some(file)) => format!(
-            "ascribe job approve {} --file {}",
+            "ascribe job approve {} --request {ask} --file {}",
             shell(name),
             shell(&file.to_string_lossy())
         ),
@@ -353,7 +353,7 @@ fn how_to_approve(ask: StatementId, sql: &cli::database::SqlRequest) -> String {
             let bounds = classes.chain(objects);
             let bounds = bounds.map(|(option, value)| format!(" --{option} {}", shell(value)));
             format!(
-                "ascribe job approve {}{} -- {}",
+                "ascribe job approve {} --request {ask}{} -- {}",
                 shell(name),
                 bounds.collect::<String>(),
                 command::shown(&sql.command)

@@ -11,7 +11,7 @@ use ascribe_core::directory::{DirectoryRefusal, RefusedCount};
 use ascribe_core::entry::{Body, Refusal};
 use ascribe_core::id::{EntryId, PersonId};
 use ascribe_core::identity::LoginRefusal;
-use ascribe_core::law::{Judge, SERVER, SIGNER_SKEW_MS, State};
+use ascribe_core::law::{JUDGED_AGO_MS, Judge, SERVER, SIGNER_SKEW_MS, State};
 use ascribe_core::record::{Proposal, RecordError, Recorder as _, Scope};
 use ascribe_core::statement::{Say, Signed};
 use ascribe_core::time::Timestamp;
@@ -37,8 +37,9 @@ const GONE: &str = "gone";
 /// Reasons that are failures of ours.
 const OURS: [&str; 2] = ["internal", "ledger"];
 /// A signed statement counts no longer than this after it first came: it may be from five minutes ahead, and is then good
-/// for five more.
-const FRESH: Duration = Duration::from_millis(2 * SIGNER_SKEW_MS.unsigned_abs());
+/// for five more, and a little while it is judged.
+const FRESH: Duration =
+    Duration::from_millis(2 * SIGNER_SKEW_MS.unsigned_abs() + JUDGED_AGO_MS.unsigned_abs());
 /// Most refusals of what people signed that are on record within that time, and most of one person.
 const MOST: usize = 4096;
 const MOST_OF_ONE: usize = 256;
@@ -348,6 +349,10 @@ impl OfSigned {
         let Ok(statement) = signed.statement() else {
             return;
         };
+        // By these it was no statement for here and now.
+        if ["clock", "future", "log", "replay", "version"].contains(&code) {
+            return;
+        }
         let (by, now) = (statement.by, self.ledger.now());
         let fresh = |state: &State| state.check_fresh(now, &statement).is_ok();
         if matches!(statement.say, Say::Login(_)) || !self.ledger.with_state(fresh) {

@@ -591,6 +591,47 @@ fn the_newest_word_about_a_manager_counts_also_if_it_names_nobody_here() {
     assert_eq!(w.manager(REQ), Some(person(AUD)));
 }
 
+/// A log goes from version 2 to this one: what ends at that very entry ends by the rules of this one, live as in replay.
+#[test]
+fn the_first_entry_of_a_version_is_judged_by_its_rules_live_as_in_replay() {
+    let mut w = World::with_named_managers();
+    w.file(AUD, vec![under(REQ, PAT)]).unwrap();
+    let soon = w.now.plus_millis(10 * MIN);
+    w.log_in(REQ, |login| {
+        manager_is(AUD)(login);
+        login.until = soon;
+    })
+    .unwrap();
+    w.log_in(REQ, manager_is(AUD)).unwrap();
+    let mut live = w.state.clone();
+    live.version = 2;
+    live.hear_directories(w.now);
+    assert!(live.manager_of(person(REQ)).is_some());
+    let mut replay = live.clone();
+    let later = soon.plus_millis(1);
+    let refused = crate::directory::RefusedCount {
+        code: "no-identity".to_owned(),
+        count: 1,
+    };
+    let proposal = Proposal {
+        id: EntryId::new(w.fresh()),
+        writer: SERVER.to_owned(),
+        body: Body::LoginRefusal(crate::identity::LoginRefusal {
+            from: w.now,
+            provider: None,
+            refused: vec![refused],
+            until: w.now,
+        }),
+        openings: Vec::new(),
+        scope: Scope::None,
+    };
+    for entry in live.sequence(&Fake, later, &proposal).unwrap() {
+        replay.apply(&Fake, &entry.bytes).unwrap();
+    }
+    assert!(replay.manager_of(person(REQ)).is_none());
+    assert_eq!(fingerprint(&live), fingerprint(&replay));
+}
+
 #[test]
 fn of_two_claims_of_one_token_the_one_counts_that_names_somebody() {
     for (one, other) in [(AUD, PAT), (PAT, AUD)] {

@@ -44,9 +44,7 @@ impl Relay<'_> {
             (item, actions, results)
         };
         let mut ready: VecDeque<Judged> = ready.into_iter().map(with_results).collect();
-        for refusal in self.refusals(&ready) {
-            life.record_refusal(refusal).await;
-        }
+        life.record_refusals(self.refusals(&ready)).await;
         if life.over.is_cancelled() {
             for (_, actions, results) in &ready {
                 self.not_sent(actions, results);

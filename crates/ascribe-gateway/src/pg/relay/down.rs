@@ -28,7 +28,7 @@ impl Relay<'_> {
     ) -> Over {
         let mut read = BytesMut::new();
         let mut replaced = false;
-        let mut gone = None;
+        let mut gone = false;
         let over = self.session.life.over.cancelled();
         tokio::pin!(over);
         // What it still says is heard where its client is gone: what was run has an outcome.
@@ -46,7 +46,7 @@ impl Relay<'_> {
                     }
                     return Over::Ended;
                 }
-                () = &mut deaf, if gone.is_some() => return gone.map_or(Over::Closed, Over::Io),
+                () = &mut deaf, if gone => return Over::Left,
                 count = target.read_buf(&mut read) => count,
             };
             match count {
@@ -63,7 +63,7 @@ impl Relay<'_> {
                 }
                 Err(error) => return Over::Io(error),
             }
-            let reader = gone.is_none().then_some(&mut client);
+            let reader = (!gone).then_some(&mut client);
             let passed = tokio::select! {
                 biased;
                 passed = self.pass_on(&mut frames, &mut replaced, reader) => passed,
@@ -75,7 +75,7 @@ impl Relay<'_> {
                 Err(Over::Io(error)) => {
                     tracing::debug!("a client was gone before its target's answer: {error}");
                     deaf.as_mut().reset(Instant::now() + LAST_WORDS);
-                    gone = Some(error);
+                    gone = true;
                 }
                 Err(over) => return over,
             }
