@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ascribe_core::database::Values;
-use ascribe_core::entry::{CloseReason, Outcome};
+use ascribe_core::entry::CloseReason;
 use ascribe_core::id::ActionId;
 use ascribe_core::statement::OverCap;
 use ascribe_wire::pg::client::Message;
@@ -283,12 +283,14 @@ impl Relay<'_> {
     }
 
     /// What is kept of what these actions copied is on record before their outcomes are.
-    pub(super) async fn before_outcomes(&self, ended: &[Outcome]) {
+    pub(super) async fn before_outcomes(&self) {
         let mut copies = self.copies.lock().await;
         let action = copies.now.as_ref().map(|copying| copying.action);
-        if ended.iter().any(|outcome| Some(outcome.action) == action)
-            && let Err(halt) = self.finish(&mut copies).await
-        {
+        let is_over = action.is_some_and(|action| {
+            let running = lock(&self.running);
+            running.over.iter().any(|outcome| outcome.action == action)
+        });
+        if is_over && let Err(halt) = self.finish(&mut copies).await {
             drop(self.not_kept(&halt));
         }
     }

@@ -143,9 +143,8 @@ impl Relay<'_> {
 
     /// Records what became of statements, behind what they copied.
     async fn settle(&self) {
-        let over = lock(&self.running).over.clone();
-        if !over.is_empty() {
-            self.before_outcomes(&over).await;
+        if !lock(&self.running).over.is_empty() {
+            self.before_outcomes().await;
             // Nobody else adds to them.
             let over = std::mem::take(&mut lock(&self.running).over);
             self.report(over);
