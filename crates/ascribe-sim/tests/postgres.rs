@@ -52,4 +52,5 @@ mod postgres {
     mod tokens;
     mod tokio_driver;
     mod vault;
+    mod versions;
 }

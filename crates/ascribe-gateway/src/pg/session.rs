@@ -26,7 +26,7 @@ use super::action::{action_of, connecting};
 use super::budget::Share;
 use super::door::{fatal, told};
 use super::outcomes::{outcome, refused as answered};
-use super::target::{self, Login, Ready, TargetError};
+use super::target::{self, Login, Ready, TargetError, may_be_older};
 use super::{ActsAs, Bearer, Credential, Io, Lease, Shared, relay};
 use crate::life::{Actor, Holder, Life, Shut};
 use crate::upstream::Reserved;
@@ -731,7 +731,8 @@ impl Way<'_> {
             parameters.push((name, Bytes::copy_from_slice(account)));
         }
         parameters.extend_from_slice(&self.parameters);
-        let login = Login {
+        let newest = Login {
+            minor: NEWEST,
             user: role.map_or(self.account, |role| &role.name),
             password: credential.map(|credential| &credential.password),
             parameters: &parameters,
@@ -739,6 +740,13 @@ impl Way<'_> {
         let own = &self.shared.config.own;
         let Going { from, ports, .. } = going;
         let connection = target::connect(self.target, own, from, ports).await?;
-        target::log_in(connection, login).await
+        match target::log_in(connection, newest).await {
+            // One that does not negotiate is asked for what all of them speak.
+            Err(TargetError::Refused(report)) if may_be_older(&report) => {
+                let connection = target::connect(self.target, own, from, ports).await?;
+                target::log_in(connection, Login { minor: 0, ..newest }).await
+            }
+            done => done,
+        }
     }
 }

@@ -10,7 +10,7 @@ use ascribe_wire::pg::Secret;
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Side};
 use ascribe_wire::pg::server::{self, Authentication, Message, Report};
-use ascribe_wire::pg::startup::{cancel_request, ssl_request, startup_message};
+use ascribe_wire::pg::startup::{cancel_request, is_agreed, ssl_request, startup_message};
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use rustls::client::WebPkiServerVerifier;
@@ -69,7 +69,10 @@ pub(super) struct Ready {
 }
 
 /// How the login at a target goes.
+#[derive(Clone, Copy)]
 pub(super) struct Login<'a> {
+    /// The minor version of the protocol that is asked for. A target may say that it speaks an older one.
+    pub(super) minor: u16,
     /// The role that logs in.
     pub(super) user: &'a str,
     pub(super) password: Option<&'a Secret>,
@@ -225,10 +228,10 @@ pub(super) async fn log_in(
     };
     let user = (&b"user"[..], login.user.as_bytes());
     let others = login.parameters.iter().map(|(n, v)| (&n[..], &v[..]));
-    let startup = startup_message(0, std::iter::once(user).chain(others));
+    let startup = startup_message(login.minor, std::iter::once(user).chain(others));
     talk.stream.write_all(&startup).await?;
     talk.stream.flush().await?;
-    talk.authenticate(login.password, bound).await?;
+    talk.authenticate(login, bound).await?;
     let (mut settings, mut key) = (Vec::new(), None);
     loop {
         match talk.hear().await? {
@@ -294,14 +297,15 @@ impl Talk {
 
     async fn authenticate(
         &mut self,
-        password: Option<&Secret>,
+        login: Login<'_>,
         bound: Option<Bytes>,
     ) -> Result<(), TargetError> {
+        let mut agreed = false;
         loop {
             match self.hear().await? {
                 Message::Authentication(Authentication::Ok) => return Ok(()),
                 Message::Authentication(Authentication::Sasl(mechanisms)) => {
-                    let password = password.ok_or_else(|| {
+                    let password = login.password.ok_or_else(|| {
                         untrusted("it wants a password, and none is stored for the role")
                     })?;
                     return self.scram(&mechanisms, password, bound).await;
@@ -316,7 +320,15 @@ impl Talk {
                         "it wants an MD5 of the password, which it does not get; set `password_encryption = scram-sha-256` there and the password anew",
                     ));
                 }
-                Message::Notice(_) | Message::Negotiate { .. } => {}
+                Message::Negotiate { version, options }
+                    if !agreed && is_agreed(login.minor, version, &options) =>
+                {
+                    agreed = true;
+                }
+                Message::Negotiate { .. } => {
+                    return Err(untrusted("it wants a protocol that it was not asked for"));
+                }
+                Message::Notice(_) => {}
                 _ => return Err(untrusted("it wants a way to log in that is not supported")),
             }
         }
@@ -368,6 +380,12 @@ impl Talk {
             _ => Err(untrusted("it says something out of turn")),
         }
     }
+}
+
+/// Servers and poolers that do not negotiate refuse a newer version with one of these: `feature_not_supported`,
+/// `protocol_violation`. Both may say something else as well.
+pub(super) fn may_be_older(report: &Report) -> bool {
+    [&b"0A000"[..], b"08P01"].contains(&&report.code[..])
 }
 
 /// Asks the target to cancel what it runs.

@@ -208,6 +208,13 @@ impl Startup {
     }
 }
 
+/// May a server that was asked for this minor version, without options, negotiate that? It names an older version than was asked
+/// for, and one that was used; and it cannot have missed options.
+pub fn is_agreed(asked: u16, version: u32, options: &[Bytes]) -> bool {
+    let minor = version as u16;
+    version >> 16 == MAJOR && minor < asked && minor != 1 && options.is_empty()
+}
+
 /// StartupMessage of this minor version with exactly these parameters.
 pub fn startup_message<'a>(
     minor: u16,

@@ -61,6 +61,28 @@ fn what_a_connection_begins_with() {
 }
 
 #[test]
+fn a_server_agrees_to_an_older_version_and_nothing_else() {
+    for (asked, version, options, agreed) in [
+        (2, 0x3_0000, 0, true),
+        (3, 0x3_0002, 0, true),
+        (2, 0x3_0001, 0, false),
+        (2, 0x3_0002, 0, false),
+        (2, 0x3_0003, 0, false),
+        (0, 0x3_0000, 0, false),
+        (2, 0x2_0000, 0, false),
+        (2, 0x4_0000, 0, false),
+        (2, 0x3_0000, 1, false),
+    ] {
+        let options = vec![Bytes::from_static(b"_pq_.x"); options];
+        assert_eq!(
+            is_agreed(asked, version, &options),
+            agreed,
+            "{asked} {version:x}"
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be() {
     for length in [0, 7, 10_005, 0x4745_5420, u32::MAX] {
         assert_eq!(

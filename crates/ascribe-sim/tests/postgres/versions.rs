@@ -1,0 +1,288 @@
+//! Which version of the protocol is spoken with a target: the newest that both know, whatever the client speaks.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use super::bank::{Bank, PASSWORD, done, unprivileged};
+use super::drivers::server;
+use super::raw::{Raw, kinds, message};
+use super::world::{PATIENCE, Running, maybe, wait_for};
+
+/// First packets of versions 3.0 and 3.2, and of a request to cancel (PostgreSQL manual, 54.7).
+const OLD: [u8; 4] = [0, 3, 0, 0];
+const NEW: [u8; 4] = [0, 3, 0, 2];
+const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();
+
+/// What a target of the tests answers to who asks for 3.2. Whoever asks for less is let in.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// Before all else.
+    negotiates: &'static [u8],
+    /// Instead of letting anybody in.
+    refuses: Option<&'static [u8]>,
+    key: &'static [u8],
+}
+
+/// The first packet, without its length.
+fn packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut rest).ok()?;
+    Some(rest)
+}
+
+fn serve(mut stream: TcpStream, answer: Answer, came: &Sender<Vec<u8>>) {
+    let Some(first) = packet(&mut stream) else {
+        return;
+    };
+    let asks_new = first.starts_with(&NEW);
+    came.send(first).unwrap();
+    let said = match answer.refuses {
+        Some(code) if asks_new => {
+            message(b'E', &[b"SFATAL\0VFATAL\0C", code, b"\0Mno\0\0"].concat())
+        }
+        _ => [
+            match asks_new && !answer.negotiates.is_empty() {
+                true => message(b'v', answer.negotiates),
+                false => Vec::new(),
+            },
+            message(b'R', &[0; 4]),
+            message(b'S', b"client_encoding\0UTF8\0"),
+            message(b'S', b"standard_conforming_strings\0on\0"),
+            message(b'K', &[&[0, 0, 0, 7], answer.key].concat()),
+            message(b'Z', b"I"),
+        ]
+        .concat(),
+    };
+    stream.write_all(&said).unwrap_or_default();
+    while stream.read(&mut [0; 4096]).unwrap_or_default() > 0 {}
+}
+
+/// A target at this port, and the first packets that came to it.
+fn target(answer: Answer) -> (u16, Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (came, packets) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let came = came.clone();
+            std::thread::spawn(move || serve(stream, answer, &came));
+        }
+    });
+    (port, packets)
+}
+
+#[test]
+fn a_target_is_asked_for_the_newest_version_and_agrees_to_an_older_one_or_refuses() {
+    const LET_IN: Answer = Answer {
+        negotiates: b"",
+        refuses: None,
+        key: &[1, 2, 3, 4],
+    };
+    let bank = Bank::open();
+    for (answer, asked, let_in) in [
+        (LET_IN, &[NEW][..], true),
+        (
+            Answer {
+                negotiates: b"\0\x03\0\0\0\0\0\0",
+                ..LET_IN
+            },
+            &[NEW],
+            true,
+        ),
+        // Poolers have one code for all that they do not take, servers another for this.
+        (
+            Answer {
+                refuses: Some(b"08P01"),
+                ..LET_IN
+            },
+            &[NEW, OLD],
+            true,
+        ),
+        (
+            Answer {
+                refuses: Some(b"0A000"),
+                ..LET_IN
+            },
+            &[NEW, OLD],
+            true,
+        ),
+        // It is let in nowhere for another reason.
+        (
+            Answer {
+                refuses: Some(b"57P03"),
+                ..LET_IN
+            },
+            &[NEW],
+            false,
+        ),
+        // Nobody asked for 3.3, for 2.0 or for an option, 3.1 was never used, and 3.2 needs no agreement.
+        (
+            Answer {
+                negotiates: b"\0\x03\0\x03\0\0\0\0",
+                ..LET_IN
+            },
+            &[NEW],
+            false,
+        ),
+        (
+            Answer {
+                negotiates: b"\0\x02\0\0\0\0\0\0",
+                ..LET_IN
+            },
+            &[NEW],
+            false,
+        ),
+        (
+            Answer {
+                negotiates: b"\0\x03\0\0\0\0\0\x01_pq_.x\0",
+                ..LET_IN
+            },
+            &[NEW],
+            false,
+        ),
+        (
+            Answer {
+                negotiates: b"\0\x03\0\x01\0\0\0\0",
+                ..LET_IN
+            },
+            &[NEW],
+            false,
+        ),
+        (
+            Answer {
+                negotiates: b"\0\x03\0\x02\0\0\0\0",
+                ..LET_IN
+            },
+            &[NEW],
+            false,
+        ),
+    ] {
+        let (port, packets) = target(answer);
+        bank.register_bare(port);
+        let (_tunnel, port) = bank.tunnel();
+        let mut raw = Raw::begun(port, &[]);
+        let said = match let_in {
+            true => kinds(&raw.until(b'Z')),
+            false => kinds(&raw.rest()),
+        };
+        let shown = String::from_utf8_lossy(answer.negotiates).into_owned();
+        assert_eq!(said.ends_with('Z'), let_in, "{shown:?}: {said}");
+        for version in asked {
+            let packet = packets.recv_timeout(PATIENCE).unwrap();
+            assert!(packet.starts_with(version), "{shown:?}: {packet:?}");
+        }
+        assert!(packets.try_recv().is_err(), "{shown:?}: it was asked again");
+    }
+}
+
+#[test]
+fn a_statement_is_cancelled_with_the_whole_of_a_targets_key() {
+    const KEY: [u8; 256] = [0xa5; 256];
+    let (port, packets) = target(Answer {
+        negotiates: b"",
+        refuses: None,
+        key: &KEY,
+    });
+    let bank = Bank::open();
+    bank.register_bare(port);
+    let (_tunnel, port) = bank.tunnel();
+    let mut raw = Raw::ready(port);
+    raw.say(&super::raw::query("select 'never answered'"));
+    assert!(packets.recv_timeout(PATIENCE).unwrap().starts_with(&NEW));
+    wait_for("intent", PATIENCE, || {
+        let asked =
+            |action: &serde_json::Value| action["what"]["command"] == "select 'never answered'";
+        bank.actions().iter().any(asked).then_some(())
+    });
+    drop(raw);
+    let packet = packets.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(packet, [&CANCEL[..], &[0, 0, 0, 7], &KEY].concat());
+}
+
+/// A server of version 18 has longer keys for who speaks 3.2.
+#[test]
+fn ctrl_c_reaches_a_server_of_version_18() {
+    let Some(server) = server(18) else { return };
+    let bank = Bank::on(&server);
+    let mut psql = bank.psql_in_background(&["-c", "select pg_sleep(300)"]);
+    wait_for("sleeping statement", PATIENCE, || {
+        assert!(psql.ended().is_none(), "{}", psql.stderr());
+        let log = bank.cluster.log();
+        log.contains("select pg_sleep(300)").then_some(())
+    });
+    psql.signal_group(rustix::process::Signal::INT);
+    let out = psql.wait(Duration::from_secs(10));
+    let told = "canceling statement due to user request";
+    assert!(out.stderr.contains(told), "{}", out.stderr);
+    let slept = bank.action("select pg_sleep(300)");
+    assert_eq!(slept["what"]["outcome"]["sql"]["sqlstate"], "57014");
+}
+
+/// Debian's pooler does not negotiate: it takes a newer version for no startup packet at all.
+#[test]
+fn a_pooler_may_be_the_target() {
+    let found = maybe("pgbouncer").or_else(|| {
+        let kept = PathBuf::from("/usr/sbin/pgbouncer");
+        kept.is_file().then_some(kept)
+    });
+    let Some(pgbouncer) = found else {
+        std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: no pooler: apt-get install pgbouncer\n"),
+        )
+        .unwrap();
+        return;
+    };
+    let bank = Bank::open();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let dir = tempfile::TempDir::new().unwrap();
+    let users = dir.path().join("users");
+    std::fs::write(&users, format!("\"dba\" \"{PASSWORD}\"\n")).unwrap();
+    let settings = dir.path().join("pgbouncer.ini");
+    std::fs::write(
+        &settings,
+        format!(
+            "[databases]\norders = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n\
+             pool_mode = session\nignore_startup_parameters = extra_float_digits\n",
+            bank.cluster.port,
+            users.display()
+        ),
+    )
+    .unwrap();
+    if rustix::process::getuid().is_root() {
+        let chown = &mut std::process::Command::new("chown");
+        done(chown.args(["-R", "postgres"]).arg(dir.path()));
+    }
+    let mut command = unprivileged(&pgbouncer);
+    command.arg(&settings);
+    let mut pooler = Running::start(command, &bank.world.path("logs"), true);
+    wait_for("pooler", PATIENCE, || {
+        assert!(pooler.ended().is_none(), "{}", pooler.stderr());
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    bank.register_bare(port);
+    let out = bank.psql(&["-A", "-t", "-c", "select 6 * 7"]).exits(0);
+    assert_eq!(out.stdout, "42\n");
+    assert_eq!(
+        bank.action("select 6 * 7")["what"]["outcome"]["status"],
+        "succeeded"
+    );
+    // What was tried in vain is on record, for whoever compares with the pooler's log.
+    let actions = bank.actions();
+    let connect = actions.iter().find(|a| a["what"]["kind"] == "pg.connect");
+    let notes = connect.unwrap()["what"]["outcome"]["notes"].to_string();
+    assert!(
+        notes.contains("\"tried ") && notes.contains("\"port "),
+        "{notes}"
+    );
+    assert!(pooler.ended().is_none(), "{}", pooler.stderr());
+}
