@@ -242,7 +242,8 @@ impl Seen {
         let is = |logged: Option<&String>, of: fn(&Tried, &str) -> bool| {
             logged.is_none_or(|logged| of(tried, logged))
         };
-        is(self.user.as_ref(), Tried::is_by)
+        let lent = |logged: &String| tried.is_lent(logged);
+        (is(self.user.as_ref(), Tried::is_by) || self.let_in.as_ref().is_some_and(lent))
             && is(self.database.as_ref(), Tried::is_to)
             && is(self.let_in.as_ref(), Tried::is_let_in)
     }

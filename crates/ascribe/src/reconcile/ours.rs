@@ -110,6 +110,8 @@ impl OurSession {
 /// A connection of ours to a target that came to nothing.
 #[derive(Debug, Clone)]
 pub(super) struct Tried {
+    /// Whose it was.
+    session: SessionId,
     /// From which port.
     pub(super) port: u16,
     /// From the intent to connect until its outcome was recorded.
@@ -136,6 +138,14 @@ impl Tried {
         self.is_to_one(|form| form == logged)
     }
 
+    /// Was it let in under our session's own name, so that a role which was lent for it, and of which no record was made, may be
+    /// ours? By what the log says behind `user=`.
+    pub(super) fn is_lent(&self, logged: &str) -> bool {
+        let names = logged.split_once(" application_name=ascribe/");
+        let named = names.and_then(|(_, after)| after.split(' ').next()?.parse().ok());
+        self.lost && named == Some(self.session)
+    }
+
     /// May we be who was let in, by what the log says behind `user=`?
     pub(super) fn is_let_in(&self, logged: &str) -> bool {
         let begins = |logged: &str, form: &str| {
@@ -143,7 +153,8 @@ impl Tried {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
         };
         let user = self.user.as_deref();
-        let by = user.is_none_or(|user| forms(user.as_bytes()).any(|form| begins(logged, &form)));
+        let by = user.is_none_or(|user| forms(user.as_bytes()).any(|form| begins(logged, &form)))
+            || self.is_lent(logged);
         let database = logged.split_once(" database=").map(|(_, after)| after);
         by && database.is_none_or(|after| self.is_to_one(|form| begins(after, form)))
     }
@@ -297,7 +308,8 @@ impl Ours {
         let command = record.what.command_b64.as_deref();
         let command = command.and_then(from_base64url);
         for (n, port) in (1..).zip(&tried) {
-            // There is another one only where the password was not the role's any more.
+            // There is another one only where the password was not the role's any more. One that a pooler refused for its version is
+            // in no database's log.
             let is_last = n == tried.len() && !connected;
             let sqlstate = match is_last {
                 true => answered.clone(),
@@ -309,6 +321,7 @@ impl Ours {
                 None => Some(record.what.account.as_str()),
             };
             self.tried.push(Tried {
+                session: record.session_id,
                 port: *port,
                 connecting,
                 sqlstate,

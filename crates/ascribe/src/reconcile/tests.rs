@@ -528,6 +528,27 @@ fn a_session_of_which_nobody_knows_what_came_is_ours_while_it_was_connecting() {
         assert!(report.is_bypassed(), "{log}");
         assert_eq!(report.database_only.sessions, 1);
     }
+    // One that was lent is on record with what came of it alone; the server was told whose session it is.
+    let lent = |of: u8, texts: &[&str]| {
+        let said = "connection authorized: user=lent database=orders application_name=ascribe/";
+        let said = format!("{said}{} SSL enabled", SessionId::new([of; 16]));
+        let log = ends("03:04:06.100", texts);
+        log.replace("connection authorized: user=dba database=orders", &said)
+            .replace("user=dba", "user=lent")
+    };
+    for (of_session, texts, ours) in [
+        (2, &[][..], true),
+        (3, &[], false),
+        (2, &["select 1"], false),
+    ] {
+        let log = lent(of_session, texts);
+        assert_eq!(of(Some(50_000), &log).is_bypassed(), !ours, "{log}");
+        // A gateway that lives has said by which role it was let in.
+        let mut lives = trail(&[("select 1", "succeeded")]);
+        lives.take(&failed(2, &[50_000], None));
+        let log = session(OURS, "a", &["select 1"]) + &log;
+        assert!(joined(lives, &log, &[]).is_bypassed(), "{log}");
+    }
 }
 
 /// Where the log says how it ended, that is compared as well.
