@@ -66,7 +66,7 @@ pub(crate) fn binary() -> Result<PathBuf> {
     let binary = place.join("ascribe");
     ensure!(
         binary.is_file(),
-        "build it first: cargo build --release -p ascribe"
+        "build it first: cargo build --profile dist -p ascribe"
     );
     Ok(binary)
 }

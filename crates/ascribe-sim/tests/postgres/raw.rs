@@ -95,8 +95,13 @@ impl Raw {
 impl<S: Read + Write> Raw<S> {
     /// Sends the startup message, with further parameters.
     pub(super) fn begin(&mut self, parameters: &[(&str, &str)]) {
+        self.begin_with(0, parameters);
+    }
+
+    /// The same of this minor version.
+    pub(super) fn begin_with(&mut self, minor: u16, parameters: &[(&str, &str)]) {
         let own = [("user", PLACE), ("database", "orders")];
-        let mut body = 196_608_u32.to_be_bytes().to_vec();
+        let mut body = (196_608 + u32::from(minor)).to_be_bytes().to_vec();
         let given = |name: &str| parameters.iter().any(|(other, _)| *other == name);
         let own = own.iter().filter(|(name, _)| !given(name));
         for (name, value) in own.chain(parameters) {

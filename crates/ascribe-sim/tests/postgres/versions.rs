@@ -1,4 +1,5 @@
-//! Which version of the protocol is spoken with a target: the newest that both know, whatever the client speaks.
+//! Which version of the protocol is spoken, with clients and with targets: the newest that both know, whatever the other side
+//! speaks.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -75,6 +76,36 @@ fn target(answer: Answer) -> (u16, Receiver<Vec<u8>>) {
         }
     });
     (port, packets)
+}
+
+/// libpq 19 asks for a version and an option that there are not, and goes if it is not told so.
+#[test]
+fn a_client_is_told_which_version_is_spoken_and_what_of_its_options_is_not_known() {
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let option = "_pq_.test_protocol_negotiation";
+    for (minor, options, told, key) in [
+        (0, &[][..], None, 4),
+        (1, &[], Some(b"\0\x03\0\0\0\0\0\0".to_vec()), 4),
+        (2, &[], None, 32),
+        (
+            9999,
+            &[(option, "")],
+            Some([b"\0\x03\0\x02\0\0\0\x01", option.as_bytes(), b"\0"].concat()),
+            32,
+        ),
+    ] {
+        let mut raw = Raw::open(port);
+        raw.begin_with(minor, options);
+        let said = raw.until(b'Z');
+        let negotiated = said.first().filter(|first| first.kind == b'v');
+        assert_eq!(negotiated.map(|first| first.body.clone()), told, "{minor}");
+        let keys = said.iter().filter(|said| said.kind == b'K');
+        let keys: Vec<usize> = keys.map(|said| said.body.len() - 4).collect();
+        assert_eq!(keys, [key], "{minor}");
+        raw.say(&super::raw::query("select 6 * 7"));
+        assert_eq!(kinds(&raw.until(b'Z')), "TDCZ", "{minor}");
+    }
 }
 
 #[test]

@@ -307,6 +307,11 @@ impl Frames {
         matches!(self.state, State::Passing(..))
     }
 
+    /// So many bytes arrived and were not read.
+    pub fn unread(&self) -> usize {
+        self.kept.len() + self.rest.len()
+    }
+
     /// Does the stream end here without cutting a message?
     pub fn is_between(&self) -> bool {
         matches!(self.state, State::Between) && self.rest.is_empty() && self.kept.is_empty()

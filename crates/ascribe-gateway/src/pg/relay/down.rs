@@ -97,7 +97,7 @@ impl Relay<'_> {
         mut client: Option<&mut WriteHalf<Stream>>,
     ) -> Result<(), Over> {
         let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
-        let mut gathered = BytesMut::new();
+        let mut gathered = BytesMut::with_capacity(frames.unread().min(GATHER));
         let mut lost = None;
         while let Some(piece) = frames.next().map_err(|error| wrong(error.to_string()))? {
             let mut bytes = piece.bytes().clone();

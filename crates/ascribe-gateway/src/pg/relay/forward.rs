@@ -16,9 +16,17 @@ pub(super) enum Cleared {
     Recorded(Vec<Recorded>, Bytes),
 }
 
+impl Cleared {
+    fn length(&self) -> usize {
+        let (Self::Free(bytes) | Self::Recorded(_, bytes)) = self;
+        bytes.len()
+    }
+}
+
 /// Writes to the target.
 pub(super) async fn forward(target: &mut WriteHalf<Stream>, burst: Vec<Cleared>) -> io::Result<()> {
-    let mut gathered = BytesMut::new();
+    let all: usize = burst.iter().map(Cleared::length).sum();
+    let mut gathered = BytesMut::with_capacity(all.min(GATHER));
     for cleared in burst {
         let bytes = match cleared {
             Cleared::Free(bytes) => bytes,

@@ -179,6 +179,21 @@ struct Slot<T> {
     latest: Option<Latest<T>>,
 }
 
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self {
+            server: None,
+            latest: None,
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    fn is_empty(&self) -> bool {
+        self.server.is_none() && self.latest.is_none()
+    }
+}
+
 #[derive(Debug)]
 struct Latest<T> {
     number: Number,
@@ -189,7 +204,9 @@ struct Latest<T> {
 /// Statements or portals.
 #[derive(Debug)]
 pub(super) struct Map<T> {
-    slots: HashMap<Bytes, Slot<T>>,
+    /// Of the empty name, which most have.
+    unnamed: Slot<T>,
+    named: HashMap<Bytes, Slot<T>>,
     bytes: usize,
     most: usize,
     most_bytes: usize,
@@ -197,18 +214,32 @@ pub(super) struct Map<T> {
 
 impl<T: Size> Map<T> {
     fn new(most: usize, most_bytes: usize) -> Self {
-        let slots = HashMap::new();
         Self {
-            slots,
+            unnamed: Slot::default(),
+            named: HashMap::new(),
             bytes: 0,
             most,
             most_bytes,
         }
     }
 
+    fn slot(&self, name: &[u8]) -> Option<&Slot<T>> {
+        match name.is_empty() {
+            true => Some(&self.unnamed),
+            false => self.named.get(name),
+        }
+    }
+
+    fn slot_mut(&mut self, name: &[u8]) -> Option<&mut Slot<T>> {
+        match name.is_empty() {
+            true => Some(&mut self.unnamed),
+            false => self.named.get_mut(name),
+        }
+    }
+
     /// What has this name for a message in this group.
     pub(super) fn find(&self, name: &[u8], group: u64) -> Found<T> {
-        let Some(slot) = self.slots.get(name) else {
+        let Some(slot) = self.slot(name) else {
             return Found::Nowhere;
         };
         let value = match &slot.latest {
@@ -221,23 +252,27 @@ impl<T: Size> Map<T> {
 
     /// What the latest unanswered message makes of this name.
     pub(super) fn latest(&self, name: &[u8]) -> Option<Arc<T>> {
-        self.slots.get(name)?.latest.as_ref()?.value.clone()
+        self.slot(name)?.latest.as_ref()?.value.clone()
     }
 
     /// Is there room for one more?
     pub(super) fn fits(&self, name: &[u8], value: &T) -> bool {
-        let known = self.slots.contains_key(name);
         let bytes = self.bytes.saturating_add(value.size());
-        (known || self.slots.len() < self.most) && bytes <= self.most_bytes
+        let room = self.len() < self.most || self.slot(name).is_some_and(|slot| !slot.is_empty());
+        room && bytes <= self.most_bytes
+    }
+
+    fn len(&self) -> usize {
+        self.named.len() + usize::from(!self.unnamed.is_empty())
     }
 
     /// A message makes this of the name, or drops it, once the server has answered.
     pub(super) fn put(&mut self, name: Bytes, number: Number, group: u64, value: Option<Arc<T>>) {
         self.bytes += size(&value);
-        let slot = self.slots.entry(name).or_insert(Slot {
-            server: None,
-            latest: None,
-        });
+        let slot = match name.is_empty() {
+            true => &mut self.unnamed,
+            false => self.named.entry(name).or_default(),
+        };
         let latest = Latest {
             number,
             group,
@@ -251,18 +286,19 @@ impl<T: Size> Map<T> {
 
     /// The server did what this message says.
     pub(super) fn confirm(&mut self, name: &[u8], number: Number) {
-        let Some(slot) = self.slots.get_mut(name) else {
+        let Some(slot) = self.slot_mut(name) else {
             return;
         };
         let done = slot.latest.take_if(|latest| latest.number == number);
-        self.bytes -= size(&slot.server);
-        slot.server = done.and_then(|latest| latest.value);
+        let now = done.and_then(|latest| latest.value);
+        let before = std::mem::replace(&mut slot.server, now);
+        self.bytes -= size(&before);
         self.tidy(name);
     }
 
     /// The server did not do it.
     pub(super) fn fail(&mut self, name: &[u8], number: Number) {
-        let Some(slot) = self.slots.get_mut(name) else {
+        let Some(slot) = self.slot_mut(name) else {
             return;
         };
         if let Some(failed) = slot.latest.take_if(|latest| latest.number == number) {
@@ -274,28 +310,25 @@ impl<T: Size> Map<T> {
     /// The server has none any more, but what is on its way.
     pub(super) fn clear(&mut self) {
         let bytes = &mut self.bytes;
-        self.slots.retain(|_, slot| {
+        *bytes -= size(&self.unnamed.server.take());
+        self.named.retain(|_, slot| {
             *bytes -= size(&slot.server.take());
             slot.latest.is_some()
         });
     }
 
     fn tidy(&mut self, name: &[u8]) {
-        let is_empty = |slot: &Slot<T>| slot.server.is_none() && slot.latest.is_none();
-        if self.slots.get(name).is_some_and(is_empty) {
-            self.slots.remove(name);
+        if !name.is_empty() && self.named.get(name).is_some_and(Slot::is_empty) {
+            self.named.remove(name);
         }
     }
 
     /// Is what is counted what is there, and nothing on its way?
     fn adds_up(&self, quiet: bool) -> bool {
         let latest = |slot: &Slot<T>| slot.latest.as_ref().map_or(0, |one| size(&one.value));
-        let all: usize = self
-            .slots
-            .values()
-            .map(|slot| size(&slot.server) + latest(slot))
-            .sum();
-        let settled = self.slots.values().all(|slot| slot.latest.is_none());
+        let slots = || self.named.values().chain([&self.unnamed]);
+        let all: usize = slots().map(|slot| size(&slot.server) + latest(slot)).sum();
+        let settled = slots().all(|slot| slot.latest.is_none());
         all == self.bytes && (settled || !quiet) && self.bytes <= self.most_bytes
     }
 }
