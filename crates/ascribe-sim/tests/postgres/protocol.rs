@@ -92,7 +92,7 @@ fn ten_thousand_prepared_statements_are_told_apart() {
     }
     assert_eq!(wrong, 0);
     let texts: BTreeSet<String> = bank
-        .actions()
+        .all_actions()
         .iter()
         .filter_map(|action| Some(action["what"]["command"].as_str()?.to_owned()))
         .collect();
