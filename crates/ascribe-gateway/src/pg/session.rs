@@ -26,7 +26,7 @@ use super::action::{action_of, connecting};
 use super::budget::Share;
 use super::door::{fatal, told};
 use super::outcomes::{outcome, refused as answered};
-use super::target::{self, Login, Ready, TargetError, may_be_older};
+use super::target::{self, Login, Ready, TargetError};
 use super::{ActsAs, Bearer, Credential, Io, Lease, Shared, relay};
 use crate::life::{Actor, Holder, Life, Shut};
 use crate::upstream::Reserved;
@@ -39,7 +39,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const WRONG_PASSWORD: &[u8] = b"28P01";
 /// SQLSTATE of a database that there is not.
 const NO_DATABASE: &[u8] = b"3D000";
-/// Longest application name that a server keeps, in bytes (`NAMEDATALEN`).
+/// What a session is called at its target: the gateway says it, not the client.
 const APPLICATION: &[u8] = b"application_name";
 
 /// Who may ask for a session, and for which.
@@ -742,7 +742,8 @@ impl Way<'_> {
         let connection = target::connect(self.target, own, from, ports).await?;
         match target::log_in(connection, newest).await {
             // One that does not negotiate is asked for what all of them speak.
-            Err(TargetError::Refused(report)) if may_be_older(&report) => {
+            Err(TargetError::Version(error)) => {
+                tracing::debug!("{} is asked once more: {error}", self.target.name);
                 let connection = target::connect(self.target, own, from, ports).await?;
                 target::log_in(connection, Login { minor: 0, ..newest }).await
             }

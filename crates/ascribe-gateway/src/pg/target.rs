@@ -45,6 +45,9 @@ pub(super) enum TargetError {
     /// It turns the login away.
     #[error("it says: {}", String::from_utf8_lossy(&.0.message))]
     Refused(Box<Report>),
+    /// The version of the protocol that it was asked for may be too new for it: it let nobody in, nor asked who comes.
+    #[error("it does not take the version that it was asked for: {0}")]
+    Version(Box<TargetError>),
     /// There is nothing to log in to it with. The reason is for operators.
     #[error("its credential cannot be had: {0}")]
     NoCredential(String),
@@ -225,13 +228,20 @@ pub(super) async fn log_in(
         frames: Frames::new(Side::Server),
         read: BytesMut::new(),
         heard: 0,
+        understood: false,
     };
     let user = (&b"user"[..], login.user.as_bytes());
     let others = login.parameters.iter().map(|(n, v)| (&n[..], &v[..]));
     let startup = startup_message(login.minor, std::iter::once(user).chain(others));
     talk.stream.write_all(&startup).await?;
     talk.stream.flush().await?;
-    talk.authenticate(login, bound).await?;
+    if let Err(error) = talk.authenticate(login, bound).await {
+        let is_new = login.minor > 0 && !talk.understood && may_be_of_the_version(&error);
+        return Err(match is_new {
+            true => TargetError::Version(Box::new(error)),
+            false => error,
+        });
+    }
     let (mut settings, mut key) = (Vec::new(), None);
     loop {
         match talk.hear().await? {
@@ -259,6 +269,8 @@ struct Talk {
     frames: Frames,
     read: BytesMut,
     heard: usize,
+    /// It said something that is no refusal.
+    understood: bool,
 }
 
 impl Talk {
@@ -278,7 +290,10 @@ impl Talk {
                         Message::Error(report) => {
                             return Err(TargetError::Refused(Box::new(report)));
                         }
-                        message => return Ok(message),
+                        message => {
+                            self.understood = true;
+                            return Ok(message);
+                        }
                     }
                 }
                 Some(_) => return Err(untrusted("it says something out of turn")),
@@ -300,7 +315,7 @@ impl Talk {
         login: Login<'_>,
         bound: Option<Bytes>,
     ) -> Result<(), TargetError> {
-        let mut agreed = false;
+        let mut agreed = None;
         loop {
             match self.hear().await? {
                 Message::Authentication(Authentication::Ok) => return Ok(()),
@@ -320,10 +335,12 @@ impl Talk {
                         "it wants an MD5 of the password, which it does not get; set `password_encryption = scram-sha-256` there and the password anew",
                     ));
                 }
+                // Some poolers say it twice.
                 Message::Negotiate { version, options }
-                    if !agreed && is_agreed(login.minor, version, &options) =>
+                    if is_agreed(login.minor, version, &options)
+                        && agreed.is_none_or(|agreed| agreed == version) =>
                 {
-                    agreed = true;
+                    agreed = Some(version);
                 }
                 Message::Negotiate { .. } => {
                     return Err(untrusted("it wants a protocol that it was not asked for"));
@@ -382,10 +399,14 @@ impl Talk {
     }
 }
 
-/// Servers and poolers that do not negotiate refuse a newer version with one of these: `feature_not_supported`,
-/// `protocol_violation`. Both may say something else as well.
-pub(super) fn may_be_older(report: &Report) -> bool {
-    [&b"0A000"[..], b"08P01"].contains(&&report.code[..])
+/// Whoever does not negotiate refuses a newer version with one of these, `feature_not_supported` or `protocol_violation`; or by
+/// closing, or in the form of a protocol before this one.
+fn may_be_of_the_version(error: &TargetError) -> bool {
+    match error {
+        TargetError::Refused(report) => [&b"0A000"[..], b"08P01"].contains(&&report.code[..]),
+        TargetError::Io(_) | TargetError::Untrusted(_) => true,
+        TargetError::Version(_) | TargetError::NoCredential(_) => false,
+    }
 }
 
 /// Asks the target to cancel what it runs.

@@ -354,6 +354,26 @@ impl World {
         Running::start(command, &self.path("logs"), false).wait(PATIENCE)
     }
 
+    /// The program that was written from the specifications alone finds nothing wrong with this bundle, or exported ledger.
+    pub(super) fn checked_by_another(&self, path: &Path) {
+        let Some(python) = maybe("python3") else {
+            std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!(
+                    "SKIPPED: `python3` is not there to check {}\n",
+                    path.display()
+                ),
+            )
+            .unwrap();
+            return;
+        };
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/check.py");
+        let mut check = Command::new(python);
+        check.arg(program).arg(self.policy()).arg(path);
+        let said = self.program_as_is(&mut check).exits(0).stdout;
+        assert!(said.starts_with("ok "), "{said}");
+    }
+
     /// Runs the binary on this demo's directory.
     pub(super) fn run(&self, args: &[&str]) -> Out {
         self.program(self.ascribe(args))

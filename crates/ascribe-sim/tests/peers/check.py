@@ -318,7 +318,10 @@ def commitments(body):
     if kind == "session.open":
         return [("from", body["from"], None)]
     if kind == "intent":
-        return [(field, body[field], None) for field in ("command", "env") if field in body]
+        found = [(field, body[field], None) for field in ("command", "env") if field in body]
+        if "values" in body.get("sql", {}):
+            found.append(("values", body["sql"]["values"], None))
+        return found
     if kind == "evidence":
         chunks = body["chunks"]
         return [(f"{c['stream']}/{c['seq']}", c["commit"], None) for c in chunks]

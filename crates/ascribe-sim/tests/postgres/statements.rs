@@ -378,6 +378,15 @@ fn values_are_kept_as_the_rules_say() {
         let done = bank.action(&text);
         assert_eq!(done["what"]["kind"], "pg.execute");
         assert_eq!(done["what"]["sql"]["values"], kept, "{policy}");
+        drop(raw);
+        let session = done["session_id"].as_str().unwrap();
+        bank.world.ended_session(session);
+        let bundle = bank.world.path(policy);
+        bank.world
+            .run(&["export", session, "-f", bundle.to_str().unwrap()])
+            .exits(0);
+        bank.world.verify(&bundle, &bank.world.policy()).exits(0);
+        bank.world.checked_by_another(&bundle);
     }
 }
 

@@ -18,13 +18,30 @@ const NEW: [u8; 4] = [0, 3, 0, 2];
 const CANCEL: [u8; 4] = 80_877_102_u32.to_be_bytes();
 
 /// What a target of the tests answers to who asks for 3.2. Whoever asks for less is let in.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Answer {
-    /// Before all else.
-    negotiates: &'static [u8],
-    /// Instead of letting anybody in.
-    refuses: Option<&'static [u8]>,
+    /// First of all.
+    says: Vec<u8>,
+    /// Or closes the connection then.
+    lets_in: bool,
     key: &'static [u8],
+}
+
+impl Answer {
+    fn says(says: Vec<u8>, lets_in: bool) -> Self {
+        let key = &[1, 2, 3, 4];
+        Self { says, lets_in, key }
+    }
+}
+
+/// NegotiateProtocolVersion.
+fn agrees(body: &[u8]) -> Vec<u8> {
+    message(b'v', body)
+}
+
+fn refuses(code: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0VFATAL\0C{code}\0Mno\0\0");
+    message(b'E', fields.as_bytes())
 }
 
 /// The first packet, without its length.
@@ -37,30 +54,26 @@ fn packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(rest)
 }
 
-fn serve(mut stream: TcpStream, answer: Answer, came: &Sender<Vec<u8>>) {
+fn serve(mut stream: TcpStream, answer: &Answer, came: &Sender<Vec<u8>>) {
     let Some(first) = packet(&mut stream) else {
         return;
     };
     let asks_new = first.starts_with(&NEW);
     came.send(first).unwrap();
-    let said = match answer.refuses {
-        Some(code) if asks_new => {
-            message(b'E', &[b"SFATAL\0VFATAL\0C", code, b"\0Mno\0\0"].concat())
+    if asks_new {
+        stream.write_all(&answer.says).unwrap_or_default();
+        if !answer.lets_in {
+            return;
         }
-        _ => [
-            match asks_new && !answer.negotiates.is_empty() {
-                true => message(b'v', answer.negotiates),
-                false => Vec::new(),
-            },
-            message(b'R', &[0; 4]),
-            message(b'S', b"client_encoding\0UTF8\0"),
-            message(b'S', b"standard_conforming_strings\0on\0"),
-            message(b'K', &[&[0, 0, 0, 7], answer.key].concat()),
-            message(b'Z', b"I"),
-        ]
-        .concat(),
-    };
-    stream.write_all(&said).unwrap_or_default();
+    }
+    let said = [
+        message(b'R', &[0; 4]),
+        message(b'S', b"client_encoding\0UTF8\0"),
+        message(b'S', b"standard_conforming_strings\0on\0"),
+        message(b'K', &[&[0, 0, 0, 7], answer.key].concat()),
+        message(b'Z', b"I"),
+    ];
+    stream.write_all(&said.concat()).unwrap_or_default();
     while stream.read(&mut [0; 4096]).unwrap_or_default() > 0 {}
 }
 
@@ -71,8 +84,8 @@ fn target(answer: Answer) -> (u16, Receiver<Vec<u8>>) {
     let (came, packets) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let came = came.clone();
-            std::thread::spawn(move || serve(stream, answer, &came));
+            let (came, answer) = (came.clone(), answer.clone());
+            std::thread::spawn(move || serve(stream, &answer, &came));
         }
     });
     (port, packets)
@@ -110,90 +123,36 @@ fn a_client_is_told_which_version_is_spoken_and_what_of_its_options_is_not_known
 
 #[test]
 fn a_target_is_asked_for_the_newest_version_and_agrees_to_an_older_one_or_refuses() {
-    const LET_IN: Answer = Answer {
-        negotiates: b"",
-        refuses: None,
-        key: &[1, 2, 3, 4],
-    };
+    let old = b"\0\x03\0\0\0\0\0\0";
+    let in_vain = |says| (Answer::says(says, false), &[NEW, OLD][..], true);
+    let turned_away = |says| (Answer::says(says, false), &[NEW][..], false);
+    let lets_in = |says, so: bool| (Answer::says(says, true), &[NEW][..], so);
     let bank = Bank::open();
     for (answer, asked, let_in) in [
-        (LET_IN, &[NEW][..], true),
-        (
-            Answer {
-                negotiates: b"\0\x03\0\0\0\0\0\0",
-                ..LET_IN
-            },
-            &[NEW],
-            true,
-        ),
-        // Poolers have one code for all that they do not take, servers another for this.
-        (
-            Answer {
-                refuses: Some(b"08P01"),
-                ..LET_IN
-            },
-            &[NEW, OLD],
-            true,
-        ),
-        (
-            Answer {
-                refuses: Some(b"0A000"),
-                ..LET_IN
-            },
-            &[NEW, OLD],
-            true,
-        ),
-        // It is let in nowhere for another reason.
-        (
-            Answer {
-                refuses: Some(b"57P03"),
-                ..LET_IN
-            },
-            &[NEW],
-            false,
-        ),
-        // Nobody asked for 3.3, for 2.0 or for an option, 3.1 was never used, and 3.2 needs no agreement.
-        (
-            Answer {
-                negotiates: b"\0\x03\0\x03\0\0\0\0",
-                ..LET_IN
-            },
-            &[NEW],
-            false,
-        ),
-        (
-            Answer {
-                negotiates: b"\0\x02\0\0\0\0\0\0",
-                ..LET_IN
-            },
-            &[NEW],
-            false,
-        ),
-        (
-            Answer {
-                negotiates: b"\0\x03\0\0\0\0\0\x01_pq_.x\0",
-                ..LET_IN
-            },
-            &[NEW],
-            false,
-        ),
-        (
-            Answer {
-                negotiates: b"\0\x03\0\x01\0\0\0\0",
-                ..LET_IN
-            },
-            &[NEW],
-            false,
-        ),
-        (
-            Answer {
-                negotiates: b"\0\x03\0\x02\0\0\0\0",
-                ..LET_IN
-            },
-            &[NEW],
-            false,
-        ),
+        lets_in(Vec::new(), true),
+        lets_in(agrees(old), true),
+        // Poolers have said it twice.
+        lets_in([agrees(old), agrees(old)].concat(), true),
+        // Poolers have one code for all that they do not take, servers another for this; some close, some
+        // answer in the form of the protocol before this one.
+        in_vain(refuses("08P01")),
+        in_vain(refuses("0A000")),
+        in_vain(Vec::new()),
+        in_vain(b"Econnection refused\0".to_vec()),
+        // It lets nobody in for another reason, or after it has understood the version.
+        turned_away(refuses("57P03")),
+        turned_away([agrees(old), refuses("0A000")].concat()),
+        turned_away([message(b'R', &[0; 4]), refuses("0A000")].concat()),
+        turned_away(message(b'R', &[0; 4])),
+        // Nobody asked for 3.3, for 2.0 or for an option, 3.1 was never used, 3.2 needs no agreement, and there is one.
+        lets_in(agrees(b"\0\x03\0\x03\0\0\0\0"), false),
+        lets_in(agrees(b"\0\x02\0\0\0\0\0\0"), false),
+        lets_in(agrees(b"\0\x03\0\0\0\0\0\x01_pq_.x\0"), false),
+        lets_in(agrees(b"\0\x03\0\x01\0\0\0\0"), false),
+        lets_in(agrees(b"\0\x03\0\x02\0\0\0\0"), false),
+        lets_in([message(b'R', &[0; 4]), agrees(old)].concat(), false),
     ] {
+        let shown = String::from_utf8_lossy(&answer.says).into_owned();
         let (port, packets) = target(answer);
         bank.register_bare(port);
         let (_tunnel, port) = bank.tunnel();
@@ -202,7 +161,6 @@ fn a_target_is_asked_for_the_newest_version_and_agrees_to_an_older_one_or_refuse
             true => kinds(&raw.until(b'Z')),
             false => kinds(&raw.rest()),
         };
-        let shown = String::from_utf8_lossy(answer.negotiates).into_owned();
         assert_eq!(said.ends_with('Z'), let_in, "{shown:?}: {said}");
         for version in asked {
             let packet = packets.recv_timeout(PATIENCE).unwrap();
@@ -216,9 +174,8 @@ fn a_target_is_asked_for_the_newest_version_and_agrees_to_an_older_one_or_refuse
 fn a_statement_is_cancelled_with_the_whole_of_a_targets_key() {
     const KEY: [u8; 256] = [0xa5; 256];
     let (port, packets) = target(Answer {
-        negotiates: b"",
-        refuses: None,
         key: &KEY,
+        ..Answer::says(Vec::new(), true)
     });
     let bank = Bank::open();
     bank.register_bare(port);

@@ -120,6 +120,8 @@ pub(super) struct Tried {
     pub(super) sqlstate: Option<String>,
     /// The role that logged in, where it is known.
     user: Option<String>,
+    /// Or any other, which was lent for it: that is on record with what came of the connection.
+    lent: bool,
     /// What was recorded of the startup message, where it can be read: the database, then parameters.
     command: Option<Vec<u8>>,
     /// Nobody knows what came of it: it ended at some time of these.
@@ -138,12 +140,19 @@ impl Tried {
         self.is_to_one(|form| form == logged)
     }
 
-    /// Was it let in under our session's own name, so that a role which was lent for it, and of which no record was made, may be
-    /// ours? By what the log says behind `user=`.
+    /// Was it let in to our database under our session's own name, by a role that may have been lent for it, of which no record was
+    /// made? By what the log says behind `user=`, all of it.
     pub(super) fn is_lent(&self, logged: &str) -> bool {
-        let names = logged.split_once(" application_name=ascribe/");
-        let named = names.and_then(|(_, after)| after.split(' ').next()?.parse().ok());
-        self.lost && named == Some(self.session)
+        let named = self.command.as_ref().and_then(|c| c.strip_prefix(DATABASE));
+        let Some((_, rest)) = logged.split_once(' ').filter(|_| named.is_some()) else {
+            return false;
+        };
+        self.lent
+            && self.is_to_one(|form| {
+                let ours = format!("database={form} application_name=ascribe/{}", self.session);
+                let rest = rest.strip_prefix(&ours);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+            })
     }
 
     /// May we be who was let in, by what the log says behind `user=`?
@@ -308,8 +317,8 @@ impl Ours {
         let command = record.what.command_b64.as_deref();
         let command = command.and_then(from_base64url);
         for (n, port) in (1..).zip(&tried) {
-            // There is another one only where the password was not the role's any more. One that a pooler refused for its version is
-            // in no database's log.
+            // There is another one only where the password was not the role's any more; or where something that does not negotiate
+            // refused the version of the protocol, before it let anybody in: no server since 2017 does.
             let is_last = n == tried.len() && !connected;
             let sqlstate = match is_last {
                 true => answered.clone(),
@@ -326,6 +335,7 @@ impl Ours {
                 connecting,
                 sqlstate,
                 user: user.map(str::to_owned),
+                lent: lost && login.is_none(),
                 command: command.clone(),
                 lost,
             });

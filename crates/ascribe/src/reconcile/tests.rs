@@ -528,26 +528,114 @@ fn a_session_of_which_nobody_knows_what_came_is_ours_while_it_was_connecting() {
         assert!(report.is_bypassed(), "{log}");
         assert_eq!(report.database_only.sessions, 1);
     }
-    // One that was lent is on record with what came of it alone; the server was told whose session it is.
-    let lent = |of: u8, texts: &[&str]| {
-        let said = "connection authorized: user=lent database=orders application_name=ascribe/";
-        let said = format!("{said}{} SSL enabled", SessionId::new([of; 16]));
-        let log = ends("03:04:06.100", texts);
-        log.replace("connection authorized: user=dba database=orders", &said)
-            .replace("user=dba", "user=lent")
+}
+
+/// A role that was lent is on record with what came of the connection. Of one of which nobody knows that, the server's log says whose
+/// session it is, behind the role and the database.
+#[test]
+fn a_role_that_was_lent_for_a_connection_of_which_nobody_knows_what_came_is_ours_by_the_sessions_name()
+ {
+    let ours = SessionId::new([2; 16]);
+    let other = SessionId::new([3; 16]);
+    let lost = |notes: &[&str], port: Option<u16>| {
+        let outcome = json!({ "status": "unknown", "notes": notes });
+        let command = b"database=nope client_encoding=UTF8";
+        let mut record = action(2, 0, "pg.connect", command, outcome);
+        record.what.sql.as_mut().unwrap().port = port;
+        record
     };
-    for (of_session, texts, ours) in [
-        (2, &[][..], true),
-        (3, &[], false),
-        (2, &["select 1"], false),
+    let lent = |notes: &[&str]| lost(notes, Some(50_000));
+    for (record, user, database, told, mine) in [
+        (
+            lent(&[]),
+            "lent",
+            "nope",
+            format!("ascribe/{ours} SSL enabled"),
+            true,
+        ),
+        (lent(&[]), "lent", "nope", format!("ascribe/{ours}"), true),
+        (lent(&[]), "dba", "nope", "x".to_owned(), true),
+        // Another session's name, or one that only begins like it.
+        (lent(&[]), "lent", "nope", format!("ascribe/{other}"), false),
+        (lent(&[]), "lent", "nope", format!("ascribe/{ours}x"), false),
+        (
+            lent(&[]),
+            "lent",
+            "nope",
+            format!("x application_name=ascribe/{ours}"),
+            false,
+        ),
+        // Another database; a name that looks like what is behind it.
+        (
+            lent(&[]),
+            "lent",
+            "orders",
+            format!("ascribe/{ours}"),
+            false,
+        ),
+        (
+            lent(&[]),
+            "lent database=nope",
+            "orders",
+            format!("ascribe/{ours}"),
+            false,
+        ),
+        // The gateway lived, and says which role it was; or knows another port.
+        (
+            lent(&["login lent"]),
+            "lent",
+            "nope",
+            format!("ascribe/{ours}"),
+            true,
+        ),
+        (
+            lent(&["login lent"]),
+            "postgres",
+            "nope",
+            format!("ascribe/{ours}"),
+            false,
+        ),
+        (
+            lent(&["tried 50000"]),
+            "postgres",
+            "nope",
+            format!("ascribe/{ours}"),
+            false,
+        ),
+        (
+            lost(&[], Some(50_001)),
+            "lent",
+            "nope",
+            format!("ascribe/{ours}"),
+            false,
+        ),
+        (
+            lost(&[], None),
+            "lent",
+            "nope",
+            format!("ascribe/{ours}"),
+            false,
+        ),
     ] {
-        let log = lent(of_session, texts);
-        assert_eq!(of(Some(50_000), &log).is_bypassed(), !ours, "{log}");
-        // A gateway that lives has said by which role it was let in.
-        let mut lives = trail(&[("select 1", "succeeded")]);
-        lives.take(&failed(2, &[50_000], None));
-        let log = session(OURS, "a", &["select 1"]) + &log;
-        assert!(joined(lives, &log, &[]).is_bypassed(), "{log}");
+        let let_in = format!("user={user} database={database}");
+        let told = format!("{let_in} application_name={told}");
+        let csv = named(90, user, database, false).replace(&let_in, &told);
+        assert_eq!(against(&record, &csv).is_bypassed(), !mine, "{csv}");
+        let knocked = line(
+            (T0, 90, 50_000),
+            "[unknown]",
+            "LOG:  connection received: host=127.0.0.1 port=50000",
+        );
+        let ended = "LOG:  disconnection: session time: 0";
+        let authorized = format!("LOG:  connection authorized: {told}");
+        let said = [&authorized[..], ended].map(|said| line((T0, 90, 50_000), "[unknown]", said));
+        let stderr = said_at("05.500", &(knocked + &said.concat()));
+        let mut trail = trail(&[("select 1", "succeeded")]);
+        trail.take(&record);
+        let log = session(OURS, "a", &["select 1"]) + &stderr;
+        let report = joined(trail, &log, &[]);
+        // That log has no role but there.
+        assert_eq!(report.is_bypassed(), !mine, "{log}");
     }
 }
 
@@ -747,9 +835,14 @@ fn compared(command: &str, role: Option<&str>, refused: bool, said: &str) -> Rep
     if refused {
         outcome["sql"] = json!({ "bytes": 0, "duration_us": 0, "rows": 0, "sqlstate": "3D000" });
     }
-    let mut trail = Ours::default();
     let command = command.as_bytes();
-    trail.take(&action(2, 0, "pg.connect", command, outcome));
+    against(&action(2, 0, "pg.connect", command, outcome), said)
+}
+
+/// A connection of ours against what csvlog says, which was kept long before and after.
+fn against(connected: &ActionRecord, said: &str) -> Report {
+    let mut trail = Ours::default();
+    trail.take(connected);
     let idle = |second: &str| {
         format!(
             "2026-01-02 03:04:{second}.000 UTC,,,9,,6956f000.9,1,,2026-01-02 00:00:00 UTC,,0,LOG,00000,\"idle\",\

@@ -97,7 +97,9 @@ impl Relay<'_> {
         mut client: Option<&mut WriteHalf<Stream>>,
     ) -> Result<(), Over> {
         let wrong = |error: String| Over::Wrong(format!("from the target: {error}"));
-        let mut gathered = BytesMut::with_capacity(frames.unread().min(GATHER));
+        let unread = frames.unread();
+        let gathers = client.is_some() && unread < GATHER;
+        let mut gathered = BytesMut::with_capacity(if gathers { unread } else { 0 });
         let mut lost = None;
         while let Some(piece) = frames.next().map_err(|error| wrong(error.to_string()))? {
             let mut bytes = piece.bytes().clone();

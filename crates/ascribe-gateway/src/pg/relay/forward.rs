@@ -17,16 +17,17 @@ pub(super) enum Cleared {
 }
 
 impl Cleared {
-    fn length(&self) -> usize {
+    /// How much of it is gathered with others, in bytes.
+    fn little(&self) -> usize {
         let (Self::Free(bytes) | Self::Recorded(_, bytes)) = self;
-        bytes.len()
+        if bytes.len() < GATHER { bytes.len() } else { 0 }
     }
 }
 
 /// Writes to the target.
 pub(super) async fn forward(target: &mut WriteHalf<Stream>, burst: Vec<Cleared>) -> io::Result<()> {
-    let all: usize = burst.iter().map(Cleared::length).sum();
-    let mut gathered = BytesMut::with_capacity(all.min(GATHER));
+    let little = burst.iter().map(Cleared::little).sum();
+    let mut gathered = BytesMut::with_capacity(little);
     for cleared in burst {
         let bytes = match cleared {
             Cleared::Free(bytes) => bytes,

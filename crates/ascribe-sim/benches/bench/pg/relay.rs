@@ -115,7 +115,7 @@ async fn up(shared: &Shared, mut client: OwnedReadHalf, mut target: OwnedWriteHa
             return Ok(());
         }
         frames.push(taken(&mut read));
-        let mut gathered = BytesMut::with_capacity(frames.unread().min(GATHER));
+        let mut gathered = BytesMut::with_capacity(frames.unread());
         while let Some(piece) = frames.next()? {
             loop {
                 let step = match &piece {
@@ -153,7 +153,7 @@ async fn down(
             return Ok(());
         }
         frames.push(taken(&mut read));
-        let mut gathered = BytesMut::with_capacity(frames.unread().min(GATHER));
+        let mut gathered = BytesMut::with_capacity(frames.unread());
         while let Some(piece) = frames.next()? {
             let message = match &piece {
                 Piece::Whole(frame) => Some(server::decode(frame)?),
