@@ -29,7 +29,7 @@ use super::gitlab::call;
 use super::idp::Idp;
 use super::providers::Provider;
 use super::spiffe::{AUTHORITY, DOMAIN, ID, USAGE, bundle, certify, publish};
-use super::world::{World, maybe, need, snapshot};
+use super::world::{World, need, snapshot};
 
 const RZ: [u8; 32] = [5; 32];
 /// What an attacker has written wherever they could.
