@@ -22,7 +22,7 @@ pub const MAX_ENTRY: usize = 65_535;
 
 /// The version of entries that are written. Version 1 has the same form; of what an entry of version 2 says the law demands more
 /// (see `docs/spec/entry.md`).
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// One entry. Members are declared in canonical order, here and below, so that writing them needs
 /// no sorting.

@@ -59,7 +59,7 @@ pub use witnesses::Witnesses;
 pub use workloads::WorkloadState;
 
 /// Counts up whenever the law or the form of its state changes: a snapshot of another one is not used.
-pub const LAW_VERSION: u32 = 14;
+pub const LAW_VERSION: u32 = 15;
 /// Since this version of entries a grant needs a target's system owner who is there, and a rule that a fork's pull request could meet
 /// needs a confirmation.
 const OWNERS_AND_FORKS: u8 = 2;
@@ -68,6 +68,8 @@ const AUTH_TIMES: u8 = 3;
 /// Since this version a manager's yes is one only if they were the manager when they gave it, and the newest word says who the manager is
 /// also where it names somebody whom nothing is known of.
 const MANAGERS: u8 = 3;
+/// Since this version a job needs its target's system owner also to go on for longer, and a step of a script has its text.
+const JOBS: u8 = 4;
 /// The writer of everything that follows from the law itself.
 pub const SERVER: &str = "server";
 /// How far a signer's clock may be off, in milliseconds.

@@ -350,6 +350,9 @@ fn ask_rows(state: &State) -> Vec<AskRow> {
                     row.kind = "extension".into();
                     row.what = extension.grant.to_string();
                     row.not_after = Some(extension.not_after);
+                    let grant = state.grants.get(&extension.grant).map(|known| &known.grant);
+                    let sql = grant.and_then(|grant| grant.sql.as_ref());
+                    row.details = sql.into_iter().flat_map(sql_details).collect();
                 }
                 Asked::Proposal(say) => {
                     row.kind = say.tag().into();

@@ -1,7 +1,7 @@
 //! What people ask for, and what becomes of a grant: requests, extensions, emergencies, and then
 //! revocations, reviews and the choice among several.
 
-use super::{Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, Place, State, rules};
+use super::{Ask, AskStatus, Asked, BREAK_GLASS_MS, Denied, JOBS, Place, State, rules};
 use crate::id::{PersonId, StatementId};
 use crate::statement::{BreakGlass, Extension, Request, Review, Revocation, Role, SshKey};
 use crate::time::Timestamp;
@@ -72,7 +72,7 @@ impl State {
         rules::check_ticket(target, request.ticket.as_ref())?;
         rules::check_forwards(&request.forwards)?;
         super::databases::check_scope(target, request)?;
-        self.check_job_owner(by, target, request)?;
+        self.check_job_owner(by, target, request.sql.as_ref())?;
         rules::check_prose(
             &request.justification,
             target.min_justification,
@@ -119,6 +119,9 @@ impl State {
         let target = &self.target(&grant.target)?.target;
         self.check_system_owner(target)?;
         self.check_manager(by, target)?;
+        if self.version >= JOBS {
+            self.check_job_owner(by, target, grant.sql.as_ref())?;
+        }
         rules::check_window(target, grant.not_before, extension.not_after, at)?;
         rules::check_prose(
             &extension.justification,

@@ -1,6 +1,6 @@
 //! Databases: what a target's rules and a grant allow of statements.
 
-use super::{Denied, State};
+use super::{Denied, JOBS, State};
 use crate::database::{
     CONNECT, EMPTY, Postgres, Reconciliation, SET, SqlScope, UNPARSED, UNREAD, object_parts,
 };
@@ -131,10 +131,9 @@ impl State {
         &self,
         by: PersonId,
         target: &Target,
-        request: &Request,
+        scope: Option<&SqlScope>,
     ) -> Result<(), Denied> {
-        let job = request.sql.as_ref().and_then(|sql| sql.job.as_ref());
-        if job.is_none() {
+        if scope.is_none_or(|scope| scope.job.is_none()) {
             return Ok(());
         }
         let owner = target.system_owner;
@@ -258,6 +257,9 @@ impl State {
         let Some(step) = sql.step else {
             return refuse("the statement is not in the approved script".into());
         };
+        if intent.command.is_none() && self.version >= JOBS {
+            return refuse("a statement of the approved script has its text".into());
+        }
         let approved = scope.script.get(step.number as usize);
         if approved != Some(&step.sha256) {
             return refuse("the statement is not the one of the approved script".into());

@@ -3,9 +3,10 @@
 use super::Approval;
 use super::identities::need_assurance;
 use super::{
-    Ask, AskStatus, Asked, Denied, GrantState, MANAGERS, Manager, OpenAction, Opener, PartBytes,
-    Person, Place, SessionState, State, TargetState, databases,
+    Ask, AskStatus, Asked, Denied, GrantState, JOBS, MANAGERS, Manager, OpenAction, Opener,
+    PartBytes, Person, Place, SessionState, State, TargetState, databases,
 };
+use crate::database::Job;
 use crate::entry::{
     Body, CloseReason, Door, Evidence, Grant, GrantExtend, Intent, OpenedBy, Outcome, SessionClose,
     SessionOpen,
@@ -98,6 +99,18 @@ impl State {
             .collect()
     }
 
+    /// The job that is asked for, or that is to go on for longer.
+    fn job_of<'a>(&'a self, ask: &'a Ask) -> Option<&'a Job> {
+        let scope = match &ask.asked {
+            Asked::Request(request) => request.sql.as_ref(),
+            Asked::Extension(extension) if self.version >= JOBS => {
+                self.grants.get(&extension.grant)?.grant.sql.as_ref()
+            }
+            Asked::Extension(_) | Asked::Emergency(_) | Asked::Proposal(_) => None,
+        };
+        scope?.job.as_ref()
+    }
+
     /// What still lacks: one item per missing approval, naming a person where one is required.
     ///
     /// # Errors
@@ -113,11 +126,8 @@ impl State {
             ),
         };
         // A job runs unattended: whoever answers for its target is among those who said yes.
-        let job = match &ask.asked {
-            Asked::Request(request) => request.sql.as_ref().and_then(|sql| sql.job.as_ref()),
-            _ => None,
-        };
-        let owner = job.and(target).map(|target| target.system_owner);
+        let owner = self.job_of(ask).and(target);
+        let owner = owner.map(|target| target.system_owner);
         let needs_manager = target.is_some_and(|target| target.manager_approves);
         let manager = needs_manager.then(|| self.manager_of(ask.by));
         let given = |person: &PersonId| ask.approvals.iter().any(|a| a.by == *person);

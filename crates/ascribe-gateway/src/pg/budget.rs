@@ -93,6 +93,11 @@ impl Share {
         fits
     }
 
+    /// So many bytes of what came in are gone.
+    pub(super) fn unpass(&mut self, bytes: usize) {
+        self.passed(self.passing.saturating_sub(bytes));
+    }
+
     /// Of messages on their way in, so many bytes are left.
     pub(super) fn passed(&mut self, left: usize) {
         self.passing = left;

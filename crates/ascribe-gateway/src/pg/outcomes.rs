@@ -12,7 +12,30 @@ use ascribe_wire::pg::session::{Done, End, Event, How, Number, What};
 use sha2::{Digest as _, Sha256};
 
 /// Most outcomes that wait for the end of their group.
-const MAX_SETTLING: usize = 1024;
+const MAX_SETTLING: usize = 8192;
+/// What was done in a group whose end had not come when it was recorded: nobody knows whether it took effect.
+const UNENDED: &str = "unended";
+/// What was done in a group that failed later.
+const LATER_FAILED: &str = "later-failed";
+/// Tags of what ends a transaction.
+const ENDS: [&str; 3] = ["COMMIT", "ROLLBACK", "PREPARE TRANSACTION"];
+/// What tags begin with of statements that may commit by themselves: procedures, and those that run in no transaction block.
+const COMMITS: [&str; 14] = [
+    "CALL",
+    "DO",
+    "VACUUM",
+    "ANALYZE",
+    "CLUSTER",
+    "REINDEX",
+    "CREATE DATABASE",
+    "DROP DATABASE",
+    "ALTER DATABASE",
+    "CREATE TABLESPACE",
+    "DROP TABLESPACE",
+    "CREATE INDEX",
+    "DROP INDEX",
+    "ALTER SYSTEM",
+];
 /// The streams that copied data is.
 pub(super) const COPIED_IN: &str = "copied-in";
 const COPIED_OUT: &str = "copied-out";
@@ -172,16 +195,30 @@ impl Running {
             // All of the group was sent, or will never be.
             self.early.clear();
         }
-        if ready || self.settling.len() > MAX_SETTLING {
+        if self.settling.len() > MAX_SETTLING {
+            self.give_up_settling();
+        }
+        if ready {
             let settled = self.settling.drain(..).map(|(_, outcome)| outcome);
             self.over.extend(settled);
         }
     }
 
+    /// The end of their group is not waited for any more.
+    fn give_up_settling(&mut self) {
+        for (_, mut outcome) in self.settling.drain(..) {
+            if outcome.status == Status::Succeeded {
+                outcome.status = Status::Unknown;
+                outcome.notes.push(UNENDED.to_owned());
+            }
+            self.over.push(outcome);
+        }
+    }
+
     /// All that is over, and what was sent and has no end.
     pub(super) fn last(&mut self) -> Vec<Outcome> {
+        self.give_up_settling();
         let mut out = std::mem::take(&mut self.over);
-        out.extend(self.settling.drain(..).map(|(_, outcome)| outcome));
         // Its last byte was not sent.
         let cut = self.taken_in.take();
         out.extend(cut.map(|action| outcome(action, Status::NotSent, Some("cut-off"))));
@@ -267,11 +304,15 @@ impl Running {
             }
             End::Failed(report) => {
                 run.answered.sqlstate = code(report);
-                run.answered.tag = None;
-                // Outside of an explicit transaction, what the same text did before has no effect.
-                let earlier = self.settling.iter_mut().filter(|(of, _)| *of == number);
-                earlier.for_each(|(_, outcome)| outcome.notes.push("later-failed".to_owned()));
-                self.settle(number, Status::Failed, None);
+                let status = match report.is_fatal() {
+                    // The server may have committed it before it could say so.
+                    true => Status::Unknown,
+                    false => {
+                        run.answered.tag = None;
+                        Status::Failed
+                    }
+                };
+                self.settle(number, status, None);
                 for _ in 1..left {
                     self.settle(number, Status::Failed, Some("skipped"));
                 }
@@ -285,19 +326,55 @@ impl Running {
         self.runs.remove(&number);
     }
 
-    /// The end of a group has failed: what was done in it has no effect.
-    fn undo(&mut self, after: Number, why: &Report) {
-        let undone = self.settling.iter_mut();
-        for (_, outcome) in undone.filter(|(number, _)| *number > after) {
-            if outcome.status == Status::Succeeded {
-                outcome.status = Status::Failed;
-                outcome.notes.push("undone".to_owned());
-                if let Some(sql) = &mut outcome.sql {
-                    sql.sqlstate = code(why);
-                }
+    /// A group has failed before its end. Outside of an explicit transaction, what was done in it since the last of what may have
+    /// committed has no effect.
+    pub(super) fn fail(&mut self) {
+        let at = self.settling.iter().rposition(|(_, done)| may_commit(done));
+        for (_, outcome) in self.settling.iter_mut().skip(at.map_or(0, |at| at + 1)) {
+            if !outcome.notes.iter().any(|note| note == LATER_FAILED) {
+                outcome.notes.push(LATER_FAILED.to_owned());
             }
         }
     }
+
+    /// The end of a group has failed: what was done in it and not committed has no effect. Of what stood before something that may
+    /// have committed it, nobody knows; and nor of anything, where the server ended the connection.
+    fn undo(&mut self, after: Number, why: &Report) {
+        let fatal = why.is_fatal();
+        let mut doubtful = false;
+        for (number, outcome) in self.settling.iter_mut().rev() {
+            if *number <= after || ends_transaction(outcome) {
+                // What is before that was committed, or rolled back, by an action of its own.
+                break;
+            }
+            doubtful |= fatal || may_commit(outcome);
+            if outcome.status != Status::Succeeded {
+                continue;
+            }
+            let (status, note) = match doubtful {
+                true => (Status::Unknown, UNENDED),
+                false => (Status::Failed, "undone"),
+            };
+            outcome.status = status;
+            outcome.notes.push(note.to_owned());
+            if let Some(sql) = &mut outcome.sql {
+                sql.sqlstate = code(why);
+            }
+        }
+    }
+}
+
+/// Has it ended a transaction, as its tag says?
+fn ends_transaction(done: &Outcome) -> bool {
+    let tag = done.sql.as_ref().and_then(|sql| sql.tag.as_deref());
+    tag.is_some_and(|tag| ENDS.contains(&tag))
+}
+
+/// May it have committed what was done before it? Besides what ends a transaction that is what may run in a transaction of its own.
+fn may_commit(done: &Outcome) -> bool {
+    let tag = done.sql.as_ref().and_then(|sql| sql.tag.as_deref());
+    let Some(tag) = tag else { return false };
+    ends_transaction(done) || COMMITS.iter().any(|word| tag.starts_with(word))
 }
 
 fn take<'a>(copied: &mut Copied, bodies: impl Iterator<Item = &'a [u8]>) {
@@ -309,6 +386,8 @@ fn take<'a>(copied: &mut Copied, bodies: impl Iterator<Item = &'a [u8]>) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -326,5 +405,119 @@ mod tests {
         // Whoever did not come to take it loses nothing.
         assert_eq!(running.last(), out);
         assert!(running.last().is_empty());
+    }
+
+    /// A group of these, each with its tag, in order of their numbers; its Sync is the next one.
+    fn done(tags: &[&str]) -> Running {
+        let mut running = Running::default();
+        for (n, tag) in (1..).zip(tags) {
+            let number = Number(n);
+            running.sent(number, vec![ActionId::new([n as u8; 16])]);
+            let how = How::Complete {
+                tag: Bytes::copy_from_slice(tag.as_bytes()),
+                rows: None,
+            };
+            let (rows, bytes) = (0, 0);
+            let events = [
+                What::Done(Done { how, rows, bytes }),
+                What::End(End::Completed),
+            ];
+            running.hear(events.map(|what| Event { number, what }).into(), false);
+        }
+        running
+    }
+
+    fn report(severity: &'static str, code: &'static str) -> Report {
+        Report {
+            severity: severity.into(),
+            code: code.into(),
+            ..Report::default()
+        }
+    }
+
+    fn statuses(outcomes: &[Outcome]) -> Vec<(Status, Vec<&str>)> {
+        let mut shown = Vec::new();
+        for outcome in outcomes {
+            let notes = outcome.notes.iter().map(String::as_str);
+            shown.push((outcome.status, notes.collect()));
+        }
+        shown
+    }
+
+    const DONE: (Status, Vec<&str>) = (Status::Succeeded, Vec::new());
+
+    #[test]
+    fn what_was_committed_before_the_end_of_its_group_failed_is_not_undone() {
+        let failed = |tags: &[&str], severity| {
+            let mut running = done(tags);
+            let (number, after) = (Number(tags.len() as u64 + 1), Number(0));
+            let why = report(severity, "23503");
+            let what = What::GroupFailed { after, why };
+            running.hear(vec![Event { number, what }], true);
+            running.over
+        };
+        let undone = || (Status::Failed, vec!["undone"]);
+        let unended = || (Status::Unknown, vec![UNENDED]);
+        let all = failed(&["INSERT 0 1", "INSERT 0 2"], "ERROR");
+        assert_eq!(statuses(&all), [undone(), undone()]);
+        let all = failed(&["BEGIN", "INSERT 0 1", "COMMIT", "INSERT 0 1"], "ERROR");
+        assert_eq!(statuses(&all), [DONE, DONE, DONE, undone()]);
+        assert_eq!(
+            all[3].sql.as_ref().unwrap().sqlstate.as_deref(),
+            Some("23503")
+        );
+        assert_eq!(all[1].sql.as_ref().unwrap().sqlstate, None);
+        // Of what a procedure may have committed nobody knows.
+        let all = failed(&["INSERT 0 1", "CALL", "INSERT 0 1"], "ERROR");
+        assert_eq!(statuses(&all), [unended(), unended(), undone()]);
+        // A server that ends the connection does not say what became of the group.
+        let all = failed(&["INSERT 0 1", "INSERT 0 1"], "FATAL");
+        assert_eq!(statuses(&all), [unended(), unended()]);
+    }
+
+    #[test]
+    fn what_its_group_did_before_an_error_is_noted_and_what_has_no_end_is_unknown() {
+        let mut running = done(&["COMMIT", "INSERT 0 1"]);
+        let number = Number(9);
+        running.sent(number, vec![ActionId::new([9; 16])]);
+        let what = What::End(End::Failed(report("ERROR", "22012")));
+        running.fail();
+        running.hear(vec![Event { number, what }], true);
+        let noted = (Status::Succeeded, vec!["later-failed"]);
+        let failed = (Status::Failed, vec![]);
+        assert_eq!(statuses(&running.over), [DONE, noted, failed]);
+
+        // Its client went before the group ended.
+        let unended = || (Status::Unknown, vec![UNENDED]);
+        let mut running = done(&["INSERT 0 1", "INSERT 0 1"]);
+        assert_eq!(statuses(&running.last()), [unended(), unended()]);
+        // So many that their group's end is not waited for.
+        let mut running = done(&vec!["INSERT 0 1"; MAX_SETTLING + 1]);
+        assert_eq!(running.over.len(), MAX_SETTLING + 1);
+        assert!(
+            statuses(&running.last())
+                .iter()
+                .all(|one| *one == unended())
+        );
+    }
+
+    #[test]
+    fn who_is_cut_off_by_the_server_is_not_told_what_was_committed() {
+        let mut running = Running::default();
+        let number = Number(1);
+        running.sent(number, vec![ActionId::new([1; 16])]);
+        let how = How::Complete {
+            tag: Bytes::from_static(b"COMMIT"),
+            rows: None,
+        };
+        let (rows, bytes) = (0, 0);
+        let what = What::Done(Done { how, rows, bytes });
+        running.hear(vec![Event { number, what }], false);
+        let what = What::End(End::Failed(report("FATAL", "57P01")));
+        running.hear(vec![Event { number, what }], true);
+        assert_eq!(statuses(&running.over), [(Status::Unknown, vec![])]);
+        let answered = running.over[0].sql.clone().unwrap();
+        assert_eq!(answered.tag.as_deref(), Some("COMMIT"));
+        assert_eq!(answered.sqlstate.as_deref(), Some("57P01"));
     }
 }

@@ -2,6 +2,7 @@
 //! and then forwarded as it came; what the target answers is told apart and passed on.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct Ends {
     /// What the client is told first.
     pub(super) greeting: Bytes,
     pub(super) settings: Vec<(Bytes, Bytes)>,
+    /// It was opened with `replication`.
+    pub(super) replication: bool,
     /// What it may hold in memory.
     pub(super) share: Share,
 }
@@ -89,6 +92,8 @@ struct Relay<'a> {
     tracker: Mutex<Tracker>,
     running: Mutex<Running>,
     reading: Mutex<Reading>,
+    /// Texts are read otherwise than when the session began, or were for a time.
+    read_otherwise: AtomicBool,
     copies: tokio::sync::Mutex<Copies>,
     /// The target said something.
     answered: Notify,
@@ -129,7 +134,10 @@ fn taken(read: &mut BytesMut) -> Bytes {
 /// Relays until the session is over; every outcome is on record when it returns.
 pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends) {
     // Until it says otherwise.
-    let mut reading = UNCLEAR;
+    let mut reading = Reading {
+        replication: ends.replication,
+        ..UNCLEAR
+    };
     for (name, value) in &ends.settings {
         read_as(&mut reading, name, value);
     }
@@ -139,6 +147,7 @@ pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, ends: Ends
         tracker: Mutex::default(),
         running: Mutex::default(),
         reading: Mutex::new(reading),
+        read_otherwise: AtomicBool::new(false),
         copies: tokio::sync::Mutex::default(),
         answered: Notify::new(),
         ended: Arc::default(),

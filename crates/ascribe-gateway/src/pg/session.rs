@@ -258,6 +258,7 @@ pub(super) async fn run(shared: Arc<Shared>, guest: Guest) {
         frames,
         greeting: greeting.freeze(),
         settings,
+        replication: startup.is_replication(),
         share,
     };
     let lent = async {

@@ -380,7 +380,7 @@ class Log:
         entry = canonical(data)
         wanted = FRAME - ({"law"} if index == 0 else set())
         demand(wanted - {"refs"} <= set(entry) <= wanted, f"entry {index}: its members")
-        demand(entry["v"] in (1, 2, 3) and entry["log"] == self.origin, f"entry {index}: its frame")
+        demand(entry["v"] in (1, 2, 3, 4) and entry["log"] == self.origin, f"entry {index}: its frame")
         demand(entry["v"] >= self.version, f"entry {index}: its version goes back")
         demand(entry["at"] >= self.at, f"entry {index}: time goes back")
         demand(entry["id"] not in self.ids, f"entry {index}: its id is taken")

@@ -262,7 +262,19 @@ fn who_adds_and_approves_a_job_is_told_what_it_is_and_what_comes_next() {
     for way in ["ascribe job approve close-orders --file FILE", "--unread"] {
         assert!(blind.stderr.contains(way), "{blind:?}");
     }
-    let yes = ["job", "approve", NAME, "--file", &shown];
+    // Where it is to run is compared, if it is said.
+    let elsewhere = [
+        "job",
+        "approve",
+        NAME,
+        "postgres@orders-db",
+        "--file",
+        &shown,
+    ];
+    let elsewhere = bank.world.tell("approver", &elsewhere).exits(2);
+    let where_it_is = "the job is asked for at dba@orders-db for workload deploy-shop, not there";
+    assert!(elsewhere.stderr.contains(where_it_is), "{elsewhere:?}");
+    let yes = ["job", "approve", NAME, PLACE, "--file", &shown];
     let yes = bank.world.tell("approver", &yes).exits(0);
     let next = format!(
         "next: deploy-shop runs it: ascribe job run {NAME} --file FILE --workload deploy-shop"

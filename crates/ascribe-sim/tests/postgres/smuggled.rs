@@ -173,6 +173,96 @@ fn a_statement_is_what_it_was_when_it_was_prepared() {
     assert!(said.contains("SELECT 1"), "{said}");
 }
 
+/// How texts are read changes without a word of it: by the end of a transaction, and by functions.
+#[test]
+fn a_text_is_read_as_it_is_once_all_before_it_is_done() {
+    let bank = Bank::open();
+    bank.cluster.sql(
+        "orders",
+        "create table t (a text); alter table t owner to dba; \
+         create function quietly() returns text language sql as \
+         $$select set_config('standard_conforming_strings', 'off', false)$$",
+    );
+    // With backslashes that escape, the string ends behind `$$`, and what follows is a statement of its own.
+    let program = |n: u8| format!(r"select '\', $$'; copy t to program $x$touch /tmp/{n}$x$ --$$");
+    let set = |value: &str| format!("set standard_conforming_strings = {value}");
+    let group = |texts: &[&str]| -> Vec<u8> {
+        let one = |text: &&str| [parse("", text), run("")].concat();
+        [texts.iter().map(one).collect::<Vec<_>>().concat(), sync()].concat()
+    };
+    let queries = |texts: &[&str]| -> Vec<u8> {
+        let all: Vec<_> = texts.iter().map(|text| query(text)).collect();
+        all.concat()
+    };
+    // What is answered up to so many ReadyForQuery.
+    let refused = |client: &mut Client, bytes: &[u8], groups: usize| {
+        client.stream.write_all(bytes).unwrap();
+        let said: String = (0..groups).map(|_| client.until_ready()).collect();
+        assert!(said.contains("not recorded, so not run"), "{said}");
+    };
+    let mut n = 0;
+    let mut next = || {
+        n += 1;
+        program(n)
+    };
+    for end in ["rollback", "rollback to s"] {
+        let mut client = Client::new(&bank);
+        client.ask(&query(&set("off")));
+        client.ask(&query("begin; savepoint s"));
+        client.ask(&query(&set("on")));
+        refused(&mut client, &queries(&[end, &next()]), 2);
+        client.ask(&query("rollback"));
+        client.ask(&query("begin; savepoint s"));
+        client.ask(&query(&set("on")));
+        refused(&mut client, &[group(&[end]), group(&[&next()])].concat(), 2);
+        client.ask(&query("rollback"));
+        client.ask(&query("begin; savepoint s"));
+        client.ask(&query(&set("on")));
+        // Within a group nothing is answered before its end.
+        refused(&mut client, &group(&[end, &next()]), 1);
+    }
+    // Committed as it was set for the transaction alone.
+    let mut client = Client::new(&bank);
+    client.ask(&query(&set("off")));
+    client.ask(&query("begin; set local standard_conforming_strings = on"));
+    refused(&mut client, &queries(&["commit", &next()]), 2);
+    // By a function, a prepared statement and a cursor.
+    let mut client = Client::new(&bank);
+    refused(&mut client, &queries(&["select quietly()", &next()]), 2);
+    let mut client = Client::new(&bank);
+    let quietly = "select set_config('standard_conforming_strings', $1, false)";
+    client.ask(&query(&format!("prepare x as {quietly}")));
+    refused(&mut client, &queries(&["execute x('off')", &next()]), 2);
+    client.ask(&query(&set("on")));
+    client.ask(&query("begin"));
+    client.ask(&query("declare c cursor for select quietly()"));
+    refused(&mut client, &queries(&["fetch c", &next()]), 2);
+    // Whoever changes nothing is not slowed down within a group, nor refused.
+    let mut client = Client::new(&bank);
+    let said = client.ask(&group(&["select 'é'", r"select 'a\b'", r"select E'a\'b'"]));
+    assert_eq!(said.matches("SELECT 1").count(), 3, "{said}");
+    assert!(!bank.cluster.log().contains("statement: copy t to program"));
+    for n in 1..=n {
+        assert!(!std::path::Path::new(&format!("/tmp/{n}")).exists());
+    }
+}
+
+/// Copying that begins with what changes how texts are read needs the client's data before it is answered.
+#[test]
+fn what_is_copied_behind_a_change_of_reading_is_not_waited_for() {
+    let bank = Bank::open();
+    bank.cluster.sql(
+        "orders",
+        "create table t (a text); alter table t owner to dba",
+    );
+    let mut client = Client::new(&bank);
+    let copy = query("set standard_conforming_strings = off; copy t from stdin");
+    let data = [message(b'd', b"one\n"), message(b'c', b"")].concat();
+    let said = client.ask(&[copy, data].concat());
+    assert!(said.contains("COPY 1"), "{said}");
+    assert_eq!(bank.cluster.sql("orders", "select a from t"), "one\n");
+}
+
 /// A server reads literals when it prepares, by a domain's own check; it plans when it binds, and calls
 /// what it was told is immutable.
 #[test]

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::bank::{Bank, PLACE};
-use super::raw::{Raw, bind, execute, kinds, parse, query, sync};
+use super::raw::{Raw, bind, execute, kinds, message, parse, query, sync};
 use super::world::{PATIENCE, Running, wait_for};
 
 #[test]
@@ -348,6 +348,85 @@ fn the_end_of_a_grant_by_the_clock_is_told_and_stops_what_runs() {
     let ended = bank.action("select pg_sleep(300)");
     assert_eq!(ended["what"]["outcome"]["status"], "unknown");
     super::large::gone(&bank);
+}
+
+/// In a group the server commits what comes before a COMMIT, and nothing else before its end.
+#[test]
+fn what_a_group_did_is_told_by_what_was_committed() {
+    let bank = Bank::open();
+    bank.cluster.sql(
+        "orders",
+        "set role dba; create table one (a int primary key); \
+         create table two (a int references one deferrable initially deferred)",
+    );
+    let (_tunnel, port) = bank.tunnel();
+    let group = |texts: &[&str]| {
+        let one = |text: &&str| [parse("", text), bind("", "", &[]), execute("")].concat();
+        texts.iter().map(one).collect::<Vec<_>>().concat()
+    };
+    let told = |text: &str| {
+        let outcome = bank.action(text)["what"]["outcome"].clone();
+        let code = outcome["sql"]["sqlstate"].clone();
+        (outcome["status"].clone(), outcome["notes"].clone(), code)
+    };
+    let mut raw = Raw::ready(port);
+    let texts = [
+        "begin",
+        "insert into one values (1)",
+        "commit",
+        "insert into two values (7)",
+    ];
+    let said = raw.ask(&[group(&texts), sync()].concat());
+    assert_eq!(
+        said.iter().find(|said| said.kind == b'E').unwrap().code(),
+        "23503"
+    );
+    let (status, notes, code) = told(texts[1]);
+    assert_eq!(
+        (status, notes, code),
+        (json!("succeeded"), Value::Null, Value::Null)
+    );
+    let (status, notes, code) = told(texts[3]);
+    assert_eq!(
+        (status, notes, code),
+        (json!("failed"), json!(["undone"]), json!("23503"))
+    );
+    assert_eq!(bank.cluster.sql("orders", "select a from one"), "1\n");
+    // An error takes back what its group did before.
+    let texts = ["insert into one values (2)", "select 1/0"];
+    raw.ask(&[group(&texts), sync()].concat());
+    let (status, notes, _) = told(texts[0]);
+    assert_eq!(
+        (status, notes),
+        (json!("succeeded"), json!(["later-failed"]))
+    );
+    // Whoever leaves without the end of the group leaves nothing behind.
+    let text = "insert into one values (3)";
+    raw.say(&[group(&[text]), message(b'H', b"")].concat());
+    raw.until(b'C');
+    drop(raw);
+    let (status, notes, _) = told(text);
+    assert_eq!((status, notes), (json!("unknown"), json!(["unended"])));
+    assert_eq!(bank.cluster.sql("orders", "select a from one"), "1\n");
+}
+
+/// A long text is prepared once, and run by many short messages that come together.
+#[test]
+fn short_messages_that_run_a_long_text_do_not_make_the_gateway_hold_it_for_each() {
+    const TIMES: usize = 800;
+    let bank = Bank::open();
+    let (_tunnel, port) = bank.tunnel();
+    let text = format!("select 1 /*{}*/", "x".repeat(256 * 1024));
+    let mut raw = Raw::ready(port);
+    let said = raw.ask(&[parse("s", &text), sync()].concat());
+    assert_eq!(kinds(&said), "1Z");
+    let before = bank.peak();
+    let runs = [bind("", "s", &[]), execute("").repeat(TIMES), sync()];
+    let said = raw.ask(&runs.concat());
+    let done = said.iter().filter(|said| said.kind == b'C').count();
+    assert_eq!(done, TIMES, "{:?}", said.last());
+    let more = bank.peak() - before;
+    assert!(more < 128 * 1024, "{more} KiB more are held at once");
 }
 
 #[test]

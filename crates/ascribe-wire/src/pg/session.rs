@@ -194,6 +194,18 @@ impl Tracker {
         self.pending.is_empty()
     }
 
+    /// Will all that is pending be answered, whatever the client sends or does not send from here on? A group that has not
+    /// ended need not be, nor one that copies from the client.
+    pub fn answers_come(&self) -> bool {
+        let last = self.pending.back().map(|one| &one.awaits);
+        let group = match last {
+            Some(Awaits::Sync | Awaits::Query { .. } | Awaits::Function { .. }) | None => false,
+            Some(Awaits::Denied { simple, .. }) => !simple,
+            Some(_) => true,
+        };
+        !group && !self.dropping && self.copying.is_none_or(|copying| !copying.from_client)
+    }
+
     /// Have this message and all before it been answered?
     pub fn is_answered(&self, number: Number) -> bool {
         let first = self.pending.front();

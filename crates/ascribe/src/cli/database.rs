@@ -187,6 +187,8 @@ pub(crate) struct JobDefinition {
 pub(crate) struct JobApprove {
     /// Its name.
     pub(crate) name: String,
+    /// `ROLE@TARGET`, as it was asked for where you read it: it is compared.
+    pub(crate) place: Option<String>,
     /// As it was handed to you.
     #[command(flatten)]
     pub(crate) definition: JobDefinition,

@@ -17,7 +17,7 @@ use crate::api::{Query, RunRow};
 use crate::cli::database::{JobAdd, JobApprove, JobCommand, JobRun, SqlRequest};
 use crate::cli::{self, Cli};
 use crate::exit::{Attempt as _, Done, Failure, Kind};
-use crate::registry::{GrantRow, Registry};
+use crate::registry::{AskRow, GrantRow, Registry};
 
 /// A run's login counts for so long, in seconds.
 const LASTS: u64 = 4 * 3600;
@@ -139,12 +139,34 @@ fn approve(cli: &Cli, args: &JobApprove) -> Done {
     )
 }
 
+/// Is this place, `ROLE@TARGET`, the one that is asked for?
+fn is_at(ask: &AskRow, place: &str) -> bool {
+    let behind = ask.what.strip_prefix(place);
+    behind.is_some_and(|behind| behind.is_empty() || behind.starts_with(" for "))
+}
+
 /// Which request is meant: the one of this name; of several, the one for what was handed over, within these bounds.
 fn meant(known: &Registry, args: &JobApprove, bounds: &Bounds) -> Done<StatementId> {
     let name = args.name.as_str();
     let open = known.asks.iter().filter(|ask| ask.status == "open");
-    let open = open.filter_map(|ask| Some((ask.id, ask.sql.as_ref()?)));
-    let named = open.filter(|(_, sql)| sql.job.as_ref().is_some_and(|job| job.name == name));
+    let named = open.filter(|ask| {
+        let job = ask.sql.as_ref().and_then(|sql| sql.job.as_ref());
+        job.is_some_and(|job| job.name == name)
+    });
+    let named: Vec<&AskRow> = named.collect();
+    let there = |ask: &&AskRow| args.place.as_deref().is_none_or(|place| is_at(ask, place));
+    if let (Some(one), false) = (named.first(), named.iter().any(there)) {
+        let why = format!(
+            "the job is asked for at {}, not there",
+            clean(&one.what, 160)
+        );
+        return Err(Failure::new(Kind::Denied, why).help(format!(
+            "`ascribe show {}` has all that is asked for",
+            one.id
+        )));
+    }
+    let named = named.into_iter().filter(there);
+    let named = named.filter_map(|ask| Some((ask.id, ask.sql.as_ref()?)));
     let mut found: Vec<(StatementId, &SqlScope)> = named
         .filter(|(id, _)| args.request.is_none_or(|meant| meant == *id))
         .collect();

@@ -628,7 +628,8 @@ fn a_role_that_was_lent_for_a_connection_of_which_nobody_knows_what_came_is_ours
         );
         let ended = "LOG:  disconnection: session time: 0";
         let authorized = format!("LOG:  connection authorized: {told}");
-        let said = [authorized.as_str(), ended].map(|said| line((T0, 90, 50_000), "[unknown]", said));
+        let said =
+            [authorized.as_str(), ended].map(|said| line((T0, 90, 50_000), "[unknown]", said));
         let stderr = said_at("05.500", &(knocked + &said.concat()));
         let mut trail = trail(&[("select 1", "succeeded")]);
         trail.take(&record);

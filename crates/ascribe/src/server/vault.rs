@@ -333,7 +333,11 @@ impl Visit {
                 continue;
             }
             let before = self.left(lent);
-            match self.renew(lent).await {
+            // Whoever does not answer does not keep the session open beyond the lease.
+            let Ok(renewed) = tokio::time::timeout(before, self.renew(lent)).await else {
+                continue;
+            };
+            match renewed {
                 Ok(()) => worth = self.left(lent) > before + NOTHING,
                 Err(trouble) if self.is_taken_back(&trouble) => {
                     let why = trouble.why;

@@ -258,6 +258,10 @@ fn an_approved_script_runs_in_order_and_once_a_session() {
         no(w.step("pg.query", session, (0, "a"), "a")),
         "outside-grant"
     );
+    let textless = w.intent_of("pg.query", session, |intent| {
+        (intent.command, intent.sql) = (None, Some(step(2, "a")));
+    });
+    assert_eq!(no(textless), "outside-grant");
     w.step("pg.query", session, (2, "a"), "a").unwrap();
     assert_eq!(
         no(w.step("pg.query", session, (1, "b"), "b")),
@@ -443,6 +447,46 @@ fn job(scope: SqlScope) -> (World, GrantId, (StatementId, SshKey)) {
     let grant = w.grant_of(asked).unwrap();
     let login = w.log_in(BOT, |_| ()).unwrap();
     (w, grant, login)
+}
+
+/// What is approved to run unattended goes on for longer by the yes of whoever answers for the target, and of nobody else alone.
+#[test]
+fn a_job_goes_on_for_longer_only_with_its_targets_owners_yes() {
+    let script = SqlScope {
+        script: vec![digest("a")],
+        ..SqlScope::default()
+    };
+    let (mut w, grant, login) = job(script);
+    let until = w.state.grants[&grant].grant.not_after;
+    let longer = until.plus_millis(60_000);
+    let ask = w.extend(REQ, grant, longer).unwrap();
+    w.approve(PAT, ask).unwrap();
+    assert_eq!(w.state.grants[&grant].grant.not_after, until);
+    let open = &w.state.asks[&ask.0];
+    let missing = w.state.missing_approvals(open).unwrap();
+    assert_eq!(missing, [Some(person(QUI))]);
+    // Before version 4 that was enough.
+    let mut before = w.state.clone();
+    before.version = 3;
+    assert_eq!(before.missing_approvals(open).unwrap(), []);
+    w.approve(QUI, ask).unwrap();
+    assert_eq!(w.state.grants[&grant].grant.not_after, longer);
+    run(&mut w, grant, &login, None).unwrap();
+
+    // Whoever became the owner meanwhile cannot give it to themself.
+    let mut db1 = w.state.targets["db1"].target.clone();
+    db1.system_owner = person(REQ);
+    w.say(ADA, Say::TargetSet(db1), vec![]).unwrap();
+    let longer = longer.plus_millis(60_000);
+    assert_eq!(no(w.extend(REQ, grant, longer)), "job-owner");
+    let mut before = w.state.clone();
+    before.version = 3;
+    let asked = crate::statement::Extension {
+        grant,
+        not_after: longer,
+        justification: prose("justification", WHY).0,
+    };
+    before.check_extension(person(REQ), w.now, &asked).unwrap();
 }
 
 fn run(

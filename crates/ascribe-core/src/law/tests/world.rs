@@ -289,7 +289,9 @@ impl World {
             sql: None,
         };
         edit(&mut intent);
-        self.record("gw", Body::Intent(intent), vec![command])?;
+        let openings = intent.command.map(|_| command);
+        let openings = openings.into_iter().collect();
+        self.record("gw", Body::Intent(intent), openings)?;
         Ok(action)
     }
     pub(super) fn outcome(&mut self, action: ActionId) -> Result<(), Denied> {

@@ -1,8 +1,11 @@
 //! What a message of the client asks of the record, and the actions that it is to be recorded as.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use ascribe_core::gate::Action;
+use ascribe_sql::Reading;
+use ascribe_wire::pg::client::{Text, Values};
 use ascribe_wire::pg::session::{Executed, Number, Origin, Portal, Runs};
 use bytes::Bytes;
 
@@ -18,6 +21,8 @@ pub(super) struct Item {
     pub(super) what: Carries,
     /// The target has all of it but this: nothing can go in its place.
     pub(super) rest: bool,
+    /// What is before it in its group may change how the target reads its text, and cannot be waited for.
+    pub(super) within: bool,
 }
 
 impl Item {
@@ -27,8 +32,32 @@ impl Item {
             bytes: Bytes::new(),
             what: Carries::Refused(code, why),
             rest: false,
+            within: false,
         }
     }
+}
+
+/// How much of a text there is.
+fn length(text: &Text) -> usize {
+    match text {
+        Text::Here(text) => text.len(),
+        Text::Spooled(_) => 0,
+    }
+}
+
+fn length_of_values(values: &Values) -> usize {
+    match values {
+        Values::Here { values, .. } => values.iter().flatten().map(Bytes::len).sum(),
+        Values::Spooled(_) => 0,
+    }
+}
+
+fn length_of_portal(portal: &Portal) -> usize {
+    let text = match &portal.statement {
+        Origin::Known(statement) | Origin::Doubtful(statement) => length(&statement.text),
+        Origin::Unknown(name) => name.len(),
+    };
+    text + length_of_values(&portal.values)
 }
 
 /// What a message asks of the record.
@@ -47,6 +76,25 @@ pub(super) enum Carries {
     Begins(Box<Action>),
     /// It is refused, without any record of an action: the SQLSTATE, and why.
     Refused(&'static str, String),
+}
+
+impl Carries {
+    /// How much its entries hold, in bytes, however short the message is.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Runs(executed) => match &executed.runs {
+                Runs::Query(text) => length(text),
+                Runs::Portal { portal, .. } | Runs::DoubtfulPortal { portal, .. } => {
+                    length_of_portal(portal)
+                }
+                Runs::UnknownPortal { name, .. } => name.len(),
+                Runs::Function { arguments, .. } => length_of_values(arguments),
+            },
+            Self::Readies(Readies::Statement(statement), _) => length(&statement.text),
+            Self::Readies(Readies::Portal(portal), _) => length_of_portal(portal),
+            Self::Nothing | Self::Sync | Self::Flush | Self::Begins(_) | Self::Refused(..) => 0,
+        }
+    }
 }
 
 /// The message that prepared the statement of a portal, where one of this session did.
@@ -102,6 +150,10 @@ impl Relay<'_> {
             messages: &course.messages,
         };
         let current = recording.reading;
+        let unclear = Reading {
+            replication: current.replication,
+            ..UNCLEAR
+        };
         let mut ready = Vec::new();
         for item in items {
             let mut actions = Vec::new();
@@ -109,7 +161,9 @@ impl Relay<'_> {
             if let Carries::Begins(action) = &item.what {
                 actions.push(Action::clone(action));
             }
-            let now = if course.doubtful { UNCLEAR } else { current };
+            let changes = course.changes || self.read_otherwise.load(Ordering::Relaxed);
+            let is_unclear = course.doubtful || (item.within && changes);
+            let now = if is_unclear { unclear } else { current };
             if let Carries::Readies(readies, run_by) = &item.what {
                 let statement = match readies {
                     Readies::Statement(statement) => {
@@ -133,6 +187,7 @@ impl Relay<'_> {
                 let drafted = recording.draft(executed, next, &mut id).await;
                 actions = drafted.actions;
                 course.doubtful |= drafted.changes_reading;
+                course.changes |= drafted.changes_reading;
                 ends = matches!(executed.runs, Runs::Query(_) | Runs::Function { .. });
             }
             ready.push((item, actions));

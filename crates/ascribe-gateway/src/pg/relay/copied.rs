@@ -141,6 +141,7 @@ impl Relay<'_> {
                         bytes,
                         what: Carries::Nothing,
                         rest: false,
+                        within: false,
                     });
                     return Ok(());
                 }

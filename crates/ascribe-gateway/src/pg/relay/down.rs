@@ -1,6 +1,7 @@
 //! From the target to the client: answers are told apart and passed on as they came; and the last word.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use ascribe_core::entry::CloseReason;
 use ascribe_wire::pg::encode;
@@ -157,7 +158,12 @@ impl Relay<'_> {
     /// What a message of the target means.
     fn hear(&self, message: &server::Message, piece: &Piece) -> Result<Turn, SessionError> {
         if let server::Message::ParameterStatus(name, value) = message {
-            read_as(&mut lock(&self.reading), name, value);
+            let mut reading = lock(&self.reading);
+            let before = *reading;
+            read_as(&mut reading, name, value);
+            if *reading != before {
+                self.read_otherwise.store(true, Ordering::Relaxed);
+            }
         }
         let mut running = lock(&self.running);
         if let Piece::Run(run) = piece
@@ -166,6 +172,9 @@ impl Relay<'_> {
             running.copy_out(run.bodies());
         }
         let outcomes = lock(&self.tracker).server(message, piece.bytes().len())?;
+        if outcomes.failed {
+            running.fail();
+        }
         if !outcomes.events.is_empty() || outcomes.ready.is_some() {
             running.hear(outcomes.events, outcomes.ready.is_some());
         }

@@ -165,6 +165,7 @@ impl Relay<'_> {
             bytes: large.bytes.clone(),
             what: Carries::Begins(Box::new(action)),
             rest: false,
+            within: false,
         });
         let (queue, chunks) = mpsc::channel(STREAM_AHEAD);
         let mut recording = Recording::new(STREAM, queue, Instant::now(), cap, over);
@@ -261,6 +262,7 @@ impl Relay<'_> {
             bytes: last,
             what: passing.what,
             rest: true,
+            within: false,
         })
     }
 

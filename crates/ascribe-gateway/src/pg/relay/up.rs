@@ -1,6 +1,6 @@
 //! From the client to the target: what arrived is taken apart, put on record as a burst, and sent.
 
-use ascribe_wire::pg::client::{self, Message, Named};
+use ascribe_wire::pg::client::{self, Message, Named, Text};
 use ascribe_wire::pg::encode;
 use ascribe_wire::pg::frame::{Frames, Piece, Side, WHOLE};
 use ascribe_wire::pg::session::{Number, Step, Tracker};
@@ -20,6 +20,8 @@ use super::{Over, PIECE, Relay, Stream, lock, taken};
 pub(super) const MAX_WHOLE: usize = 1024 * 1024;
 /// A message is there so often until it is on record: as it came, as it is read, in its entry, sealed.
 const COPIES: usize = 4;
+/// What the entries of a burst hold at most, in bytes, of more than one: one prepared text can be run by many short messages.
+const MAX_BURST: usize = 1024 * 1024;
 /// What is refused because one client has too much of it (SQLSTATE `program_limit_exceeded`).
 pub(super) const TOO_MUCH: &str = "54000";
 /// What is refused because all of them have (SQLSTATE `out_of_memory`).
@@ -35,6 +37,10 @@ pub(super) struct Course {
     pub(super) next_step: u32,
     /// Something in the group that is under way may change how texts are read.
     pub(super) doubtful: bool,
+    /// Something in this session may have changed it ever: the end of a transaction may change it back.
+    pub(super) changes: bool,
+    /// How much the entries of the burst hold, in bytes.
+    pub(super) weight: usize,
     pub(super) readings: Readings,
     /// A message too large to be held is under way.
     pub(super) large: Option<Rest>,
@@ -52,6 +58,8 @@ impl Course {
             share,
             next_step: 0,
             doubtful: false,
+            changes: false,
+            weight: 0,
             readings: Readings::default(),
             large: None,
             messages: Messages::default(),
@@ -207,6 +215,12 @@ impl Relay<'_> {
             self.copied(course).await?;
             course.copy_data = Beginning::Dropped;
         }
+        let within = match &message {
+            Some(Message::Query(text) | Message::Parse { text, .. }) => {
+                self.clarify(text, burst, target, course).await?
+            }
+            _ => false,
+        };
         while let Some(next) = message.take() {
             let named = named(&next);
             let sync = matches!(next, Message::Sync);
@@ -246,15 +260,55 @@ impl Relay<'_> {
                 }
                 what => what,
             };
+            let weight = what.weight();
+            if course.weight + weight > MAX_BURST && !burst.is_empty() {
+                self.send(burst, target, course).await?;
+            }
+            let what = match course.share.pass(COPIES * weight) {
+                true => {
+                    course.weight += weight;
+                    what
+                }
+                false => Carries::Refused(NO_MEMORY, FULL.to_owned()),
+            };
             let bytes = bytes.clone();
             burst.push(Item {
                 number,
                 bytes,
                 what,
                 rest: false,
+                within,
             });
         }
         Ok(())
+    }
+
+    /// Waits until nothing is under way that may change how this text is read: a function can do so unseen, and so can the end of a
+    /// transaction. True, where that cannot be waited for, within a group. What is ASCII without a backslash is read
+    /// alike whatever is set.
+    async fn clarify(
+        &self,
+        text: &Text,
+        burst: &mut Vec<Item>,
+        target: &mut WriteHalf<Stream>,
+        course: &mut Course,
+    ) -> Result<bool, Over> {
+        let Text::Here(text) = text else {
+            return Ok(false);
+        };
+        let plain = |byte: &u8| byte.is_ascii() && *byte != b'\\';
+        if text.iter().all(plain) {
+            return Ok(false);
+        }
+        let (quiet, answers_come) = {
+            let tracker = lock(&self.tracker);
+            (tracker.is_quiet(), tracker.answers_come())
+        };
+        if answers_come && !quiet {
+            self.send(burst, target, course).await?;
+            self.settled(Number(u64::MAX)).await?;
+        }
+        Ok(!quiet && !answers_come)
     }
 
     /// Waits until the target has said more.
@@ -265,12 +319,21 @@ impl Relay<'_> {
         }
     }
 
-    /// Waits until all of this is answered: the next text is read as that makes it.
-    async fn settled(&self, last: Number) -> Result<(), Over> {
-        while !lock(&self.tracker).is_answered(last) {
+    /// Waits until all of this is answered: the next text is read as that makes it. False, if the target first wants
+    /// something of the client.
+    async fn settled(&self, last: Number) -> Result<bool, Over> {
+        loop {
+            let (answered, copying) = {
+                let tracker = lock(&self.tracker);
+                (tracker.is_answered(last), tracker.is_copying_in())
+            };
+            if answered || copying {
+                // Whoever waits for something else looks whether it is there.
+                self.answered.notify_one();
+                return Ok(answered);
+            }
             self.wait().await?;
         }
-        Ok(())
     }
 
     /// Puts the burst on record and forwards it.
@@ -281,6 +344,7 @@ impl Relay<'_> {
         course: &mut Course,
     ) -> Result<(), Over> {
         run_by(burst);
+        let weight = std::mem::take(&mut course.weight);
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
@@ -288,10 +352,10 @@ impl Relay<'_> {
             let cleared = self.clear(ready).await?;
             forward(target, cleared).await?;
             if course.doubtful && ends {
-                self.settled(last.unwrap_or_default()).await?;
-                course.doubtful = false;
+                course.doubtful = !self.settled(last.unwrap_or_default()).await?;
             }
         }
+        course.share.unpass(COPIES * weight);
         Ok(())
     }
 }

@@ -27,6 +27,8 @@ pub struct Outcomes {
     pub events: Vec<Event>,
     /// The server is ready, with a transaction in this state.
     pub ready: Option<Status>,
+    /// A group has failed before its end: what was done in it before has no effect, outside of explicit transactions.
+    pub failed: bool,
 }
 
 /// Something about what was executed.
@@ -343,6 +345,7 @@ impl Tracker {
             };
         };
         let number = first.number;
+        out.failed = !matches!(first.awaits, Awaits::Sync);
         let failed = What::End(End::Failed(report.clone()));
         match &mut first.awaits {
             Awaits::Query { failed: told } | Awaits::Function { failed: told } => {
