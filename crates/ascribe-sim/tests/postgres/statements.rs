@@ -426,7 +426,8 @@ fn short_messages_that_run_a_long_text_do_not_make_the_gateway_hold_it_for_each(
     let done = said.iter().filter(|said| said.kind == b'C').count();
     assert_eq!(done, TIMES, "{:?}", said.last());
     let more = bank.peak() - before;
-    assert!(more < 128 * 1024, "{more} KiB more are held at once");
+    // Each of them held at once would be 200 MiB, several times over.
+    assert!(more < 256 * 1024, "{more} KiB more are held at once");
 }
 
 #[test]

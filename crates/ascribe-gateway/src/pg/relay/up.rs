@@ -41,6 +41,8 @@ pub(super) struct Course {
     pub(super) changes: bool,
     /// How much the entries of the burst hold, in bytes.
     pub(super) weight: usize,
+    /// What of that came by messages too short for room to have been made for it.
+    pub(super) beyond: usize,
     pub(super) readings: Readings,
     /// A message too large to be held is under way.
     pub(super) large: Option<Rest>,
@@ -60,6 +62,7 @@ impl Course {
             doubtful: false,
             changes: false,
             weight: 0,
+            beyond: 0,
             readings: Readings::default(),
             large: None,
             messages: Messages::default(),
@@ -261,16 +264,18 @@ impl Relay<'_> {
                 what => what,
             };
             let weight = what.weight();
-            if course.weight + weight > MAX_BURST && !burst.is_empty() {
-                self.send(burst, target, course).await?;
-            }
-            let what = match course.share.pass(COPIES * weight) {
-                true => {
-                    course.weight += weight;
-                    what
-                }
-                false => Carries::Refused(NO_MEMORY, FULL.to_owned()),
+            // Room was made for as much as a long message has. What comes first is run whatever else is held.
+            let room = if bytes.len() > WHOLE { bytes.len() } else { 0 };
+            let beyond = match course.weight {
+                0 => 0,
+                _ => weight.saturating_sub(room),
             };
+            let fits = course.weight + weight <= MAX_BURST && course.share.pass(COPIES * beyond);
+            match fits {
+                true => course.beyond += beyond,
+                false => self.send(burst, target, course).await?,
+            }
+            course.weight += weight;
             let bytes = bytes.clone();
             burst.push(Item {
                 number,
@@ -344,7 +349,8 @@ impl Relay<'_> {
         course: &mut Course,
     ) -> Result<(), Over> {
         run_by(burst);
-        let weight = std::mem::take(&mut course.weight);
+        course.weight = 0;
+        let beyond = std::mem::take(&mut course.beyond);
         let mut items = std::mem::take(burst).into_iter().peekable();
         while items.peek().is_some() {
             let (ready, ends) = self.prepare(&mut items, course).await;
@@ -355,7 +361,7 @@ impl Relay<'_> {
                 course.doubtful = !self.settled(last.unwrap_or_default()).await?;
             }
         }
-        course.share.unpass(COPIES * weight);
+        course.share.unpass(COPIES * beyond);
         Ok(())
     }
 }
