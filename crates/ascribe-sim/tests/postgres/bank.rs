@@ -495,6 +495,18 @@ impl Bank {
         made.line()["password"].as_str().unwrap().to_owned()
     }
 
+    /// The bundle of this action's session, which has ended; it verifies.
+    pub(super) fn exported(&self, action: &Value) -> PathBuf {
+        let session = action["session_id"].as_str().unwrap();
+        self.world.ended_session(session);
+        let bundle = self.world.path(session);
+        self.world
+            .run(&["export", session, "-f", bundle.to_str().unwrap()])
+            .exits(0);
+        self.world.verify(&bundle, &self.world.policy()).exits(0);
+        bundle
+    }
+
     /// Actions on the database, in order.
     pub(super) fn actions(&self) -> Vec<Value> {
         self.world.actions(&["--target", "orders-db"])

@@ -42,14 +42,7 @@ fn copies(bank: &Bank, count: usize) -> Vec<Value> {
 
 /// How much the bundle of this action's session holds besides, in MiB; it verifies.
 fn exported(bank: &Bank, action: &Value) -> usize {
-    let session = action["session_id"].as_str().unwrap();
-    bank.world.ended_session(session);
-    let bundle = bank.world.path(session);
-    bank.world
-        .run(&["export", session, "-f", bundle.to_str().unwrap()])
-        .exits(0);
-    bank.world.verify(&bundle, &bank.world.policy()).exits(0);
-    std::fs::metadata(&bundle).unwrap().len() as usize / MIB
+    std::fs::metadata(bank.exported(action)).unwrap().len() as usize / MIB
 }
 
 fn count(bank: &Bank, table: &str) -> String {

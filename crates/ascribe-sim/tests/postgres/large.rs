@@ -122,15 +122,8 @@ fn what_is_kept_of_a_large_message_is_up_to_the_targets_rules() {
     };
     // What is stored is in the session's bundle.
     let stored = |bank: &Bank| {
-        let taken = latest(bank, "pg.message");
-        let session = taken["session_id"].as_str().unwrap();
-        bank.world.ended_session(session);
-        let bundle = bank.world.path(session);
-        bank.world
-            .run(&["export", session, "-f", bundle.to_str().unwrap()])
-            .exits(0);
-        bank.world.verify(&bundle, &bank.world.policy()).exits(0);
-        std::fs::metadata(&bundle).unwrap().len() as usize / MIB
+        let bundle = bank.exported(&latest(bank, "pg.message"));
+        std::fs::metadata(bundle).unwrap().len() as usize / MIB
     };
     assert_eq!(kinds(&insert(&bank)), "12CZ");
     assert_eq!(stored(&bank), 0);

@@ -261,7 +261,11 @@ fn exactly_the_approved_script_runs_and_once() {
 
 #[test]
 fn ctrl_c_cancels_on_record() {
-    let bank = Bank::open();
+    is_cancelled_on_record(&Bank::open());
+}
+
+/// Ctrl-C in a client of this bank's.
+pub(super) fn is_cancelled_on_record(bank: &Bank) {
     let mut psql = bank.psql_in_background(&["-c", "select pg_sleep(30)"]);
     wait_for("sleeping statement", PATIENCE, || {
         assert!(psql.ended().is_none(), "{}", psql.stderr());
@@ -459,13 +463,7 @@ fn values_are_kept_as_the_rules_say() {
         assert_eq!(done["what"]["kind"], "pg.execute");
         assert_eq!(done["what"]["sql"]["values"], kept, "{policy}");
         drop(raw);
-        let session = done["session_id"].as_str().unwrap();
-        bank.world.ended_session(session);
-        let bundle = bank.world.path(policy);
-        bank.world
-            .run(&["export", session, "-f", bundle.to_str().unwrap()])
-            .exits(0);
-        bank.world.verify(&bundle, &bank.world.policy()).exits(0);
+        let bundle = bank.exported(&done);
         bank.world.checked_by_another(&bundle);
     }
 }

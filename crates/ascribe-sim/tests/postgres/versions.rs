@@ -5,7 +5,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use super::bank::{Bank, PASSWORD, done, unprivileged};
 use super::drivers::server;
@@ -197,19 +196,7 @@ fn a_statement_is_cancelled_with_the_whole_of_a_targets_key() {
 #[test]
 fn ctrl_c_reaches_a_server_of_version_18() {
     let Some(server) = server(18) else { return };
-    let bank = Bank::on(&server);
-    let mut psql = bank.psql_in_background(&["-c", "select pg_sleep(300)"]);
-    wait_for("sleeping statement", PATIENCE, || {
-        assert!(psql.ended().is_none(), "{}", psql.stderr());
-        let log = bank.cluster.log();
-        log.contains("select pg_sleep(300)").then_some(())
-    });
-    psql.signal_group(rustix::process::Signal::INT);
-    let out = psql.wait(Duration::from_secs(10));
-    let told = "canceling statement due to user request";
-    assert!(out.stderr.contains(told), "{}", out.stderr);
-    let slept = bank.action("select pg_sleep(300)");
-    assert_eq!(slept["what"]["outcome"]["sql"]["sqlstate"], "57014");
+    super::statements::is_cancelled_on_record(&Bank::on(&server));
 }
 
 /// Debian's pooler does not negotiate: it takes a newer version for no startup packet at all.
